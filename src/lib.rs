@@ -1,1 +1,29 @@
-//! Gatepost.
+//! Gatepost: the gate in front of Postfix. It terminates TLS, verifies SMTP AUTH against its own
+//! store of credentials, and hands the session to the upstream with the client's identity.
+//!
+//! The house, lowest floor first; a floor uses only floors below it, and rooms on one floor never
+//! use each other (`tests/layering.rs`):
+//!
+//! | floor | rooms |
+//! |---|---|
+//! | 0 | [`sasl`] what a client claims; [`metrics`]; [`lifecycle`] |
+//! | 1 | [`smtp`] the protocol, without I/O; [`config`] |
+//! | 2 | [`store`] credentials in SQLite; [`net`] sockets and TLS |
+//! | 3 | [`auth`] from a claim to a verdict |
+//! | 4 | [`edge`] one client's session; [`dovecot`] verdicts for Postfix itself; [`admin`] HTTP |
+//! | 5 | [`daemon`] the wiring |
+//! | 6 | [`cli`] one file a subcommand |
+
+pub mod admin;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod dovecot;
+pub mod edge;
+pub mod lifecycle;
+pub mod metrics;
+pub mod net;
+pub mod sasl;
+pub mod smtp;
+pub mod store;

@@ -1,0 +1,220 @@
+//! New credentials and new passwords: purely random, shown once, stored only as a hash.
+
+use rand::distr::{Alphanumeric, SampleString};
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
+use thiserror::Error;
+
+use super::password::{self, Cost, HashError};
+use crate::sasl::Secret;
+use crate::store::{Credential, Kind, NewCredential, Store, StoreError};
+
+/// Random characters in a username: 95 bits, enough that nobody finds one by trying.
+const USERNAME_LENGTH: usize = 16;
+
+/// Random characters in a password: 190 bits.
+const PASSWORD_LENGTH: usize = 32;
+
+/// A second collision of 95-bit names in a row is not chance.
+const ATTEMPTS: u32 = 3;
+
+/// A credential together with its password, for the only time.
+#[derive(Debug)]
+pub struct Issued {
+    /// As it is now stored.
+    pub credential: Credential,
+    /// `sk_` and 32 characters; nowhere else.
+    pub password: Secret,
+}
+
+/// Why nothing was issued.
+#[derive(Debug, Error)]
+pub enum IssueError {
+    /// The configured cost cannot be paid.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Makes a credential in the organization with this slug. Blocks for an argon2 and a commit.
+///
+/// # Errors
+/// The organization is unknown, the name not allowed, or hashing or the store fails; then nothing was made.
+pub fn issue(
+    store: &Store,
+    cost: Cost,
+    organization: &str,
+    name: Option<&str>,
+) -> Result<Issued, IssueError> {
+    store.organization(organization)?; // before an argon2 is spent on it
+    let password = Password::generate(cost, store)?;
+    let mut attempt = 1;
+    loop {
+        let created = store.create_credential(NewCredential {
+            username: &random("smtp_", USERNAME_LENGTH),
+            password_hash: &password.hash,
+            tag: Some(password.tag),
+            organization,
+            name,
+            expires_at: None,
+        });
+        match created {
+            Err(StoreError::AlreadyExists {
+                kind: Kind::Credential,
+                ..
+            }) if attempt < ATTEMPTS => {
+                attempt += 1;
+            }
+            created => {
+                return Ok(Issued {
+                    credential: created?,
+                    password: password.secret,
+                });
+            }
+        }
+    }
+}
+
+/// Gives the credential a new password; the old one is wrong at once. Blocks like [`issue`].
+///
+/// # Errors
+/// The username is unknown, or hashing or the store fails; then the old password stays.
+pub fn rotate(store: &Store, cost: Cost, username: &str) -> Result<Issued, IssueError> {
+    store.credential(username)?; // before an argon2 is spent on it
+    let password = Password::generate(cost, store)?;
+    let credential = store.set_password(username, &password.hash, Some(password.tag))?;
+    Ok(Issued {
+        credential,
+        password: password.secret,
+    })
+}
+
+struct Password {
+    secret: Secret,
+    hash: String,
+    tag: u32,
+}
+
+impl Password {
+    fn generate(cost: Cost, store: &Store) -> Result<Password, HashError> {
+        let secret = Secret::new(random("sk_", PASSWORD_LENGTH));
+        Ok(Password {
+            hash: password::hash(&secret, cost)?,
+            tag: store.tag(secret.expose()),
+            secret,
+        })
+    }
+}
+
+/// `prefix` and `length` characters of [0-9A-Za-z], each equally likely, straight from the operating system's generator.
+fn random(prefix: &str, length: usize) -> String {
+    // Linux's getrandom does not fail once the system is up, and without randomness there is nothing sensible left to do.
+    let mut generator = UnwrapErr(SysRng);
+    let mut text = String::with_capacity(prefix.len() + length); // no reallocation leaves a copy behind
+    text.push_str(prefix);
+    Alphanumeric.append_string(&mut generator, &mut text, length);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::store::CredentialStatus;
+
+    const CHEAP: Cost = Cost {
+        memory_kib: 8,
+        iterations: 1,
+        lanes: 1,
+    };
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+        (directory, store)
+    }
+
+    fn text(secret: &Secret) -> String {
+        String::from_utf8(secret.expose().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn names_and_passwords_have_their_promised_form() {
+        let (_directory, store) = store();
+        let issued = issue(&store, CHEAP, "default", Some("Printer")).unwrap();
+        let (username, password) = (&issued.credential.username, text(&issued.password));
+        for (value, prefix, length) in [(username, "smtp_", 16), (&password, "sk_", 32)] {
+            let rest = value.strip_prefix(prefix).unwrap();
+            assert_eq!(rest.len(), length);
+            assert!(
+                rest.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+                "{value}"
+            );
+        }
+        assert_eq!(issued.credential.name.as_deref(), Some("Printer"));
+        assert_eq!(issued.credential.status, CredentialStatus::Active);
+    }
+
+    #[test]
+    fn every_character_occurs_about_equally_often() {
+        let sample = random("", 62 * 1_000);
+        for character in ('0'..='9').chain('A'..='Z').chain('a'..='z') {
+            let times = sample.matches(character).count();
+            // Eight standard deviations: fails by chance less than once in 10^13 runs.
+            assert!(
+                (750..1_250).contains(&times),
+                "{character:?} came {times} times"
+            );
+        }
+        let many: HashSet<String> = (0..1_000).map(|_| random("", 16)).collect();
+        assert_eq!(many.len(), 1_000);
+    }
+
+    #[test]
+    fn only_a_hash_and_a_tag_of_the_password_are_stored() {
+        let (directory, store) = store();
+        let issued = issue(&store, CHEAP, "default", None).unwrap();
+        let login = store.lookup(&issued.credential.username).unwrap().unwrap();
+        let password = text(&issued.password);
+        assert!(
+            login
+                .password_hash
+                .starts_with("$argon2id$v=19$m=8,t=1,p=1$")
+        );
+        assert_eq!(login.tag, Some(store.tag(password.as_bytes())));
+        for file in directory.path().read_dir().unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            let secret = &password.as_bytes()["sk_".len()..];
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret));
+        }
+        assert!(!format!("{issued:?}").contains(&password));
+    }
+
+    #[test]
+    fn rotating_changes_the_password_and_keeps_the_username() {
+        let (_directory, store) = store();
+        let first = issue(&store, CHEAP, "default", None).unwrap();
+        let username = &first.credential.username;
+        let before = store.lookup(username).unwrap().unwrap();
+        let second = rotate(&store, CHEAP, username).unwrap();
+        let after = store.lookup(username).unwrap().unwrap();
+        assert_eq!(second.credential.id, first.credential.id);
+        assert_ne!(text(&second.password), text(&first.password));
+        assert_eq!(after.tag, Some(store.tag(second.password.expose())));
+        assert_ne!(after.password_hash, before.password_hash);
+        assert!(after.version > before.version);
+        assert!(second.credential.rotated_at.is_some());
+    }
+
+    #[test]
+    fn nothing_is_issued_for_what_is_not_there() {
+        let (_directory, store) = store();
+        assert!(issue(&store, CHEAP, "acme", None).is_err());
+        assert!(issue(&store, CHEAP, "default", Some("two\nlines")).is_err());
+        assert!(rotate(&store, CHEAP, "smtp_nobody").is_err());
+        assert!(store.credentials(None).unwrap().is_empty());
+    }
+}

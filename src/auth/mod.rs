@@ -1,0 +1,16 @@
+//! Verification: is this client who it says it is?
+//!
+//! Cheapest first: the cache of right passwords, the row's state, the tag, and only then argon2.
+//! One rule keeps every step honest: nothing counts that was read before the store's epoch moved.
+
+mod cache;
+pub mod issue;
+mod last_used;
+pub mod password;
+mod refusal;
+mod verify;
+mod watch;
+
+pub use last_used::{LastUsedBatch, flush_regularly};
+pub use verify::{Authenticator, Peer};
+pub use watch::watch;

@@ -1,0 +1,280 @@
+//! argon2id, on a few threads of its own.
+//!
+//! Each thread keeps its memory, because mapping it anew for every password costs as much as the
+//! hashing. The queue before them is bounded: a login that cannot be verified soon is told so.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use argon2::password_hash::PasswordHasher as _;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use subtle::ConstantTimeEq as _;
+use tokio::sync::oneshot;
+
+use crate::metrics::Metrics;
+use crate::sasl::{Outage, Secret};
+
+/// The highest cost of a stored hash that is computed. Anyone who can write a row could otherwise
+/// take all memory with one.
+const MAX_COST: Cost = Cost {
+    memory_kib: 1_048_576,
+    iterations: 64,
+    lanes: 16,
+};
+
+/// What one hash costs (RFC 9106, 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Memory, in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub iterations: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl Cost {
+    fn exceeds(self, limit: Self) -> bool {
+        self.memory_kib > limit.memory_kib
+            || self.iterations > limit.iterations
+            || self.lanes > limit.lanes
+    }
+}
+
+/// A hash that cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+#[error("argon2: {0}")]
+pub struct HashError(String);
+
+/// Hashes a new password, with a salt from the operating system, into a PHC string.
+pub fn hash(password: &Secret, cost: Cost) -> Result<String, HashError> {
+    let error = |error: &dyn std::fmt::Display| HashError(error.to_string());
+    let params = Params::new(cost.memory_kib, cost.iterations, cost.lanes, None)
+        .map_err(|source| error(&source))?;
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password(password.expose())
+        .map(|hash| hash.to_string())
+        .map_err(|source| error(&source))
+}
+
+/// What comparing a password with a stored hash showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// Wrong.
+    No,
+    /// Right; `outdated` if the hash costs less than configured today.
+    Yes {
+        /// Whether it should be hashed anew.
+        outdated: bool,
+    },
+}
+
+fn matches(
+    password: &Secret,
+    stored: &str,
+    today: Cost,
+    memory: &mut Vec<Block>,
+) -> Result<Match, HashError> {
+    let error = |error: &dyn std::fmt::Display| HashError(error.to_string());
+    let stored = PasswordHash::new(stored).map_err(|source| error(&source))?;
+    let algorithm =
+        Algorithm::try_from(stored.algorithm.as_str()).map_err(|source| error(&source))?;
+    let params = Params::try_from(&stored).map_err(|source| error(&source))?;
+    let cost = Cost {
+        memory_kib: params.m_cost(),
+        iterations: params.t_cost(),
+        lanes: params.p_cost(),
+    };
+    let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else {
+        return Err(HashError("a stored hash without salt or output".into()));
+    };
+    if cost.exceeds(MAX_COST) {
+        return Err(HashError(format!(
+            "a stored hash costs more than is allowed: {cost:?}"
+        )));
+    }
+    let blocks = params.block_count();
+    if memory.len() < blocks {
+        memory.resize(blocks, Block::default());
+    }
+    let mut computed = vec![0; expected.len()];
+    Argon2::new(algorithm, Version::V0x13, params)
+        .hash_password_into_with_memory(
+            password.expose(),
+            salt.as_ref(),
+            &mut computed,
+            &mut memory[..blocks],
+        )
+        .map_err(|source| error(&source))?;
+    if computed.ct_eq(expected.as_bytes()).into() {
+        Ok(Match::Yes {
+            outdated: today.exceeds(cost),
+        })
+    } else {
+        Ok(Match::No)
+    }
+}
+
+type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
+
+/// The threads that hash, and the queue before them.
+pub struct Hasher {
+    queue: SyncSender<Job>,
+    cost: Cost,
+    metrics: Arc<Metrics>,
+}
+
+impl Hasher {
+    /// Starts `workers` threads (0: one a core) behind a queue of `queue` passwords. The threads
+    /// end when the hasher is dropped.
+    pub fn start(
+        cost: Cost,
+        workers: usize,
+        queue: usize,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<Self> {
+        let workers = match workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let (sender, receiver) = sync_channel(queue);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for number in 0..workers {
+            let receiver = receiver.clone();
+            std::thread::Builder::new()
+                .name(format!("argon2-{number}"))
+                .spawn(move || work(&receiver))?;
+        }
+        Ok(Self {
+            queue: sender,
+            cost,
+            metrics,
+        })
+    }
+
+    /// Compares a password with a stored hash.
+    pub async fn matches(&self, password: Secret, stored: String) -> Result<Match, Outage> {
+        let today = self.cost;
+        self.run(move |memory| matches(&password, &stored, today, memory))
+            .await
+    }
+
+    /// Hashes a password at today's cost.
+    pub async fn rehash(&self, password: Secret) -> Result<String, Outage> {
+        let cost = self.cost;
+        self.run(move |_| hash(&password, cost)).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Vec<Block>) -> Result<T, HashError> + Send + 'static,
+    ) -> Result<T, Outage> {
+        let (answer, answered) = oneshot::channel();
+        let metrics = self.metrics.clone();
+        metrics.argon2_queue.inc();
+        let job: Job = Box::new(move |memory| {
+            // Who no longer waits needs no answer.
+            if !answer.is_closed() {
+                let _ = answer.send(job(memory));
+            }
+            metrics.argon2_queue.dec();
+        });
+        if self.queue.try_send(job).is_err() {
+            self.metrics.argon2_queue.dec();
+            return Err(Outage::Busy);
+        }
+        answered.await.map_err(|_| Outage::Hash)?.map_err(|error| {
+            tracing::error!(%error, "a password could not be compared; rotate the credential");
+            Outage::Hash
+        })
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Job>>) {
+    // Relaying mail comes before guessing passwords; on Linux this is the thread's own priority.
+    let _ = rustix::process::setpriority_process(None, 10);
+    let mut memory = Vec::new();
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(job) => job(&mut memory),
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHEAP: Cost = Cost {
+        memory_kib: 64,
+        iterations: 1,
+        lanes: 1,
+    };
+
+    fn hasher(queue: usize) -> Hasher {
+        Hasher::start(CHEAP, 1, queue, Arc::new(Metrics::new().unwrap())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_right_password_matches_its_hash() {
+        let right = Secret::new("sk_right");
+        let stored = hash(&right, CHEAP).unwrap();
+        let hasher = hasher(4);
+        let found = hasher.matches(right, stored.clone()).await;
+        assert_eq!(found, Ok(Match::Yes { outdated: false }));
+        assert_eq!(
+            hasher.matches(Secret::new("sk_wrong"), stored).await,
+            Ok(Match::No)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hash_cheaper_than_today_is_outdated() {
+        let right = Secret::new("sk_right");
+        let stored = hash(
+            &right,
+            Cost {
+                memory_kib: 32,
+                ..CHEAP
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            hasher(4).matches(right, stored).await,
+            Ok(Match::Yes { outdated: true })
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unusable_hash_is_an_outage_and_never_a_match() {
+        let costly = "$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNoaGFzaA";
+        for stored in [
+            "",
+            "plain",
+            "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ",
+            costly,
+        ] {
+            let found = hasher(4).matches(Secret::new("x"), stored.into()).await;
+            assert_eq!(found, Err(Outage::Hash), "{stored}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_said_at_once() {
+        let hasher = hasher(1);
+        let (begun, has_begun) = oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let block: Job = Box::new(move |_| {
+            let _ = begun.send(());
+            let _ = released.recv();
+        });
+        hasher.queue.send(block).unwrap();
+        has_begun.await.unwrap();
+        hasher.queue.send(Box::new(|_| {})).unwrap();
+        assert_eq!(hasher.rehash(Secret::new("x")).await, Err(Outage::Busy));
+        release.send(()).unwrap();
+    }
+}

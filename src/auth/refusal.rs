@@ -1,0 +1,32 @@
+//! When a refusal is answered: a fixed while after the claim was made, whatever the reason, so
+//! that time tells an attacker nothing about which names exist.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+/// How much of the delay may vary, in percent, to either side.
+const JITTER: u32 = 20;
+
+/// The whole time from claim to refusal, with jitter.
+pub fn delay(base: Duration) -> Duration {
+    let percent = rand::rng().random_range(100 - JITTER..=100 + JITTER);
+    base * percent / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_varies_around_its_base() {
+        let base = Duration::from_secs(1);
+        let delays: Vec<_> = (0..200).map(|_| delay(base)).collect();
+        assert!(
+            delays
+                .iter()
+                .all(|delay| (800..=1200).contains(&delay.as_millis()))
+        );
+        assert!(delays.iter().any(|delay| *delay != delays[0]));
+    }
+}

@@ -1,0 +1,140 @@
+//! `gatepost check`: everything that can be known to be wrong before serving, one line each.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::dovecot;
+use crate::edge::Dialer;
+use crate::metrics::Metrics;
+use crate::net::tls::Certificate;
+use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
+use crate::store::{Store, StoreReport};
+
+use super::output::print;
+use super::{CliError, serve};
+
+/// Prints a line for each check; the first failure is the exit code.
+pub fn run(path: &Path) -> Result<(), CliError> {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            report("config", Err(error.into()))?;
+            return Err(CliError::Config("not everything is in order".into()));
+        }
+    };
+    let checks = [
+        ("config", Ok(listeners(path, &config))),
+        ("certificate", certificate(&config)),
+        ("store", store(&config)),
+        ("upstream", serve::runtime()?.block_on(upstream(&config))),
+    ];
+    let mut worst = None;
+    for (name, outcome) in checks {
+        worst = worst.or(report(name, outcome)?);
+    }
+    worst.map_or(Ok(()), Err)
+}
+
+/// Prints one line; hands a failure back without its words, which have been said.
+fn report(name: &str, outcome: Result<String, CliError>) -> Result<Option<CliError>, CliError> {
+    let summary = || "not everything is in order".to_owned();
+    match outcome {
+        Ok(found) => print(&format!("ok    {name:<12} {found}")).map(|()| None),
+        Err(error) => {
+            print(&format!("FAIL  {name:<12} {error}"))?;
+            Ok(Some(match error {
+                CliError::Config(_) => CliError::Config(summary()),
+                CliError::Io(_) => CliError::Io(summary()),
+                CliError::Refused(_) => CliError::Refused(summary()),
+            }))
+        }
+    }
+}
+
+fn listeners(path: &Path, config: &Config) -> String {
+    let listeners: Vec<_> = config
+        .listeners
+        .iter()
+        .map(|listener| format!("{} {}", listener.kind, listener.address))
+        .collect();
+    format!("{}: {}", path.display(), listeners.join(", "))
+}
+
+fn certificate(config: &Config) -> Result<String, CliError> {
+    let tls = &config.tls;
+    let loaded = Certificate::load(&tls.certificate, &tls.key)
+        .map_err(|error| CliError::Config(error.to_string()))?;
+    let end = jiff::Timestamp::from_second(loaded.not_after).unwrap_or_default();
+    let shown = tls.certificate.display();
+    if end < jiff::Timestamp::now() {
+        return Err(CliError::Config(format!(
+            "{shown} expired on {end}; renew it"
+        )));
+    }
+    Ok(format!(
+        "{shown} belongs to {}, valid until {end}",
+        tls.key.display()
+    ))
+}
+
+fn store(config: &Config) -> Result<String, CliError> {
+    let path = &config.store.path;
+    Ok(match Store::check(path)? {
+        StoreReport::Missing => format!(
+            "{} does not exist yet; it is made at the first start",
+            path.display()
+        ),
+        StoreReport::Sound {
+            schema,
+            credentials,
+            bytes,
+        } => format!(
+            "{}: schema {schema}, {credentials} credentials, {bytes} bytes, sound",
+            path.display()
+        ),
+    })
+}
+
+async fn upstream(config: &Config) -> Result<String, CliError> {
+    // Postfix's smtpd does not even greet when its SASL socket is missing. Should no daemon hold
+    // that socket, it is lent for the moment.
+    let lent = config
+        .dovecot_auth
+        .as_ref()
+        .and_then(|socket| dovecot::Listener::bind(&socket.listen).ok());
+    let lending = lent.map(|listener| tokio::spawn(listener.introduce()));
+    let metrics = Metrics::new().map_err(|error| CliError::Io(error.to_string()))?;
+    let hostname = config.hostname.as_str().to_owned();
+    let dialer = Dialer::new(hostname, config.upstream.clone(), Arc::new(metrics));
+    let probed = dialer.probe().await;
+    if let Some(lending) = lending {
+        lending.abort();
+    }
+    let address = &config.upstream.address;
+    let offered = probed
+        .map_err(|failure| CliError::Io(format!("{address}: {failure}; {}", advice(&failure))))?;
+    match offered.xclient {
+        Some(attributes) if attributes.are_enough() => Ok(format!(
+            "{address} answers and grants XCLIENT with ADDR and LOGIN"
+        )),
+        Some(_) => Err(CliError::Refused(format!(
+            "{address} grants XCLIENT without ADDR or LOGIN; build Postfix with SASL support"
+        ))),
+        None => Err(CliError::Refused(format!(
+            "{address} does not offer XCLIENT to this host; add to that service in master.cf: \
+             -o smtpd_authorized_xclient_hosts=127.0.0.1"
+        ))),
+    }
+}
+
+fn advice(failure: &UpstreamFailure) -> &'static str {
+    match (failure.stage, &failure.cause) {
+        (Stage::Connect, FailureCause::Timeout) => "check the address and the firewall",
+        (Stage::Connect, _) => "is Postfix running, and does master.cf have this service?",
+        (_, FailureCause::Closed | FailureCause::Timeout) => {
+            "Postfix's log says why; a missing SASL socket or missing restrictions end smtpd at once, and master then waits a minute"
+        }
+        _ => "Postfix's log says why",
+    }
+}

@@ -1,0 +1,341 @@
+//! `gatepost credential`: make, list, rotate, revoke and delete credentials, whether the daemon runs or not.
+
+mod view;
+
+use clap::Subcommand;
+use jiff::Timestamp;
+use serde_json::json;
+
+use self::view::{IssuedView, View};
+use super::CliError;
+use super::output::{ago, confirm, document, minute, name, plain, print, table};
+use crate::auth::issue::{Issued, issue, rotate};
+use crate::auth::password::Cost;
+use crate::store::{Credential, CredentialStatus, DEFAULT_ORGANIZATION, LastUsed, Store};
+
+/// What to do with credentials.
+#[derive(Debug, Subcommand)]
+pub enum CredentialCommand {
+    /// Make a credential and print its password, for the only time
+    Create {
+        /// The organization it belongs to
+        #[arg(long, value_name = "SLUG", default_value = DEFAULT_ORGANIZATION)]
+        org: String,
+        /// What people call it, for example the device that uses it
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// List credentials, with when each was last used
+    List {
+        /// Only those of this organization
+        #[arg(long, value_name = "SLUG")]
+        org: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one credential
+    Show {
+        /// Its username
+        username: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace the password and print the new one, for the only time
+    Rotate {
+        /// Its username
+        username: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse a credential from now on, without deleting it
+    Revoke {
+        /// Its username
+        username: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accept a revoked credential again, with the password it had
+    Enable {
+        /// Its username
+        username: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change what people call a credential
+    Rename {
+        /// Its username
+        username: String,
+        /// The new name; an empty one takes the name away
+        name: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a credential for good, after asking
+    Delete {
+        /// Its username
+        username: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What revoking, rotating and deleting do to who is logged in, in words for everyone.
+const SESSIONS: &str =
+    "Sessions that are already authenticated go on; the next authentication with it fails.";
+
+/// Carries out `command` and prints the answer.
+///
+/// # Errors
+/// Refusals, failures of the store, and standard output being closed.
+pub fn run(command: CredentialCommand, store: &Store, cost: Cost) -> Result<(), CliError> {
+    print(&answer(command, store, cost)?)
+}
+
+fn answer(command: CredentialCommand, store: &Store, cost: Cost) -> Result<String, CliError> {
+    use CredentialCommand::{Create, Delete, Enable, List, Rename, Revoke, Rotate, Show};
+    match command {
+        Create { org, name, json } => created(&issue(store, cost, &org, name.as_deref())?, json),
+        List { org, json } => list(&store.credentials(org.as_deref())?, json),
+        Show { username, json } => {
+            let credential = store.credential(&username)?;
+            told(&credential, json, || show(&credential))
+        }
+        Rotate { username, json } => rotated(&rotate(store, cost, &username)?, json),
+        Revoke { username, json } => {
+            let credential = store.set_status(&username, CredentialStatus::Revoked)?;
+            told(&credential, json, || {
+                format!(
+                    "Revoked {username}. {SESSIONS}\nUndo it with: gatepost credential enable {username}"
+                )
+            })
+        }
+        Enable { username, json } => {
+            let credential = store.set_status(&username, CredentialStatus::Active)?;
+            told(&credential, json, || {
+                format!("Enabled {username}. It may log in with the password it has.")
+            })
+        }
+        Rename {
+            username,
+            name: new,
+            json,
+        } => {
+            let new = Some(new.as_str()).filter(|new| !new.is_empty());
+            let credential = store.rename_credential(&username, new)?;
+            told(&credential, json, || match new {
+                Some(new) => format!("{username} is now called {}.", plain(new)),
+                None => format!("{username} has no name any more."),
+            })
+        }
+        Delete {
+            username,
+            yes,
+            json,
+        } => delete(store, &username, yes, json),
+    }
+}
+
+fn created(issued: &Issued, json: bool) -> Result<String, CliError> {
+    if json {
+        return issued_json(issued);
+    }
+    let Credential {
+        username,
+        organization,
+        ..
+    } = &issued.credential;
+    Ok(format!(
+        "Created a credential in organization {organization}.\n\n{}\n\n\
+         The password is shown only now: it is stored as a hash and cannot be shown again.\n\
+         A lost one is replaced with: gatepost credential rotate {username}",
+        login(issued)
+    ))
+}
+
+fn rotated(issued: &Issued, json: bool) -> Result<String, CliError> {
+    if json {
+        return issued_json(issued);
+    }
+    let username = &issued.credential.username;
+    let mut text = format!(
+        "Gave {username} a new password.\n\n{}\n\n\
+         The password is shown only now: it is stored as a hash and cannot be shown again.\n\
+         The old password is invalid. Sessions that are already authenticated go on; the next authentication\n\
+         with the old password fails.",
+        login(issued)
+    );
+    if issued.credential.status == CredentialStatus::Revoked {
+        text += &format!(
+            "\nThe credential is still revoked. To accept it: gatepost credential enable {username}"
+        );
+    }
+    Ok(text)
+}
+
+fn list(credentials: &[Credential], json: bool) -> Result<String, CliError> {
+    if json {
+        return document(&credentials.iter().map(View::of).collect::<Vec<_>>());
+    }
+    if credentials.is_empty() {
+        return Ok("No credentials yet. Make one with: gatepost credential create".to_owned());
+    }
+    let now = Timestamp::now();
+    let rows = credentials.iter().map(|credential| {
+        let used = credential.last_used.as_ref();
+        vec![
+            name(credential.name.as_deref()),
+            plain(&credential.username),
+            plain(&credential.organization),
+            status(credential, now).to_owned(),
+            used.map_or_else(|| "never".to_owned(), |used| ago(used.at, now)),
+            minute(credential.created_at),
+        ]
+    });
+    let header = [
+        "Name",
+        "Username",
+        "Organization",
+        "Status",
+        "Last used",
+        "Created",
+    ];
+    Ok(table(&header, rows))
+}
+
+fn show(credential: &Credential) -> String {
+    let now = Timestamp::now();
+    let mut lines = vec![
+        ("Username", plain(&credential.username)),
+        ("Name", name(credential.name.as_deref())),
+        ("Organization", plain(&credential.organization)),
+        ("Status", status(credential, now).to_owned()),
+        ("Id", credential.id.to_string()),
+        ("Created", minute(credential.created_at)),
+    ];
+    let times = [
+        ("Rotated", credential.rotated_at),
+        ("Revoked", credential.revoked_at),
+        ("Expires", credential.expires_at),
+    ];
+    lines.extend(
+        times
+            .into_iter()
+            .filter_map(|(what, ms)| Some((what, minute(ms?)))),
+    );
+    match &credential.last_used {
+        None => lines.push(("Last used", "never".to_owned())),
+        Some(used) => lines.extend([
+            (
+                "Last used",
+                format!("{} ({})", ago(used.at, now), minute(used.at)),
+            ),
+            (
+                "From",
+                format!("{} (EHLO {})", plain(&used.address), plain(&used.helo)),
+            ),
+            ("By", format!("{}, {}", plain(&used.mechanism), tls(used))),
+            ("Logins", used.count.to_string()),
+        ]),
+    }
+    let lines = lines
+        .into_iter()
+        .map(|(what, value)| format!("{what:<14}{value}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn delete(store: &Store, username: &str, yes: bool, json: bool) -> Result<String, CliError> {
+    let credential = store.credential(username)?;
+    if !yes {
+        let called = credential
+            .name
+            .as_deref()
+            .map(|name| format!(", called {},", plain(name)));
+        let called = called.unwrap_or_default();
+        let warning = format!("This deletes {}{called} for good.", plain(username));
+        confirm(
+            &warning,
+            "the last four characters of the username",
+            last_four(username),
+        )?;
+    }
+    store.delete_credential(username)?;
+    if json {
+        return document(
+            &json!({ "id": credential.id.to_string(), "username": username, "deleted": true }),
+        );
+    }
+    Ok(format!("Deleted {}. {SESSIONS}", plain(username)))
+}
+
+/// The credential as JSON, or a sentence about it.
+fn told(
+    credential: &Credential,
+    json: bool,
+    sentence: impl FnOnce() -> String,
+) -> Result<String, CliError> {
+    if json {
+        document(&View::of(credential))
+    } else {
+        Ok(sentence())
+    }
+}
+
+/// An expired credential is refused although its own status says active.
+fn status(credential: &Credential, now: Timestamp) -> &'static str {
+    match credential.expires_at {
+        Some(end)
+            if credential.status == CredentialStatus::Active && end <= now.as_millisecond() =>
+        {
+            "expired"
+        }
+        _ => credential.status.as_str(),
+    }
+}
+
+fn tls(used: &LastUsed) -> String {
+    used.tls
+        .as_deref()
+        .map_or_else(|| "without TLS".to_owned(), plain)
+}
+
+fn login(issued: &Issued) -> String {
+    format!(
+        "Username  {}\nPassword  {}",
+        issued.credential.username,
+        password(issued)
+    )
+}
+
+fn password(issued: &Issued) -> &str {
+    // Generated from ASCII in `auth::issue`.
+    str::from_utf8(issued.password.expose()).unwrap_or_default()
+}
+
+fn last_four(username: &str) -> &str {
+    let start = username
+        .char_indices()
+        .rev()
+        .nth(3)
+        .map_or(0, |(index, _)| index);
+    &username[start..]
+}
+
+fn issued_json(issued: &Issued) -> Result<String, CliError> {
+    document(&IssuedView::of(&issued.credential, password(issued)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The commands as a person and as a program meet them.
+
+use clap::Parser;
+use serde_json::Value;
+
+use super::*;
+
+const CHEAP: Cost = Cost {
+    memory_kib: 8,
+    iterations: 1,
+    lanes: 1,
+};
+
+#[derive(Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: CredentialCommand,
+}
+
+struct Desk {
+    store: Store,
+    _directory: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+        Desk {
+            store,
+            _directory: directory,
+        }
+    }
+
+    fn says(&self, line: &[&str]) -> Result<String, CliError> {
+        let line = Line::try_parse_from([&["credential"], line].concat()).unwrap();
+        answer(line.command, &self.store, CHEAP)
+    }
+
+    fn json(&self, line: &[&str]) -> Value {
+        serde_json::from_str(&self.says(&[line, &["--json"]].concat()).unwrap()).unwrap()
+    }
+
+    fn create(&self) -> String {
+        self.json(&["create", "--name", "Printer"])["username"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+}
+
+#[test]
+fn create_and_rotate_tell_programs_all_they_need() {
+    let desk = Desk::new();
+    let made = desk.json(&["create", "--name", "Printer"]);
+    let keys: Vec<_> = made
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let expected = [
+        "id",
+        "username",
+        "password",
+        "organization",
+        "name",
+        "status",
+        "created_at",
+    ];
+    assert_eq!(keys.len(), expected.len());
+    assert!(expected.iter().all(|key| keys.contains(key)), "{keys:?}");
+    assert_eq!(
+        (&made["organization"], &made["status"]),
+        (&json!("default"), &json!("active"))
+    );
+
+    let username = made["username"].as_str().unwrap();
+    let rotated = desk.json(&["rotate", username]);
+    assert_eq!(rotated["id"], made["id"]);
+    assert_ne!(rotated["password"], made["password"]);
+    assert!(rotated["rotated_at"].as_str().unwrap().ends_with('Z'));
+}
+
+#[test]
+fn a_password_is_told_only_by_create_and_rotate() {
+    let desk = Desk::new();
+    let made = desk.says(&["create"]).unwrap();
+    assert!(
+        made.contains("sk_") && made.contains("shown only now"),
+        "{made}"
+    );
+    let username = desk.create();
+    assert!(desk.says(&["rotate", &username]).unwrap().contains("sk_"));
+    for line in [&["list"][..], &["show", &username], &["revoke", &username]] {
+        let json = desk.json(line).to_string();
+        let text = desk.says(line).unwrap();
+        for said in [json, text] {
+            assert!(!said.contains("sk_") && !said.contains("argon2"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_credential_can_be_revoked_enabled_renamed_and_deleted() {
+    let desk = Desk::new();
+    let username = &desk.create();
+    let revoked = desk.json(&["revoke", username]);
+    assert_eq!(revoked["status"], "revoked");
+    assert!(revoked["revoked_at"].is_string());
+    assert!(
+        desk.says(&["rotate", username])
+            .unwrap()
+            .contains("still revoked")
+    );
+    assert_eq!(desk.json(&["enable", username])["status"], "active");
+    assert_eq!(
+        desk.json(&["rename", username, "Scanner"])["name"],
+        "Scanner"
+    );
+    assert_eq!(desk.json(&["rename", username, ""])["name"], Value::Null);
+    assert_eq!(desk.json(&["delete", username, "--yes"])["deleted"], true);
+    assert!(matches!(
+        desk.says(&["show", username]),
+        Err(CliError::Refused(_))
+    ));
+}
+
+#[test]
+fn revoking_says_what_it_means_for_sessions() {
+    let desk = Desk::new();
+    let said = desk.says(&["revoke", &desk.create()]).unwrap();
+    assert!(
+        said.contains("already authenticated go on; the next authentication"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_list_tells_when_a_credential_was_last_used() {
+    let desk = Desk::new();
+    assert!(
+        desk.says(&["list"])
+            .unwrap()
+            .starts_with("No credentials yet")
+    );
+    assert_eq!(desk.json(&["list"]), json!([]));
+    let username = desk.create();
+    assert!(desk.says(&["list"]).unwrap().contains("never"));
+
+    let key = desk.store.lookup(&username).unwrap().unwrap().key;
+    let used = LastUsed {
+        at: Timestamp::now().as_millisecond() - 185_000,
+        address: "192.0.2.7".into(),
+        tls: Some("TLSv1.3".into()),
+        mechanism: "PLAIN".into(),
+        helo: "\u{1b}[31mprinter".into(),
+        count: 5,
+    };
+    desk.store.flush(&[(key, used)]).unwrap();
+    let list = desk.says(&["list"]).unwrap();
+    assert!(
+        list.contains("3 minutes ago") && list.contains("Printer"),
+        "{list}"
+    );
+    let show = desk.says(&["show", &username]).unwrap();
+    assert!(
+        show.contains("192.0.2.7") && !show.contains('\u{1b}'),
+        "{show}"
+    );
+    assert_eq!(desk.json(&["show", &username])["last_used"]["count"], 5);
+}
+
+#[test]
+fn what_is_not_there_is_refused_with_the_next_step() {
+    let desk = Desk::new();
+    for verb in ["show", "rotate", "revoke", "enable", "delete"] {
+        let error = desk.says(&[verb, "smtp_nobody"]).unwrap_err();
+        assert!(matches!(error, CliError::Refused(_)));
+        assert!(
+            error.to_string().contains("gatepost credential list"),
+            "{error}"
+        );
+    }
+    assert!(matches!(
+        desk.says(&["create", "--org", "acme"]),
+        Err(CliError::Refused(_))
+    ));
+    assert!(matches!(
+        desk.says(&["create", "--name", "a\nb"]),
+        Err(CliError::Refused(_))
+    ));
+}
+
+#[test]
+fn a_deletion_is_confirmed_by_the_end_of_the_username() {
+    assert_eq!(last_four("smtp_0123456789abcdef"), "cdef");
+    assert_eq!(last_four("ü"), "ü");
+}

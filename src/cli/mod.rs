@@ -1,0 +1,141 @@
+//! The command line: what may be typed, and what a failure exits with. One file a subcommand.
+
+mod check;
+mod credential;
+mod demo;
+mod organization;
+mod output;
+mod serve;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::auth::issue::IssueError;
+use crate::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::daemon::{self, DaemonError};
+use crate::store::{Fault, Store, StoreError};
+
+/// The gate in front of Postfix: TLS, SMTP AUTH against its own credentials, hand-over by XCLIENT
+#[derive(Debug, Parser)]
+#[command(name = "gatepost", version, arg_required_else_help = true)]
+pub struct Arguments {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check configuration, certificate, store and upstream, without serving
+    Check,
+    /// Make, list, rotate, revoke and delete credentials
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
+    /// Try it out: everything temporary, on this machine alone
+    Demo {
+        /// Send one message through it, show every step, and exit
+        #[arg(long)]
+        send: bool,
+    },
+    /// Make, list, rename and delete organizations
+    #[command(subcommand)]
+    Organization(organization::OrganizationCommand),
+    /// Serve until SIGTERM; SIGHUP loads the certificate again
+    Serve,
+}
+
+/// Carries out what was typed.
+///
+/// # Errors
+/// With the code to exit with, and words that name the thing, the cause and the next step.
+pub fn run(arguments: Arguments) -> Result<(), CliError> {
+    let path = arguments.config;
+    match arguments.command {
+        Command::Check => check::run(&path),
+        Command::Credential(command) => {
+            let config = Config::load(&path)?;
+            credential::run(
+                command,
+                &Store::open(&config.store.path)?,
+                daemon::cost(&config),
+            )
+        }
+        Command::Demo { send } => demo::run(send),
+        Command::Organization(command) => {
+            let config = Config::load(&path)?;
+            organization::run(command, &Store::open(&config.store.path)?)
+        }
+        Command::Serve => serve::run(&Config::load(&path)?),
+    }
+}
+
+/// Why a command failed; each variant is an exit code (sysexits.h, where it has one).
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// 78: the configuration, or what it names, cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// 74: the system did not do what it was asked.
+    #[error("{0}")]
+    Io(String),
+    /// 1: refused, or not found.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl CliError {
+    /// What the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => ConfigError::EXIT_CODE,
+            Self::Io(_) => 74,
+            Self::Refused(_) => 1,
+        }
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error.to_string())
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        match error.fault() {
+            Fault::Configuration => Self::Config(error.to_string()),
+            Fault::Machine => Self::Io(error.to_string()),
+            Fault::Request => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<IssueError> for CliError {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Hash(error) => Self::Config(error.to_string()),
+            IssueError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Store(error) => error.into(),
+            DaemonError::Tls(error) => Self::Config(error.to_string()),
+            DaemonError::Bind { .. } | DaemonError::Metrics(_) | DaemonError::System(_) => {
+                Self::Io(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error.to_string())
+    }
+}

@@ -1,0 +1,226 @@
+//! `gatepost organization`: make, list, rename and delete organizations.
+
+use clap::Subcommand;
+use serde::Serialize;
+use serde_json::json;
+
+use super::CliError;
+use super::output::{confirm, document, minute, name, plain, print, rfc3339, table};
+use crate::store::{Organization, Store};
+
+/// What to do with organizations.
+#[derive(Debug, Subcommand)]
+pub enum OrganizationCommand {
+    /// Make an organization
+    Create {
+        /// Its short name, for life: lower-case letters, digits and hyphens
+        slug: String,
+        /// What people call it
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// List organizations, with how many credentials each has
+    List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change what people call an organization
+    Rename {
+        /// Its short name
+        slug: String,
+        /// The new name; an empty one takes the name away
+        name: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete an organization that has no credentials, after asking
+    Delete {
+        /// Its short name
+        slug: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Carries out `command` and prints the answer.
+///
+/// # Errors
+/// Refusals, failures of the store, and standard output being closed.
+pub fn run(command: OrganizationCommand, store: &Store) -> Result<(), CliError> {
+    print(&answer(command, store)?)
+}
+
+fn answer(command: OrganizationCommand, store: &Store) -> Result<String, CliError> {
+    use OrganizationCommand::{Create, Delete, List, Rename};
+    match command {
+        Create { slug, name, json } => {
+            let organization = store.create_organization(&slug, name.as_deref())?;
+            told(&organization, json, || {
+                format!(
+                    "Created organization {slug}.\n\
+                     Its first credential: gatepost credential create --org {slug}"
+                )
+            })
+        }
+        List { json } => list(&store.organizations()?, json),
+        Rename {
+            slug,
+            name: new,
+            json,
+        } => {
+            let new = Some(new.as_str()).filter(|new| !new.is_empty());
+            let organization = store.rename_organization(&slug, new)?;
+            told(&organization, json, || match new {
+                Some(new) => format!("Organization {slug} is now called {}.", plain(new)),
+                None => format!("Organization {slug} has no name any more."),
+            })
+        }
+        Delete { slug, yes, json } => delete(store, &slug, yes, json),
+    }
+}
+
+fn list(organizations: &[Organization], json: bool) -> Result<String, CliError> {
+    if json {
+        return document(&organizations.iter().map(View::of).collect::<Vec<_>>());
+    }
+    let rows = organizations.iter().map(|organization| {
+        vec![
+            name(organization.name.as_deref()),
+            plain(&organization.slug),
+            organization.status.to_string(),
+            organization.credentials.to_string(),
+            minute(organization.created_at),
+        ]
+    });
+    Ok(table(
+        &["Name", "Slug", "Status", "Credentials", "Created"],
+        rows,
+    ))
+}
+
+fn delete(store: &Store, slug: &str, yes: bool, json: bool) -> Result<String, CliError> {
+    let organization = store.organization(slug)?;
+    if !yes {
+        confirm(
+            &format!("This deletes organization {slug} for good."),
+            "its slug",
+            slug,
+        )?;
+    }
+    store.delete_organization(slug)?;
+    if json {
+        return document(
+            &json!({ "id": organization.id.to_string(), "slug": slug, "deleted": true }),
+        );
+    }
+    Ok(format!("Deleted organization {slug}."))
+}
+
+/// The organization as JSON, or a sentence about it.
+fn told(
+    organization: &Organization,
+    json: bool,
+    sentence: impl FnOnce() -> String,
+) -> Result<String, CliError> {
+    if json {
+        document(&View::of(organization))
+    } else {
+        Ok(sentence())
+    }
+}
+
+/// What programs are told.
+#[derive(Serialize)]
+struct View<'a> {
+    id: String,
+    slug: &'a str,
+    name: Option<&'a str>,
+    status: &'a str,
+    credentials: u64,
+    created_at: Option<String>,
+}
+
+impl View<'_> {
+    fn of(organization: &Organization) -> View<'_> {
+        View {
+            id: organization.id.to_string(),
+            slug: &organization.slug,
+            name: organization.name.as_deref(),
+            status: organization.status.as_str(),
+            credentials: organization.credentials,
+            created_at: rfc3339(organization.created_at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+        (directory, store)
+    }
+
+    fn create(slug: &str) -> OrganizationCommand {
+        OrganizationCommand::Create {
+            slug: slug.into(),
+            name: Some("Acme Ltd.".into()),
+            json: true,
+        }
+    }
+
+    fn delete(slug: &str) -> OrganizationCommand {
+        OrganizationCommand::Delete {
+            slug: slug.into(),
+            yes: true,
+            json: true,
+        }
+    }
+
+    #[test]
+    fn an_organization_is_made_listed_renamed_and_deleted() {
+        let (_directory, store) = store();
+        let said = |command| -> serde_json::Value {
+            serde_json::from_str(&answer(command, &store).unwrap()).unwrap()
+        };
+        let made = said(create("acme"));
+        assert_eq!(
+            (&made["slug"], &made["credentials"]),
+            (&json!("acme"), &json!(0))
+        );
+        assert_eq!(said(OrganizationCommand::List { json: true })[0], made);
+        let rename = OrganizationCommand::Rename {
+            slug: "acme".into(),
+            name: "".into(),
+            json: true,
+        };
+        assert_eq!(said(rename)["name"], serde_json::Value::Null);
+        assert_eq!(said(delete("acme"))["deleted"], true);
+        let list = answer(OrganizationCommand::List { json: false }, &store).unwrap();
+        assert!(list.contains("default") && !list.contains("acme"), "{list}");
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused() {
+        let (_directory, store) = store();
+        for command in [
+            create("default"),
+            create("Not A Slug"),
+            delete("default"),
+            delete("acme"),
+        ] {
+            assert!(matches!(answer(command, &store), Err(CliError::Refused(_))));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! How commands speak: tables and sentences for people, one JSON document for programs, and the question before a deletion.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use comfy_table::{Table, presets};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::CliError;
+
+/// What [`print`] says instead of a panic when nobody reads any more.
+const CLOSED: &str = "cannot write to standard output";
+
+/// Writes `text` and a line feed to standard output. A closed pipe is an error and not a panic.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    let mut output = io::stdout().lock();
+    writeln!(output, "{text}")
+        .and_then(|()| output.flush())
+        .map_err(|error| CliError::Io(format!("{CLOSED}: {error}")))
+}
+
+/// A whole answer as a JSON document.
+pub(super) fn document(value: &impl Serialize) -> Result<String, CliError> {
+    serde_json::to_string_pretty(value).map_err(|error| CliError::Io(error.to_string()))
+}
+
+/// A table without lines: easy on the eye, on grep and on awk.
+pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.to_vec());
+    table.add_rows(rows);
+    let lines = table.lines();
+    // Every cell is padded by a space on both sides; at the edges that is only in the way.
+    lines
+        .map(|line| line.trim().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Text from the store, safe to print on a terminal: others chose it, and control characters would command the terminal or
+/// turn what stands around them.
+pub(super) fn plain(text: &str) -> String {
+    let commands = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if commands(character) {
+            plain.extend(character.escape_unicode());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+/// A name, or a dash where there is none.
+pub(super) fn name(name: Option<&str>) -> String {
+    name.map_or_else(|| "-".to_owned(), plain)
+}
+
+/// A stored time for programs: RFC 3339, UTC.
+pub(super) fn rfc3339(ms: i64) -> Option<String> {
+    Timestamp::from_millisecond(ms)
+        .ok()
+        .map(|time| format!("{time:.3}"))
+}
+
+/// A stored time for people, to the minute.
+pub(super) fn minute(ms: i64) -> String {
+    match Timestamp::from_millisecond(ms) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => "?".to_owned(), // outside jiff's years; somebody wrote it by hand
+    }
+}
+
+/// How long before `now` a stored time was, in its largest unit.
+pub(super) fn ago(ms: i64, now: Timestamp) -> String {
+    let seconds = now.as_millisecond().saturating_sub(ms) / 1_000;
+    let (count, unit) = match seconds {
+        ..=0 => return "just now".to_owned(), // also when another machine's clock is ahead
+        1..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..86_400 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural} ago")
+}
+
+/// Asks the person at the terminal to confirm a deletion by typing `answer`, which is described as `what`. `warning` says
+/// what would be lost.
+///
+/// # Errors
+/// They typed something else, or there is no terminal to ask at.
+pub(super) fn confirm(warning: &str, what: &str, answer: &str) -> Result<(), CliError> {
+    let input = io::stdin();
+    if !input.is_terminal() {
+        return Err(CliError::Refused(format!(
+            "{warning} There is no terminal to confirm it at: pass --yes if you mean it"
+        )));
+    }
+    // To standard error: standard output may be a pipe that takes the JSON.
+    ask(
+        &mut input.lock(),
+        &mut io::stderr(),
+        &format!("{warning} Type {what} to confirm: "),
+        answer,
+    )
+}
+
+fn ask(
+    input: &mut impl BufRead,
+    output: &mut impl Write,
+    question: &str,
+    answer: &str,
+) -> Result<(), CliError> {
+    let mut typed = String::new();
+    write!(output, "{question}")
+        .and_then(|()| output.flush())
+        .and_then(|()| input.read_line(&mut typed))
+        .map_err(|error| CliError::Io(format!("cannot ask for confirmation: {error}")))?;
+    if typed.trim() == answer {
+        return Ok(());
+    }
+    Err(CliError::Refused(
+        "not confirmed, nothing was deleted".to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_their_largest_unit() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let told = |seconds: i64| ago((1_800_000_000 - seconds) * 1_000, now);
+        assert_eq!(told(-5), "just now");
+        assert_eq!(told(0), "just now");
+        assert_eq!(told(1), "1 second ago");
+        assert_eq!(told(59), "59 seconds ago");
+        assert_eq!(told(60), "1 minute ago");
+        assert_eq!(told(3 * 60 + 59), "3 minutes ago");
+        assert_eq!(told(2 * 3_600), "2 hours ago");
+        assert_eq!(told(400 * 86_400), "400 days ago");
+    }
+
+    #[test]
+    fn times_for_programs_are_rfc_3339_in_utc() {
+        assert_eq!(
+            rfc3339(1_800_000_000_123).unwrap(),
+            "2027-01-15T08:00:00.123Z"
+        );
+        assert_eq!(
+            rfc3339(1_800_000_000_000).unwrap(),
+            "2027-01-15T08:00:00.000Z"
+        );
+        assert_eq!(rfc3339(i64::MAX), None);
+        assert_eq!(minute(1_800_000_000_123), "2027-01-15 08:00 UTC");
+        assert_eq!(minute(i64::MAX), "?");
+    }
+
+    #[test]
+    fn stored_text_cannot_command_the_terminal() {
+        assert_eq!(plain("\u{1b}[2Jhi\u{202e}"), "\\u{1b}[2Jhi\\u{202e}");
+        assert_eq!(plain("Büro \u{1f5a8}"), "Büro \u{1f5a8}");
+    }
+
+    #[test]
+    fn a_table_has_one_line_for_each_row_and_no_trailing_space() {
+        let rows = [
+            vec!["Printer".to_owned(), "x".to_owned()],
+            vec!["-".to_owned(), "y".to_owned()],
+        ];
+        assert_eq!(
+            table(&["Name", "Username"], rows),
+            "Name     Username\nPrinter  x\n-        y"
+        );
+    }
+
+    #[test]
+    fn only_the_right_answer_confirms() {
+        let answered = |typed: &str| ask(&mut typed.as_bytes(), &mut Vec::new(), "Gone!", "a1b2");
+        assert!(answered("a1b2\n").is_ok());
+        for typed in ["", "\n", "y\n", "A1B2\n", "a1b\n"] {
+            assert!(
+                matches!(answered(typed), Err(CliError::Refused(_))),
+                "{typed:?}"
+            );
+        }
+    }
+}

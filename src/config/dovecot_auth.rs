@@ -1,0 +1,29 @@
+//! `[dovecot_auth]`: the socket that answers in Dovecot's auth protocol.
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+use super::Endpoint;
+
+/// Where Postfix asks for verdicts.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct DovecotAuth {
+    /// A unix socket, or a TCP address on loopback.
+    #[serde(deserialize_with = "local_endpoint")]
+    pub listen: Endpoint,
+}
+
+/// The protocol has neither encryption nor a caller's proof: on a network anyone could read
+/// passwords and try them.
+fn local_endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
+    let endpoint = Endpoint::deserialize(deserializer)?;
+    match endpoint {
+        Endpoint::Tcp(address) if !address.ip().to_canonical().is_loopback() => {
+            Err(D::Error::custom(format!(
+                "{address} would hand verdicts to the network; use a loopback address, such as \
+                 \"127.0.0.1:10026\", or \"unix:/path\""
+            )))
+        }
+        _ => Ok(endpoint),
+    }
+}

@@ -1,0 +1,335 @@
+//! The wiring: makes everything, starts it, and takes it down in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+
+use crate::auth::password::{Cost, Hasher};
+use crate::auth::{Authenticator, LastUsedBatch, flush_regularly, watch};
+use crate::config::{BareNewline, Config, ListenerKind};
+use crate::edge::{Dialer, Edge};
+use crate::lifecycle::{self, Lifecycle};
+use crate::metrics::Metrics;
+use crate::net::listener;
+use crate::net::tls::{Tls, TlsError};
+use crate::smtp;
+use crate::smtp::session::Settings;
+use crate::store::{Store, StoreError};
+use crate::{admin, dovecot};
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A socket cannot be opened.
+    #[error("cannot listen on {address}: {error}{}", hint(error))]
+    Bind {
+        /// The configured address.
+        address: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Threads or signals cannot be had.
+    #[error("the system refuses what every program needs: {0}")]
+    System(#[from] io::Error),
+    /// Metrics cannot be registered.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has it: ss -ltnp shows which",
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit grants"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        io::ErrorKind::NotFound => "; the socket's directory does not exist",
+        _ => "",
+    }
+}
+
+/// What a password costs, as configured.
+pub fn cost(config: &Config) -> Cost {
+    Cost {
+        memory_kib: config.auth.memory_kib,
+        iterations: config.auth.iterations,
+        lanes: config.auth.lanes,
+    }
+}
+
+/// Everything that runs, made but not yet serving.
+pub struct Daemon {
+    edge: Arc<Edge>,
+    store: Arc<Store>,
+    tls: Arc<Tls>,
+    last_used: Arc<LastUsedBatch>,
+    lifecycle: Lifecycle,
+    listeners: Vec<(ListenerKind, TcpListener)>,
+    auth_socket: Option<dovecot::Listener>,
+    metrics_listener: Option<TcpListener>,
+    connections: usize,
+    drain_timeout: Duration,
+    flush_interval: Duration,
+    reload_interval: Duration,
+}
+
+impl Daemon {
+    /// Opens the store, loads the certificate and binds every address, so that whatever is wrong
+    /// shows before anybody is served.
+    pub fn new(config: &Config) -> Result<Self, DaemonError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let store = Arc::new(Store::open(&config.store.path)?);
+        let tls = Arc::new(Tls::load(&config.tls.certificate, &config.tls.key)?);
+        metrics.tls_certificate_not_after.set(tls.not_after());
+        let last_used = Arc::new(LastUsedBatch::new(
+            config.last_used.pending,
+            metrics.clone(),
+        ));
+        let auth = &config.auth;
+        let hasher = Hasher::start(cost(config), auth.workers, auth.queue, metrics.clone())?;
+        let authenticator = Arc::new(Authenticator::new(
+            store.clone(),
+            hasher,
+            last_used.clone(),
+            metrics.clone(),
+            auth.cache_entries,
+            auth.refusal_delay,
+        ));
+        let hostname = config.hostname.as_str().to_owned();
+        let dialer = Dialer::new(hostname.clone(), config.upstream.clone(), metrics.clone());
+        let lifecycle = Lifecycle::new();
+        let edge = Edge {
+            settings: Arc::new(Settings {
+                hostname,
+                message_size: config.relay.message_size,
+                max_errors: config.limits.errors,
+                max_auth_failures: config.limits.auth_failures,
+                max_commands: config.limits.commands.into(),
+            }),
+            timeouts: config.timeouts.clone(),
+            bare_newline: match config.relay.bare_newline {
+                BareNewline::Normalize => smtp::data::BareNewline::Normalize,
+                BareNewline::Reject => smtp::data::BareNewline::Reject,
+            },
+            tls: tls.acceptor(),
+            authenticator,
+            dialer: Arc::new(dialer),
+            metrics,
+            lifecycle: lifecycle.clone(),
+        };
+        Ok(Self {
+            edge: Arc::new(edge),
+            store,
+            tls,
+            last_used,
+            lifecycle,
+            listeners: config
+                .listeners
+                .iter()
+                .map(|listener| Ok((listener.kind, bind(listener.address)?)))
+                .collect::<Result<_, DaemonError>>()?,
+            auth_socket: config
+                .dovecot_auth
+                .as_ref()
+                .map(|socket| {
+                    let bound = dovecot::Listener::bind(&socket.listen);
+                    bound.map_err(|error| DaemonError::Bind {
+                        address: socket.listen.to_string(),
+                        error,
+                    })
+                })
+                .transpose()?,
+            metrics_listener: config
+                .metrics
+                .as_ref()
+                .map(|metrics| bind(metrics.listen))
+                .transpose()?,
+            connections: config.limits.connections,
+            drain_timeout: config.drain_timeout,
+            flush_interval: config.last_used.flush_interval,
+            reload_interval: config.tls.reload_interval,
+        })
+    }
+
+    /// Where clients are awaited, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<(ListenerKind, SocketAddr)> {
+        let address = |(kind, listener): &(ListenerKind, TcpListener)| {
+            Some((*kind, listener.local_addr().ok()?))
+        };
+        self.listeners.iter().filter_map(address).collect()
+    }
+
+    /// The store, for who wants to add to it while the daemon runs.
+    pub fn store(&self) -> Arc<Store> {
+        self.store.clone()
+    }
+
+    /// Asks the upstream what it offers, once; whether it answered decides nothing.
+    pub async fn probe_upstream(&self) -> Result<(), smtp::upstream::UpstreamFailure> {
+        self.edge.dialer.probe().await.map(drop)
+    }
+
+    /// Serves until SIGTERM or SIGINT, or until `stop` resolves; then drains.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        // The first draw of random numbers costs tens of milliseconds; not inside a handshake.
+        let _ = self.tls_warm_up();
+        let (addresses, serving) = self.start()?;
+        lifecycle::notify_ready(&addresses);
+        tracing::info!(listeners = %addresses, "ready");
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stop => {}
+        }
+        serving.stop().await;
+        Ok(())
+    }
+
+    fn tls_warm_up(&self) -> Result<(), rustls::Error> {
+        let mut byte = [0];
+        let filled = crate::net::tls::provider().secure_random.fill(&mut byte);
+        filled.map_err(|_| rustls::Error::FailedToGetRandomBytes)
+    }
+
+    fn start(self) -> Result<(String, Serving), DaemonError> {
+        let addresses = describe(&self.addresses());
+        let metrics = self.edge.metrics.clone();
+        tokio::spawn(
+            self.edge
+                .dialer
+                .clone()
+                .probe_until_answered(self.lifecycle.clone()),
+        );
+        tokio::spawn(watch(
+            self.store.clone(),
+            metrics.clone(),
+            self.lifecycle.clone(),
+        ));
+        tokio::spawn(flush_regularly(
+            self.last_used.clone(),
+            self.store.clone(),
+            self.flush_interval,
+            self.lifecycle.clone(),
+        ));
+        let hangups = signal(SignalKind::hangup())?;
+        tokio::spawn(keep_certificate(
+            self.tls,
+            self.reload_interval,
+            hangups,
+            metrics.clone(),
+        ));
+        if let Some(socket) = self.auth_socket {
+            let serving = socket.serve(self.edge.authenticator.clone(), self.lifecycle.clone());
+            self.lifecycle.spawn(serving);
+        }
+        // Not waited for: what is happening while draining is worth a scrape.
+        if let Some(listener) = self.metrics_listener {
+            tokio::spawn(admin::serve_metrics(
+                listener,
+                metrics.clone(),
+                self.lifecycle.clone(),
+            ));
+        }
+        let permits = Arc::new(Semaphore::new(self.connections));
+        for (kind, listener) in self.listeners {
+            let edge = self.edge.clone();
+            let serve = move |accepted| edge.serve(accepted, kind);
+            let (permits, metrics) = (permits.clone(), Some(metrics.clone()));
+            self.lifecycle.spawn(listener::accept(
+                listener,
+                permits,
+                metrics,
+                self.lifecycle.clone(),
+                serve,
+            ));
+        }
+        let serving = Serving {
+            lifecycle: self.lifecycle,
+            drain_timeout: self.drain_timeout,
+            last_used: self.last_used,
+            store: self.store,
+        };
+        Ok((addresses, serving))
+    }
+}
+
+/// What is needed to stop.
+struct Serving {
+    lifecycle: Lifecycle,
+    drain_timeout: Duration,
+    last_used: Arc<LastUsedBatch>,
+    store: Arc<Store>,
+}
+
+impl Serving {
+    async fn stop(self) {
+        lifecycle::notify_stopping();
+        tracing::info!(timeout = ?self.drain_timeout, "draining: transactions in flight may finish");
+        if !self.lifecycle.drain(self.drain_timeout).await {
+            tracing::warn!("the drain timeout is over, sessions were cut off");
+        }
+        // After the last session, so that nothing is left to note.
+        let (last_used, store) = (self.last_used, self.store);
+        let _ = tokio::task::spawn_blocking(move || last_used.flush(&store)).await;
+        tracing::info!("stopped");
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    listener::bind(address).map_err(|error| DaemonError::Bind {
+        address: address.to_string(),
+        error,
+    })
+}
+
+fn describe(addresses: &[(ListenerKind, SocketAddr)]) -> String {
+    let words: Vec<_> = addresses
+        .iter()
+        .map(|(kind, address)| format!("{kind} {address}"))
+        .collect();
+    words.join(", ")
+}
+
+/// Loads the certificate again when its files change, or at once on SIGHUP.
+async fn keep_certificate(
+    tls: Arc<Tls>,
+    interval: Duration,
+    mut hangups: tokio::signal::unix::Signal,
+    metrics: Arc<Metrics>,
+) {
+    loop {
+        let asked = tokio::select! {
+            _ = hangups.recv() => true,
+            () = tokio::time::sleep(interval) => false,
+        };
+        let tls = tls.clone();
+        let reloaded = tokio::task::spawn_blocking(move || {
+            let due = asked || tls.has_changed();
+            due.then(|| tls.reload().map(|()| tls.not_after()))
+        });
+        match reloaded.await {
+            Ok(Some(Ok(not_after))) => {
+                metrics.tls_certificate_not_after.set(not_after);
+                tracing::info!("certificate loaded; new connections get it");
+            }
+            Ok(Some(Err(error))) => {
+                metrics.tls_reload_failures.inc();
+                tracing::error!(%error, "the new certificate cannot be used, the old one stays");
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! One client's connection: takes what it sends, asks the session, carries the answer out.
+//!
+//! The loop has three steps: take all input that is wanted, send what that led to (one write to
+//! each side), wait for the next event. A batch of commands therefore stays a batch.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::auth::Peer;
+use crate::config::ListenerKind;
+use crate::metrics::MessageOutcome;
+use crate::net::buffer::Buffer;
+use crate::net::listener::Accepted;
+use crate::net::stream::ClientStream;
+use crate::sasl::{Credentials, Identity, Verdict};
+use crate::smtp::data::{Progress, Scanner};
+use crate::smtp::line::LineReader;
+use crate::smtp::relay::{Expect, Outcome};
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::session::{Action, Session, Wants};
+use crate::smtp::xclient::Client;
+
+use super::Edge;
+use super::ending::{Ending, Summary};
+use super::timer::Timer;
+use super::upstream::Upstream;
+
+/// How long a client may take to read our last words.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Tells a client that there is no room. It must cost next to nothing, so nothing is waited for.
+pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
+    // Inside TLS there are no words for it before a handshake, which is what we cannot afford.
+    if kind == ListenerKind::Submission {
+        let mut words = Vec::new();
+        reply::TOO_MANY_CONNECTIONS.write_to(&mut words);
+        // The buffer of a fresh socket takes them all, unless the client is gone.
+        let _ = socket2::SockRef::from(stream).send(&words);
+    }
+}
+
+/// Serves a client until one side has had enough.
+pub async fn serve(edge: &Arc<Edge>, accepted: Accepted, kind: ListenerKind) {
+    let Ok(local) = accepted.stream.local_addr() else {
+        return;
+    };
+    let mut summary = Summary::new(accepted.peer);
+    let opened = match kind {
+        ListenerKind::Submission => Ok(ClientStream::Clear(accepted.stream)),
+        ListenerKind::Submissions => shake_hands(edge, accepted.stream).await,
+    };
+    let ending = match opened {
+        Err(ending) => ending,
+        Ok(stream) => {
+            let tls = matches!(stream, ClientStream::Tls(_));
+            let now = Instant::now();
+            let mut connection = Connection {
+                edge,
+                peer: accepted.peer,
+                local,
+                session: Session::new(edge.settings.clone(), edge.dialer.offered(), tls),
+                stream,
+                input: Buffer::default(),
+                output: Vec::new(),
+                lines: LineReader::default(),
+                upstream: None,
+                scanner: None,
+                timer: Timer::new(now + edge.timeouts.login),
+                began: now,
+                progress: now,
+                summary: &mut summary,
+            };
+            let Err(ending) = connection.run().await;
+            connection.end(ending).await;
+            ending
+        }
+    };
+    summary.log(ending);
+}
+
+async fn shake_hands(edge: &Edge, stream: TcpStream) -> Result<ClientStream, Ending> {
+    match timeout(edge.timeouts.handshake, edge.tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            edge.metrics.tls_handshakes.inc();
+            Ok(ClientStream::Tls(Box::new(stream)))
+        }
+        Ok(Err(error)) => {
+            edge.metrics.tls_handshake_failures.inc();
+            tracing::debug!(%error, "TLS handshake failed");
+            Err(Ending::HandshakeFailed)
+        }
+        Err(_) => {
+            edge.metrics.tls_handshake_failures.inc();
+            Err(Ending::HandshakeFailed)
+        }
+    }
+}
+
+struct Connection<'a> {
+    edge: &'a Arc<Edge>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    session: Session,
+    stream: ClientStream,
+    input: Buffer,
+    output: Vec<u8>,
+    lines: LineReader,
+    upstream: Option<Upstream>,
+    /// Of the message body under way.
+    scanner: Option<Scanner>,
+    timer: Timer,
+    began: Instant,
+    /// When the client or the upstream last brought the session forward.
+    progress: Instant,
+    summary: &'a mut Summary,
+}
+
+/// What an action leaves to be done that takes time.
+enum Task {
+    Close,
+    Connect(Arc<Identity>),
+    Done,
+    StartTls,
+    Verify(Credentials),
+}
+
+/// Never returns but with an ending.
+type Endless = Result<std::convert::Infallible, Ending>;
+
+impl Connection<'_> {
+    async fn run(&mut self) -> Endless {
+        self.greet().await?;
+        loop {
+            self.take_input().await?;
+            self.send().await?;
+            self.wait().await?;
+        }
+    }
+
+    async fn greet(&mut self) -> Result<(), Ending> {
+        if self.spoke_first().await {
+            return self.carry_out_close(reply::SPOKE_FIRST).await;
+        }
+        Reply::greeting(&self.edge.settings.hostname).write_to(&mut self.output);
+        self.send().await
+    }
+
+    /// RFC 5321, 4.3.1: a client waits for the greeting. One that does not is a program that
+    /// speaks at us rather than with us.
+    async fn spoke_first(&mut self) -> bool {
+        match &mut self.stream {
+            ClientStream::Gone => false,
+            ClientStream::Clear(stream) => {
+                let mut byte = [std::mem::MaybeUninit::uninit()];
+                socket2::SockRef::from(&*stream)
+                    .peek(&mut byte)
+                    .is_ok_and(|count| count > 0)
+            }
+            ClientStream::Tls(stream) => {
+                // Polled once: what came with the end of the handshake is there already.
+                let input = &mut self.input;
+                let polled = std::future::poll_fn(|context| {
+                    std::task::Poll::Ready(input.poll_read_from(stream, context))
+                });
+                matches!(polled.await, std::task::Poll::Ready(Ok(count)) if count > 0)
+            }
+        }
+    }
+
+    async fn take_input(&mut self) -> Result<(), Ending> {
+        loop {
+            let task = match self.session.wants() {
+                Wants::Line if !self.is_backlogged() => self.take_line(),
+                Wants::Body => self.take_body(),
+                Wants::Line | Wants::Nothing => None,
+            };
+            match task {
+                None => return Ok(()),
+                Some(task) => self.carry_out(task).await?,
+            }
+        }
+    }
+
+    fn is_backlogged(&self) -> bool {
+        self.upstream
+            .as_ref()
+            .is_some_and(|upstream| upstream.relay.is_full())
+    }
+
+    fn take_line(&mut self) -> Option<Task> {
+        let Some((line, taken)) = self.lines.next(self.input.unread()) else {
+            let excess = self.lines.trim(self.input.unread());
+            self.input.cut(
+                LineReader::trim_from().min(self.input.unread().len()),
+                excess,
+            );
+            return None;
+        };
+        self.progress = Instant::now();
+        let action = self.session.on_line(line);
+        let task = begin(action, &mut self.upstream, &mut self.output);
+        self.input.consume(taken);
+        Some(task)
+    }
+
+    fn take_body(&mut self) -> Option<Task> {
+        if self.input.is_empty() {
+            return None;
+        }
+        let scanner = self.scanner.get_or_insert_with(|| {
+            Scanner::new(self.edge.bare_newline, self.session.message_size())
+        });
+        let mut refused = Vec::new();
+        let out = self
+            .upstream
+            .as_mut()
+            .map_or(&mut refused, |upstream| &mut upstream.output);
+        let before = out.len();
+        let progress = scanner.scan(self.input.unread(), out);
+        let sent = (out.len() - before) as u64;
+        let refusal = scanner.refusal();
+        match refusal {
+            // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
+            Some(_) => self.upstream = None,
+            None => {
+                self.summary.bytes += sent;
+                self.edge.metrics.message_bytes.inc_by(sent);
+            }
+        }
+        let Progress::End(taken) = progress else {
+            self.input.discard();
+            return None;
+        };
+        self.input.consume(taken);
+        self.scanner = None;
+        match refusal {
+            Some(refusal) => {
+                self.edge.metrics.message(MessageOutcome::RefusedHere);
+                let action = self.session.on_refused_body(refusal);
+                Some(begin(action, &mut self.upstream, &mut self.output))
+            }
+            None => {
+                if let Some(upstream) = &mut self.upstream {
+                    upstream.relay.expect(Expect::EndOfData);
+                }
+                self.session.on_end_of_data();
+                Some(Task::Done)
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, mut task: Task) -> Result<(), Ending> {
+        loop {
+            let action = match task {
+                Task::Done => return Ok(()),
+                Task::Close => return self.send().await.and(Err(Ending::Closed)),
+                Task::StartTls => return self.start_tls().await,
+                Task::Verify(credentials) => {
+                    self.send().await?;
+                    let verdict = self.verify(credentials).await;
+                    self.session.on_verdict(verdict)
+                }
+                Task::Connect(identity) => {
+                    self.send().await?;
+                    let extensions = self.hand_over(identity).await;
+                    self.session.on_upstream(extensions)
+                }
+            };
+            self.progress = Instant::now();
+            task = begin(action, &mut self.upstream, &mut self.output);
+        }
+    }
+
+    async fn carry_out_close(&mut self, reply: Reply) -> Result<(), Ending> {
+        let action = self.session.close(reply);
+        let task = begin(action, &mut self.upstream, &mut self.output);
+        self.carry_out(task).await
+    }
+
+    async fn start_tls(&mut self) -> Result<(), Ending> {
+        self.send().await?;
+        // RFC 3207, 4.2: whatever came before the handshake may be an attacker's.
+        let injected = self.input.discard() as u64;
+        self.edge.metrics.bytes_before_tls.inc_by(injected);
+        self.lines = LineReader::default();
+        let clear = std::mem::replace(&mut self.stream, ClientStream::Gone);
+        let ClientStream::Clear(stream) = clear else {
+            return Err(Ending::HandshakeFailed);
+        };
+        self.stream = shake_hands(self.edge, stream).await?;
+        self.summary.tls = self.stream.tls_version();
+        self.session.on_tls();
+        Ok(())
+    }
+
+    async fn verify(&mut self, credentials: Credentials) -> Verdict {
+        let helo = self.session.helo().unwrap_or_default();
+        self.summary.helo = Some(helo.to_owned());
+        self.summary.tls = self.stream.tls_version();
+        let address = self.peer.ip().to_canonical();
+        let peer = Peer {
+            address,
+            tls: self.summary.tls,
+            helo: helo.into(),
+        };
+        self.edge.authenticator.verify(credentials, &peer).await
+    }
+
+    async fn hand_over(
+        &mut self,
+        identity: Arc<Identity>,
+    ) -> Option<crate::smtp::extensions::Extensions> {
+        let client = Client {
+            address: self.peer,
+            destination: self.local,
+            helo: self.session.helo().unwrap_or_default().to_owned(),
+            login: identity.username.to_string(),
+        };
+        let (upstream, extensions) = self.edge.dialer.hand_over(&client).await.ok()?;
+        self.upstream = Some(upstream);
+        self.summary.identity = Some(identity);
+        Some(extensions)
+    }
+
+    /// One write to each side; the upstream first, since it has to think.
+    async fn send(&mut self) -> Result<(), Ending> {
+        if let Some(upstream) = self
+            .upstream
+            .as_mut()
+            .filter(|upstream| !upstream.output.is_empty())
+        {
+            let limit = self.edge.dialer.upstream().command_timeout;
+            let sent = timeout(limit, upstream.send()).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                self.upstream_lost("it took no more bytes").await?;
+            }
+        }
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let sending = async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        };
+        match timeout(self.edge.timeouts.body, sending).await {
+            Ok(Ok(())) => {
+                self.output.clear();
+                self.output.shrink_to(1024);
+                Ok(())
+            }
+            _ => Err(Ending::ClientGone),
+        }
+    }
+
+    async fn wait(&mut self) -> Result<(), Ending> {
+        enum Event {
+            Client(io::Result<usize>),
+            Draining,
+            Timeout,
+            Upstream(io::Result<()>),
+        }
+        let listening = self.session.wants() != Wants::Nothing && !self.is_backlogged();
+        let (deadline, waits_for_upstream) = self.deadline();
+        let resting = self.is_resting();
+        let event = tokio::select! {
+            biased;
+            () = self.edge.lifecycle.draining(), if resting => Event::Draining,
+            read = readable(&mut self.upstream), if self.upstream.is_some() => Event::Upstream(read),
+            read = self.input.read_from(&mut self.stream), if listening => Event::Client(read),
+            () = self.timer.until(deadline) => Event::Timeout,
+        };
+        match event {
+            Event::Client(Ok(0) | Err(_)) => Err(Ending::ClientGone),
+            Event::Client(Ok(_)) => {
+                if self.session.wants() == Wants::Body {
+                    self.progress = Instant::now();
+                }
+                Ok(())
+            }
+            Event::Draining => self.carry_out_close(reply::SHUTTING_DOWN).await,
+            Event::Timeout if waits_for_upstream => {
+                self.upstream_lost("it did not answer in time").await
+            }
+            Event::Timeout => self.carry_out_close(reply::IDLE).await,
+            Event::Upstream(Ok(())) => self.take_replies().await,
+            Event::Upstream(Err(_)) => self.upstream_lost("it closed the connection").await,
+        }
+    }
+
+    /// Whether nothing is under way, so that the session may end without loss.
+    fn is_resting(&self) -> bool {
+        let busy =
+            |upstream: &Upstream| !upstream.relay.is_idle() || upstream.relay.in_transaction();
+        self.session.wants() == Wants::Line && !self.upstream.as_ref().is_some_and(busy)
+    }
+
+    /// Until when something must happen, and whether it is the upstream's turn.
+    fn deadline(&self) -> (Instant, bool) {
+        let timeouts = &self.edge.timeouts;
+        if let Some(upstream) = self
+            .upstream
+            .as_ref()
+            .filter(|upstream| !upstream.relay.is_idle())
+        {
+            let configured = self.edge.dialer.upstream();
+            let limit = if upstream.relay.awaits_message() {
+                configured.end_of_data_timeout
+            } else {
+                configured.command_timeout
+            };
+            return (self.progress + limit, true);
+        }
+        let deadline = match self.session.wants() {
+            Wants::Body => self.progress + timeouts.body,
+            _ if self.session.is_authenticated() => self.progress + timeouts.idle,
+            _ => self.began + timeouts.login,
+        };
+        (deadline, false)
+    }
+
+    async fn take_replies(&mut self) -> Result<(), Ending> {
+        while let Some(upstream) = &mut self.upstream {
+            let outcome = match upstream.reply() {
+                Ok(None) => return Ok(()),
+                Ok(Some((reply, relay))) => relay
+                    .on_reply(&reply, &mut self.output)
+                    .map_err(|error| error.to_string()),
+                Err(fault) => Err(fault.to_string()),
+            };
+            upstream.consume_reply();
+            self.progress = Instant::now();
+            match outcome {
+                Ok(Outcome::Closing) => return self.send().await.and(Err(Ending::Closed)),
+                Ok(Outcome::Data(go)) => self.session.on_data(go),
+                Ok(Outcome::Message(taken)) => self.message_answered(taken),
+                Ok(Outcome::Recipient(taken)) => self.recipient_answered(taken),
+                Ok(Outcome::Passed) => {}
+                Err(why) => return self.upstream_lost(&why).await,
+            }
+        }
+        Ok(())
+    }
+
+    fn message_answered(&mut self, taken: bool) {
+        self.summary.messages += u64::from(taken);
+        let outcome = if taken {
+            MessageOutcome::Accepted
+        } else {
+            MessageOutcome::RefusedUpstream
+        };
+        self.edge.metrics.message(outcome);
+    }
+
+    fn recipient_answered(&mut self, taken: bool) {
+        self.summary.recipients += u64::from(taken);
+        self.edge.metrics.recipients.inc_by(u64::from(taken));
+    }
+
+    /// The upstream is gone or cannot be believed any more. What it still owed is never made up.
+    async fn upstream_lost(&mut self, why: &str) -> Result<(), Ending> {
+        let Some(upstream) = self.upstream.take() else {
+            return Ok(());
+        };
+        let owed = !upstream.relay.is_idle() || upstream.relay.in_transaction();
+        if self.session.wants() == Wants::Line && !owed {
+            self.session.on_detached();
+            return Ok(());
+        }
+        self.edge.metrics.upstream_lost.inc();
+        tracing::warn!(address = %self.edge.dialer.upstream().address, why, "the upstream was lost inside a transaction");
+        if upstream.relay.awaits_message() || self.session.wants() == Wants::Body {
+            self.edge.metrics.message(MessageOutcome::Lost);
+        }
+        if self.session.wants() == Wants::Body {
+            return Err(Ending::UpstreamGone);
+        }
+        Box::pin(self.carry_out_close(reply::UPSTREAM_LOST)).await
+    }
+
+    /// Leaves both sides as politely as the ending allows.
+    async fn end(&mut self, ending: Ending) {
+        if let Some(upstream) = &mut self.upstream {
+            if upstream.relay.awaits_message() || self.scanner.is_some() {
+                self.edge.metrics.message(MessageOutcome::Lost);
+            } else if upstream.relay.is_idle() && self.session.wants() != Wants::Body {
+                upstream.quit().await;
+            }
+        }
+        if ending == Ending::Closed {
+            // close_notify, so that the client can tell our end from somebody else's (RFC 8446, 6.1).
+            let _ = timeout(FAREWELL, self.stream.shutdown()).await;
+        }
+    }
+}
+
+/// Carries out what takes no time; the rest is left as a task.
+fn begin(action: Action, upstream: &mut Option<Upstream>, output: &mut Vec<u8>) -> Task {
+    match action {
+        Action::Close(reply) => {
+            reply.write_to(output);
+            Task::Close
+        }
+        Action::Connect(identity) => Task::Connect(identity),
+        Action::Forward(line, expect) => {
+            if let Some(upstream) = upstream {
+                upstream.forward(&line, expect);
+            }
+            Task::Done
+        }
+        Action::Reply(reply) => {
+            match upstream {
+                Some(upstream) => upstream.relay.reply(reply, output),
+                None => reply.write_to(output),
+            }
+            Task::Done
+        }
+        Action::StartTls(reply) => {
+            reply.write_to(output);
+            Task::StartTls
+        }
+        Action::Verify(credentials) => Task::Verify(credentials),
+    }
+}
+
+async fn readable(upstream: &mut Option<Upstream>) -> io::Result<()> {
+    match upstream {
+        Some(upstream) => upstream.readable().await,
+        None => std::future::pending().await,
+    }
+}

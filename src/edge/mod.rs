@@ -1,0 +1,61 @@
+//! The edge: one client at a time, from its connection to its last byte. Reads, asks the session
+//! what to do, and does it.
+
+mod connection;
+mod ending;
+mod timer;
+mod upstream;
+
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+
+use crate::auth::Authenticator;
+use crate::config;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::net::listener::Accepted;
+use crate::smtp::data::BareNewline;
+use crate::smtp::session::Settings;
+
+pub use upstream::Dialer;
+
+/// What all connections share.
+pub struct Edge {
+    /// The protocol's settings.
+    pub settings: Arc<Settings>,
+    /// How long clients and the upstream may be silent.
+    pub timeouts: config::Timeouts,
+    /// What to do with bodies that could be framed differently.
+    pub bare_newline: BareNewline,
+    /// Shakes hands.
+    pub tls: TlsAcceptor,
+    /// Verifies.
+    pub authenticator: Arc<Authenticator>,
+    /// Opens upstream sessions.
+    pub dialer: Arc<Dialer>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Says when to stop.
+    pub lifecycle: Lifecycle,
+}
+
+impl Edge {
+    /// Serves one client in a task of its own.
+    pub fn serve(self: &Arc<Self>, accepted: Accepted, kind: config::ListenerKind) {
+        if accepted.permit.is_none() {
+            self.metrics.connections_refused.inc();
+            connection::turn_away(&accepted.stream, kind);
+            return;
+        }
+        let edge = self.clone();
+        self.lifecycle.spawn(async move {
+            edge.metrics.connections_open.inc();
+            tokio::select! {
+                () = connection::serve(&edge, accepted, kind) => {}
+                () = edge.lifecycle.abandoned() => {}
+            }
+            edge.metrics.connections_open.dec();
+        });
+    }
+}

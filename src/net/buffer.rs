@@ -1,0 +1,105 @@
+//! What has been read and not yet understood.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// One read takes at most this much, in octets: one TLS record.
+const READ: usize = 16 * 1024;
+
+/// An empty buffer gives back more than this, in octets, so that an idle session holds little.
+const KEEP: usize = 1024;
+
+thread_local! {
+    // Reads go through here, so that a session waiting for bytes needs no buffer of its own.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// Octets in the order they arrived.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    /// What has not been consumed.
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Whether everything has been consumed.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    /// Removes the first `count` octets.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.bytes.len());
+        if self.is_empty() {
+            self.bytes.clear();
+            self.bytes.shrink_to(KEEP);
+            self.start = 0;
+        }
+    }
+
+    /// Removes `count` octets behind the first `from` unread ones.
+    pub fn cut(&mut self, from: usize, count: usize) {
+        let from = self.start + from;
+        self.bytes.drain(from..from + count);
+    }
+
+    /// Forgets everything; returns how many octets that were.
+    pub fn discard(&mut self) -> usize {
+        let count = self.unread().len();
+        self.consume(count);
+        count
+    }
+
+    /// Waits for more; 0 is the end of the stream. Cancelling loses nothing.
+    pub async fn read_from<R: AsyncRead + Unpin>(&mut self, reader: &mut R) -> io::Result<usize> {
+        poll_fn(|context| self.poll_read_from(reader, context)).await
+    }
+
+    /// [`Buffer::read_from`] as one poll.
+    pub fn poll_read_from<R: AsyncRead + Unpin>(
+        &mut self,
+        reader: &mut R,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(reader).poll_read(context, &mut read))?;
+            self.bytes.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_come_out_in_order_and_memory_is_given_back() {
+        let mut buffer = Buffer::default();
+        let long = vec![b'x'; READ];
+        assert_eq!(buffer.read_from(&mut &b"EHLO a\r\n"[..]).await.unwrap(), 8);
+        buffer.consume(5);
+        assert_eq!(buffer.read_from(&mut &long[..]).await.unwrap(), READ);
+        assert!(buffer.unread().starts_with(b"a\r\nx"));
+        buffer.cut(1, 2);
+        assert!(buffer.unread().starts_with(b"axx"));
+        assert_eq!(buffer.discard(), READ + 1);
+        assert!(buffer.is_empty() && buffer.bytes.capacity() <= KEEP);
+        assert_eq!(buffer.read_from(&mut &b""[..]).await.unwrap(), 0);
+    }
+}

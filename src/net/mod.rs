@@ -1,0 +1,7 @@
+//! Bytes and connections: listening sockets, TLS, and buffers that hold memory only while they
+//! hold bytes.
+
+pub mod buffer;
+pub mod listener;
+pub mod stream;
+pub mod tls;

@@ -1,0 +1,247 @@
+//! The certificate, served to every listener and replaced while running.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+/// How many TLS 1.2 and 1.3 sessions can be resumed.
+const RESUMABLE: usize = 4096;
+
+/// Why a certificate cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{path}: {error}; it must be readable by the user gatepost runs as")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A file holds no usable PEM.
+    #[error("{path}: no {expected} in PEM form found; {fix}")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// Key and certificate do not belong together, or the key is of no usable kind.
+    #[error(
+        "{certificate} and {key} cannot be used together: {error}; give the key that the certificate was issued for"
+    )]
+    Pair {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What rustls says.
+        error: rustls::Error,
+    },
+    /// TLS cannot be set up at all.
+    #[error("TLS: {0}")]
+    Setup(#[from] rustls::Error),
+}
+
+/// A certificate chain with its key, loaded and checked.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    key: Arc<CertifiedKey>,
+    /// The end of its validity, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Certificate {
+    /// Reads and checks a pair of PEM files, the chain's leaf first.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        let chain = read(certificate)?;
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&chain)
+            .collect::<Result<_, _>>()
+            .unwrap_or_default();
+        let Some(leaf) = chain.first() else {
+            return Err(TlsError::Pem {
+                path: certificate.to_owned(),
+                expected: "certificate",
+                fix: "give the full chain (certbot: fullchain.pem)",
+            });
+        };
+        let not_after = x509_parser::parse_x509_certificate(leaf)
+            .map(|(_, leaf)| leaf.validity().not_after.timestamp())
+            .unwrap_or_default();
+        let private = zeroize::Zeroizing::new(read(key)?);
+        let private = PrivateKeyDer::from_pem_slice(&private).map_err(|_| TlsError::Pem {
+            path: key.to_owned(),
+            expected: "private key",
+            fix: "give an unencrypted key (certbot: privkey.pem)",
+        })?;
+        let key = CertifiedKey::from_der(chain, private, &provider()).map_err(|error| {
+            TlsError::Pair {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+                error,
+            }
+        })?;
+        Ok(Self {
+            key: Arc::new(key),
+            not_after,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|error| TlsError::Read {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+/// The one place that chooses the cryptography.
+pub fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
+}
+
+/// TLS as the listeners offer it, with a certificate that can be replaced under them.
+#[derive(Debug)]
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    served: Arc<Served>,
+    certificate: PathBuf,
+    key: PathBuf,
+    /// What the files looked like when they were last loaded or found unusable.
+    seen: Mutex<Fingerprint>,
+}
+
+#[derive(Debug)]
+struct Served(ArcSwap<Certificate>);
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().key.clone())
+    }
+}
+
+/// Modification time, inode and size of both files. Symbolic links are followed, as certbot's
+/// point somewhere else after a renewal.
+type Fingerprint = Option<[(i64, i64, u64, u64); 2]>;
+
+impl Tls {
+    /// Loads the pair and prepares TLS 1.2 and 1.3.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        let seen = fingerprint(certificate, key);
+        let served = Arc::new(Served(ArcSwap::from_pointee(Certificate::load(
+            certificate,
+            key,
+        )?)));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(served.clone());
+        config.session_storage = ServerSessionMemoryCache::new(RESUMABLE);
+        config.send_tls13_tickets = 1;
+        Ok(Self {
+            config: Arc::new(config),
+            served,
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            seen: Mutex::new(seen),
+        })
+    }
+
+    /// Shakes hands with clients.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.clone())
+    }
+
+    /// When the certificate served ends, in seconds since 1970.
+    pub fn not_after(&self) -> i64 {
+        self.served.0.load().not_after
+    }
+
+    /// Loads the files again. What is unusable leaves the old pair in place.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let seen = fingerprint(&self.certificate, &self.key);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        let certificate = Certificate::load(&self.certificate, &self.key)?;
+        self.served.0.store(Arc::new(certificate));
+        Ok(())
+    }
+
+    /// Whether the files look different from when they were last loaded.
+    pub fn has_changed(&self) -> bool {
+        let now = fingerprint(&self.certificate, &self.key);
+        // Between the two renames of a renewal a file may be missing; look again later.
+        now.is_some() && now != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fingerprint(certificate: &Path, key: &Path) -> Fingerprint {
+    let of = |path: &Path| {
+        let file = fs::metadata(path).ok()?;
+        Some((file.mtime(), file.mtime_nsec(), file.ino(), file.size()))
+    };
+    Some([of(certificate)?, of(key)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write_pair(directory: &Path, name: &str) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        fs::write(directory.join("cert"), made.cert.pem()).unwrap();
+        fs::write(directory.join("key"), made.signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn a_changed_pair_is_noticed_and_a_bad_one_keeps_the_old() {
+        let directory = tempfile::tempdir().unwrap();
+        let (certificate, key) = (directory.path().join("cert"), directory.path().join("key"));
+        write_pair(directory.path(), "one.test");
+        let tls = Tls::load(&certificate, &key).unwrap();
+        assert!(!tls.has_changed());
+        let first = tls.served.0.load().key.clone();
+
+        write_pair(directory.path(), "two.test");
+        assert!(tls.has_changed());
+        tls.reload().unwrap();
+        assert!(!tls.has_changed());
+        let second = tls.served.0.load().key.clone();
+        assert_ne!(first.cert, second.cert);
+
+        // The key of another pair.
+        let other = rcgen::generate_simple_self_signed(["x.test".to_owned()]).unwrap();
+        fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+        assert!(matches!(tls.reload(), Err(TlsError::Pair { .. })));
+        assert_eq!(tls.served.0.load().key.cert, second.cert);
+        // The same broken files are not tried again and again.
+        assert!(!tls.has_changed());
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        write_pair(directory.path(), "one.test");
+        let (certificate, key) = (directory.path().join("cert"), directory.path().join("key"));
+        let error = Certificate::load(&directory.path().join("none"), &key).unwrap_err();
+        assert!(error.to_string().contains("/none: No such file"), "{error}");
+        let error = Certificate::load(&key, &key).unwrap_err().to_string();
+        assert!(error.contains("no certificate in PEM form"), "{error}");
+        let error = Certificate::load(&certificate, &certificate)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no private key in PEM form"), "{error}");
+    }
+}

@@ -1,0 +1,265 @@
+//! The two mechanisms, PLAIN (RFC 4616) and LOGIN, as one exchange of challenges and responses.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::{Credentials, Secret};
+
+/// The longest base64 response read, in octets without CRLF (RFC 4954, 4: at least 12,288).
+pub const MAX_RESPONSE: usize = 12_288;
+
+/// The longest username and password accepted, in octets (RFC 4616 asks for at least 255).
+const MAX_FIELD: usize = 255;
+
+/// A mechanism this server offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Username, then password, each on its own line; no RFC, but what printers speak.
+    Login,
+    /// RFC 4616.
+    Plain,
+}
+
+impl Mechanism {
+    /// Both, in the order they are offered.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Login];
+
+    /// Reads a mechanism's name, in any case (RFC 4422, 3.1).
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|mechanism| name.eq_ignore_ascii_case(mechanism.as_str().as_bytes()))
+    }
+
+    /// The registered name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "LOGIN",
+            Self::Plain => "PLAIN",
+        }
+    }
+}
+
+/// An exchange that waits for the client's next response.
+#[derive(Debug)]
+pub struct Exchange(State);
+
+#[derive(Debug)]
+enum State {
+    LoginPassword { username: String },
+    LoginUsername,
+    Plain,
+}
+
+/// Where an exchange has got to.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this challenge (base64, without the `334 `) and hand the response to the exchange.
+    Challenge(&'static str, Exchange),
+    /// The client has said everything.
+    Done(Credentials),
+}
+
+/// Why an exchange ended without credentials; all are the client's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    /// Not canonical base64.
+    #[error("the response is not base64")]
+    BadEncoding,
+    /// The client sent `*`.
+    #[error("the client cancelled")]
+    Cancelled,
+    /// Base64 of something that is not a PLAIN message, or an empty or over-long field.
+    #[error("the response is malformed")]
+    Malformed,
+    /// More than [`MAX_RESPONSE`] octets.
+    #[error("the response is too long")]
+    TooLong,
+}
+
+impl Exchange {
+    /// Begins an exchange, with the initial response where the client sent one. For LOGIN that
+    /// is the username, as every client that sends one means it.
+    pub fn start(mechanism: Mechanism, initial: Option<&[u8]>) -> Result<Step, ExchangeError> {
+        match (mechanism, initial) {
+            (Mechanism::Plain, None) => Ok(Step::Challenge("", Self(State::Plain))),
+            (Mechanism::Login, None) => {
+                Ok(Step::Challenge("VXNlcm5hbWU6", Self(State::LoginUsername)))
+            }
+            // RFC 4954, 4: an empty initial response is a single equals sign.
+            (_, Some(b"=")) => Err(ExchangeError::Malformed),
+            (Mechanism::Plain, Some(response)) => Self(State::Plain).respond(response),
+            (Mechanism::Login, Some(response)) => Self(State::LoginUsername).respond(response),
+        }
+    }
+
+    /// Takes the client's next response, without its CRLF.
+    pub fn respond(self, response: &[u8]) -> Result<Step, ExchangeError> {
+        let decoded = decode(response)?;
+        match self.0 {
+            State::LoginUsername => {
+                let username = text(&decoded)?;
+                Ok(Step::Challenge(
+                    "UGFzc3dvcmQ6",
+                    Self(State::LoginPassword { username }),
+                ))
+            }
+            State::LoginPassword { username } => Ok(Step::Done(Credentials {
+                mechanism: Mechanism::Login,
+                username,
+                password: password(&decoded)?,
+                acts_for: None,
+            })),
+            State::Plain => plain(&decoded).map(Step::Done),
+        }
+    }
+}
+
+fn decode(response: &[u8]) -> Result<Zeroizing<Vec<u8>>, ExchangeError> {
+    if response == b"*" {
+        return Err(ExchangeError::Cancelled);
+    }
+    if response.len() > MAX_RESPONSE {
+        return Err(ExchangeError::TooLong);
+    }
+    STANDARD
+        .decode(response)
+        .map(Zeroizing::new)
+        .map_err(|_| ExchangeError::BadEncoding)
+}
+
+/// RFC 4616, 2: `[authzid] NUL authcid NUL passwd`, and no further NUL.
+fn plain(message: &[u8]) -> Result<Credentials, ExchangeError> {
+    let mut fields = message.split(|&byte| byte == 0);
+    let (Some(authzid), Some(authcid), Some(passwd), None) =
+        (fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return Err(ExchangeError::Malformed);
+    };
+    let username = text(authcid)?;
+    let acts_for = match authzid {
+        b"" => None,
+        authzid if authzid == authcid => None,
+        authzid => Some(text(authzid)?),
+    };
+    Ok(Credentials {
+        mechanism: Mechanism::Plain,
+        username,
+        password: password(passwd)?,
+        acts_for,
+    })
+}
+
+fn text(field: &[u8]) -> Result<String, ExchangeError> {
+    let text = std::str::from_utf8(bounded(field)?).map_err(|_| ExchangeError::Malformed)?;
+    Ok(text.to_owned())
+}
+
+fn password(field: &[u8]) -> Result<Secret, ExchangeError> {
+    Ok(Secret::new(bounded(field)?))
+}
+
+fn bounded(field: &[u8]) -> Result<&[u8], ExchangeError> {
+    match field.len() {
+        1..=MAX_FIELD => Ok(field),
+        _ => Err(ExchangeError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(message: &[u8]) -> Vec<u8> {
+        STANDARD.encode(message).into_bytes()
+    }
+
+    fn start_plain(message: &[u8]) -> Result<Credentials, ExchangeError> {
+        match Exchange::start(Mechanism::Plain, Some(&encode(message)))? {
+            Step::Done(credentials) => Ok(credentials),
+            Step::Challenge(..) => panic!("PLAIN asks for nothing after its message"),
+        }
+    }
+
+    #[test]
+    fn plain_reads_its_three_fields() {
+        let credentials = start_plain(b"\0user\0pass").unwrap();
+        assert_eq!(credentials.username, "user");
+        assert_eq!(credentials.password.expose(), b"pass");
+        assert_eq!(credentials.acts_for, None);
+    }
+
+    #[test]
+    fn plain_tells_an_authzid_from_ones_own_name() {
+        assert_eq!(start_plain(b"user\0user\0pass").unwrap().acts_for, None);
+        assert_eq!(
+            start_plain(b"boss\0user\0pass")
+                .unwrap()
+                .acts_for
+                .as_deref(),
+            Some("boss")
+        );
+    }
+
+    #[test]
+    fn plain_refuses_what_is_not_three_fields() {
+        let long = [b"\0user\0".as_slice(), &[b'x'; 256]].concat();
+        for message in [
+            b"".as_slice(),
+            b"user",
+            b"\0user",
+            b"\0user\0pass\0",
+            b"\0\0pass",
+            b"\0user\0",
+            b"\0us\xffer\0pass",
+            &long,
+        ] {
+            assert_eq!(
+                start_plain(message).unwrap_err(),
+                ExchangeError::Malformed,
+                "{message:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn login_asks_for_username_then_password() {
+        let Step::Challenge("VXNlcm5hbWU6", exchange) =
+            Exchange::start(Mechanism::Login, None).unwrap()
+        else {
+            panic!("LOGIN asks for the username first");
+        };
+        let Step::Challenge("UGFzc3dvcmQ6", exchange) = exchange.respond(&encode(b"user")).unwrap()
+        else {
+            panic!("LOGIN asks for the password second");
+        };
+        let Step::Done(credentials) = exchange.respond(&encode(b"pass")).unwrap() else {
+            panic!("LOGIN ends with the password");
+        };
+        assert_eq!(
+            (credentials.username.as_str(), credentials.password.expose()),
+            ("user", &b"pass"[..])
+        );
+    }
+
+    #[test]
+    fn base64_must_be_canonical() {
+        for response in [
+            "AHVzZXIAcGFzcw=",
+            "AHVz ZXIAcGFzcw==",
+            "AHVzZXIAcGFzcx==",
+            "@@@@",
+        ] {
+            let error = Exchange::start(Mechanism::Plain, Some(response.as_bytes())).unwrap_err();
+            assert_eq!(error, ExchangeError::BadEncoding, "{response}");
+        }
+    }
+
+    #[test]
+    fn a_star_cancels_and_an_overlong_response_is_not_decoded() {
+        let respond = |response: &[u8]| Exchange(State::Plain).respond(response).unwrap_err();
+        assert_eq!(respond(b"*"), ExchangeError::Cancelled);
+        assert_eq!(respond(&[b'A'; MAX_RESPONSE + 4]), ExchangeError::TooLong);
+    }
+}

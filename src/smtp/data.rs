@@ -1,0 +1,408 @@
+//! The message body: finds its end, and lets nothing through that another server could frame
+//! differently.
+//!
+//! Only CRLF.CRLF ends a message (RFC 5321, 4.1.1.4). A bare CR or LF is either refused, or the
+//! message is decoded and encoded anew; it is never passed on as it came, because what counts as
+//! a line end upstream may depend on settings and on the client's address.
+
+/// What to do with a CR or LF that is not part of a CRLF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BareNewline {
+    /// Make line ends CRLF, a lone CR a space, and stuff dots anew.
+    Normalize,
+    /// Refuse the message.
+    Reject,
+}
+
+/// Why a message is refused here. What was written of it must never be completed upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A bare CR or LF in this line, counted from 1.
+    BareNewline {
+        /// The line's number.
+        line: u64,
+    },
+    /// More octets than the limit.
+    TooLarge,
+}
+
+/// Scans one body, from behind the 354 to the client's end of data.
+#[derive(Debug)]
+pub struct Scanner {
+    bare_newline: BareNewline,
+    limit: u64,
+    line: u64,
+    octets: u64,
+    position: Position,
+    /// Whether the last octet written ended a line; only normalizing needs to know.
+    at_line_start: bool,
+    refusal: Option<Refusal>,
+}
+
+/// What the octets up to here may turn into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Position {
+    /// A CR, not yet written: it may be the first half of a CRLF.
+    Cr,
+    /// A dot at the start of a line: stuffing, or the end of data.
+    Dot,
+    /// A dot and a CR, the CR not yet written.
+    DotCr,
+    /// Behind a CRLF, or at the very beginning.
+    LineStart,
+    /// Inside a line.
+    Text,
+}
+
+/// How far a scan got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The end of data ended at this offset of the input; what follows is commands.
+    End(usize),
+    /// The whole input was body.
+    More,
+}
+
+impl Scanner {
+    /// A scanner for one message of at most `limit` octets, its end and stuffed dots not counted.
+    pub fn new(bare_newline: BareNewline, limit: u64) -> Self {
+        Self {
+            bare_newline,
+            limit,
+            line: 1,
+            octets: 0,
+            position: Position::LineStart,
+            at_line_start: true,
+            refusal: None,
+        }
+    }
+
+    /// Why the message is refused, once it is. From then on nothing is written, and what the
+    /// last call wrote must be thrown away with the upstream it was meant for.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// The message's octets so far, as the client sent them.
+    pub fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// Takes the next piece of the body and appends to `out` what goes to the upstream, the end
+    /// of data included. How the body is cut into pieces changes nothing.
+    pub fn scan(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
+        if input.is_empty() {
+            return Progress::More;
+        }
+        let mut at = 0;
+        // In a body without faults, what goes out is what came in: it is copied in one piece.
+        let verbatim = self.bare_newline == BareNewline::Reject;
+        if verbatim
+            && self.refusal.is_none()
+            && matches!(self.position, Position::Cr | Position::DotCr)
+        {
+            // The CR held back at the end of the last piece. Should it turn out bare, the
+            // message is refused and nothing of this is sent.
+            out.push(b'\r');
+        }
+        while at < input.len() {
+            if self.position == Position::Text {
+                let run = memchr::memchr2(b'\r', b'\n', &input[at..]).unwrap_or(input.len() - at);
+                if !verbatim {
+                    self.write(&input[at..at + run], out);
+                }
+                self.octets += run as u64;
+                at += run;
+                if at == input.len() {
+                    break;
+                }
+            }
+            let byte = input[at];
+            at += 1;
+            self.octets += 1;
+            if self.step(byte, out) {
+                self.octets -= ".\r\n".len() as u64;
+                self.position = Position::LineStart;
+                self.check_size();
+                if verbatim && self.refusal.is_none() {
+                    out.extend_from_slice(&input[..at]);
+                }
+                return Progress::End(at);
+            }
+        }
+        self.check_size();
+        if verbatim && self.refusal.is_none() {
+            let held = matches!(self.position, Position::Cr | Position::DotCr);
+            out.extend_from_slice(&input[..at - usize::from(held)]);
+        }
+        Progress::More
+    }
+
+    /// Moves on by one octet; true at the end of data.
+    fn step(&mut self, byte: u8, out: &mut Vec<u8>) -> bool {
+        use Position::{Cr, Dot, DotCr, LineStart, Text};
+        self.position = match (self.position, byte) {
+            (LineStart, b'.') => Dot,
+            (LineStart | Text, b'\r') => Cr,
+            (Dot, b'\r') => DotCr,
+            (Cr, b'\n') => {
+                self.line += 1;
+                self.write_newline(out);
+                LineStart
+            }
+            (DotCr, b'\n') => {
+                self.write_end(out);
+                return true;
+            }
+            (Cr | DotCr, byte) => {
+                self.octets -= u64::from(self.position == DotCr);
+                self.bare(out, b' ');
+                self.position = Text;
+                return self.step(byte, out);
+            }
+            (LineStart | Text | Dot, b'\n') => {
+                self.octets -= u64::from(self.position == Dot);
+                self.bare(out, b'\n');
+                Text
+            }
+            (Dot, byte) => {
+                // The dot was stuffing and is no part of the message (RFC 5321, 4.5.2).
+                self.octets -= 1;
+                self.write(&[byte], out);
+                Text
+            }
+            (LineStart | Text, byte) => {
+                self.write(&[byte], out);
+                Text
+            }
+        };
+        false
+    }
+
+    /// A CR or LF that is not part of a CRLF; normalized it becomes `instead`.
+    fn bare(&mut self, out: &mut Vec<u8>, instead: u8) {
+        match self.bare_newline {
+            BareNewline::Reject => {
+                self.check_size();
+                self.refusal
+                    .get_or_insert(Refusal::BareNewline { line: self.line });
+            }
+            BareNewline::Normalize if instead == b'\n' => {
+                self.line += 1;
+                self.write_newline(out);
+            }
+            BareNewline::Normalize => self.write(&[instead], out),
+        }
+    }
+
+    fn check_size(&mut self) {
+        // A dot that may be stuffing, or the end of data, is not part of the message yet.
+        let undecided = match self.position {
+            Position::Dot => 1,
+            Position::DotCr => 2,
+            Position::Cr | Position::LineStart | Position::Text => 0,
+        };
+        if self.octets - undecided > self.limit {
+            self.refusal.get_or_insert(Refusal::TooLarge);
+        }
+    }
+
+    // The three writers below encode anew; a verbatim body is copied by `scan` itself.
+
+    fn write(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        if self.bare_newline == BareNewline::Reject || self.refusal.is_some() || text.is_empty() {
+            return;
+        }
+        if self.at_line_start && text[0] == b'.' {
+            out.push(b'.');
+        }
+        out.extend_from_slice(text);
+        self.at_line_start = false;
+    }
+
+    fn write_newline(&mut self, out: &mut Vec<u8>) {
+        if self.bare_newline == BareNewline::Normalize && self.refusal.is_none() {
+            out.extend_from_slice(b"\r\n");
+            self.at_line_start = true;
+        }
+    }
+
+    fn write_end(&mut self, out: &mut Vec<u8>) {
+        if self.bare_newline == BareNewline::Normalize && self.refusal.is_none() {
+            out.extend_from_slice(b".\r\n");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a whole body becomes: the octets sent on, or the refusal; and where it ended.
+    type Outcome = (Result<Vec<u8>, Refusal>, Option<usize>, u64);
+
+    fn scan(bare_newline: BareNewline, limit: u64, body: &[u8], pieces: &[usize]) -> Outcome {
+        let mut scanner = Scanner::new(bare_newline, limit);
+        let mut out = Vec::new();
+        let mut end = None;
+        let mut start = 0;
+        let mut sizes = pieces.iter().copied().chain(std::iter::repeat(usize::MAX));
+        while start < body.len() && end.is_none() {
+            let size = sizes
+                .next()
+                .unwrap_or(usize::MAX)
+                .clamp(1, body.len() - start);
+            match scanner.scan(&body[start..start + size], &mut out) {
+                Progress::End(at) => end = Some(start + at),
+                Progress::More => start += size,
+            }
+        }
+        (
+            scanner.refusal().map_or(Ok(out), Err),
+            end,
+            scanner.octets(),
+        )
+    }
+
+    fn reject(body: &[u8]) -> Outcome {
+        scan(BareNewline::Reject, u64::MAX, body, &[])
+    }
+
+    fn normalize(body: &str) -> String {
+        let (out, end, _) = scan(BareNewline::Normalize, u64::MAX, body.as_bytes(), &[]);
+        assert_eq!(end, Some(body.len()), "{body:?}");
+        String::from_utf8(out.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_good_body_passes_as_it_came() {
+        for body in [
+            "a\r\n.\r\n",
+            ".\r\n",
+            "a\r\n..\r\n.b\r\n\r\n.\r\n",
+            "a\r\n.b\r\n.\r\n",
+        ] {
+            let (out, end, octets) = reject(body.as_bytes());
+            assert_eq!(out.as_deref(), Ok(body.as_bytes()), "{body:?}");
+            assert_eq!(end, Some(body.len()));
+            let stuffed = body.matches("\r\n.").count() - usize::from(body != ".\r\n");
+            assert_eq!(octets as usize, body.len() - 3 - stuffed, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_end_is_left_alone() {
+        assert_eq!(reject(b"a\r\n.\r\nQUIT\r\n").1, Some(6));
+    }
+
+    #[test]
+    fn odd_ends_never_end_a_message() {
+        for odd in [
+            "\n.\n",
+            "\n.\r\n",
+            "\r\n.\n",
+            "\r.\r",
+            "\n.\r",
+            "\r.\n",
+            "\r\n.\r",
+            "\r.\r\n",
+            "\r\r\n.\r\r\n",
+            "\n\n.\n\n",
+            "\r\n\r.\r\n",
+            "\r\n.\r\r\n",
+            "\r\n.\n\r\n",
+            "\n.\r\r\n",
+        ] {
+            let body = format!("a{odd}MAIL FROM:<b>\r\n.\r\n");
+            let (out, end, _) = reject(body.as_bytes());
+            assert_eq!(
+                out,
+                Err(Refusal::BareNewline {
+                    line: odd_line(odd)
+                }),
+                "{odd:?}"
+            );
+            assert_eq!(end, Some(body.len()), "{odd:?}");
+            // Normalized, the one true end is the last thing in it.
+            let normal = normalize(&body);
+            assert_eq!(
+                normal.find("\r\n.\r\n"),
+                Some(normal.len() - 5),
+                "{odd:?} -> {normal:?}"
+            );
+            let bare = normal.replace("\r\n", "");
+            assert!(!bare.contains(['\r', '\n']), "{odd:?} -> {normal:?}");
+        }
+    }
+
+    fn odd_line(odd: &str) -> u64 {
+        if odd.starts_with("\r\n") { 2 } else { 1 }
+    }
+
+    #[test]
+    fn normalizing_stuffs_lines_that_only_exist_after_the_split() {
+        assert_eq!(normalize("a\n.\r\nb\r\n.\r\n"), "a\r\n..\r\nb\r\n.\r\n");
+        assert_eq!(normalize("a\n..b\r\n.\r\n"), "a\r\n...b\r\n.\r\n");
+        assert_eq!(normalize("..a\r\n.\r\n"), "..a\r\n.\r\n");
+        assert_eq!(normalize(".a\r\n.\r\n"), "a\r\n.\r\n");
+        assert_eq!(normalize("a\rb\r\n.\r\n"), "a b\r\n.\r\n");
+        assert_eq!(normalize(".\n.\r\n.\r\n"), "\r\n..\r\n.\r\n");
+    }
+
+    #[test]
+    fn the_limit_counts_the_message_alone() {
+        let body = b"12345\r\n..78\r\n.\r\n";
+        assert!(scan(BareNewline::Reject, 12, body, &[]).0.is_ok());
+        let (out, end, _) = scan(BareNewline::Reject, 11, body, &[]);
+        assert_eq!((out, end), (Err(Refusal::TooLarge), Some(body.len())));
+    }
+
+    #[test]
+    fn a_large_body_is_refused_while_it_streams() {
+        let mut scanner = Scanner::new(BareNewline::Reject, 10);
+        let mut out = Vec::new();
+        assert_eq!(scanner.scan(&[b'x'; 11], &mut out), Progress::More);
+        assert_eq!(scanner.refusal(), Some(Refusal::TooLarge));
+        assert!(out.is_empty());
+    }
+
+    fn body() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'a')];
+        let word = prop_oneof![Just("\r\n"), Just("\r\n."), Just("a")];
+        let any = proptest::collection::vec(byte, 0..40);
+        let tame =
+            proptest::collection::vec(word, 0..40).prop_map(|words| words.concat().into_bytes());
+        prop_oneof![any, tame].prop_map(|body| [&body[..], b"\r\n.\r\n"].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_never_change_the_outcome(body in body(), pieces in proptest::collection::vec(1usize..6, 0..60), limit in 0u64..60) {
+            for bare_newline in [BareNewline::Normalize, BareNewline::Reject] {
+                prop_assert_eq!(
+                    scan(bare_newline, limit, &body, &[]),
+                    scan(bare_newline, limit, &body, &pieces)
+                );
+            }
+        }
+
+        #[test]
+        fn out_equals_in_or_nothing_is_committed(body in body()) {
+            let (out, end, _) = reject(&body);
+            if let Ok(out) = out {
+                prop_assert_eq!(&out, &body[..end.unwrap()]);
+            }
+        }
+
+        #[test]
+        fn a_normalized_body_is_good_and_stays_as_it_is(body in body()) {
+            let (out, _, _) = scan(BareNewline::Normalize, u64::MAX, &body, &[]);
+            let out = out.unwrap();
+            let (again, end, _) = reject(&out);
+            prop_assert_eq!(again.as_deref(), Ok(&out[..]));
+            prop_assert_eq!(end, Some(out.len()));
+        }
+    }
+}

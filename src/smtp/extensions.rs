@@ -1,0 +1,144 @@
+//! What the upstream offers in its EHLO, and what of it is offered on to clients.
+//!
+//! Nothing unknown is passed on: an extension may change how a session is framed, and a relay
+//! that does not know it would lose its place.
+
+use super::reply::RawReply;
+use super::xclient;
+
+/// The upstream's extensions, as far as they matter here. The default is what is safe to assume
+/// of an upstream that has not been asked yet: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// AUTH (RFC 4954), so that MAIL may carry `AUTH=<>`.
+    pub auth: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
+    /// 8BITMIME (RFC 6152).
+    pub eight_bit_mime: bool,
+    /// ENHANCEDSTATUSCODES (RFC 2034).
+    pub enhanced_status_codes: bool,
+    /// LIMITS (RFC 9422), as the upstream states them.
+    pub limits: Option<String>,
+    /// PIPELINING (RFC 2920).
+    pub pipelining: bool,
+    /// SIZE (RFC 1870); `Some(0)` is "no fixed limit".
+    pub size: Option<u64>,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// XCLIENT, with the attributes the upstream takes from us.
+    pub xclient: Option<xclient::Attributes>,
+}
+
+impl Extensions {
+    /// Reads the reply to EHLO. Keywords are case-insensitive (RFC 5321, 4.1.1.1).
+    pub fn parse(reply: &RawReply) -> Self {
+        let mut extensions = Self::default();
+        for line in reply
+            .lines()
+            .skip(1)
+            .filter_map(|line| std::str::from_utf8(line).ok())
+        {
+            let (keyword, parameters) = line.split_once(' ').unwrap_or((line, ""));
+            match keyword.to_ascii_uppercase().as_str() {
+                "8BITMIME" => extensions.eight_bit_mime = true,
+                "AUTH" => extensions.auth = true,
+                "DSN" => extensions.dsn = true,
+                "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
+                "LIMITS" => extensions.limits = known_limits(parameters),
+                "PIPELINING" => extensions.pipelining = true,
+                "SIZE" => extensions.size = Some(parameters.trim().parse().unwrap_or(0)),
+                "SMTPUTF8" => extensions.smtputf8 = true,
+                "XCLIENT" => extensions.xclient = Some(xclient::Attributes::parse(parameters)),
+                _ => {}
+            }
+        }
+        extensions
+    }
+
+    /// The largest message accepted: the lower of `own` and the upstream's, in octets.
+    pub fn message_size(&self, own: u64) -> u64 {
+        match self.size {
+            None | Some(0) => own,
+            Some(size) => size.min(own),
+        }
+    }
+
+    /// The keywords to announce to a client, without STARTTLS and AUTH, which are ours.
+    pub fn announced(&self, own_message_size: u64) -> Vec<String> {
+        let size = format!("SIZE {}", self.message_size(own_message_size));
+        let limits = self
+            .limits
+            .as_ref()
+            .map(|limits| format!("LIMITS {limits}"));
+        [
+            self.pipelining.then(|| "PIPELINING".into()),
+            Some(size),
+            self.eight_bit_mime.then(|| "8BITMIME".into()),
+            self.smtputf8.then(|| "SMTPUTF8".into()),
+            self.dsn.then(|| "DSN".into()),
+            Some("ENHANCEDSTATUSCODES".into()),
+            limits,
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// The limits RFC 9422 defines; others are left out, as their meaning is not known here.
+fn known_limits(parameters: &str) -> Option<String> {
+    let known = |limit: &&str| {
+        let (name, value) = limit.split_once('=').unwrap_or((limit, ""));
+        matches!(name, "MAILMAX" | "RCPTMAX" | "RCPTDOMAINMAX")
+            && matches!(value.len(), 1..=6)
+            && value.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let limits: Vec<_> = parameters.split(' ').filter(known).collect();
+    (!limits.is_empty()).then(|| limits.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Extensions {
+        let bytes = text.replace('\n', "\r\n").into_bytes();
+        Extensions::parse(&RawReply::parse(&bytes).unwrap().unwrap())
+    }
+
+    #[test]
+    fn only_known_extensions_are_passed_on() {
+        let extensions = parse(
+            "250-mx.test\n250-pipelining\n250-SIZE 1000\n250-VRFY\n250-ETRN\n250-STARTTLS\n\
+             250-AUTH PLAIN\n250-CHUNKING\n250-BINARYMIME\n250-XCLIENT NAME ADDR LOGIN\n\
+             250-LIMITS RCPTMAX=100 FOO=1 MAILMAX=x\n250 8BITMIME\n",
+        );
+        assert_eq!(
+            extensions.announced(5000),
+            [
+                "PIPELINING",
+                "SIZE 1000",
+                "8BITMIME",
+                "ENHANCEDSTATUSCODES",
+                "LIMITS RCPTMAX=100"
+            ]
+        );
+        assert!(extensions.auth);
+        assert!(extensions.xclient.is_some());
+    }
+
+    #[test]
+    fn the_lower_size_holds() {
+        for (theirs, own, expected) in [
+            ("SIZE 1000", 500, 500),
+            ("SIZE 1000", 5000, 1000),
+            ("SIZE 0", 500, 500),
+            ("SIZE", 500, 500),
+            ("DSN", 500, 500),
+        ] {
+            let extensions = parse(&format!("250-mx\n250 {theirs}\n"));
+            assert_eq!(extensions.message_size(own), expected, "{theirs}");
+        }
+    }
+}

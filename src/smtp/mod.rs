@@ -1,0 +1,14 @@
+//! The SMTP core, without I/O: bytes, replies and verdicts go in, actions come out. What reads
+//! sockets, waits or looks anything up lives in `edge`, which carries the actions out.
+
+pub mod command;
+pub mod data;
+pub mod envelope;
+pub mod extensions;
+pub mod line;
+pub mod relay;
+pub mod reply;
+pub mod session;
+pub mod upstream;
+pub mod xclient;
+pub mod xtext;

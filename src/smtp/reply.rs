@@ -1,0 +1,368 @@
+//! Replies: the one table of ours, and a strict reader for the upstream's.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// A reply of ours: code (RFC 5321), enhanced status code (RFC 3463; empty in greetings and
+/// EHLO, where RFC 2034 has none) and text. A `\n` in the text starts a further line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The three-digit code.
+    pub code: u16,
+    /// The enhanced status code, or nothing.
+    pub enhanced: &'static str,
+    /// What a person reads.
+    pub text: Cow<'static, str>,
+}
+
+macro_rules! replies {
+    ($($(#[$doc:meta])* $name:ident = $code:literal $enhanced:literal $text:literal;)*) => {
+        $($(#[$doc])* pub const $name: Reply =
+            Reply { code: $code, enhanced: $enhanced, text: Cow::Borrowed($text) };)*
+
+        /// Every fixed reply, for the tests of the table.
+        #[cfg(test)]
+        const TABLE: &[Reply] = &[$($name),*];
+    };
+}
+
+replies! {
+    /// HELP (RFC 5321, 4.1.1.8).
+    HELP = 214 "2.0.0" "EHLO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT";
+    /// STARTTLS accepted (RFC 3207, 4).
+    TLS_READY = 220 "2.0.0" "Ready to start TLS";
+    /// QUIT.
+    BYE = 221 "2.0.0" "Bye";
+    /// Authenticated, and the upstream has taken the session over (RFC 4954, 6).
+    AUTHENTICATED = 235 "2.7.0" "Authentication successful";
+    /// NOOP, RSET.
+    OK = 250 "2.0.0" "OK";
+    /// VRFY tells nothing (RFC 5321, 7.3).
+    CANNOT_VERIFY = 252 "2.5.0" "Send a message and see";
+    /// The upstream went away while a command waited for its reply.
+    UPSTREAM_LOST = 421 "4.3.0" "The mail system behind this server went away, try again later";
+    /// SIGTERM.
+    SHUTTING_DOWN = 421 "4.3.2" "Shutting down, try again in a moment";
+    /// The client said nothing for too long (RFC 5321, 4.5.3.2.7).
+    IDLE = 421 "4.4.2" "Timeout, closing";
+    /// The client spoke before the greeting (RFC 5321, 4.3.1).
+    SPOKE_FIRST = 421 "4.7.0" "You spoke before the greeting";
+    /// Too many replies of ours were refusals.
+    TOO_MANY_ERRORS = 421 "4.7.0" "Too many errors, closing";
+    /// More commands than one session may send.
+    TOO_MANY_COMMANDS = 421 "4.7.0" "Too many commands in one session, reconnect";
+    /// The connection limit is reached.
+    TOO_MANY_CONNECTIONS = 421 "4.7.0" "Too many connections, try again later";
+    /// A new upstream session for the next message could not be had.
+    UPSTREAM_UNAVAILABLE = 451 "4.3.2" "The mail system behind this server is not available, try again later";
+    /// No verdict, or nobody to hand the session to (RFC 4954, 6).
+    CANNOT_AUTHENTICATE = 454 "4.7.0" "Temporary authentication failure, try again later";
+    /// No such verb.
+    UNKNOWN_COMMAND = 500 "5.5.1" "Unknown command";
+    /// A command line that is too long.
+    LINE_TOO_LONG = 500 "5.5.2" "Line too long";
+    /// A bare CR or LF, or a NUL or another control character, in a command.
+    BAD_LINE = 500 "5.5.2" "Lines end in CRLF and hold no control characters";
+    /// A SASL response that is too long (RFC 4954, 4).
+    RESPONSE_TOO_LONG = 500 "5.5.6" "Authentication response too long";
+    /// A response that is not base64, or not of the mechanism's form (RFC 4954, 4).
+    BAD_RESPONSE = 501 "5.5.2" "Cannot decode the authentication response";
+    /// Arguments missing, superfluous or malformed.
+    BAD_ARGUMENTS = 501 "5.5.4" "Syntax error in the arguments";
+    /// The client sent `*` (RFC 4954, 4).
+    CANCELLED = 501 "5.7.0" "Authentication cancelled";
+    /// A command of the protocol that is not offered here.
+    NOT_OFFERED = 502 "5.5.1" "Command not offered";
+    /// A command at the wrong moment (RFC 5321, 4.1.4).
+    OUT_OF_ORDER = 503 "5.5.1" "Not now: command out of order";
+    /// AUTH a second time (RFC 4954, 4).
+    ALREADY_AUTHENTICATED = 503 "5.5.1" "Already authenticated";
+    /// STARTTLS inside TLS (RFC 3207, 4.2).
+    ALREADY_TLS = 503 "5.5.1" "TLS is active already";
+    /// AUTH before EHLO.
+    EHLO_FIRST = 503 "5.5.1" "Send EHLO first";
+    /// An unknown mechanism (RFC 4954, 4).
+    UNKNOWN_MECHANISM = 504 "5.5.4" "Mechanism not offered, use PLAIN or LOGIN";
+    /// Anything that needs TLS, before TLS (RFC 3207, 4).
+    TLS_REQUIRED = 530 "5.7.0" "Must issue a STARTTLS command first";
+    /// Mail before AUTH (RFC 4954, 6).
+    AUTH_REQUIRED = 530 "5.7.0" "Authentication required";
+    /// Every refusal of a login, whatever the reason (RFC 4954, 6).
+    BAD_CREDENTIALS = 535 "5.7.8" "Authentication credentials invalid";
+    /// Larger than SIZE, at MAIL or while streaming (RFC 1870, 6.1).
+    TOO_LARGE = 552 "5.3.4" "Message larger than this server accepts";
+    /// A non-ASCII address that the upstream cannot take (RFC 6531, 3.5).
+    NO_SMTPUTF8 = 553 "5.6.7" "Address needs SMTPUTF8, which is not offered";
+    /// A MAIL or RCPT parameter that is not offered (RFC 5321, 4.1.1.11).
+    UNKNOWN_PARAMETER = 555 "5.5.4" "Parameter not offered";
+}
+
+impl Reply {
+    /// The greeting (RFC 5321, 4.2).
+    pub fn greeting(hostname: &str) -> Self {
+        Self::plain(220, format!("{hostname} ESMTP Gatepost"))
+    }
+
+    /// The answer to HELO.
+    pub fn helo(hostname: &str) -> Self {
+        Self::plain(250, hostname.to_owned())
+    }
+
+    /// The answer to EHLO: our name, then a keyword a line.
+    pub fn ehlo(hostname: &str, keywords: &[String]) -> Self {
+        let mut text = hostname.to_owned();
+        for keyword in keywords {
+            text.push('\n');
+            text.push_str(keyword);
+        }
+        Self::plain(250, text)
+    }
+
+    /// A SASL challenge (RFC 4954, 4); an empty one still has the space.
+    pub fn challenge(challenge: &'static str) -> Self {
+        Self {
+            code: 334,
+            enhanced: "",
+            text: Cow::Borrowed(challenge),
+        }
+    }
+
+    /// The body held a bare CR or LF; `line` counts from 1.
+    pub fn bare_newline(line: u64) -> Self {
+        let text = format!("Bare CR or LF in line {line} of the message, lines must end in CRLF");
+        Self {
+            code: 550,
+            enhanced: "5.6.0",
+            text: Cow::Owned(text),
+        }
+    }
+
+    fn plain(code: u16, text: String) -> Self {
+        Self {
+            code,
+            enhanced: "",
+            text: Cow::Owned(text),
+        }
+    }
+
+    /// Whether this is a refusal, temporary or not.
+    pub fn is_refusal(&self) -> bool {
+        self.code >= 400
+    }
+
+    /// Appends the reply as it goes over the wire.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let mut lines = self.text.split('\n').peekable();
+        while let Some(line) = lines.next() {
+            out.extend_from_slice(&digits(self.code));
+            out.push(if lines.peek().is_some() { b'-' } else { b' ' });
+            if !self.enhanced.is_empty() {
+                out.extend_from_slice(self.enhanced.as_bytes());
+                out.push(b' ');
+            }
+            out.extend_from_slice(line.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+fn digits(code: u16) -> [u8; 3] {
+    // The remainder is below ten, so the cast keeps it whole.
+    [code / 100 % 10, code / 10 % 10, code % 10].map(|digit| b'0' + digit as u8)
+}
+
+/// The longest line read from the upstream, in octets with its end. RFC 5321 allows 512; Postfix
+/// itself reads 2,048, and a refusal text of an administrator's may need them.
+pub const MAX_REPLY_LINE: usize = 2048;
+
+/// The most lines one reply of the upstream's may have.
+pub const MAX_REPLY_LINES: usize = 64;
+
+/// The upstream broke the protocol; nothing it says can be matched any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyFault {
+    /// The lines of one reply do not share a code.
+    #[error("the lines of one reply have different codes")]
+    MixedCodes,
+    /// Not a reply at all, or a line without CRLF.
+    #[error("not an SMTP reply")]
+    NotAReply,
+    /// A line longer than [`MAX_REPLY_LINE`] or more than [`MAX_REPLY_LINES`] of them.
+    #[error("a reply of excessive length")]
+    TooLong,
+}
+
+/// A whole reply at the front of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawReply<'a> {
+    /// The code that all its lines share.
+    pub code: u16,
+    /// All of it, as it came.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> RawReply<'a> {
+    /// The first whole reply in `input`, or `None` where it is not complete yet.
+    pub fn parse(input: &'a [u8]) -> Result<Option<Self>, ReplyFault> {
+        let mut code = None;
+        let mut start = 0;
+        for _ in 0..MAX_REPLY_LINES {
+            let window = &input[start..input.len().min(start + MAX_REPLY_LINE)];
+            let Some(end) = memchr::memchr(b'\n', window) else {
+                return if window.len() == MAX_REPLY_LINE {
+                    Err(ReplyFault::TooLong)
+                } else {
+                    Ok(None)
+                };
+            };
+            let (line_code, last) = reply_line(&window[..end])?;
+            if code
+                .replace(line_code)
+                .is_some_and(|code| code != line_code)
+            {
+                return Err(ReplyFault::MixedCodes);
+            }
+            start += end + 1;
+            if last {
+                return Ok(Some(Self {
+                    code: line_code,
+                    bytes: &input[..start],
+                }));
+            }
+        }
+        Err(ReplyFault::TooLong)
+    }
+
+    /// The text of each line, behind its code.
+    pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let text = |line: &'a [u8]| line.get(4..).unwrap_or_default();
+        self.bytes
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(move |line| text(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+}
+
+/// Code and whether it is the last of its reply, from a line without its LF.
+fn reply_line(line: &[u8]) -> Result<(u16, bool), ReplyFault> {
+    const TEXT: Range<u8> = b' '..0x7f;
+    let Some((text, b"\r")) = line.split_at_checked(line.len().wrapping_sub(1)) else {
+        return Err(ReplyFault::NotAReply);
+    };
+    let [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] = text else {
+        return Err(ReplyFault::NotAReply);
+    };
+    // UTF-8 may stand in texts (RFC 6531, 3.7.4), controls other than a tab may not.
+    if rest
+        .iter()
+        .any(|byte| !TEXT.contains(byte) && *byte != b'\t' && *byte < 0x80)
+    {
+        return Err(ReplyFault::NotAReply);
+    }
+    let code = [a, b, c]
+        .iter()
+        .fold(0, |code, digit| code * 10 + u16::from(**digit - b'0'));
+    match rest.first() {
+        None | Some(b' ') => Ok((code, true)),
+        Some(b'-') => Ok((code, false)),
+        Some(_) => Err(ReplyFault::NotAReply),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wire(reply: &Reply) -> String {
+        let mut out = Vec::new();
+        reply.write_to(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_reply_of_the_table_is_well_formed() {
+        for reply in TABLE {
+            let class = reply.code / 100;
+            // RFC 2034, 4: the enhanced code is of the same class as the reply.
+            assert!(
+                reply.enhanced.starts_with(&format!("{class}.")),
+                "{reply:?}"
+            );
+            let wire = wire(reply);
+            assert!(wire.len() <= 512, "{wire}");
+            let parsed = RawReply::parse(wire.as_bytes()).unwrap().unwrap();
+            assert_eq!((parsed.code, parsed.bytes), (reply.code, wire.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn replies_go_out_as_the_rfcs_have_them() {
+        assert_eq!(
+            wire(&AUTHENTICATED),
+            "235 2.7.0 Authentication successful\r\n"
+        );
+        assert_eq!(wire(&Reply::challenge("")), "334 \r\n");
+        let ehlo = Reply::ehlo("mx.test", &["PIPELINING".into(), "SIZE 10".into()]);
+        assert_eq!(
+            wire(&ehlo),
+            "250-mx.test\r\n250-PIPELINING\r\n250 SIZE 10\r\n"
+        );
+    }
+
+    #[test]
+    fn broken_replies_are_told_apart() {
+        let cases: [(&[u8], ReplyFault); 9] = [
+            (b"250-a\r\n251 b\r\n", ReplyFault::MixedCodes),
+            (b"250 a\n", ReplyFault::NotAReply),
+            (b"\r\n", ReplyFault::NotAReply),
+            (b"\n", ReplyFault::NotAReply),
+            (b"25 a\r\n", ReplyFault::NotAReply),
+            (b"150 a\r\n", ReplyFault::NotAReply),
+            (b"250+a\r\n", ReplyFault::NotAReply),
+            (b"250 a\rb\r\n", ReplyFault::NotAReply),
+            (&[b'2'; MAX_REPLY_LINE], ReplyFault::TooLong),
+        ];
+        for (input, fault) in cases {
+            assert_eq!(
+                RawReply::parse(input),
+                Err(fault),
+                "{}",
+                input.escape_ascii()
+            );
+        }
+        assert_eq!(
+            RawReply::parse(&b"250-x\r\n".repeat(65)),
+            Err(ReplyFault::TooLong)
+        );
+    }
+
+    #[test]
+    fn lines_are_the_texts() {
+        let reply = RawReply::parse(b"250-mx\r\n250-SIZE 1\r\n250\r\n")
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            reply.lines().collect::<Vec<_>>(),
+            [&b"mx"[..], b"SIZE 1", b""]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_reply_is_found_only_when_whole(code in 200u16..560, lines in proptest::collection::vec("[ -~]{0,80}", 1..9)) {
+            let reply = Reply { code, enhanced: "", text: lines.join("\n").into() };
+            let bytes = wire(&reply).into_bytes();
+            for cut in 0..bytes.len() {
+                prop_assert_eq!(RawReply::parse(&bytes[..cut]), Ok(None));
+            }
+            prop_assert_eq!(RawReply::parse(&bytes), Ok(Some(RawReply { code, bytes: &bytes })));
+        }
+
+        #[test]
+        fn no_octets_upset_the_reader(input: Vec<u8>) {
+            let _ = RawReply::parse(&input);
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! The server side of one session: every state it can be in and every way from one to the next.
+//!
+//! A line goes in, exactly one [`Action`] comes out. Where the session cannot decide by itself (a
+//! verdict, TLS, the upstream) it wants no input until it is told.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::sasl::{Credentials, Exchange, ExchangeError, Identity, Mechanism, Step, Verdict};
+
+use super::command::{Command, CommandError, Path};
+use super::data::Refusal;
+use super::envelope;
+use super::extensions::Extensions;
+use super::line::Line;
+use super::relay::Expect;
+use super::reply::{self, Reply};
+
+/// What a session is told once; shared by all sessions of a listener.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Our name, in the greeting and in EHLO.
+    pub hostname: String,
+    /// The largest message accepted, in octets.
+    pub message_size: u64,
+    /// How many refusals of ours end a session.
+    pub max_errors: u32,
+    /// How many refused logins end a session.
+    pub max_auth_failures: u32,
+    /// How many commands a session may send.
+    pub max_commands: u64,
+}
+
+/// What to do after an input; exactly one per input.
+#[derive(Debug)]
+#[must_use]
+pub enum Action<'a> {
+    /// Send the reply and close.
+    Close(Reply),
+    /// Open an upstream session for this identity, then [`Session::on_upstream`].
+    Connect(Arc<Identity>),
+    /// Send this line, with its CRLF still to be added, upstream and expect its reply.
+    Forward(Cow<'a, [u8]>, Expect),
+    /// Send the reply and go on.
+    Reply(Reply),
+    /// Send the reply, shake hands, then [`Session::on_tls`].
+    StartTls(Reply),
+    /// Verify, then [`Session::on_verdict`].
+    Verify(Credentials),
+}
+
+/// What the session wants of the client's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// A message body, for the scanner.
+    Body,
+    /// A command or a SASL response, for [`Session::on_line`].
+    Line,
+    /// Nothing until it is told something else; what arrives waits.
+    Nothing,
+}
+
+/// The server side of one session.
+#[derive(Debug)]
+pub struct Session {
+    settings: Arc<Settings>,
+    /// The upstream's, as probed; once it has taken the session over, as it told this client.
+    extensions: Arc<Extensions>,
+    state: State,
+    errors: u32,
+    auth_failures: u32,
+    commands: u64,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// DATA is sent; its reply decides what the next bytes are.
+    AwaitingData(Handed),
+    /// The client sends a message body.
+    Body(Handed),
+    /// In the clear; only the way into TLS is open.
+    Clear,
+    #[default]
+    Closed,
+    /// A SASL challenge is out.
+    Exchanging { helo: Arc<str>, exchange: Exchange },
+    /// The verdict was Accept; the upstream is being asked.
+    HandingOver {
+        helo: Arc<str>,
+        identity: Arc<Identity>,
+    },
+    /// QUIT is sent upstream.
+    Leaving,
+    /// MAIL came while no upstream was held; a new one is being asked.
+    Reopening { handed: Handed, mail: Vec<u8> },
+    /// Authenticated; commands go upstream.
+    Ready(Handed),
+    /// Inside TLS, not authenticated. The name the client gave in EHLO.
+    Secure { helo: Option<Arc<str>> },
+    /// 220 to STARTTLS is sent.
+    ShakingHands,
+    /// Credentials are being verified.
+    Verifying { helo: Arc<str> },
+}
+
+/// A session that the upstream has taken over.
+#[derive(Debug)]
+struct Handed {
+    identity: Arc<Identity>,
+    /// The name the client gave before it authenticated: the one the upstream knows.
+    helo: Arc<str>,
+    /// Whether an upstream session is held at the moment.
+    attached: bool,
+}
+
+impl Session {
+    /// A session that begins inside TLS (submissions) or in the clear (submission).
+    pub fn new(settings: Arc<Settings>, extensions: Arc<Extensions>, tls: bool) -> Self {
+        let state = if tls {
+            State::Secure { helo: None }
+        } else {
+            State::Clear
+        };
+        Self {
+            settings,
+            extensions,
+            state,
+            errors: 0,
+            auth_failures: 0,
+            commands: 0,
+        }
+    }
+
+    /// What may be done with the client's next bytes.
+    pub fn wants(&self) -> Wants {
+        match self.state {
+            State::Clear | State::Exchanging { .. } | State::Ready(_) | State::Secure { .. } => {
+                Wants::Line
+            }
+            State::Body(_) => Wants::Body,
+            State::AwaitingData(_)
+            | State::Closed
+            | State::HandingOver { .. }
+            | State::Leaving
+            | State::Reopening { .. }
+            | State::ShakingHands
+            | State::Verifying { .. } => Wants::Nothing,
+        }
+    }
+
+    /// The name the client gave in EHLO, once it counts for something.
+    pub fn helo(&self) -> Option<&str> {
+        match &self.state {
+            State::AwaitingData(handed)
+            | State::Body(handed)
+            | State::Ready(handed)
+            | State::Reopening { handed, .. } => Some(&handed.helo),
+            State::Exchanging { helo, .. }
+            | State::HandingOver { helo, .. }
+            | State::Verifying { helo } => Some(helo),
+            State::Secure { helo } => helo.as_deref(),
+            State::Clear | State::Closed | State::Leaving | State::ShakingHands => None,
+        }
+    }
+
+    /// Whether a login has been accepted and handed over.
+    pub fn is_authenticated(&self) -> bool {
+        matches!(
+            self.state,
+            State::AwaitingData(_)
+                | State::Body(_)
+                | State::Leaving
+                | State::Ready(_)
+                | State::Reopening { .. }
+        )
+    }
+
+    /// Takes a line while [`Wants::Line`] holds.
+    pub fn on_line<'a>(&mut self, line: Line<'a>) -> Action<'a> {
+        if let State::Exchanging { .. } = self.state {
+            return self.on_response(line);
+        }
+        self.commands += 1;
+        if self.commands > self.settings.max_commands {
+            return self.close(reply::TOO_MANY_COMMANDS);
+        }
+        let (text, command) = match line {
+            Line::Good(text) => match Command::parse(text) {
+                Ok(command) => (text, command),
+                Err(error) => return self.refuse(command_error(error)),
+            },
+            Line::BareNewline => return self.refuse(reply::BAD_LINE),
+            Line::TooLong(start) => return self.refuse(too_long(start)),
+        };
+        match std::mem::take(&mut self.state) {
+            State::Clear => self.in_clear(command),
+            State::Secure { helo } => self.unauthenticated(helo, command),
+            State::Ready(handed) => self.authenticated(handed, command, text),
+            // Not asked for a line: nothing can be said that fits.
+            _ => self.close(reply::OUT_OF_ORDER),
+        }
+    }
+
+    /// Before TLS: RFC 3207, 4 names what may be answered.
+    fn in_clear<'a>(&mut self, command: Command) -> Action<'a> {
+        self.state = State::Clear;
+        match command {
+            Command::Ehlo(_) => self.answer(self.ehlo(&["STARTTLS"])),
+            Command::Helo => self.answer(Reply::helo(&self.settings.hostname)),
+            Command::Noop => self.answer(reply::OK),
+            Command::NotOffered => self.refuse(reply::NOT_OFFERED),
+            Command::Quit => self.close(reply::BYE),
+            Command::StartTls => {
+                self.state = State::ShakingHands;
+                Action::StartTls(reply::TLS_READY)
+            }
+            Command::Auth(_)
+            | Command::Data
+            | Command::Help
+            | Command::Mail(_)
+            | Command::Rcpt(_)
+            | Command::Rset
+            | Command::Vrfy => self.refuse(reply::TLS_REQUIRED),
+        }
+    }
+
+    fn unauthenticated<'a>(&mut self, helo: Option<Arc<str>>, command: Command) -> Action<'a> {
+        if let Command::Auth(arguments) = command {
+            return self.auth(helo, arguments);
+        }
+        self.state = State::Secure { helo };
+        match command {
+            Command::Ehlo(name) => {
+                self.state = State::Secure {
+                    helo: Some(name.into()),
+                };
+                self.answer(self.ehlo(&["AUTH PLAIN LOGIN"]))
+            }
+            Command::Helo => self.answer(Reply::helo(&self.settings.hostname)),
+            Command::Help => self.answer(reply::HELP),
+            Command::Noop | Command::Rset => self.answer(reply::OK),
+            Command::NotOffered => self.refuse(reply::NOT_OFFERED),
+            Command::Quit => self.close(reply::BYE),
+            Command::StartTls => self.refuse(reply::ALREADY_TLS),
+            Command::Vrfy => self.answer(reply::CANNOT_VERIFY),
+            Command::Auth(_) | Command::Data | Command::Mail(_) | Command::Rcpt(_) => {
+                self.refuse(reply::AUTH_REQUIRED)
+            }
+        }
+    }
+
+    fn auth<'a>(&mut self, helo: Option<Arc<str>>, arguments: &[u8]) -> Action<'a> {
+        let mut words = arguments.splitn(2, |&byte| byte == b' ');
+        let name = words.next().unwrap_or_default();
+        let initial = words.next();
+        let Some(helo) = helo else {
+            self.state = State::Secure { helo };
+            return self.refuse(reply::EHLO_FIRST);
+        };
+        match Mechanism::parse(name) {
+            Some(mechanism) => self.step(helo, Exchange::start(mechanism, initial)),
+            None => {
+                self.state = State::Secure { helo: Some(helo) };
+                let missing = name.is_empty();
+                self.refuse(if missing {
+                    reply::BAD_ARGUMENTS
+                } else {
+                    reply::UNKNOWN_MECHANISM
+                })
+            }
+        }
+    }
+
+    fn on_response<'a>(&mut self, line: Line) -> Action<'a> {
+        let State::Exchanging { helo, exchange } = std::mem::take(&mut self.state) else {
+            return self.close(reply::OUT_OF_ORDER);
+        };
+        match line {
+            Line::Good(response) => self.step(helo, exchange.respond(response)),
+            Line::TooLong(_) => self.step(helo, Err(ExchangeError::TooLong)),
+            Line::BareNewline => {
+                self.state = State::Secure { helo: Some(helo) };
+                self.refuse(reply::BAD_LINE)
+            }
+        }
+    }
+
+    fn step<'a>(&mut self, helo: Arc<str>, step: Result<Step, ExchangeError>) -> Action<'a> {
+        match step {
+            Ok(Step::Challenge(challenge, exchange)) => {
+                self.state = State::Exchanging { helo, exchange };
+                self.answer(Reply::challenge(challenge))
+            }
+            Ok(Step::Done(credentials)) => {
+                self.state = State::Verifying { helo };
+                Action::Verify(credentials)
+            }
+            Err(error) => {
+                self.state = State::Secure { helo: Some(helo) };
+                self.refuse(match error {
+                    ExchangeError::BadEncoding | ExchangeError::Malformed => reply::BAD_RESPONSE,
+                    ExchangeError::Cancelled => reply::CANCELLED,
+                    ExchangeError::TooLong => reply::RESPONSE_TOO_LONG,
+                })
+            }
+        }
+    }
+
+    /// The handshake is done. Nothing that was said before counts (RFC 3207, 4.2).
+    pub fn on_tls(&mut self) {
+        self.state = match self.state {
+            State::ShakingHands => State::Secure { helo: None },
+            _ => State::Closed,
+        };
+    }
+
+    /// The verdict on the credentials of [`Action::Verify`].
+    pub fn on_verdict<'a>(&mut self, verdict: Verdict) -> Action<'a> {
+        let State::Verifying { helo } = std::mem::take(&mut self.state) else {
+            return self.close(reply::CANNOT_AUTHENTICATE);
+        };
+        match verdict {
+            Verdict::Accept(identity) => {
+                self.state = State::HandingOver {
+                    helo,
+                    identity: identity.clone(),
+                };
+                Action::Connect(identity)
+            }
+            Verdict::Reject(_) => {
+                self.state = State::Secure { helo: Some(helo) };
+                self.auth_failures += 1;
+                if self.auth_failures >= self.settings.max_auth_failures {
+                    return self.close(reply::TOO_MANY_ERRORS);
+                }
+                self.refuse(reply::BAD_CREDENTIALS)
+            }
+            Verdict::Unavailable(_) => {
+                self.state = State::Secure { helo: Some(helo) };
+                self.refuse(reply::CANNOT_AUTHENTICATE)
+            }
+        }
+    }
+
+    /// What came of [`Action::Connect`]: what the upstream offers, or `None` where it did not take
+    /// the session over.
+    pub fn on_upstream<'a>(&mut self, ready: Option<Extensions>) -> Action<'a> {
+        let taken = ready.is_some();
+        if let Some(extensions) = ready {
+            self.extensions = Arc::new(extensions);
+        }
+        match std::mem::take(&mut self.state) {
+            State::HandingOver { helo, identity } if taken => {
+                self.state = State::Ready(Handed {
+                    identity,
+                    helo,
+                    attached: true,
+                });
+                self.answer(reply::AUTHENTICATED)
+            }
+            State::HandingOver { helo, .. } => {
+                self.state = State::Secure { helo: Some(helo) };
+                self.refuse(reply::CANNOT_AUTHENTICATE)
+            }
+            State::Reopening { handed, mail } if taken => {
+                self.state = State::Ready(Handed {
+                    attached: true,
+                    ..handed
+                });
+                Action::Forward(Cow::Owned(mail), Expect::Mail)
+            }
+            State::Reopening { handed, .. } => {
+                self.state = State::Ready(handed);
+                self.refuse(reply::UPSTREAM_UNAVAILABLE)
+            }
+            _ => self.close(reply::UPSTREAM_LOST),
+        }
+    }
+
+    fn authenticated<'a>(
+        &mut self,
+        handed: Handed,
+        command: Command<'a>,
+        line: &'a [u8],
+    ) -> Action<'a> {
+        let attached = handed.attached;
+        let forward = |line: &'static [u8], expect| Action::Forward(Cow::Borrowed(line), expect);
+        let state = match command {
+            Command::Data if attached => State::AwaitingData(handed),
+            Command::Quit if attached => State::Leaving,
+            Command::Mail(path) => return self.mail(handed, path, line),
+            _ => State::Ready(handed),
+        };
+        self.state = state;
+        match command {
+            Command::Data if attached => forward(b"DATA", Expect::Data),
+            Command::Noop if attached => forward(b"NOOP", Expect::Noop),
+            Command::Quit if attached => forward(b"QUIT", Expect::Quit),
+            Command::Rcpt(path) if attached => match envelope::rcpt(path, &self.extensions) {
+                Ok(()) => Action::Forward(Cow::Borrowed(line), Expect::Rcpt),
+                Err(refusal) => self.refuse(refusal),
+            },
+            Command::Rset if attached => forward(b"RSET", Expect::Rset),
+            // EHLO resets (RFC 5321, 4.1.4); the upstream must not hear it twice from two sides.
+            Command::Ehlo(_) if attached => {
+                forward(b"RSET", Expect::Ehlo(self.ehlo(&["AUTH PLAIN LOGIN"])))
+            }
+            Command::Helo if attached => {
+                forward(b"RSET", Expect::Ehlo(Reply::helo(&self.settings.hostname)))
+            }
+            Command::Ehlo(_) => self.answer(self.ehlo(&["AUTH PLAIN LOGIN"])),
+            Command::Helo => self.answer(Reply::helo(&self.settings.hostname)),
+            Command::Help => self.answer(reply::HELP),
+            Command::Noop | Command::Rset => self.answer(reply::OK),
+            Command::NotOffered => self.refuse(reply::NOT_OFFERED),
+            Command::Quit => self.close(reply::BYE),
+            Command::Auth(_) => self.refuse(reply::ALREADY_AUTHENTICATED),
+            Command::StartTls => self.refuse(reply::ALREADY_TLS),
+            Command::Vrfy => self.answer(reply::CANNOT_VERIFY),
+            // Without an upstream there is no transaction.
+            Command::Data | Command::Mail(_) | Command::Rcpt(_) => self.refuse(reply::OUT_OF_ORDER),
+        }
+    }
+
+    fn mail<'a>(&mut self, handed: Handed, path: Path<'a>, line: &'a [u8]) -> Action<'a> {
+        let attached = handed.attached;
+        let identity = handed.identity.clone();
+        match envelope::mail(path, line, &self.extensions, self.message_size()) {
+            Err(refusal) => {
+                self.state = State::Ready(handed);
+                self.refuse(refusal)
+            }
+            Ok(mail) if attached => {
+                self.state = State::Ready(handed);
+                Action::Forward(mail, Expect::Mail)
+            }
+            Ok(mail) => {
+                self.state = State::Reopening {
+                    handed,
+                    mail: mail.into_owned(),
+                };
+                Action::Connect(identity)
+            }
+        }
+    }
+
+    /// The largest message this session may send, in octets.
+    pub fn message_size(&self) -> u64 {
+        self.extensions.message_size(self.settings.message_size)
+    }
+
+    /// DATA was answered; `go` if a body follows.
+    pub fn on_data(&mut self, go: bool) {
+        self.state = match std::mem::take(&mut self.state) {
+            State::AwaitingData(handed) if go => State::Body(handed),
+            State::AwaitingData(handed) => State::Ready(handed),
+            _ => State::Closed,
+        };
+    }
+
+    /// The client's end of data has gone upstream.
+    pub fn on_end_of_data(&mut self) {
+        self.state = match std::mem::take(&mut self.state) {
+            State::Body(handed) => State::Ready(handed),
+            _ => State::Closed,
+        };
+    }
+
+    /// The client's end of data has come, but the message was refused here, and its upstream
+    /// session is gone.
+    pub fn on_refused_body<'a>(&mut self, refusal: Refusal) -> Action<'a> {
+        self.on_end_of_data();
+        self.on_detached();
+        self.refuse(match refusal {
+            Refusal::BareNewline { line } => Reply::bare_newline(line),
+            Refusal::TooLarge => reply::TOO_LARGE,
+        })
+    }
+
+    /// The upstream session is gone while nothing depended on it. The next MAIL gets a new one.
+    pub fn on_detached(&mut self) {
+        match &mut self.state {
+            State::Ready(handed) => handed.attached = false,
+            state => *state = State::Closed,
+        }
+    }
+
+    /// Ends the session from outside: timeouts, shutdown, the upstream's loss.
+    pub fn close<'a>(&mut self, reply: Reply) -> Action<'a> {
+        self.state = State::Closed;
+        Action::Close(reply)
+    }
+
+    fn answer<'a>(&self, reply: Reply) -> Action<'a> {
+        Action::Reply(reply)
+    }
+
+    /// Refuses, and counts: a client that does nothing right is not kept.
+    fn refuse<'a>(&mut self, refusal: Reply) -> Action<'a> {
+        self.errors += 1;
+        if self.errors >= self.settings.max_errors {
+            return self.close(reply::TOO_MANY_ERRORS);
+        }
+        Action::Reply(refusal)
+    }
+
+    fn ehlo(&self, ours: &[&str]) -> Reply {
+        let mut keywords = self.extensions.announced(self.settings.message_size);
+        keywords.extend(ours.iter().map(|&keyword| keyword.to_owned()));
+        Reply::ehlo(&self.settings.hostname, &keywords)
+    }
+}
+
+fn command_error(error: CommandError) -> Reply {
+    match error {
+        CommandError::Arguments => reply::BAD_ARGUMENTS,
+        CommandError::Characters => reply::BAD_LINE,
+        CommandError::TooLong => reply::LINE_TOO_LONG,
+        CommandError::Unknown => reply::UNKNOWN_COMMAND,
+    }
+}
+
+/// RFC 4954, 4 has a code of its own for AUTH.
+fn too_long(start: &[u8]) -> Reply {
+    let auth = start
+        .get(..5)
+        .is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "));
+    if auth {
+        reply::RESPONSE_TOO_LONG
+    } else {
+        reply::LINE_TOO_LONG
+    }
+}

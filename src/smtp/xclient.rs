@@ -1,0 +1,235 @@
+//! XCLIENT: tells Postfix whose session this is (Postfix's XCLIENT_README).
+//!
+//! Everything goes into one command. A second one would be refused once ADDR is set, and one
+//! without LOGIN wipes the login.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::xtext;
+
+/// The longest command Postfix reads, in octets without CRLF.
+const MAX_COMMAND: usize = 512;
+
+/// The longest value, before it is encoded, in octets.
+const MAX_VALUE: usize = 255;
+
+/// What stands for a value that is not known.
+const UNAVAILABLE: &str = "[UNAVAILABLE]";
+
+/// An attribute that is sent, in the order they are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attribute {
+    Addr,
+    Port,
+    Name,
+    ReverseName,
+    Helo,
+    Proto,
+    Login,
+    DestAddr,
+    DestPort,
+}
+
+impl Attribute {
+    const ALL: [Self; 9] = [
+        Self::Addr,
+        Self::Port,
+        Self::Name,
+        Self::ReverseName,
+        Self::Helo,
+        Self::Proto,
+        Self::Login,
+        Self::DestAddr,
+        Self::DestPort,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Addr => "ADDR",
+            Self::Port => "PORT",
+            Self::Name => "NAME",
+            Self::ReverseName => "REVERSE_NAME",
+            Self::Helo => "HELO",
+            Self::Proto => "PROTO",
+            Self::Login => "LOGIN",
+            Self::DestAddr => "DESTADDR",
+            Self::DestPort => "DESTPORT",
+        }
+    }
+}
+
+/// Without these the upstream would take the client for us, or for nobody.
+const NEEDED: [Attribute; 2] = [Attribute::Addr, Attribute::Login];
+
+/// The attributes an upstream takes from us; sending another is an error there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes(u16);
+
+impl Attributes {
+    /// Reads what stands behind `XCLIENT` in the reply to EHLO.
+    pub fn parse(text: &str) -> Self {
+        let named = |word: &str| {
+            Attribute::ALL
+                .into_iter()
+                .find(|attribute| word.eq_ignore_ascii_case(attribute.as_str()))
+        };
+        let mask = text
+            .split(' ')
+            .filter_map(named)
+            .fold(0, |mask, name| mask | 1 << name as u16);
+        Self(mask)
+    }
+
+    /// Whether a client's identity can be handed over with them.
+    pub fn are_enough(self) -> bool {
+        NEEDED.into_iter().all(|attribute| self.holds(attribute))
+    }
+
+    fn holds(self, attribute: Attribute) -> bool {
+        self.0 & 1 << attribute as u16 != 0
+    }
+}
+
+/// Whose session is handed over.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The client's own address.
+    pub address: SocketAddr,
+    /// The address the client connected to.
+    pub destination: SocketAddr,
+    /// The name it gave in EHLO.
+    pub helo: String,
+    /// The username it proved.
+    pub login: String,
+}
+
+/// The session cannot be handed over in a way that keeps the client's identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum XclientError {
+    /// Without this attribute the upstream would take the client for somebody else.
+    #[error("the upstream takes no {0} by XCLIENT")]
+    Missing(&'static str),
+    /// A username longer than 255 octets.
+    #[error("the username is longer than XCLIENT can carry")]
+    LoginTooLong,
+}
+
+impl Client {
+    /// The one XCLIENT command, with CRLF, of the attributes in `offered`.
+    pub fn command(&self, offered: Attributes) -> Result<String, XclientError> {
+        for needed in NEEDED {
+            if !offered.holds(needed) {
+                return Err(XclientError::Missing(needed.as_str()));
+            }
+        }
+        if self.login.len() > MAX_VALUE {
+            return Err(XclientError::LoginTooLong);
+        }
+        let command = self.with_helo(offered, &self.helo);
+        // The name in EHLO is the client's own choice; the others are bounded.
+        let fits = self.helo.len() <= MAX_VALUE && command.len() <= MAX_COMMAND;
+        Ok(if fits {
+            command
+        } else {
+            self.with_helo(offered, UNAVAILABLE)
+        } + "\r\n")
+    }
+
+    fn with_helo(&self, offered: Attributes, helo: &str) -> String {
+        let mut command = String::from("XCLIENT");
+        for attribute in Attribute::ALL
+            .into_iter()
+            .filter(|&attribute| offered.holds(attribute))
+        {
+            command.push(' ');
+            command.push_str(attribute.as_str());
+            command.push('=');
+            match attribute {
+                Attribute::Addr => command.push_str(&address(self.address.ip())),
+                Attribute::Port => command.push_str(&self.address.port().to_string()),
+                // Both must be there, or Postfix logs the proxy's own name beside the address.
+                Attribute::Name | Attribute::ReverseName => command.push_str(UNAVAILABLE),
+                Attribute::Helo => xtext::encode(helo, &mut command),
+                // Without it Postfix takes pipelined commands for an attack.
+                Attribute::Proto => command.push_str("ESMTP"),
+                Attribute::Login => xtext::encode(&self.login, &mut command),
+                Attribute::DestAddr => command.push_str(&address(self.destination.ip())),
+                Attribute::DestPort => command.push_str(&self.destination.port().to_string()),
+            }
+        }
+        command
+    }
+}
+
+/// IPv6 with the tag Postfix asks for (RFC 5321, 4.1.3); IPv4 in IPv6 as what it is.
+fn address(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("IPV6:{address}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POSTFIX: &str = "NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT";
+
+    fn client(helo: &str) -> Client {
+        Client {
+            address: "203.0.113.7:40000".parse().unwrap(),
+            destination: "[2001:db8::1]:587".parse().unwrap(),
+            helo: helo.into(),
+            login: "smtp_a b".into(),
+        }
+    }
+
+    #[test]
+    fn one_command_holds_everything_that_is_offered() {
+        let command = client("mx.test").command(Attributes::parse(POSTFIX));
+        assert_eq!(
+            command.as_deref(),
+            Ok("XCLIENT ADDR=203.0.113.7 PORT=40000 NAME=[UNAVAILABLE] \
+                REVERSE_NAME=[UNAVAILABLE] HELO=mx.test PROTO=ESMTP LOGIN=smtp_a+20b \
+                DESTADDR=IPV6:2001:db8::1 DESTPORT=587\r\n")
+        );
+        let command = client("mx.test").command(Attributes::parse("addr login unknown"));
+        assert_eq!(
+            command.as_deref(),
+            Ok("XCLIENT ADDR=203.0.113.7 LOGIN=smtp_a+20b\r\n")
+        );
+    }
+
+    #[test]
+    fn without_address_or_login_nothing_is_handed_over() {
+        for offered in ["", "NAME ADDR", "LOGIN"] {
+            let error = client("mx")
+                .command(Attributes::parse(offered))
+                .unwrap_err();
+            assert!(matches!(error, XclientError::Missing(_)), "{offered}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_left_out() {
+        for helo in ["x".repeat(300), "+".repeat(150)] {
+            let command = client(&helo).command(Attributes::parse(POSTFIX)).unwrap();
+            assert!(command.contains(" HELO=[UNAVAILABLE] "), "{command}");
+            assert!(command.len() <= MAX_COMMAND + 2);
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_value_starts_a_command() {
+        let command = client("a\r\nMAIL FROM:<>")
+            .command(Attributes::parse(POSTFIX))
+            .unwrap();
+        assert_eq!(command.matches(['\r', '\n']).count(), 2);
+        assert!(command.ends_with("\r\n"));
+    }
+
+    #[test]
+    fn ipv4_inside_ipv6_is_ipv4() {
+        assert_eq!(address("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1");
+    }
+}

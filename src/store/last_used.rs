@@ -1,0 +1,126 @@
+//! When, from where and how often a credential was used.
+
+use rusqlite::params;
+
+use super::{Store, StoreError};
+
+/// The latest use of a credential, and how many there were.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LastUsed {
+    /// Unix milliseconds.
+    pub at: i64,
+    /// The client's IP address.
+    pub address: String,
+    /// The TLS version, if there was TLS.
+    pub tls: Option<String>,
+    /// The SASL mechanism.
+    pub mechanism: String,
+    /// What the client called itself in EHLO: its own words, not to be trusted.
+    pub helo: String,
+    /// How many uses; in a flush those since the one before, in the store all of them.
+    pub count: u64,
+}
+
+impl Store {
+    /// Adds uses, by [`super::Login::key`], in one transaction. The newest describes the credential's latest use, whatever
+    /// order they come in, and the counts add up. Uses of credentials that were deleted meanwhile are dropped.
+    ///
+    /// # Errors
+    /// When the store cannot be written now; then none of them is stored and the same flush may be tried again.
+    pub fn flush(&self, uses: &[(i64, LastUsed)]) -> Result<(), StoreError> {
+        if uses.is_empty() {
+            return Ok(());
+        }
+        // In the order of the table, so that each page is touched once.
+        let mut sorted: Vec<_> = uses.iter().collect();
+        sorted.sort_unstable_by_key(|(key, _)| *key);
+        self.write(|transaction| {
+            let mut statement = transaction.prepare_cached(UPSERT)?;
+            for (key, used) in sorted {
+                statement.execute(params![
+                    key,
+                    used.at,
+                    used.address,
+                    used.tls,
+                    used.mechanism,
+                    used.helo,
+                    i64::try_from(used.count).unwrap_or(i64::MAX),
+                ])?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Every expression after SET sees the row as it was before.
+const UPSERT: &str = "
+    INSERT INTO last_used AS old (credential, at, address, tls, mechanism, helo, count)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM credentials WHERE key = ?1)
+    ON CONFLICT (credential) DO UPDATE SET
+        at        = max(old.at, excluded.at),
+        address   = iif(excluded.at >= old.at, excluded.address, old.address),
+        tls       = iif(excluded.at >= old.at, excluded.tls, old.tls),
+        mechanism = iif(excluded.at >= old.at, excluded.mechanism, old.mechanism),
+        helo      = iif(excluded.at >= old.at, excluded.helo, old.helo),
+        count     = old.count + excluded.count";
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Fixture, named};
+    use super::*;
+
+    fn used(at: i64, address: &str, count: u64) -> LastUsed {
+        LastUsed {
+            at,
+            address: address.into(),
+            tls: (at % 2 == 0).then(|| "TLSv1.3".into()),
+            mechanism: "PLAIN".into(),
+            helo: format!("host-{at}.example"),
+            count,
+        }
+    }
+
+    fn key(store: &Store, username: &str) -> i64 {
+        store.create_credential(named(username)).unwrap();
+        store.lookup(username).unwrap().unwrap().key
+    }
+
+    #[test]
+    fn the_newest_use_wins_and_counts_add_up() {
+        let store = Fixture::new();
+        let key = key(&store, "smtp_a");
+        let latest = || store.credential("smtp_a").unwrap().last_used.unwrap();
+        store.flush(&[(key, used(20, "192.0.2.1", 3))]).unwrap();
+        assert_eq!(latest(), used(20, "192.0.2.1", 3));
+        store.flush(&[(key, used(31, "192.0.2.2", 1))]).unwrap();
+        assert_eq!(latest(), used(31, "192.0.2.2", 4));
+        store.flush(&[(key, used(10, "192.0.2.3", 2))]).unwrap();
+        assert_eq!(latest(), used(31, "192.0.2.2", 6));
+    }
+
+    #[test]
+    fn uses_of_deleted_credentials_are_dropped_and_the_others_kept() {
+        let store = Fixture::new();
+        let (gone, there) = (key(&store, "smtp_gone"), key(&store, "smtp_there"));
+        store.flush(&[(gone, used(1, "192.0.2.1", 1))]).unwrap();
+        store.delete_credential("smtp_gone").unwrap();
+        store
+            .flush(&[
+                (there, used(2, "192.0.2.2", 1)),
+                (gone, used(2, "192.0.2.1", 1)),
+            ])
+            .unwrap();
+        assert!(store.credential("smtp_there").unwrap().last_used.is_some());
+        assert_eq!(store.count("SELECT count(*) FROM last_used"), 1);
+    }
+
+    #[test]
+    fn flushing_moves_neither_epoch_nor_version_nor_what_poll_sees() {
+        let store = Fixture::new();
+        let key = key(&store, "smtp_a");
+        let before = (store.epoch(), store.lookup("smtp_a").unwrap());
+        store.flush(&[(key, used(1, "192.0.2.1", 1))]).unwrap();
+        assert!(!store.poll().unwrap());
+        assert_eq!((store.epoch(), store.lookup("smtp_a").unwrap()), before);
+    }
+}

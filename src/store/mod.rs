@@ -1,0 +1,271 @@
+//! The store: organizations, their credentials, and when each was last used, in one SQLite file.
+//!
+//! Any number of processes use the file at once: the daemon, the command line, an administrator's sqlite3 shell. Everything
+//! here blocks; async callers bring a thread. A change that returned `Ok` survives kill -9 and a power cut.
+
+mod connection;
+mod credentials;
+mod error;
+mod file;
+mod last_used;
+mod login;
+mod name;
+mod organizations;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use r2d2::{NopErrorHandler, Pool, PooledConnection};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
+
+pub use self::credentials::{Credential, CredentialStatus, NewCredential};
+pub use self::error::{Fault, Kind, StoreError};
+pub use self::last_used::LastUsed;
+pub use self::login::{Login, Refusal};
+pub use self::name::DEFAULT_ORGANIZATION;
+pub use self::organizations::{Organization, OrganizationStatus};
+
+use self::connection::{BUSY_TIMEOUT, Manager, Role};
+use self::error::Stop;
+
+/// Lookups are short, so a few connections serve many threads.
+const READERS: u32 = 4;
+
+/// How long a lookup waits for a reader.
+const READER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a change waits for the writer: somewhat longer than the writer itself can wait for another process.
+const WRITER_PATIENCE: Duration = BUSY_TIMEOUT.saturating_add(Duration::from_secs(2));
+
+/// How long [`Store::poll`] waits for the writer. It has to answer several times within the promised 250 ms.
+const POLL_PATIENCE: Duration = Duration::from_millis(50);
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    readers: Pool<Manager>,
+    writer: Pool<Manager>,
+    epoch: AtomicU64,
+    /// The writer's `PRAGMA data_version` when it was last looked at.
+    seen: AtomicI64,
+    tag_key: [u8; 32],
+}
+
+/// What [`Store::check`] found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StoreReport {
+    /// Nothing is there yet; [`Store::open`] will make a store.
+    Missing,
+    /// A sound store, which this build can open.
+    Sound {
+        /// The version of its schema.
+        schema: i64,
+        /// How many credentials it holds.
+        credentials: u64,
+        /// The size of the database in bytes, without its write-ahead log.
+        bytes: u64,
+    },
+}
+
+impl Store {
+    /// Opens the store at `path`. Makes the file (mode 0600, in a directory that exists) and its schema when absent, and
+    /// migrates an older schema.
+    ///
+    /// # Errors
+    /// Whatever is there and is not a store this build understands is left as it is.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        connection::require_sound_sqlite(rusqlite::version_number())?;
+        file::create(path)?;
+        // Open until the writer is: SQLite would do the housekeeping of a last close in between.
+        let mut first = open_writable(path)?;
+        schema::prepare(&mut first, path)?;
+        let writer = pool(path, Role::Writer)?;
+        let store = Store {
+            path: path.to_owned(),
+            readers: pool(path, Role::Reader)?,
+            seen: AtomicI64::new(0),
+            epoch: AtomicU64::new(0),
+            tag_key: first
+                .query_row("SELECT tag_key FROM instance", [], |row| row.get(0))
+                .map_err(|error| StoreError::from_sqlite(path, error))?,
+            writer,
+        };
+        store.poll()?;
+        Ok(store)
+    }
+
+    /// Looks at the store at `path` without making or migrating one, and has SQLite check the whole file.
+    ///
+    /// # Errors
+    /// Those that [`Store::open`] would meet, and any damage found.
+    pub fn check(path: &Path) -> Result<StoreReport, StoreError> {
+        connection::require_sound_sqlite(rusqlite::version_number())?;
+        if !file::exists(path)? {
+            return Ok(StoreReport::Missing);
+        }
+        let connection = open_writable(path)?;
+        inspect(&connection, path).map_err(|stop| stop.at(path))
+    }
+
+    /// A number that moves on whenever something that decides a login may have changed: for changes through this `Store`
+    /// before they return, for those of other processes with the next [`Store::poll`].
+    ///
+    /// Read it *before* looking anything up that is to be remembered under it.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Moves the epoch on, so that everything remembered is looked up again.
+    pub fn advance_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Asks whether another process has committed since the last call, and if so moves the epoch on. While the writer is
+    /// busy this cannot be told; then the answer is yes.
+    ///
+    /// # Errors
+    /// When the file cannot be read; the epoch then stays.
+    pub fn poll(&self) -> Result<bool, StoreError> {
+        let Ok(writer) = self.writer.get_timeout(POLL_PATIENCE) else {
+            self.advance_epoch();
+            return Ok(true);
+        };
+        // A connection's own commits do not move its data_version. So it is asked on the one that makes all of ours, and
+        // flushing last-used never looks like a change.
+        let version = writer
+            .pragma_query_value(None, "data_version", |row| row.get(0))
+            .map_err(|error| StoreError::from_sqlite(&self.path, error))?;
+        let changed = self.seen.swap(version, Ordering::AcqRel) != version;
+        if changed {
+            self.advance_epoch();
+        }
+        Ok(changed)
+    }
+
+    /// The short tag of a generated password. A password with another tag than the stored one is wrong, which is known
+    /// without an argon2; one with the same tag is most likely right, which only the hash can tell.
+    pub fn tag(&self, password: &[u8]) -> u32 {
+        let [a, b, c, d, ..] = *blake3::keyed_hash(&self.tag_key, password).as_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    /// Makes a change that decides logins. The epoch moves also when it fails: after an error of the commit the outcome is
+    /// unknown, and to look again is always right.
+    fn change<T>(
+        &self,
+        work: impl FnOnce(&Transaction) -> Result<T, Stop>,
+    ) -> Result<T, StoreError> {
+        let outcome = self.write(work);
+        self.advance_epoch();
+        outcome
+    }
+
+    /// Makes a change in one transaction. IMMEDIATE, because a transaction that reads first and then writes fails at once
+    /// instead of waiting when another process has written in between.
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction) -> Result<T, Stop>,
+    ) -> Result<T, StoreError> {
+        let mut writer = self.connection(&self.writer)?;
+        let commit = || {
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        commit().map_err(|stop: Stop| stop.at(&self.path))
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Stop>) -> Result<T, StoreError> {
+        let reader = self.connection(&self.readers)?;
+        work(&reader).map_err(|stop| stop.at(&self.path))
+    }
+
+    fn connection(&self, pool: &Pool<Manager>) -> Result<PooledConnection<Manager>, StoreError> {
+        pool.get().map_err(|_| StoreError::Busy {
+            path: self.path.clone(),
+        })
+    }
+}
+
+/// Opens an existing file, and fails when SQLite could only open it for reading.
+fn open_writable(path: &Path) -> Result<Connection, StoreError> {
+    let at = |error| StoreError::from_sqlite(path, error);
+    let connection = connection::open(path, Role::Writer).map_err(at)?;
+    if connection.is_readonly("main").map_err(at)? {
+        return Err(StoreError::ReadOnly {
+            path: path.to_owned(),
+        });
+    }
+    Ok(connection)
+}
+
+fn pool(path: &Path, role: Role) -> Result<Pool<Manager>, StoreError> {
+    let (size, patience) = match role {
+        Role::Reader => (READERS, READER_PATIENCE),
+        Role::Writer => (1, WRITER_PATIENCE),
+    };
+    Pool::builder()
+        .max_size(size)
+        .min_idle(Some(1)) // to open four at once would slow down the command line, which needs one
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .test_on_check_out(false)
+        .connection_timeout(patience)
+        .error_handler(Box::new(NopErrorHandler)) // the default one logs; whoever waited gets the error
+        .build(Manager {
+            path: path.to_owned(),
+            role,
+        })
+        .map_err(|error| StoreError::Io {
+            path: path.to_owned(),
+            detail: error.to_string(),
+        })
+}
+
+fn inspect(connection: &Connection, path: &Path) -> Result<StoreReport, Stop> {
+    let schema = schema::version(connection, path)?;
+    if schema == 0 {
+        return Ok(StoreReport::Missing); // an empty file: a first start was killed before the schema was in
+    }
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            detail: verdict,
+        }
+        .into());
+    }
+    let credentials =
+        connection.query_row("SELECT count(*) FROM credentials", [], |row| count(row, 0))?;
+    let bytes = connection.query_row(
+        "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+        [],
+        |row| count(row, 0),
+    )?;
+    Ok(StoreReport::Sound {
+        schema,
+        credentials,
+        bytes,
+    })
+}
+
+/// Reads a number that is never negative; SQLite has only signed ones.
+fn count(row: &Row, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+/// The time as the store keeps it: Unix milliseconds.
+fn now() -> i64 {
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

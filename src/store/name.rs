@@ -1,0 +1,82 @@
+//! What may be stored as a name: slugs and the free names that people give.
+
+use super::StoreError;
+
+/// The organization that is always there, for whoever needs only one.
+pub const DEFAULT_ORGANIZATION: &str = "default";
+
+const LONGEST_SLUG: usize = 63;
+const LONGEST_NAME: usize = 200;
+
+/// Accepts `[a-z0-9-]{1,63}`.
+pub(super) fn check_slug(slug: &str) -> Result<(), StoreError> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=LONGEST_SLUG).contains(&slug.len()) && slug.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(StoreError::Invalid(format!(
+        "organization {slug:?}: a slug is 1 to {LONGEST_SLUG} lower-case letters, digits and hyphens"
+    )))
+}
+
+/// Accepts up to 200 characters, none of them a control character: names are printed on terminals and in logs.
+pub(super) fn check_name(name: Option<&str>) -> Result<(), StoreError> {
+    let Some(name) = name else { return Ok(()) };
+    if name.chars().count() > LONGEST_NAME {
+        return Err(StoreError::Invalid(format!(
+            "the name is longer than {LONGEST_NAME} characters"
+        )));
+    }
+    if name.trim().is_empty() || name.chars().any(char::is_control) {
+        return Err(StoreError::Invalid(format!(
+            "name {name:?}: a name needs a visible character and has no control characters"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_short_and_plain() {
+        for good in ["a", "default", "acme-2", &"x".repeat(63)] {
+            assert!(check_slug(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "Acme",
+            "acme corp",
+            "acme_corp",
+            "äcme",
+            "a/b",
+            "a\n",
+            &"x".repeat(64),
+        ] {
+            assert!(check_slug(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_bounded_and_printable() {
+        for good in [
+            None,
+            Some("Drucker im Büro"),
+            Some("\u{1f5a8}"),
+            Some(&*"ü".repeat(200)),
+        ] {
+            assert!(check_name(good).is_ok(), "{good:?}");
+        }
+        for bad in [
+            "",
+            "  ",
+            "two\nlines",
+            "\u{1b}[2J",
+            "nul\0",
+            &"x".repeat(201),
+        ] {
+            assert!(check_name(Some(bad)).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The schema's version: what is in the file, and the way from there to what this build knows.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use uuid::Uuid;
+
+use super::error::Stop;
+use super::{DEFAULT_ORGANIZATION, StoreError, connection, now};
+
+/// `MIGRATIONS[n]` leads from version n to n + 1. `schema.sql` is the whole schema and so the first step.
+const MIGRATIONS: [&str; 1] = [include_str!("../../schema.sql")];
+
+/// The newest version this build knows.
+pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
+
+/// "Gate": marks the file as ours, for us and for file(1).
+const APPLICATION_ID: i64 = 0x4761_7465;
+
+/// Brings the database behind `connection` to version [`KNOWN`], in one transaction: a crash leaves either all of it or
+/// nothing, and of several processes that come at once one does the work.
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let at = |stop: Stop| stop.at(path);
+    version(connection, path).map_err(at)?; // before anything is written into a file that is not ours
+    use_wal(connection, path)?;
+    if version(connection, path).map_err(at)? < KNOWN {
+        migrate(connection, path).map_err(at)?;
+    }
+    Ok(())
+}
+
+/// The version of the schema in the file; 0 for an empty one.
+pub(super) fn version(connection: &Connection, path: &Path) -> Result<i64, Stop> {
+    // One statement, because another process may fill the file between two.
+    let (found, application, is_empty): (i64, i64, bool) = connection.query_row(
+        "SELECT user_version, application_id, NOT EXISTS (SELECT 1 FROM sqlite_schema)
+         FROM pragma_user_version, pragma_application_id",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    let path = path.to_owned();
+    match application {
+        APPLICATION_ID if found > KNOWN => Err(StoreError::NewerSchema {
+            path,
+            found,
+            known: KNOWN,
+        }
+        .into()),
+        APPLICATION_ID => Ok(found),
+        0 if found == 0 && is_empty => Ok(0),
+        _ => Err(StoreError::Foreign { path }.into()),
+    }
+}
+
+/// Puts the file into WAL mode, which it then stays in. SQLite does not wait for locks here, so we do.
+fn use_wal(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let mut attempts = connection::BUSY_TIMEOUT.as_millis() / PAUSE.as_millis();
+    loop {
+        let mode =
+            connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));
+        let error = match mode {
+            Ok::<String, _>(mode) if mode == "wal" => return Ok(()),
+            Ok(mode) => StoreError::Io {
+                path: path.to_owned(),
+                detail: format!("the file system allows journal mode {mode:?} but not WAL"),
+            },
+            Err(error) => StoreError::from_sqlite(path, error),
+        };
+        if attempts == 0 || !matches!(error, StoreError::Busy { .. }) {
+            return Err(error);
+        }
+        attempts -= 1;
+        thread::sleep(PAUSE);
+    }
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Stop> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction, path)?; // again: another process may have been here first
+    for (step, sql) in (0..KNOWN)
+        .zip(MIGRATIONS)
+        .filter(|(step, _)| *step >= found)
+    {
+        transaction.execute_batch(sql)?;
+        if step == 0 {
+            fill(&transaction)?;
+        }
+    }
+    transaction.pragma_update(None, "user_version", KNOWN)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The rows of a new store that are made of random bytes.
+fn fill(transaction: &Transaction) -> rusqlite::Result<()> {
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    let tag_key: [u8; 32] = rand::random();
+    transaction.execute(
+        "INSERT INTO instance (only, tag_key) VALUES (1, ?1)",
+        [tag_key],
+    )?;
+    transaction.execute(
+        "INSERT INTO organizations (id, slug, created_at) VALUES (?1, ?2, ?3)",
+        params![Uuid::now_v7().to_string(), DEFAULT_ORGANIZATION, now()],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(sql: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        Connection::open(file.path())
+            .unwrap()
+            .execute_batch(sql)
+            .unwrap();
+        file
+    }
+
+    fn prepare_at(path: &Path) -> Result<(), StoreError> {
+        let mut connection = connection::open(path, connection::Role::Writer)
+            .map_err(|error| StoreError::from_sqlite(path, error))?;
+        prepare(&mut connection, path)
+    }
+
+    fn refused_and_untouched(file: &tempfile::NamedTempFile) -> StoreError {
+        let before = std::fs::read(file.path()).unwrap();
+        let error = prepare_at(file.path()).unwrap_err();
+        assert_eq!(
+            before,
+            std::fs::read(file.path()).unwrap(),
+            "the file was changed"
+        );
+        error
+    }
+
+    #[test]
+    fn an_empty_file_becomes_a_store_and_stays_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        prepare_at(file.path()).unwrap();
+        prepare_at(file.path()).unwrap();
+        let connection = Connection::open(file.path()).unwrap();
+        assert_eq!(version(&connection, file.path()).unwrap(), KNOWN);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused() {
+        for text in ["short", &"a longer text, over and over; ".repeat(200)] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let error = refused_and_untouched(&file);
+            assert!(matches!(error, StoreError::NotADatabase { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let file = database(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 99; CREATE TABLE future (x);"
+        ));
+        let error = refused_and_untouched(&file);
+        assert!(
+            matches!(error, StoreError::NewerSchema { found: 99, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_database_of_another_program_is_refused() {
+        for sql in [
+            "CREATE TABLE contacts (x)",
+            "PRAGMA user_version = 1",
+            "PRAGMA user_version = 99",
+        ] {
+            let error = refused_and_untouched(&database(sql));
+            assert!(
+                matches!(error, StoreError::Foreign { .. }),
+                "{sql}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_midway_leaves_nothing_half_made() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut connection = connection::open(file.path(), connection::Role::Writer).unwrap();
+        use_wal(&connection, file.path()).unwrap();
+        connection.pragma_update(None, "max_page_count", 4).unwrap();
+        let error = prepare(&mut connection, file.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Full { .. }), "{error}");
+        assert_eq!(version(&connection, file.path()).unwrap(), 0);
+        drop(connection);
+        prepare_at(file.path()).unwrap();
+    }
+
+    #[test]
+    fn many_first_starts_at_once_make_one_store() {
+        for _ in 0..20 {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            thread::scope(|scope| {
+                let starts: Vec<_> = (0..4)
+                    .map(|_| scope.spawn(|| prepare_at(file.path())))
+                    .collect();
+                for start in starts {
+                    start.join().unwrap().unwrap();
+                }
+            });
+            let organizations: i64 = Connection::open(file.path())
+                .unwrap()
+                .query_row("SELECT count(*) FROM organizations", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(organizations, 1);
+        }
+    }
+}

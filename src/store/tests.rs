@@ -1,0 +1,404 @@
+//! The store as a whole: two processes, faults of the disk, and what moves the epoch.
+
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+/// A store in a directory of its own.
+pub(super) struct Fixture {
+    store: Store,
+    directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+        Fixture { store, directory }
+    }
+
+    /// Does what an administrator's sqlite3 shell would.
+    pub(super) fn shell(&self, sql: &str) {
+        Connection::open(self.path())
+            .unwrap()
+            .execute_batch(sql)
+            .unwrap();
+    }
+
+    pub(super) fn count(&self, sql: &str) -> i64 {
+        Connection::open(self.path())
+            .unwrap()
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("gatepost.db")
+    }
+}
+
+impl Deref for Fixture {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+pub(super) fn named(username: &str) -> NewCredential<'_> {
+    NewCredential {
+        username,
+        password_hash: "$hash",
+        tag: Some(1),
+        organization: DEFAULT_ORGANIZATION,
+        name: None,
+        expires_at: None,
+    }
+}
+
+#[test]
+fn the_store_and_what_sqlite_puts_beside_it_are_private() {
+    let store = Fixture::new();
+    store.create_credential(named("smtp_a")).unwrap();
+    for name in ["gatepost.db", "gatepost.db-wal", "gatepost.db-shm"] {
+        let metadata = fs::metadata(store.directory.path().join(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn the_readers_cannot_write() {
+    let store = Fixture::new();
+    let attempt = store.read(|connection| Ok(connection.execute("DELETE FROM organizations", [])?));
+    assert!(
+        matches!(attempt, Err(StoreError::ReadOnly { .. })),
+        "{attempt:?}"
+    );
+}
+
+#[test]
+fn every_change_that_decides_logins_moves_the_epoch_before_it_returns() {
+    let store = Fixture::new();
+    let moved = |what: &str, change: &dyn Fn() -> Result<(), StoreError>| {
+        let before = store.epoch();
+        change().unwrap();
+        assert!(store.epoch() > before, "{what}");
+    };
+    moved("create", &|| {
+        store.create_credential(named("smtp_a")).map(drop)
+    });
+    moved("rotate", &|| {
+        store.set_password("smtp_a", "$new", None).map(drop)
+    });
+    moved("revoke", &|| {
+        store
+            .set_status("smtp_a", CredentialStatus::Revoked)
+            .map(drop)
+    });
+    moved("enable", &|| {
+        store
+            .set_status("smtp_a", CredentialStatus::Active)
+            .map(drop)
+    });
+    moved("delete", &|| store.delete_credential("smtp_a"));
+}
+
+#[test]
+fn a_poll_sees_the_commits_of_others_once_and_ours_never() {
+    let store = Fixture::new();
+    let other = Store::open(&store.path()).unwrap();
+    assert!(!store.poll().unwrap());
+    store.create_credential(named("smtp_a")).unwrap();
+    assert!(!store.poll().unwrap());
+
+    other
+        .set_status("smtp_a", CredentialStatus::Revoked)
+        .unwrap();
+    let epoch = store.epoch();
+    assert!(store.poll().unwrap());
+    assert!(store.epoch() > epoch);
+    assert!(!store.poll().unwrap());
+    assert_eq!(
+        store.lookup("smtp_a").unwrap().unwrap().refusal(0),
+        Some(Refusal::Revoked)
+    );
+}
+
+#[test]
+fn a_commit_of_another_is_not_missed_when_ours_comes_before_the_poll() {
+    let store = Fixture::new();
+    store.shell("UPDATE organizations SET status = 'suspended'");
+    store.create_credential(named("smtp_a")).unwrap();
+    assert!(store.poll().unwrap());
+}
+
+#[test]
+fn a_poll_that_cannot_ask_assumes_a_change() {
+    let store = Fixture::new();
+    let epoch = store.epoch();
+    let busy = store.writer.get().unwrap();
+    assert!(store.poll().unwrap());
+    assert!(store.epoch() > epoch);
+    drop(busy);
+}
+
+#[test]
+fn a_change_from_the_shell_moves_the_version_but_a_new_name_does_not() {
+    let store = Fixture::new();
+    store.create_organization("acme", None).unwrap();
+    store.create_credential(named("smtp_a")).unwrap();
+    let version = || store.count("SELECT version FROM credentials");
+    let changes = [
+        "status = 'revoked'",
+        "password_hash = '$other'",
+        "tag = NULL",
+        "expires_at = 1",
+        "organization = (SELECT key FROM organizations WHERE slug = 'acme')",
+        "username = 'smtp_b'",
+        "version = 1, status = 'active'",
+    ];
+    for (expected, change) in (2..).zip(changes) {
+        store.shell(&format!("UPDATE credentials SET {change}"));
+        assert_eq!(version(), expected, "{change}");
+    }
+    let before = version();
+    store.shell("UPDATE credentials SET name = 'Printer'");
+    assert_eq!(version(), before);
+}
+
+#[test]
+fn a_lookup_and_a_listing_use_an_index() {
+    let store = Fixture::new();
+    let uses_index = |filter: &str| {
+        let sql = format!("EXPLAIN QUERY PLAN SELECT * FROM credentials WHERE {filter}");
+        let plan = |connection: &Connection| {
+            connection.query_row(&sql, [], |row| row.get::<_, String>("detail"))
+        };
+        store
+            .read(|connection| Ok(plan(connection)?))
+            .unwrap()
+            .starts_with("SEARCH")
+    };
+    assert!(uses_index("username = 'x'"));
+    assert!(uses_index("organization = 1"));
+    assert!(!uses_index("name = 'x'"));
+}
+
+#[test]
+fn a_tag_belongs_to_one_password_and_one_store() {
+    let (store, other) = (Fixture::new(), Fixture::new());
+    assert_eq!(store.tag(b"sk_a"), store.tag(b"sk_a"));
+    assert_ne!(store.tag(b"sk_a"), store.tag(b"sk_b"));
+    assert_ne!(store.tag(b"sk_a"), other.tag(b"sk_a"));
+    assert_eq!(
+        store.tag(b"sk_a"),
+        Store::open(&store.path()).unwrap().tag(b"sk_a")
+    );
+}
+
+#[test]
+fn a_full_disk_is_said_loses_nothing_and_reading_goes_on() {
+    let store = Fixture::new();
+    store.create_credential(named("smtp_a")).unwrap();
+    let limit = |pages: i64| {
+        let writer = store.writer.get().unwrap();
+        writer.pragma_update(None, "max_page_count", pages).unwrap();
+    };
+    limit(1); // SQLite takes the present size instead
+    let long = "x".repeat(100_000);
+    let error = store
+        .create_credential(NewCredential {
+            password_hash: &long,
+            ..named("smtp_b")
+        })
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+    assert_eq!(error.fault(), Fault::Machine);
+    assert_eq!(store.credentials(None).unwrap().len(), 1);
+    limit(1_000_000);
+    store.create_credential(named("smtp_b")).unwrap();
+}
+
+#[test]
+fn a_lock_held_by_another_is_waited_for() {
+    let store = Fixture::new();
+    let other = Connection::open(store.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::thread::scope(|scope| {
+        let change = scope.spawn(|| store.create_credential(named("smtp_a")));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!change.is_finished());
+        assert_eq!(
+            store.lookup("smtp_a").unwrap(),
+            None,
+            "reading does not wait"
+        );
+        other.execute_batch("COMMIT").unwrap();
+        change.join().unwrap().unwrap();
+    });
+}
+
+/// Runs `work` as somebody for whom file modes count, which for root they do not. SQLite and r2d2's threads inherit it.
+fn without_privileges(work: impl FnOnce() + Send) {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let drop_and_work = || {
+        let ignoring_modes = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(ignoring_modes);
+        sets.permitted.remove(ignoring_modes);
+        set_capabilities(None, sets).unwrap();
+        work();
+    };
+    std::thread::scope(|scope| scope.spawn(drop_and_work).join().unwrap());
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_read_only_file_is_said_and_left_as_it_is() {
+    let store = Fixture::new();
+    let copy = store.directory.path().join("copy.db");
+    store.shell(&format!("VACUUM INTO '{}'", copy.display()));
+    set_mode(&copy, 0o400);
+    let before = fs::read(&copy).unwrap();
+    without_privileges(|| {
+        for error in [
+            Store::open(&copy).unwrap_err(),
+            Store::check(&copy).unwrap_err(),
+        ] {
+            assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+        }
+    });
+    assert_eq!(fs::read(&copy).unwrap(), before);
+}
+
+#[test]
+fn an_unreadable_file_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gatepost.db");
+    fs::write(&path, "").unwrap();
+    set_mode(&path, 0);
+    without_privileges(|| {
+        for error in [
+            Store::open(&path).unwrap_err(),
+            Store::check(&path).unwrap_err(),
+        ] {
+            assert!(
+                matches!(&error, StoreError::PermissionDenied { path: p } if *p == path),
+                "{error}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_read_only_directory_is_said_with_and_without_a_store_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gatepost.db");
+    let refusals = || {
+        let errors = std::sync::Mutex::new(Vec::new());
+        set_mode(directory.path(), 0o500);
+        without_privileges(|| {
+            let both = [
+                Store::open(&path).unwrap_err(),
+                Store::check(&path).unwrap_err(),
+            ];
+            errors.lock().unwrap().extend(both);
+        });
+        set_mode(directory.path(), 0o700);
+        errors.into_inner().unwrap()
+    };
+    for error in refusals() {
+        let StoreError::PermissionDenied { path } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(path, directory.path());
+    }
+    let store = Fixture::new();
+    store.shell(&format!("VACUUM INTO '{}'", path.display()));
+    Connection::open(&path)
+        .unwrap()
+        .pragma_update(None, "journal_mode", "wal")
+        .unwrap();
+    for error in refusals() {
+        assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_directory_is_said_and_not_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("missing/gatepost.db");
+    for error in [
+        Store::open(&path).unwrap_err(),
+        Store::check(&path).unwrap_err(),
+    ] {
+        assert!(
+            matches!(error, StoreError::MissingDirectory { .. }),
+            "{error}"
+        );
+        assert_eq!(error.fault(), Fault::Configuration);
+    }
+    assert!(!directory.path().join("missing").exists());
+}
+
+#[test]
+fn a_directory_in_its_place_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    for error in [
+        Store::open(directory.path()).unwrap_err(),
+        Store::check(directory.path()).unwrap_err(),
+    ] {
+        assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_row_is_corruption_and_not_a_login() {
+    let store = Fixture::new();
+    store.create_credential(named("smtp_a")).unwrap();
+    store.shell("PRAGMA ignore_check_constraints = ON; UPDATE credentials SET status = 'maybe'");
+    let error = store.lookup("smtp_a").unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn a_check_reports_a_store_and_its_absence_without_making_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gatepost.db");
+    assert_eq!(Store::check(&path).unwrap(), StoreReport::Missing);
+    assert!(!path.exists());
+    fs::write(&path, "").unwrap();
+    assert_eq!(Store::check(&path).unwrap(), StoreReport::Missing);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+
+    let store = Store::open(&path).unwrap();
+    store.create_credential(named("smtp_a")).unwrap();
+    let StoreReport::Sound {
+        schema,
+        credentials,
+        bytes,
+    } = Store::check(&path).unwrap()
+    else {
+        panic!("the store is there")
+    };
+    assert_eq!((schema, credentials), (schema::KNOWN, 1));
+    assert!(bytes >= 4096);
+}
+
+#[test]
+fn a_check_finds_damage() {
+    let store = Fixture::new();
+    let copy = store.directory.path().join("copy.db");
+    store.shell(&format!("VACUUM INTO '{}'", copy.display()));
+    assert!(matches!(Store::check(&copy), Ok(StoreReport::Sound { .. })));
+    let mut bytes = fs::read(&copy).unwrap();
+    bytes[4096..].fill(0xa5); // all pages but the one with the schema
+    fs::write(&copy, bytes).unwrap();
+    let error = Store::check(&copy).unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+}

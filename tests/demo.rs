@@ -1,0 +1,226 @@
+//! `gatepost demo` and `gatepost check`: what somebody tries first.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use crate::support::PATIENCE;
+use crate::support::client::Client;
+use crate::support::site::{Config, Credential, Site};
+use crate::support::upstream::{Act, Upstream};
+
+const SESSIONS: usize = 2_000;
+const THREADS: usize = 8;
+
+/// A running demo, and what it prints line by line.
+struct Demo {
+    child: Child,
+    lines: Receiver<String>,
+    submission: SocketAddr,
+    credential: Credential,
+}
+
+impl Demo {
+    fn start() -> Demo {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        let mut child = command
+            .arg("demo")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start the demo");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = channel();
+        // A reader of its own: a full pipe would stop the demo.
+        thread::spawn(move || {
+            stdout
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        let swaks = loop {
+            let line = lines
+                .recv_timeout(PATIENCE)
+                .expect("the demo prints a swaks line");
+            if line.contains("swaks --server ") {
+                break line;
+            }
+        };
+        let after = |option: &str| {
+            let rest = swaks
+                .split_once(option)
+                .unwrap_or_else(|| panic!("{option} in {swaks}"))
+                .1;
+            rest.split_whitespace()
+                .next()
+                .unwrap()
+                .trim_matches(['\'', '"'])
+                .to_owned()
+        };
+        let credential = Credential {
+            username: after("--auth-user "),
+            password: after("--auth-password "),
+        };
+        let submission = after("--server ").parse().expect("an address");
+        Demo {
+            child,
+            lines,
+            submission,
+            credential,
+        }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.child.kill().expect("kill the demo");
+        self.child.wait().expect("reap the demo");
+    }
+}
+
+/// A session of its own with the demo, over STARTTLS and authenticated.
+fn session(submission: SocketAddr, credential: &Credential) -> Client {
+    let mut client = Client::dial(submission).expect("connect");
+    client.reply().expect("220");
+    let mut client = client.starttls();
+    client.log_in(credential);
+    client
+}
+
+#[test]
+fn demo_send_shows_its_steps_and_succeeds() {
+    let output = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .args(["demo", "--send"])
+        .output();
+    let output = output.expect("run the demo");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    for step in [
+        "220", "EHLO", "TLS", "AUTH", "235", "MAIL", "RCPT", "DATA", "250", "QUIT",
+    ] {
+        assert!(stdout.contains(step), "no {step} in\n{stdout}");
+    }
+}
+
+#[test]
+fn demo_prints_each_message_it_captures() {
+    let demo = Demo::start();
+    session(demo.submission, &demo.credential)
+        .send_message(b"Subject: captured\r\n\r\nhello\r\n")
+        .expect("250");
+    loop {
+        let line = demo
+            .lines
+            .recv_timeout(PATIENCE)
+            .expect("a line for the message");
+        let by = line.contains(&demo.credential.username) && line.contains("127.0.0.1");
+        // The lines to paste name the credential too, but with its password.
+        if by && !line.contains(&demo.credential.password) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn demo_lines_can_be_pasted() {
+    let demo = Demo::start();
+    let mut swaks = Command::new("swaks");
+    swaks.args([
+        "--server",
+        &demo.submission.to_string(),
+        "--tls",
+        "--auth",
+        "PLAIN",
+    ]);
+    swaks.args(["--auth-user", &demo.credential.username]);
+    swaks.args(["--auth-password", &demo.credential.password]);
+    swaks.args(["--from", "sender@example.test", "--to", "box@example.test"]);
+    let output = swaks.output().expect("run swaks");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn two_thousand_sessions_run_without_one_error() {
+    let demo = Demo::start();
+    let message = b"Subject: load\r\n\r\n".to_vec();
+    let message = [
+        message,
+        b"0123456789abcdef0123456789abcdef0123456789abcd\r\n".repeat(85),
+    ]
+    .concat();
+    let (submission, credential) = (demo.submission, &demo.credential);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..SESSIONS / THREADS {
+                    let mut client = session(submission, credential);
+                    client.send_message(&message).expect("250");
+                    client.expect("QUIT", "221");
+                    client.expect_close();
+                }
+            });
+        }
+    });
+}
+
+fn check(site: &Site) -> (Output, String) {
+    let output = site.run(&["check"]);
+    let text = [output.stdout.as_slice(), &output.stderr].concat();
+    (output, String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn check_passes_a_working_site_line_by_line() {
+    let upstream = Upstream::start();
+    let (output, text) = check(&Site::new(Config::for_upstream(upstream.address)));
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for subject in ["config", "certificate", "store", "upstream"] {
+        let found = text
+            .lines()
+            .any(|line| line.to_lowercase().contains(subject));
+        assert!(found, "no line about the {subject} in\n{text}");
+    }
+}
+
+#[test]
+fn check_names_what_is_wrong() {
+    let deaf = Upstream::start();
+    let (output, text) = {
+        let site = Site::new(Config::for_upstream(deaf.address));
+        drop(deaf);
+        check(&site)
+    };
+    assert_ne!(
+        output.status.code(),
+        Some(0),
+        "the upstream is down:\n{text}"
+    );
+    assert!(text.contains("upstream"), "{text}");
+
+    let upstream = Upstream::start();
+    upstream.on("EHLO", Act::Reply("250 upstream.example.test"));
+    let (output, text) = check(&Site::new(Config::for_upstream(upstream.address)));
+    assert_ne!(
+        output.status.code(),
+        Some(0),
+        "XCLIENT is not granted:\n{text}"
+    );
+    assert!(text.contains("XCLIENT"), "{text}");
+
+    let upstream = Upstream::start();
+    let (site, other) = (
+        Site::new(Config::for_upstream(upstream.address)),
+        Site::new(Config::for_upstream(upstream.address)),
+    );
+    std::fs::copy(other.path("key.pem"), site.path("key.pem")).expect("copy a key");
+    let (output, text) = check(&site);
+    assert_ne!(
+        output.status.code(),
+        Some(0),
+        "the key is another's:\n{text}"
+    );
+    assert!(text.contains("key.pem"), "{text}");
+}

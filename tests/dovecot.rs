@@ -1,0 +1,138 @@
+//! The authentication socket: the protocol itself, and Postfix asking there without the proxy.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::support::auth_client::AuthClient;
+use crate::support::client::Client;
+use crate::support::gatepost::Gatepost;
+use crate::support::ports;
+use crate::support::postfix::{Postfix, Sockets};
+use crate::support::refused_soon;
+use crate::support::site::{Config, Credential};
+use crate::support::upstream::Upstream;
+
+/// What Postfix sends along with a mechanism.
+const PARAMETERS: &str = "service=smtp\tnologin\tlip=127.0.0.1\trip=127.0.0.7\tsecured";
+
+fn answering_at(upstream: &Upstream, listen: &str) -> Gatepost {
+    let config = Config::for_upstream(upstream.address);
+    Gatepost::start(config.text("dovecot_auth", "listen", listen))
+}
+
+fn ask_plain(client: &mut AuthClient, id: u32, credential: &Credential) -> String {
+    client.ask(&format!(
+        "AUTH\t{id}\tPLAIN\t{PARAMETERS}\tresp={}",
+        credential.plain()
+    ))
+}
+
+fn assert_verdicts(client: &mut AuthClient, gatepost: &Gatepost) {
+    let credential = gatepost.create();
+    for part in [
+        "VERSION\t1\t",
+        "SPID\t",
+        "CUID\t",
+        "COOKIE\t",
+        "MECH\tPLAIN",
+        "MECH\tLOGIN",
+    ] {
+        let found = client.handshake.iter().any(|line| line.starts_with(part));
+        assert!(found, "no {part:?} in {:?}", client.handshake);
+    }
+    let accepted = ask_plain(client, 1, &credential);
+    assert!(accepted.starts_with("OK\t1"), "{accepted:?}");
+    assert!(
+        accepted.contains(&format!("\tuser={}", credential.username)),
+        "{accepted:?}"
+    );
+    let refused = ask_plain(client, 2, &credential.with_wrong_password());
+    assert!(refused.starts_with("FAIL\t2"), "{refused:?}");
+}
+
+#[test]
+fn plain_is_answered_over_tcp() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let gatepost = answering_at(&upstream, &address.to_string());
+    assert_verdicts(&mut AuthClient::over_tcp(address), &gatepost);
+}
+
+#[test]
+fn plain_is_answered_over_a_unix_socket() {
+    let upstream = Upstream::start();
+    let directory = tempfile::tempdir().expect("tempdir");
+    let path = directory.path().join("auth");
+    let gatepost = answering_at(&upstream, &format!("unix:{}", path.display()));
+    assert_verdicts(&mut AuthClient::over_unix(&path), &gatepost);
+}
+
+#[test]
+fn login_is_answered_challenge_by_challenge() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let gatepost = answering_at(&upstream, &address.to_string());
+    let credential = gatepost.create();
+    let mut client = AuthClient::over_tcp(address);
+    let challenge = client.ask(&format!("AUTH\t1\tLOGIN\t{PARAMETERS}"));
+    assert_eq!(challenge, "CONT\t1\tVXNlcm5hbWU6");
+    let challenge = client.ask(&format!(
+        "CONT\t1\t{}",
+        STANDARD.encode(&credential.username)
+    ));
+    assert_eq!(challenge, "CONT\t1\tUGFzc3dvcmQ6");
+    let verdict = client.ask(&format!(
+        "CONT\t1\t{}",
+        STANDARD.encode(&credential.password)
+    ));
+    assert!(verdict.starts_with("OK\t1"), "{verdict:?}");
+}
+
+#[test]
+fn revoked_is_refused_and_malformed_is_refused_without_harm() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let gatepost = answering_at(&upstream, &address.to_string());
+    let (revoked, valid) = (gatepost.create(), gatepost.create());
+    gatepost.succeed(&["credential", "revoke", &revoked.username]);
+    let mut client = AuthClient::over_tcp(address);
+    assert!(ask_plain(&mut client, 1, &revoked).starts_with("FAIL\t1"));
+    let malformed = client.ask(&format!("AUTH\t2\tPLAIN\t{PARAMETERS}\tresp=~~~~"));
+    assert!(malformed.starts_with("FAIL\t2"), "{malformed:?}");
+    let unknown = client.ask(&format!("AUTH\t3\tCRAM-MD5\t{PARAMETERS}"));
+    assert!(unknown.starts_with("FAIL\t3"), "{unknown:?}");
+    assert!(ask_plain(&mut client, 4, &valid).starts_with("OK\t4"));
+}
+
+#[test]
+fn postfix_asks_gatepost_directly_without_the_proxy() {
+    let postfix = Postfix::start(Sockets::Tcp);
+    let config = Config::for_upstream(postfix.upstream());
+    let gatepost = Gatepost::start(config.text("dovecot_auth", "listen", &postfix.auth()));
+    let credential = gatepost.create();
+
+    let mut client = client_of(&postfix);
+    client
+        .auth_plain(&credential.with_wrong_password())
+        .expect("535 5.7.8");
+    client.auth_login(&credential).expect("235 2.7.0");
+    client
+        .send_message(b"Subject: directly\r\n\r\nhello\r\n")
+        .expect("250 2.0.0");
+
+    postfix.wait_for_message("Subject: directly");
+    postfix.wait_for_log(&[
+        "postfix/direct",
+        &format!("sasl_username={}", credential.username),
+    ]);
+    gatepost.succeed(&["credential", "revoke", &credential.username]);
+    refused_soon(|| client_of(&postfix).auth_plain(&credential));
+}
+
+fn client_of(postfix: &Postfix) -> Client {
+    let mut client = Client::dial(postfix.direct).expect("connect");
+    client.reply().expect("220");
+    let mut client = client.starttls();
+    client.expect("EHLO client.example", "250");
+    client
+}

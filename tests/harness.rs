@@ -1,0 +1,124 @@
+//! The suite's own tools, tried without Gatepost. Where these fail, look at the machine first.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::postfix::{assert_delivered, hard_message};
+use crate::support::auth_client::{AuthClient, refuse_everybody_at};
+use crate::support::client::Client;
+use crate::support::dialog::{Dialog, Step, matches};
+use crate::support::postfix::{Postfix, Sockets};
+use crate::support::upstream::{Act, BODY, Upstream};
+
+const XCLIENT: &str = "XCLIENT ADDR=127.0.0.7 PORT=40000 NAME=[UNAVAILABLE] \
+    REVERSE_NAME=[UNAVAILABLE] HELO=client.example PROTO=ESMTP";
+
+fn greeted(address: std::net::SocketAddr) -> Client {
+    let mut client = Client::dial(address).expect("connect");
+    client.reply().expect("220");
+    client
+}
+
+#[test]
+fn a_postfix_of_our_own_takes_a_session_over_and_delivers() {
+    let postfix = Postfix::start(Sockets::Tcp);
+    refuse_everybody_at(postfix.auth_address());
+    let mut client = greeted(postfix.behind_gatepost());
+    assert!(client.expect("EHLO gatepost", "250").offers("XCLIENT"));
+    client.expect(&format!("{XCLIENT} LOGIN=smtp_harness"), "220");
+    client.expect("EHLO client.example", "250");
+    let message = hard_message("harness");
+    client.send_message(&message).expect("250");
+    client.expect("QUIT", "221");
+    assert_delivered(&postfix, "harness", &message);
+    postfix.wait_for_log(&["sasl_username=smtp_harness", "[127.0.0.7]"]);
+}
+
+#[test]
+fn a_postfix_of_our_own_relays_for_nobody_without_a_login() {
+    let postfix = Postfix::start(Sockets::Tcp);
+    refuse_everybody_at(postfix.auth_address());
+    let mut client = greeted(postfix.behind_gatepost());
+    client.expect("EHLO gatepost", "250");
+    client.expect(XCLIENT, "220");
+    client.expect("EHLO client.example", "250");
+    client.expect("MAIL FROM:<sender@example.test>", "250");
+    client.expect("RCPT TO:<box@example.test>", "554 5.7.1");
+    client.expect("RCPT TO:<box@elsewhere.example>", "554 5.7.1");
+}
+
+#[test]
+fn a_postfix_of_our_own_listens_on_a_unix_socket() {
+    let postfix = Postfix::start(Sockets::Unix);
+    let upstream = postfix.upstream();
+    let path = upstream.strip_prefix("unix:").expect("a unix socket");
+    std::os::unix::net::UnixStream::connect(path).expect("connect");
+}
+
+#[test]
+fn a_postfix_of_our_own_comes_back_after_a_stop() {
+    let mut postfix = Postfix::start(Sockets::Tcp);
+    refuse_everybody_at(postfix.auth_address());
+    greeted(postfix.behind_gatepost()).expect("QUIT", "221");
+    postfix.stop();
+    assert!(Client::dial(postfix.behind_gatepost()).is_err());
+    postfix.restart();
+    greeted(postfix.behind_gatepost()).expect("QUIT", "221");
+}
+
+#[test]
+fn a_postfix_of_our_own_asks_the_authentication_socket_inside_tls() {
+    let postfix = Postfix::start(Sockets::Tcp);
+    refuse_everybody_at(postfix.auth_address());
+    let mut client = greeted(postfix.direct).starttls();
+    assert!(client.expect("EHLO client.example", "250").offers("AUTH"));
+    client.expect(
+        &format!("AUTH PLAIN {}", STANDARD.encode("\0user\0password")),
+        "535 5.7.8",
+    );
+}
+
+#[test]
+fn the_authentication_client_and_its_stub_understand_each_other() {
+    let address = crate::support::ports::free_address();
+    refuse_everybody_at(address);
+    let mut client = AuthClient::over_tcp(address);
+    assert!(
+        client
+            .handshake
+            .contains(&"MECH\tPLAIN\tplaintext".to_owned())
+    );
+    assert_eq!(client.ask("AUTH\t7\tPLAIN\tservice=smtp"), "FAIL\t7");
+}
+
+#[test]
+fn the_upstream_records_and_misbehaves() {
+    let upstream = Upstream::start();
+    upstream.on("NOOP", Act::Reply("450 4.2.1 not now"));
+    upstream.on(BODY, Act::Close);
+    let mut client = greeted(upstream.address);
+    client.expect("EHLO gatepost", "250");
+    client.expect(&format!("{XCLIENT} LOGIN=smtp_harness"), "220");
+    client.expect("NOOP", "450");
+    client.begin_message();
+    client.write(b"a line\r\n");
+    client.expect_close();
+    let session = upstream.wait_for("that ended", |session| session.ended);
+    assert_eq!(session.unfinished, b"a line\r\n");
+    assert!(session.bodies.is_empty());
+    assert_eq!(upstream.handed_over().len(), 1);
+}
+
+#[test]
+fn a_dialog_says_what_its_file_says() {
+    let text = "# why\npipelinable\ntls\nc -> A {base64:\\0$username}\\n\nc <~ 250\nclosed\n";
+    let dialog = Dialog::parse(text, "me", "secret");
+    assert!(dialog.pipelinable);
+    let said = Step::Client(b"A AG1l\n\r\n".to_vec());
+    assert_eq!(
+        dialog.steps,
+        [Step::Tls, said, Step::Reply("250".to_owned()), Step::Closed]
+    );
+    assert!(matches("250 * done", "250 2.0.0 well done"));
+    assert!(!matches("250 * done", "250 done"));
+}

@@ -1,0 +1,24 @@
+//! The end-to-end suite: one binary, every test speaks the wire to the built `gatepost`.
+//!
+//! Each test has its own directory, its own ports and its own processes, so that they run in any
+//! order and side by side. Start with `support` for the tools and `dialogs/README` for the format.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "bans on the clock and the environment protect the daemon, not its tests"
+)]
+
+mod support;
+
+mod bad_input;
+mod crash;
+mod demo;
+mod dialogs;
+mod dovecot;
+mod harness;
+mod layering;
+mod lifecycle;
+mod manners;
+mod postfix;
+mod relay;
+mod replies;
+mod upstream_lost;

@@ -1,0 +1,288 @@
+//! Timeouts, limits, drains, certificates and metrics.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::client::Client;
+use crate::support::gatepost::Gatepost;
+use crate::support::site::Config;
+use crate::support::upstream::{Act, Upstream};
+use crate::support::{PATIENCE, eventually, ports};
+
+fn config(upstream: &Upstream) -> Config {
+    Config::for_upstream(upstream.address)
+}
+
+#[test]
+fn a_client_that_never_shakes_hands_is_cut() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).text("timeouts", "handshake", "300ms"));
+    let mut silent = TcpStream::connect(gatepost.submissions).expect("connect");
+    silent
+        .set_read_timeout(Some(PATIENCE))
+        .expect("set a timeout");
+    assert_eq!(
+        silent.read(&mut [0; 16]).unwrap_or(0),
+        0,
+        "no SMTP in the clear on this port"
+    );
+}
+
+#[test]
+fn a_client_that_never_logs_in_is_told_and_cut() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).text("timeouts", "login", "300ms"));
+    for mut client in [
+        Client::submission(&gatepost),
+        Client::submissions(&gatepost),
+    ] {
+        client.reply().expect("421 4.4.2");
+        client.expect_close();
+    }
+}
+
+#[test]
+fn busywork_does_not_put_off_the_login() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).text("timeouts", "login", "500ms"));
+    let mut client = Client::submissions(&gatepost);
+    loop {
+        client.write(b"NOOP\r\n");
+        let reply = client.reply();
+        if reply.starts_with("421") {
+            break;
+        }
+        reply.expect("250");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    client.expect_close();
+}
+
+#[test]
+fn an_idle_session_is_told_and_cut() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).text("timeouts", "idle", "300ms"));
+    let mut client = Client::logged_in(&gatepost, &gatepost.create());
+    client.reply().expect("421 4.4.2");
+    client.expect_close();
+}
+
+#[test]
+fn a_body_that_stalls_ends_without_a_message() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).text("timeouts", "body", "300ms"));
+    let mut client = Client::logged_in(&gatepost, &gatepost.create());
+    client.begin_message();
+    client.write(b"Subject: stalled\r\n");
+    if let Some(reply) = client.try_reply() {
+        reply.expect("421 4.4.2");
+        client.expect_close();
+    }
+    let session = upstream.wait_for("that ended", |session| {
+        session.heard("DATA") && session.ended
+    });
+    assert!(session.bodies.is_empty(), "{session:?}");
+}
+
+#[test]
+fn one_connection_too_many_is_told_and_a_freed_place_is_taken() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).number("limits", "connections", 2));
+    let mut first = Client::submission(&gatepost);
+    let _second = Client::submission(&gatepost);
+    let mut third = Client::dial(gatepost.submission).expect("connect");
+    third.reply().expect("421 4.7.0");
+    third.expect_close();
+    first.expect("QUIT", "221");
+    first.expect_close();
+    eventually("a freed place", || {
+        let mut next = Client::dial(gatepost.submission).expect("connect");
+        next.try_reply()
+            .is_some_and(|reply| reply.starts_with("220"))
+            .then_some(())
+    });
+}
+
+#[test]
+fn sigterm_tells_the_idle_and_lets_a_transaction_finish() {
+    let upstream = Upstream::start();
+    let mut gatepost = Gatepost::start(config(&upstream));
+    let credential = gatepost.create();
+    let mut greeted = Client::submission(&gatepost);
+    let mut idle = Client::logged_in(&gatepost, &credential);
+    let mut busy = Client::logged_in(&gatepost, &credential);
+    busy.begin_message();
+
+    gatepost.signal(Signal::TERM);
+    gatepost.wait_for_state("STOPPING=1");
+    for client in [&mut greeted, &mut idle] {
+        client.reply().expect("421 4.3.2");
+        client.expect_close();
+    }
+    eventually("no new connections", || {
+        Client::dial(gatepost.submission).err()
+    });
+
+    busy.write(b"Subject: finished\r\n\r\nhello\r\n.\r\n");
+    busy.reply().expect("250 2.0.0 Ok: queued as 4242");
+    busy.reply().expect("421 4.3.2");
+    busy.expect_close();
+    assert!(gatepost.wait().success());
+}
+
+#[test]
+fn a_drain_ends_in_time() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).drain_timeout("300ms"));
+    let mut client = Client::logged_in(&gatepost, &gatepost.create());
+    client.begin_message();
+    gatepost.signal(Signal::TERM);
+    assert!(gatepost.wait().success());
+    let session = upstream.wait_for("that ended", |session| {
+        session.heard("DATA") && session.ended
+    });
+    assert!(session.bodies.is_empty(), "{session:?}");
+}
+
+#[test]
+fn sigterm_flushes_last_used() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).text("last_used", "flush_interval", "1h"));
+    let credential = gatepost.create();
+    let site = gatepost.site();
+    Client::logged_in(&gatepost, &credential).expect("QUIT", "221");
+    gatepost.signal(Signal::TERM);
+    assert!(gatepost.wait().success());
+    let shown = site.json(&["credential", "show", &credential.username]);
+    assert!(!shown["last_used_at"].is_null(), "{shown}");
+}
+
+#[test]
+fn sighup_brings_a_new_certificate_and_drops_nobody() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).text("tls", "reload_interval", "1h"));
+    let mut live = Client::logged_in(&gatepost, &gatepost.create());
+    let old = live.certificate();
+    let new = gatepost.renew_certificate();
+    assert_eq!(Client::submissions(&gatepost).certificate(), old);
+    gatepost.signal(Signal::HUP);
+    eventually("the new certificate", || {
+        (Client::submissions(&gatepost).certificate() == new).then_some(())
+    });
+    assert_eq!(Client::submission(&gatepost).starttls().certificate(), new);
+    live.send_message(b"Subject: still here\r\n\r\nhello\r\n")
+        .expect("250");
+}
+
+#[test]
+fn a_changed_file_brings_a_new_certificate_and_drops_nobody() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).text("tls", "reload_interval", "100ms"));
+    let mut live = Client::logged_in(&gatepost, &gatepost.create());
+    let new = gatepost.renew_certificate();
+    eventually("the new certificate", || {
+        (Client::submissions(&gatepost).certificate() == new).then_some(())
+    });
+    live.expect("NOOP", "250");
+}
+
+#[test]
+fn a_bad_certificate_is_not_taken() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).text("tls", "reload_interval", "1h"));
+    let old = Client::submissions(&gatepost).certificate();
+    std::fs::write(gatepost.path("certificate.pem"), "not a certificate").expect("write");
+    gatepost.signal(Signal::HUP);
+    gatepost.wait_for_log(&["certificate.pem"]);
+    assert_eq!(Client::submissions(&gatepost).certificate(), old);
+}
+
+#[test]
+fn metrics_count_logins() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let gatepost =
+        Gatepost::start(config(&upstream).text("metrics", "listen", &address.to_string()));
+    let credential = gatepost.create();
+    let before = samples(address);
+    for _ in 0..3 {
+        Client::logged_in(&gatepost, &credential).expect("QUIT", "221");
+    }
+    let mut guesser = Client::submissions(&gatepost);
+    guesser.expect("EHLO client.example", "250");
+    for _ in 0..2 {
+        guesser
+            .auth_plain(&credential.with_wrong_password())
+            .expect("535");
+    }
+    let after = samples(address);
+    let rose_by = |amount: f64| {
+        after.iter().any(|(name, value)| {
+            let earlier = before
+                .iter()
+                .find(|(other, _)| other == name)
+                .map_or(0.0, |(_, v)| *v);
+            name.contains("auth") && value - earlier == amount
+        })
+    };
+    assert!(rose_by(3.0), "nothing counted three logins: {after:#?}");
+    assert!(rose_by(2.0), "nothing counted two refusals: {after:#?}");
+    assert!(
+        after
+            .iter()
+            .all(|(name, _)| !name.contains(&credential.username)),
+        "{after:#?}"
+    );
+}
+
+#[test]
+fn a_session_leaves_one_line_in_the_log() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream));
+    let credential = gatepost.create();
+    let mut client = Client::logged_in(&gatepost, &credential);
+    client
+        .send_message(b"Subject: logged\r\n\r\nhello\r\n")
+        .expect("250");
+    client.expect("QUIT", "221");
+    client.expect_close();
+    gatepost.wait_for_log(&[&credential.username, "127.0.0.1"]);
+}
+
+#[test]
+fn a_held_up_body_holds_up_nobody_else() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream));
+    let credential = gatepost.create();
+    upstream.on("NOOP", Act::Silence);
+    let mut stuck = Client::logged_in(&gatepost, &credential);
+    stuck.write(b"NOOP\r\n");
+    let mut free = Client::logged_in(&gatepost, &credential);
+    free.send_message(b"Subject: free\r\n\r\nhello\r\n")
+        .expect("250");
+}
+
+/// The `gatepost_*` samples with their labels.
+fn samples(address: SocketAddr) -> Vec<(String, f64)> {
+    let mut socket = TcpStream::connect(address).expect("connect");
+    socket
+        .set_read_timeout(Some(PATIENCE))
+        .expect("set a timeout");
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).expect("write");
+    let mut response = String::new();
+    socket.read_to_string(&mut response).expect("read");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    let lines = response
+        .lines()
+        .filter(|line| line.starts_with("gatepost_"));
+    let samples: Vec<_> = lines
+        .map(|line| line.rsplit_once(' ').expect("a sample"))
+        .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
+        .collect();
+    assert!(!samples.is_empty(), "{response}");
+    samples
+}

@@ -1,0 +1,148 @@
+//! The daemon under test as a child process.
+
+use std::fs::OpenOptions;
+use std::ops::Deref;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::site::{Config, Site};
+use super::{PATIENCE, eventually};
+
+/// A running `gatepost serve`. Killed on drop, after which its log is searched for passwords.
+pub struct Gatepost {
+    child: Child,
+    notify: UnixDatagram,
+    site: Arc<Site>,
+}
+
+impl Gatepost {
+    /// A new site and its daemon, serving.
+    pub fn start(config: Config) -> Gatepost {
+        Gatepost::serve(&Arc::new(Site::new(config)))
+    }
+
+    /// Starts the daemon of `site` and waits until it says that it serves.
+    pub fn serve(site: &Arc<Site>) -> Gatepost {
+        let socket = site.path("notify.sock");
+        // Left by the daemon's predecessor where a test restarts it.
+        let _ = std::fs::remove_file(&socket);
+        let notify = UnixDatagram::bind(&socket).expect("bind the notify socket");
+        let child = Gatepost::command(site)
+            .env("NOTIFY_SOCKET", &socket)
+            .spawn();
+        let child = child.expect("start gatepost");
+        let mut gatepost = Gatepost {
+            child,
+            notify,
+            site: Arc::clone(site),
+        };
+        gatepost.wait_for_state("READY=1");
+        gatepost
+    }
+
+    fn command(site: &Site) -> Command {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(site.path("log"));
+        let log = log.expect("open the log");
+        let mut command = site.command(&["serve"]);
+        command
+            .stdout(log.try_clone().expect("share the log"))
+            .stderr(log);
+        command
+    }
+
+    /// Waits until the daemon tells its service manager `state`.
+    pub fn wait_for_state(&mut self, state: &str) {
+        let step = Duration::from_millis(50);
+        self.notify
+            .set_read_timeout(Some(step))
+            .expect("set a timeout");
+        let start = Instant::now();
+        let mut message = [0; 4096];
+        loop {
+            // A timeout is a chance to notice that the daemon died instead.
+            if let Ok(length) = self.notify.recv(&mut message) {
+                let text = String::from_utf8_lossy(&message[..length]);
+                if text.lines().any(|line| line == state) {
+                    return;
+                }
+            } else if let Some(status) = self.child.try_wait().expect("ask for the child") {
+                panic!(
+                    "gatepost ended with {status} before {state}:\n{}",
+                    self.log()
+                );
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "no {state} from gatepost:\n{}",
+                self.log()
+            );
+        }
+    }
+
+    /// The site, for when the daemon is gone.
+    pub fn site(&self) -> Arc<Site> {
+        Arc::clone(&self.site)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("signal gatepost");
+    }
+
+    /// Waits for the daemon to end by itself.
+    pub fn wait(mut self) -> ExitStatus {
+        eventually("gatepost ends", || {
+            self.child.try_wait().expect("ask for the child")
+        })
+    }
+
+    /// kill -9, and gone when this returns.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill gatepost");
+        self.child.wait().expect("reap gatepost");
+    }
+
+    /// All the daemon wrote so far, also in earlier lives on this site.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.site.path("log")).unwrap()).into_owned()
+    }
+
+    /// Waits for a log line that holds every one of `parts`, and returns it.
+    pub fn wait_for_log(&self, parts: &[&str]) -> String {
+        eventually(&format!("a log line with {parts:?}"), || {
+            let log = self.log();
+            log.lines()
+                .find(|line| parts.iter().all(|part| line.contains(part)))
+                .map(String::from)
+        })
+    }
+}
+
+impl Deref for Gatepost {
+    type Target = Site;
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+impl Drop for Gatepost {
+    fn drop(&mut self) {
+        // Both fail where the test already waited for its end; there is nothing left to kill then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let log = self.log();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{log}---");
+        } else {
+            self.site.assert_no_password_in("the log", &log);
+            assert!(!log.contains("panicked at"), "the daemon panicked:\n{log}");
+        }
+    }
+}

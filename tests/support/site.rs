@@ -1,0 +1,246 @@
+//! One installation: a directory with a configuration, a certificate and a store, and the command
+//! line used on it.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{ports, tls};
+
+/// The name the daemon greets with.
+pub const HOSTNAME: &str = "mail.example.test";
+
+/// The configuration of a test: cheap passwords and quick refusals unless those are the subject.
+pub struct Config {
+    tables: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+    drain_timeout: &'static str,
+}
+
+impl Config {
+    /// A configuration that hands over to `upstream` (`127.0.0.1:PORT` or `unix:/path`).
+    pub fn for_upstream(upstream: impl Display) -> Config {
+        Config {
+            tables: BTreeMap::new(),
+            drain_timeout: "10s",
+        }
+        .text("upstream", "address", &upstream.to_string())
+        .text("upstream", "identity", "xclient")
+        .number("auth", "memory_kib", 64)
+        .number("auth", "iterations", 1)
+        .text("auth", "refusal_delay", "20ms")
+    }
+
+    /// Sets a string, which is also how durations and addresses are written.
+    pub fn text(self, table: &'static str, key: &'static str, value: &str) -> Config {
+        self.raw(table, key, format!("{value:?}"))
+    }
+
+    /// Sets an integer.
+    pub fn number(self, table: &'static str, key: &'static str, value: u64) -> Config {
+        self.raw(table, key, value.to_string())
+    }
+
+    /// How long SIGTERM waits for transactions.
+    pub fn drain_timeout(mut self, timeout: &'static str) -> Config {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    fn raw(mut self, table: &'static str, key: &'static str, value: String) -> Config {
+        self.tables.entry(table).or_default().insert(key, value);
+        self
+    }
+
+    fn to_toml(&self, submission: SocketAddr, submissions: SocketAddr) -> String {
+        let drain = self.drain_timeout;
+        let mut toml = format!("hostname = {HOSTNAME:?}\ndrain_timeout = {drain:?}\n");
+        for (kind, address) in [("submission", submission), ("submissions", submissions)] {
+            write!(
+                toml,
+                "\n[[listener]]\nkind = \"{kind}\"\naddress = \"{address}\"\n"
+            )
+            .unwrap();
+        }
+        for (table, keys) in &self.tables {
+            write!(toml, "\n[{table}]\n").unwrap();
+            keys.iter()
+                .for_each(|(key, value)| writeln!(toml, "{key} = {value}").unwrap());
+        }
+        toml
+    }
+}
+
+/// What `credential create` and `rotate` hand out.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    pub username: String,
+    pub password: String,
+}
+
+impl Credential {
+    /// The SASL PLAIN message in base64.
+    pub fn plain(&self) -> String {
+        STANDARD.encode(format!("\0{}\0{}", self.username, self.password))
+    }
+
+    /// The same name with a well-formed password that was never given out.
+    pub fn with_wrong_password(&self) -> Credential {
+        let password = "sk_00000000000000000000000000000000".to_owned();
+        Credential {
+            username: self.username.clone(),
+            password,
+        }
+    }
+
+    /// Reads the document `--json` printed.
+    pub fn from_json(document: &[u8]) -> Credential {
+        let value: Value = serde_json::from_slice(document).expect("one JSON document on stdout");
+        let text = |key: &str| value[key].as_str().expect(key).to_owned();
+        Credential {
+            username: text("username"),
+            password: text("password"),
+        }
+    }
+}
+
+/// An installation in a directory of its own, removed on drop.
+pub struct Site {
+    pub submission: SocketAddr,
+    pub submissions: SocketAddr,
+    directory: TempDir,
+    passwords: Mutex<Vec<Credential>>,
+}
+
+impl Site {
+    /// Writes configuration and certificate; the store appears with the first command.
+    pub fn new(config: Config) -> Site {
+        let directory = tempfile::Builder::new()
+            .prefix("gatepost-")
+            .tempdir()
+            .expect("tempdir");
+        let site = Site {
+            submission: ports::free_address(),
+            submissions: ports::free_address(),
+            directory,
+            passwords: Mutex::default(),
+        };
+        site.renew_certificate();
+        let config = config
+            .text(
+                "tls",
+                "certificate",
+                site.path("certificate.pem").to_str().unwrap(),
+            )
+            .text("tls", "key", site.path("key.pem").to_str().unwrap())
+            .text("store", "path", site.store().to_str().unwrap());
+        let toml = config.to_toml(site.submission, site.submissions);
+        std::fs::write(site.config(), toml).expect("write the configuration");
+        site
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path("config.toml")
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path("gatepost.db")
+    }
+
+    /// Replaces the pair on disk.
+    pub fn renew_certificate(&self) -> CertificateDer<'static> {
+        tls::write_certificate(self.directory.path())
+    }
+
+    /// `gatepost --config FILE ARGUMENTS…`, ready to run or to spawn and kill.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a subcommand to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("run gatepost")
+    }
+
+    /// Runs a subcommand that must succeed; its stdout.
+    #[track_caller]
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8 on stdout")
+    }
+
+    /// Runs a subcommand with `--json` and reads the one document it prints.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let stdout = self.succeed(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error} in {stdout:?}"))
+    }
+
+    /// `credential create`.
+    #[track_caller]
+    pub fn create(&self) -> Credential {
+        self.hand_out(&["credential", "create"])
+    }
+
+    /// `credential rotate`.
+    #[track_caller]
+    pub fn rotate(&self, credential: &Credential) -> Credential {
+        self.hand_out(&["credential", "rotate", &credential.username])
+    }
+
+    #[track_caller]
+    fn hand_out(&self, arguments: &[&str]) -> Credential {
+        let stdout = self.succeed(&[arguments, &["--json"]].concat());
+        let credential = Credential::from_json(stdout.as_bytes());
+        self.remember(&credential);
+        credential
+    }
+
+    /// Notes a password that must never show up in a log of this site.
+    pub fn remember(&self, credential: &Credential) {
+        self.passwords.lock().unwrap().push(credential.clone());
+    }
+
+    /// A change by "another process": a connection that knows nothing of Gatepost.
+    #[track_caller]
+    pub fn sql(&self, statement: &str, username: &str) {
+        let connection = rusqlite::Connection::open(self.store()).expect("open the store");
+        connection
+            .busy_timeout(super::PATIENCE)
+            .expect("set a timeout");
+        let changed = connection.execute(statement, [username]).expect(statement);
+        assert_eq!(changed, 1, "{statement} for {username}");
+    }
+
+    /// Panics where `text` betrays a password, in the clear or in any form it has on the wire.
+    pub fn assert_no_password_in(&self, what: &str, text: &str) {
+        for credential in self.passwords.lock().unwrap().iter() {
+            let wire = STANDARD.encode(&credential.password);
+            for secret in [&credential.password, &wire, &credential.plain()] {
+                assert!(
+                    !text.contains(secret),
+                    "{what} shows the password of {credential:?}"
+                );
+            }
+        }
+    }
+}

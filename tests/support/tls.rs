@@ -1,0 +1,81 @@
+//! The client's side of TLS, and the certificates the tests put before a server.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+
+/// A client's half of a new session. Never resumed: a resumed session would go on showing the
+/// certificate of the first one, and hide whether a reload worked.
+pub fn session() -> ClientConnection {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    let name = ServerName::try_from("mail.example.test").expect("a valid name");
+    ClientConnection::new(Arc::new(config), name).expect("a valid configuration")
+}
+
+/// Writes a fresh self-signed pair as `certificate.pem` and `key.pem` into `directory`, each by
+/// rename so that nobody reads half a file, and returns the certificate.
+pub fn write_certificate(directory: &Path) -> CertificateDer<'static> {
+    let names = ["mail.example.test", "localhost", "127.0.0.1"].map(String::from);
+    let pair = rcgen::generate_simple_self_signed(names).expect("a self-signed certificate");
+    for (file, pem) in [
+        ("key.pem", pair.signing_key.serialize_pem()),
+        ("certificate.pem", pair.cert.pem()),
+    ] {
+        let draft = directory.join(format!("{file}.new"));
+        std::fs::write(&draft, pem).expect("write a certificate");
+        std::fs::rename(&draft, directory.join(file)).expect("move a certificate into place");
+    }
+    pair.cert.der().clone()
+}
+
+/// Believes any certificate but checks its signatures: the tests compare the certificate itself
+/// where it matters.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,283 @@
+//! An upstream in the place of Postfix: it speaks XCLIENT, records all it is told, and misbehaves
+//! where a test tells it to.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::{PATIENCE, ports};
+
+/// What Postfix offers and then some, so that a test sees which of it reaches a client.
+pub const EXTENSIONS: &str = "250-upstream.example.test\r\n\
+    250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n250-STARTTLS\r\n\
+    250-AUTH CRAM-MD5\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n\
+    250-CHUNKING\r\n250-BINARYMIME\r\n250-X-NOVELTY\r\n250-XFORWARD NAME ADDR\r\n\
+    250 XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT";
+
+/// The pseudo-command a rule names for the first line of a body.
+pub const BODY: &str = "<body>";
+/// The pseudo-command a rule names for the end of data.
+pub const END_OF_DATA: &str = "<end of data>";
+
+/// What to do at a command instead of the usual.
+#[derive(Clone, Copy)]
+pub enum Act {
+    Close,
+    Reply(&'static str),
+    Silence,
+}
+
+/// What one connection said.
+#[derive(Clone, Default, Debug)]
+pub struct Session {
+    /// Command lines without CRLF.
+    pub commands: Vec<String>,
+    /// What each read returned: whether a batch of commands stayed a batch.
+    pub reads: Vec<String>,
+    /// Bodies that came to their end of data, as on the wire, without the last dot.
+    pub bodies: Vec<Vec<u8>>,
+    /// How much arrived of a body that has not come to its end of data.
+    pub unfinished: Vec<u8>,
+    /// Whether the peer, or a rule, ended the connection.
+    pub ended: bool,
+}
+
+impl Session {
+    /// The XCLIENT command of a session that was handed over.
+    pub fn xclient(&self) -> Option<&str> {
+        let mut commands = self.commands.iter().map(String::as_str);
+        commands.find(|command| command.starts_with("XCLIENT ") && command.contains(" LOGIN="))
+    }
+
+    /// Whether a command that begins with `start` came.
+    pub fn heard(&self, start: &str) -> bool {
+        self.commands
+            .iter()
+            .any(|command| command.starts_with(start))
+    }
+}
+
+/// A listening upstream; its connections die with it.
+pub struct Upstream {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    rules: Mutex<Vec<(&'static str, Act)>>,
+    sessions: Mutex<Vec<Session>>,
+    changed: Condvar,
+    sockets: Mutex<Vec<TcpStream>>,
+    stopped: AtomicBool,
+}
+
+impl Upstream {
+    pub fn start() -> Upstream {
+        Upstream::start_at(ports::free_address())
+    }
+
+    /// Starts where an earlier one stopped.
+    pub fn start_at(address: SocketAddr) -> Upstream {
+        let listener = TcpListener::bind(address).expect("bind the upstream");
+        let shared = Arc::new(Shared::default());
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                if accepting.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                accepting
+                    .sockets
+                    .lock()
+                    .unwrap()
+                    .push(socket.try_clone().expect("a descriptor"));
+                let shared = Arc::clone(&accepting);
+                std::thread::spawn(move || Conversation::new(socket, shared).run());
+            }
+        });
+        Upstream { address, shared }
+    }
+
+    /// From now on does `act` at commands that begin with `command`.
+    pub fn on(&self, command: &'static str, act: Act) {
+        self.shared.rules.lock().unwrap().insert(0, (command, act));
+    }
+
+    /// Cuts every connection there is; new ones are welcome.
+    pub fn hang_up(&self) {
+        for socket in self.shared.sockets.lock().unwrap().drain(..) {
+            // Fails where the peer was faster, which is as good.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// The sessions handed over so far, in the order of their connections. Probes are not.
+    pub fn handed_over(&self) -> Vec<Session> {
+        let mut sessions = self.shared.sessions.lock().unwrap().clone();
+        sessions.retain(|session| session.xclient().is_some());
+        sessions
+    }
+
+    /// Waits until some handed-over session satisfies `condition`, and returns it.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, condition: impl Fn(&Session) -> bool) -> Session {
+        let seen = |sessions: &mut Vec<Session>| !sessions.iter().any(&condition);
+        let sessions = self.shared.sessions.lock().unwrap();
+        let (sessions, timeout) = self
+            .shared
+            .changed
+            .wait_timeout_while(sessions, PATIENCE, seen)
+            .unwrap();
+        assert!(
+            !timeout.timed_out(),
+            "no upstream session {what}: {sessions:#?}"
+        );
+        sessions
+            .iter()
+            .find(|session| condition(session))
+            .expect("just seen")
+            .clone()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        // Wakes the accept so that it sees the flag and gives the port back.
+        let _ = TcpStream::connect(self.address);
+        self.hang_up();
+    }
+}
+
+/// The upstream's side of one connection.
+struct Conversation {
+    socket: TcpStream,
+    shared: Arc<Shared>,
+    index: usize,
+    buffer: Vec<u8>,
+}
+
+impl Conversation {
+    fn new(socket: TcpStream, shared: Arc<Shared>) -> Conversation {
+        let index = {
+            let mut sessions = shared.sessions.lock().unwrap();
+            sessions.push(Session::default());
+            sessions.len() - 1
+        };
+        Conversation {
+            socket,
+            shared,
+            index,
+            buffer: Vec::new(),
+        }
+    }
+
+    fn run(mut self) {
+        self.converse();
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.record(|session| session.ended = true);
+    }
+
+    /// Until the peer goes, or a rule says to.
+    fn converse(&mut self) -> Option<()> {
+        self.obey("<greeting>", "220 upstream.example.test ESMTP")?;
+        loop {
+            let line = String::from_utf8_lossy(&self.line()?).into_owned();
+            self.record(|session| session.commands.push(line.clone()));
+            let verb = line
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase();
+            let usual = match verb.as_str() {
+                "EHLO" => EXTENSIONS,
+                "XCLIENT" => "220 upstream.example.test ESMTP",
+                "MAIL" => "250 2.1.0 Ok",
+                "RCPT" => "250 2.1.5 Ok",
+                "DATA" => "354 Go on",
+                "RSET" | "NOOP" => "250 2.0.0 Ok",
+                "QUIT" => "221 2.0.0 Bye",
+                _ => "502 5.5.1 Not implemented upstream",
+            };
+            let reply = self.obey(&line, usual)?;
+            match verb.as_str() {
+                "DATA" if reply.starts_with("354") => self.body()?,
+                "QUIT" => return None,
+                _ => {}
+            }
+        }
+    }
+
+    fn body(&mut self) -> Option<()> {
+        self.record(|session| session.unfinished.clear());
+        let mut first = true;
+        loop {
+            let line = self.line()?;
+            if line == b"." {
+                break;
+            }
+            self.record(|session| {
+                session.unfinished.extend_from_slice(&line);
+                session.unfinished.extend_from_slice(b"\r\n");
+            });
+            if std::mem::take(&mut first) {
+                self.obey(BODY, "")?;
+            }
+        }
+        self.record(|session| {
+            let body = std::mem::take(&mut session.unfinished);
+            session.bodies.push(body);
+        });
+        self.obey(END_OF_DATA, "250 2.0.0 Ok: queued as 4242")?;
+        Some(())
+    }
+
+    /// Answers as a rule for `command` says, or with `usual`. `None` where that is to close.
+    fn obey(&mut self, command: &str, usual: &'static str) -> Option<&'static str> {
+        let rules = self.shared.rules.lock().unwrap();
+        let rule = rules
+            .iter()
+            .find(|(start, _)| command.starts_with(start))
+            .map(|(_, act)| *act);
+        drop(rules);
+        let reply = match rule {
+            Some(Act::Close) => return None,
+            Some(Act::Silence) => "",
+            Some(Act::Reply(reply)) => reply,
+            None => usual,
+        };
+        if !reply.is_empty() {
+            self.socket
+                .write_all(format!("{reply}\r\n").as_bytes())
+                .ok()?;
+        }
+        Some(reply)
+    }
+
+    /// The next line without its CRLF. Only CRLF ends one: this upstream cannot be smuggled to.
+    fn line(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {
+                let mut line: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                line.truncate(end);
+                return Some(line);
+            }
+            let mut chunk = [0; 16 * 1024];
+            let length = self
+                .socket
+                .read(&mut chunk)
+                .ok()
+                .filter(|&length| length > 0)?;
+            self.buffer.extend_from_slice(&chunk[..length]);
+            let read = String::from_utf8_lossy(&chunk[..length]).into_owned();
+            self.record(|session| session.reads.push(read));
+        }
+    }
+
+    fn record(&self, change: impl FnOnce(&mut Session)) {
+        change(&mut self.shared.sessions.lock().unwrap()[self.index]);
+        self.shared.changed.notify_all();
+    }
+}
