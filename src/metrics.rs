@@ -7,8 +7,6 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::sasl::{Outage, Reason};
-
 /// How a verdict was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -185,14 +183,6 @@ impl Metrics {
 
     /// A series that appears only with its first event hides that event from `rate()`.
     fn begin_at_zero(&self) {
-        self.auth.with_label_values(&["accept", ""]);
-        for reason in Reason::ALL {
-            self.auth.with_label_values(&["reject", reason.as_str()]);
-        }
-        for outage in Outage::ALL {
-            self.auth
-                .with_label_values(&["unavailable", outage.as_str()]);
-        }
         for outcome in [
             MessageOutcome::Accepted,
             MessageOutcome::Lost,
@@ -203,23 +193,10 @@ impl Metrics {
         }
     }
 
-    /// Counts a login that was accepted.
-    pub fn accepted(&self) {
-        self.auth.with_label_values(&["accept", ""]).inc();
-    }
-
-    /// Counts a login that was refused.
-    pub fn rejected(&self, reason: Reason) {
-        self.auth
-            .with_label_values(&["reject", reason.as_str()])
-            .inc();
-    }
-
-    /// Counts a login that got no verdict.
-    pub fn unavailable(&self, outage: Outage) {
-        self.auth
-            .with_label_values(&["unavailable", outage.as_str()])
-            .inc();
+    /// Counts logins by result and by reason, both from fixed sets. To ask for a counter makes
+    /// its series begin at zero.
+    pub fn logins(&self, result: &'static str, reason: &'static str) -> IntCounter {
+        self.auth.with_label_values(&[result, reason])
     }
 
     /// Counts how a verdict was reached.
@@ -311,7 +288,8 @@ mod tests {
     #[test]
     fn what_is_counted_is_rendered() {
         let metrics = Metrics::new().unwrap();
-        metrics.rejected(Reason::Unknown);
+        metrics.logins("reject", "unknown").inc();
+        metrics.logins("reject", "revoked");
         metrics.message(MessageOutcome::Accepted);
         metrics.auth_seconds.observe(0.002);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();

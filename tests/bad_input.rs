@@ -131,13 +131,13 @@ fn a_store_of_a_newer_gatepost_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_store_that_cannot_be_is_an_io_error() {
+fn a_directory_in_place_of_the_store_is_a_configuration_error() {
     let site = site();
     // A directory in its place: refuses root too, which a mode would not.
     std::fs::create_dir(site.store()).expect("create a directory");
     for arguments in [&["serve"][..], &["credential", "create"]] {
         let output = site.run(arguments);
-        assert_eq!(output.status.code(), Some(74), "{arguments:?}: {output:?}");
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}: {output:?}");
         assert!(stderr(&output).contains("gatepost.db"), "{output:?}");
     }
 }

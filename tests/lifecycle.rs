@@ -239,9 +239,9 @@ fn a_login_shows_as_last_used() {
     let gatepost = Gatepost::start(config.text("last_used", "flush_interval", "100ms"));
     let credential = gatepost.create();
     let show = || gatepost.json(&["credential", "show", &credential.username]);
-    assert!(show()["last_used_at"].is_null(), "{}", show());
+    assert!(show()["last_used"].is_null(), "{}", show());
     attempt(&gatepost, &credential).expect("235");
     crate::support::within(Duration::from_secs(2), "last used is flushed", || {
-        (!show()["last_used_at"].is_null()).then_some(())
+        (!show()["last_used"].is_null()).then_some(())
     });
 }

@@ -157,7 +157,7 @@ fn sigterm_flushes_last_used() {
     gatepost.signal(Signal::TERM);
     assert!(gatepost.wait().success());
     let shown = site.json(&["credential", "show", &credential.username]);
-    assert!(!shown["last_used_at"].is_null(), "{shown}");
+    assert!(!shown["last_used"].is_null(), "{shown}");
 }
 
 #[test]

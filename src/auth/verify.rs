@@ -18,6 +18,11 @@ use super::refusal;
 /// How long a login may wait for its turn before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+// The results in logs and metrics.
+const ACCEPT: &str = "accept";
+const REJECT: &str = "reject";
+const UNAVAILABLE: &str = "unavailable";
+
 /// Where a claim comes from.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -62,6 +67,13 @@ impl Authenticator {
         cache_entries: u64,
         refusal_delay: Duration,
     ) -> Self {
+        metrics.logins(ACCEPT, "");
+        for reason in Reason::ALL {
+            metrics.logins(REJECT, reason.as_str());
+        }
+        for outage in Outage::ALL {
+            metrics.logins(UNAVAILABLE, outage.as_str());
+        }
         let cache = Cache::new(cache_entries);
         let core = Core {
             store,
@@ -90,19 +102,19 @@ impl Authenticator {
             .set(i64::try_from(self.core.cache.entry_count()).unwrap_or(i64::MAX));
         match judged.unwrap_or(Err(Refused::Outage(Outage::Busy))) {
             Ok(identity) => {
-                metrics.accepted();
+                metrics.logins(ACCEPT, "").inc();
                 self.last_used.note(identity.key, used(&credentials, peer));
                 Verdict::Accept(identity)
             }
             Err(Refused::Reason(reason)) => {
-                metrics.rejected(reason);
-                log_refusal(&credentials, peer, "reject", reason.as_str());
+                metrics.logins(REJECT, reason.as_str()).inc();
+                log_refusal(&credentials, peer, REJECT, reason.as_str());
                 tokio::time::sleep_until(claimed + refusal::delay(self.refusal_delay)).await;
                 Verdict::Reject(reason)
             }
             Err(Refused::Outage(outage)) => {
-                metrics.unavailable(outage);
-                log_refusal(&credentials, peer, "unavailable", outage.as_str());
+                metrics.logins(UNAVAILABLE, outage.as_str()).inc();
+                log_refusal(&credentials, peer, UNAVAILABLE, outage.as_str());
                 Verdict::Unavailable(outage)
             }
         }

@@ -195,16 +195,18 @@ impl Connection<'_> {
 
     fn take_line(&mut self) -> Option<Task> {
         let Some((line, taken)) = self.lines.next(self.input.unread()) else {
-            let excess = self.lines.trim(self.input.unread());
-            self.input.cut(
-                LineReader::trim_from().min(self.input.unread().len()),
-                excess,
-            );
+            self.input.cut(self.lines.excess(self.input.unread()));
             return None;
         };
         self.progress = Instant::now();
-        let action = self.session.on_line(line);
-        let task = begin(action, &mut self.upstream, &mut self.output);
+        let task = match line {
+            Some(line) => begin(
+                self.session.on_line(line),
+                &mut self.upstream,
+                &mut self.output,
+            ),
+            None => Task::Done,
+        };
         self.input.consume(taken);
         Some(task)
     }

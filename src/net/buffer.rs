@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -47,10 +48,10 @@ impl Buffer {
         }
     }
 
-    /// Removes `count` octets behind the first `from` unread ones.
-    pub fn cut(&mut self, from: usize, count: usize) {
-        let from = self.start + from;
-        self.bytes.drain(from..from + count);
+    /// Removes a range of the unread octets.
+    pub fn cut(&mut self, range: Range<usize>) {
+        self.bytes
+            .drain(self.start + range.start..self.start + range.end);
     }
 
     /// Forgets everything; returns how many octets that were.
@@ -96,7 +97,7 @@ mod tests {
         buffer.consume(5);
         assert_eq!(buffer.read_from(&mut &long[..]).await.unwrap(), READ);
         assert!(buffer.unread().starts_with(b"a\r\nx"));
-        buffer.cut(1, 2);
+        buffer.cut(1..3);
         assert!(buffer.unread().starts_with(b"axx"));
         assert_eq!(buffer.discard(), READ + 1);
         assert!(buffer.is_empty() && buffer.bytes.capacity() <= KEEP);

@@ -1,7 +1,10 @@
 //! Finds the end of a client's command line in a buffer that fills as bytes arrive.
 //!
-//! Only CRLF ends a good line (RFC 5321, 2.3.8). A bare LF ends a line too, a bad one, so that
-//! whoever types by hand with the wrong line ends is told at once instead of waiting for ever.
+//! Only CRLF ends a line (RFC 5321, 2.3.8). A bare LF inside one is told at once, so that whoever
+//! types by hand with the wrong line ends does not wait for ever; the line still goes on to its
+//! CRLF.
+
+use std::ops::Range;
 
 /// The longest line kept, in octets without its end: what RFC 4954 section 4 asks for `AUTH`.
 /// Shorter limits for other commands are the session's.
@@ -26,49 +29,62 @@ pub enum Line<'a> {
 #[derive(Debug, Default)]
 pub struct LineReader {
     scanned: usize,
-    overlong: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Line,
+    /// Too long; what is left of it is its beginning and its end.
+    Overlong,
+    /// Refused already for a bare LF. What follows up to the CRLF is still that line: read anew,
+    /// it could be a command that somebody hid in an argument.
+    Refused,
 }
 
 impl LineReader {
-    /// The first line in `input` and the number of octets it takes up, which the caller must
-    /// then remove. `None`: the line is not complete; call again with more behind the same
-    /// octets, after [`LineReader::trim`].
-    pub fn next<'a>(&mut self, input: &'a [u8]) -> Option<(Line<'a>, usize)> {
+    /// What stands at the front of `input` up to an LF, and the number of octets it takes up, which
+    /// the caller must then remove. The outer `None`: nothing is complete; remove
+    /// [`LineReader::excess`] and call again with more behind the rest. The inner `None`: the
+    /// remainder of a line that was refused already, of which nothing more is to be said.
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> Option<(Option<Line<'a>>, usize)> {
         let Some(offset) = memchr::memchr(b'\n', &input[self.scanned..]) else {
             self.scanned = input.len();
             return None;
         };
         let end = self.scanned + offset;
-        let overlong = std::mem::take(&mut self.overlong);
         self.scanned = 0;
-        let text = &input[..end];
-        let line = match text.strip_suffix(b"\r") {
-            _ if overlong => Line::TooLong(&text[..KEPT]),
-            Some(text) if text.len() > MAX_LINE => Line::TooLong(&text[..KEPT]),
-            Some(text) if !text.contains(&b'\r') => Line::Good(text),
-            _ if text.len() > MAX_LINE => Line::TooLong(&text[..KEPT]),
-            _ => Line::BareNewline,
+        let (text, whole) = match input[..end].strip_suffix(b"\r") {
+            Some(text) => (text, true),
+            None => (&input[..end], false),
+        };
+        let after = if whole { State::Line } else { State::Refused };
+        let line = match std::mem::replace(&mut self.state, after) {
+            State::Refused => None,
+            State::Overlong => Some(Line::TooLong(&text[..KEPT])),
+            State::Line if text.len() > MAX_LINE => Some(Line::TooLong(&text[..KEPT])),
+            State::Line if !whole || text.contains(&b'\r') => Some(Line::BareNewline),
+            State::Line => Some(Line::Good(text)),
         };
         Some((line, end + 1))
     }
 
-    /// How many octets of an incomplete line to remove behind its first [`trim_from`] octets, so
-    /// that the buffer stays bounded however long the line gets.
-    ///
-    /// [`trim_from`]: LineReader::trim_from
-    pub fn trim(&mut self, input: &[u8]) -> usize {
-        // One more than the limit for the CR that may still be followed by its LF.
-        if input.len() <= MAX_LINE + 1 {
-            return 0;
+    /// What to remove of an incomplete line, so that the buffer stays bounded however long the
+    /// line gets.
+    pub fn excess(&mut self, input: &[u8]) -> Range<usize> {
+        // A CR at the end may still be half of a CRLF.
+        let end = input.len() - usize::from(input.ends_with(b"\r"));
+        let start = match self.state {
+            State::Refused => 0,
+            State::Line if end <= MAX_LINE => return 0..0,
+            State::Line | State::Overlong => KEPT,
+        };
+        if self.state == State::Line {
+            self.state = State::Overlong;
         }
-        self.overlong = true;
-        self.scanned = KEPT;
-        input.len() - KEPT
-    }
-
-    /// Where [`LineReader::trim`] removes octets from.
-    pub const fn trim_from() -> usize {
-        KEPT
+        self.scanned = input.len() - (end - start);
+        start..end
     }
 }
 
@@ -90,14 +106,10 @@ mod tests {
             buffer.extend_from_slice(&rest[..size]);
             rest = &rest[size..];
             while let Some((line, taken)) = reader.next(&buffer) {
-                found.push(format!("{line:?}"));
+                found.extend(line.map(|line| format!("{line:?}")));
                 buffer.drain(..taken);
             }
-            let cut = reader.trim(&buffer);
-            let from = LineReader::trim_from();
-            if cut > 0 {
-                buffer.drain(from..from + cut);
-            }
+            buffer.drain(reader.excess(&buffer));
             assert!(buffer.len() <= MAX_LINE + 1);
         }
         found
@@ -105,14 +117,20 @@ mod tests {
 
     #[test]
     fn crlf_ends_a_line_and_nothing_else_ends_a_good_one() {
-        let mut reader = LineReader::default();
-        assert_eq!(reader.next(b"NOOP\r\nQ"), Some((Line::Good(b"NOOP"), 6)));
-        assert_eq!(reader.next(b"QUIT\n"), Some((Line::BareNewline, 5)));
-        assert_eq!(reader.next(b"NO\rOP\r\n"), Some((Line::BareNewline, 7)));
-        assert_eq!(reader.next(b"NOOP\r\r\n"), Some((Line::BareNewline, 7)));
-        assert_eq!(reader.next(b"\r\n"), Some((Line::Good(b""), 2)));
-        assert_eq!(reader.next(b"NOOP\r"), None);
-        assert_eq!(reader.next(b"NOOP\r\n"), Some((Line::Good(b"NOOP"), 6)));
+        let good = |text: &str| format!("{:?}", Line::Good(text.as_bytes()));
+        let bare = || format!("{:?}", Line::BareNewline);
+        for (input, expected) in [
+            ("NOOP\r\nQ", vec![good("NOOP")]),
+            ("QUIT\n", vec![bare()]),
+            ("MAIL\nRCPT\r\nNOOP\r\n", vec![bare(), good("NOOP")]),
+            ("MAIL\nRCPT\nDATA\n\r\nNOOP\r\n", vec![bare(), good("NOOP")]),
+            ("NO\rOP\r\n", vec![bare()]),
+            ("NOOP\r\r\n", vec![bare()]),
+            ("\r\n", vec![good("")]),
+            ("NOOP\r", vec![]),
+        ] {
+            assert_eq!(lines(input.as_bytes(), &[]), expected, "{input:?}");
+        }
     }
 
     #[test]

@@ -124,8 +124,8 @@ impl<'a> Conversation<'a> {
                 continue;
             };
             let line = match line {
-                Line::Good(line) => String::from_utf8_lossy(line).into_owned(),
-                Line::BareNewline | Line::TooLong(_) => return Ok(()),
+                Some(Line::Good(line)) => String::from_utf8_lossy(line).into_owned(),
+                Some(Line::BareNewline | Line::TooLong(_)) | None => return Ok(()),
             };
             self.input.drain(..taken);
             let verb = line
