@@ -58,6 +58,8 @@ pub struct Metrics {
     auth_path: IntCounterVec,
     /// Seconds from the client's credentials to the verdict, without the deliberate delay of refusals.
     pub auth_seconds: Histogram,
+    /// How often argon2 was computed.
+    pub argon2: IntCounter,
     /// Passwords waiting for argon2 or in it.
     pub argon2_queue: IntGauge,
     /// Entries in the cache of right passwords.
@@ -140,6 +142,7 @@ impl Metrics {
                 "auth_seconds",
                 "Time to a verdict, without the deliberate delay of refusals.",
             )?,
+            argon2: made.counter("argon2_total", "Computations of argon2.")?,
             argon2_queue: made.gauge("argon2_queue", "Passwords waiting for argon2 or in it.")?,
             cache_entries: made.gauge("cache_entries", "Right passwords in the cache.")?,
             last_used_pending: made.gauge(

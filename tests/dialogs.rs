@@ -52,13 +52,8 @@ dialogs! {
 
 #[test]
 fn every_dialog_is_played() {
-    let files = std::fs::read_dir(directory())
-        .expect("the dialogs")
-        .map(|entry| entry.unwrap());
-    let names: BTreeSet<_> = files
-        .map(|file| file.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
-        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+    let names: BTreeSet<_> = files()
+        .into_iter()
         .filter(|name| !read(name, "", "").is_for_the_core_only())
         .collect();
     let played = PLAYED.iter().map(|&name| name.to_owned()).collect();
@@ -70,7 +65,7 @@ fn every_dialog_is_played() {
 
 /// How a client's bytes are cut into writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Manner {
+pub enum Manner {
     Commands,
     Bytes,
     Everything,
@@ -138,7 +133,7 @@ fn converse(gatepost: &Gatepost, dialog: &Dialog, manner: Manner) {
     }
 }
 
-fn all_said_from(steps: &[Step]) -> Vec<u8> {
+pub fn all_said_from(steps: &[Step]) -> Vec<u8> {
     let said = steps.iter().filter_map(|step| match step {
         Step::Client(bytes) => Some(bytes.as_slice()),
         _ => None,
@@ -146,10 +141,20 @@ fn all_said_from(steps: &[Step]) -> Vec<u8> {
     said.collect::<Vec<_>>().concat()
 }
 
-fn read(name: &str, username: &str, password: &str) -> Dialog {
+pub fn read(name: &str, username: &str, password: &str) -> Dialog {
     let file = directory().join(name).with_extension("txt");
     let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
     Dialog::parse(&text, username, password)
+}
+
+/// The name of every dialog.
+pub fn files() -> Vec<String> {
+    let files = std::fs::read_dir(directory()).expect("the dialogs");
+    files
+        .map(|file| file.expect("a dialog").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect()
 }
 
 fn directory() -> PathBuf {

@@ -13,6 +13,7 @@ mod bad_input;
 mod crash;
 mod demo;
 mod dialogs;
+mod dialogs_core;
 mod dovecot;
 mod harness;
 mod layering;

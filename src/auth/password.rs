@@ -176,6 +176,7 @@ impl Hasher {
         let job: Job = Box::new(move |memory| {
             // Who no longer waits needs no answer.
             if !answer.is_closed() {
+                metrics.argon2.inc();
                 let _ = answer.send(job(memory));
             }
             metrics.argon2_queue.dec();

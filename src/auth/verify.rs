@@ -247,14 +247,17 @@ impl Core {
     ) -> Result<Arc<Known>, Arc<Failure>> {
         let username = login.username.clone();
         let (core, password) = (self.clone(), password.clone());
-        // A task of its own: the leader's client may hang up, and the others still want to know.
-        let lead = tokio::spawn(async move { core.compare(login, epoch, password, digest).await });
-        let unknown = move |_| Failure {
-            digest,
-            outage: Some(Outage::Hash),
+        let lead = async move {
+            // A task of its own, as the leader's client may hang up and the others still want to
+            // know; begun in here, so that followers begin none.
+            let compared = tokio::spawn(core.compare(login, epoch, password, digest)).await;
+            let panicked = |_| Failure {
+                digest,
+                outage: Some(Outage::Hash),
+            };
+            compared.map_err(panicked)?
         };
-        let known = async { lead.await.map_err(unknown)? };
-        self.cache.try_get_with(username, known).await
+        self.cache.try_get_with(username, lead).await
     }
 
     async fn compare(
@@ -304,3 +307,7 @@ fn reason(refusal: Refusal) -> Reason {
 fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

@@ -1,0 +1,286 @@
+//! What verification promises, against a real store.
+
+use super::*;
+use crate::auth::issue::{self, Issued};
+use crate::auth::password::Cost;
+use crate::sasl::Mechanism;
+use crate::store::{CredentialStatus, NewCredential};
+
+const CHEAP: Cost = Cost {
+    memory_kib: 64,
+    iterations: 1,
+    lanes: 1,
+};
+
+struct Site {
+    authenticator: Arc<Authenticator>,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    _directory: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self::with(CHEAP, Duration::ZERO)
+    }
+
+    fn with(cost: Cost, delay: Duration) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&directory.path().join("gatepost.db")).unwrap());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let hasher = Hasher::start(cost, 1, 100, metrics.clone()).unwrap();
+        let last_used = Arc::new(LastUsedBatch::new(100, metrics.clone()));
+        let authenticator = Authenticator::new(
+            store.clone(),
+            hasher,
+            last_used,
+            metrics.clone(),
+            100,
+            delay,
+        );
+        Self {
+            authenticator: Arc::new(authenticator),
+            store,
+            metrics,
+            _directory: directory,
+        }
+    }
+
+    fn issue(&self) -> Issued {
+        issue::issue(&self.store, CHEAP, "default", None).unwrap()
+    }
+
+    /// A credential whose password people chose, which has no tag.
+    fn import(&self, username: &str, password: &str) {
+        let hash = super::super::password::hash(&Secret::new(password), CHEAP).unwrap();
+        let new = NewCredential {
+            username,
+            password_hash: &hash,
+            tag: None,
+            organization: "default",
+            name: None,
+            expires_at: None,
+        };
+        self.store.create_credential(new).unwrap();
+    }
+
+    async fn verify(&self, username: &str, password: impl Into<Vec<u8>>) -> Verdict {
+        self.authenticator
+            .verify(claim(username, password), &peer())
+            .await
+    }
+
+    async fn log_in(&self, issued: &Issued) -> Verdict {
+        self.verify(&issued.credential.username, issued.password.expose())
+            .await
+    }
+
+    /// How many verdicts needed an argon2, came from the cache, and came earlier.
+    fn paths(&self) -> [u64; 3] {
+        let text = String::from_utf8(self.metrics.render().unwrap()).unwrap();
+        ["argon2", "cache", "early"].map(|path| {
+            let series = format!("gatepost_auth_path_total{{path=\"{path}\"}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&series));
+            line.map_or(0, |count| count.parse().unwrap())
+        })
+    }
+}
+
+fn claim(username: &str, password: impl Into<Vec<u8>>) -> Credentials {
+    Credentials {
+        mechanism: Mechanism::Plain,
+        username: username.into(),
+        password: Secret::new(password),
+        acts_for: None,
+    }
+}
+
+fn peer() -> Peer {
+    Peer {
+        address: "203.0.113.7".parse().unwrap(),
+        tls: Some("TLSv1.3"),
+        helo: "client.test".into(),
+    }
+}
+
+fn is_accepted(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Accept(_))
+}
+
+#[tokio::test]
+async fn a_hot_login_costs_no_argon2_and_neither_does_a_wrong_one() {
+    let site = Site::new();
+    let issued = site.issue();
+    assert!(is_accepted(&site.log_in(&issued).await));
+    assert_eq!(site.paths(), [1, 0, 0]);
+    assert!(is_accepted(&site.log_in(&issued).await));
+    assert_eq!(site.paths(), [1, 1, 0]);
+    let wrong = site.verify(&issued.credential.username, "sk_wrong").await;
+    assert_eq!(wrong, Verdict::Reject(Reason::WrongPassword));
+    assert_eq!(site.paths(), [1, 2, 0]);
+}
+
+#[tokio::test]
+async fn guesses_never_reach_argon2() {
+    let site = Site::new();
+    let issued = site.issue();
+    let guess = site.verify(&issued.credential.username, "sk_guess").await;
+    assert_eq!(guess, Verdict::Reject(Reason::WrongPassword));
+    let unknown = site.verify("smtp_nobody", "sk_guess").await;
+    assert_eq!(unknown, Verdict::Reject(Reason::Unknown));
+    assert_eq!(site.paths(), [0, 0, 2]);
+}
+
+#[tokio::test]
+async fn a_rotated_password_dies_at_once() {
+    let site = Site::new();
+    let old = site.issue();
+    let username = &old.credential.username;
+    assert!(is_accepted(&site.log_in(&old).await));
+    let new = issue::rotate(&site.store, CHEAP, username).unwrap();
+    assert!(!is_accepted(&site.log_in(&old).await));
+    assert!(is_accepted(&site.log_in(&new).await));
+    assert!(!is_accepted(&site.log_in(&old).await));
+}
+
+#[tokio::test]
+async fn revoking_deleting_and_renewing_bite_a_hot_login() {
+    let site = Site::new();
+    let issued = site.issue();
+    let username = &issued.credential.username;
+    assert!(is_accepted(&site.log_in(&issued).await));
+    site.store
+        .set_status(username, CredentialStatus::Revoked)
+        .unwrap();
+    assert_eq!(site.log_in(&issued).await, Verdict::Reject(Reason::Revoked));
+    site.store
+        .set_status(username, CredentialStatus::Active)
+        .unwrap();
+    assert!(is_accepted(&site.log_in(&issued).await));
+    site.store.delete_credential(username).unwrap();
+    assert_eq!(site.log_in(&issued).await, Verdict::Reject(Reason::Unknown));
+}
+
+#[tokio::test]
+async fn other_changes_do_not_cost_a_hot_login_its_entry() {
+    let site = Site::new();
+    let (one, other) = (site.issue(), site.issue());
+    assert!(is_accepted(&site.log_in(&one).await));
+    site.store
+        .set_status(&other.credential.username, CredentialStatus::Revoked)
+        .unwrap();
+    assert!(is_accepted(&site.log_in(&one).await));
+    assert_eq!(site.paths(), [1, 1, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_one_password_costs_one_argon2() {
+    let site = Site::new();
+    let issued = site.issue();
+    let logins: Vec<_> = (0..200)
+        .map(|_| {
+            let authenticator = site.authenticator.clone();
+            let claim = claim(&issued.credential.username, issued.password.expose());
+            tokio::spawn(async move { authenticator.verify(claim, &peer()).await })
+        })
+        .collect();
+    for login in logins {
+        assert!(is_accepted(&login.await.unwrap()));
+    }
+    assert_eq!(site.metrics.argon2.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_passwords_in_flight_say_nothing_about_the_right_one() {
+    let site = Site::new();
+    site.import("printer", "chosen");
+    let logins: Vec<_> = (0..40)
+        .map(|number| {
+            let authenticator = site.authenticator.clone();
+            let right = number % 4 == 0;
+            let claim = claim("printer", if right { "chosen" } else { "wrong" });
+            let login = async move { authenticator.verify(claim, &peer()).await };
+            (right, tokio::spawn(login))
+        })
+        .collect();
+    for (right, login) in logins {
+        assert_eq!(is_accepted(&login.await.unwrap()), right);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_old_password_is_accepted_after_its_rotation_was_acknowledged() {
+    let site = Site::new();
+    let mut current = site.issue();
+    for _ in 0..100 {
+        let racing: Vec<_> = (0..4)
+            .map(|_| {
+                let authenticator = site.authenticator.clone();
+                let claim = claim(&current.credential.username, current.password.expose());
+                tokio::spawn(async move { authenticator.verify(claim, &peer()).await })
+            })
+            .collect();
+        let next = issue::rotate(&site.store, CHEAP, &current.credential.username).unwrap();
+        assert!(!is_accepted(&site.log_in(&current).await));
+        for login in racing {
+            login.await.unwrap();
+        }
+        // A racing login must not have left the old password behind either.
+        assert!(!is_accepted(&site.log_in(&current).await));
+        assert!(is_accepted(&site.log_in(&next).await));
+        current = next;
+    }
+}
+
+#[tokio::test]
+async fn nobody_acts_for_another() {
+    let site = Site::new();
+    let issued = site.issue();
+    let mut claim = claim(&issued.credential.username, issued.password.expose());
+    claim.acts_for = Some("boss".into());
+    let verdict = site.authenticator.verify(claim, &peer()).await;
+    assert_eq!(verdict, Verdict::Reject(Reason::ActsForAnother));
+}
+
+#[tokio::test]
+async fn a_cheap_hash_is_renewed_behind_the_login() {
+    let dearer = Cost {
+        memory_kib: 128,
+        ..CHEAP
+    };
+    let site = Site::with(dearer, Duration::ZERO);
+    let issued = site.issue();
+    let username = &issued.credential.username;
+    assert!(is_accepted(&site.log_in(&issued).await));
+    // Rehashing runs behind the answer: its end is the row's new hash.
+    while !site
+        .store
+        .lookup(username)
+        .unwrap()
+        .unwrap()
+        .password_hash
+        .contains("m=128,")
+    {
+        tokio::task::yield_now().await;
+    }
+    site.store.advance_epoch();
+    assert!(is_accepted(&site.log_in(&issued).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refusal_takes_the_same_time() {
+    let site = Site::with(CHEAP, Duration::from_secs(1));
+    let issued = site.issue();
+    site.store
+        .set_status(&issued.credential.username, CredentialStatus::Revoked)
+        .unwrap();
+    for (username, password) in [
+        ("smtp_nobody", "x"),
+        (issued.credential.username.as_str(), "x"),
+    ] {
+        let asked = tokio::time::Instant::now();
+        assert!(!is_accepted(&site.verify(username, password).await));
+        let took = asked.elapsed().as_millis();
+        assert!((800..=1201).contains(&took), "{took} ms");
+    }
+}
