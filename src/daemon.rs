@@ -186,7 +186,7 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt())?;
         // The first draw of random numbers costs tens of milliseconds; not inside a handshake.
         let _ = self.tls_warm_up();
-        let (addresses, serving) = self.start()?;
+        let (addresses, serving) = self.start().await?;
         lifecycle::notify_ready(&addresses);
         tracing::info!(listeners = %addresses, "ready");
         tokio::select! {
@@ -204,15 +204,9 @@ impl Daemon {
         filled.map_err(|_| rustls::Error::FailedToGetRandomBytes)
     }
 
-    fn start(self) -> Result<(String, Serving), DaemonError> {
+    async fn start(self) -> Result<(String, Serving), DaemonError> {
         let addresses = describe(&self.addresses());
         let metrics = self.edge.metrics.clone();
-        tokio::spawn(
-            self.edge
-                .dialer
-                .clone()
-                .probe_until_answered(self.lifecycle.clone()),
-        );
         tokio::spawn(watch(
             self.store.clone(),
             metrics.clone(),
@@ -234,6 +228,13 @@ impl Daemon {
         if let Some(socket) = self.auth_socket {
             let serving = socket.serve(self.edge.authenticator.clone(), self.lifecycle.clone());
             self.lifecycle.spawn(serving);
+        }
+        // After the auth socket, without which Postfix may not even greet; before the listeners, so
+        // that the first client is offered what the upstream can do. One that does not answer
+        // keeps nobody waiting: its clients are told 454.
+        if !self.edge.dialer.probe_and_warn().await {
+            let dialer = self.edge.dialer.clone();
+            tokio::spawn(dialer.probe_until_answered(self.lifecycle.clone()));
         }
         // Not waited for: what is happening while draining is worth a scrape.
         if let Some(listener) = self.metrics_listener {

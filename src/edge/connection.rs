@@ -3,6 +3,8 @@
 //! The loop has three steps: take all input that is wanted, send what that led to (one write to
 //! each side), wait for the next event. A batch of commands therefore stays a batch.
 
+mod relay;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,12 +21,10 @@ use crate::net::buffer::Buffer;
 use crate::net::listener::Accepted;
 use crate::net::stream::ClientStream;
 use crate::sasl::{Credentials, Identity, Verdict};
-use crate::smtp::data::{Progress, Scanner};
+use crate::smtp::data::Scanner;
 use crate::smtp::line::LineReader;
-use crate::smtp::relay::{Expect, Outcome};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Action, Session, Wants};
-use crate::smtp::xclient::Client;
 
 use super::Edge;
 use super::ending::{Ending, Summary};
@@ -102,6 +102,7 @@ async fn shake_hands(edge: &Edge, stream: TcpStream) -> Result<ClientStream, End
     }
 }
 
+/// A client, and its upstream while it has one.
 struct Connection<'a> {
     edge: &'a Arc<Edge>,
     peer: SocketAddr,
@@ -139,7 +140,10 @@ impl Connection<'_> {
         loop {
             self.take_input().await?;
             self.send().await?;
-            self.wait().await?;
+            // Replies may have come in while sending; what they lead to comes before waiting.
+            if !self.take_replies().await? {
+                self.wait().await?;
+            }
         }
     }
 
@@ -211,52 +215,6 @@ impl Connection<'_> {
         Some(task)
     }
 
-    fn take_body(&mut self) -> Option<Task> {
-        if self.input.is_empty() {
-            return None;
-        }
-        let scanner = self.scanner.get_or_insert_with(|| {
-            Scanner::new(self.edge.bare_newline, self.session.message_size())
-        });
-        let mut refused = Vec::new();
-        let out = self
-            .upstream
-            .as_mut()
-            .map_or(&mut refused, |upstream| &mut upstream.output);
-        let before = out.len();
-        let progress = scanner.scan(self.input.unread(), out);
-        let sent = (out.len() - before) as u64;
-        let refusal = scanner.refusal();
-        match refusal {
-            // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
-            Some(_) => self.upstream = None,
-            None => {
-                self.summary.bytes += sent;
-                self.edge.metrics.message_bytes.inc_by(sent);
-            }
-        }
-        let Progress::End(taken) = progress else {
-            self.input.discard();
-            return None;
-        };
-        self.input.consume(taken);
-        self.scanner = None;
-        match refusal {
-            Some(refusal) => {
-                self.edge.metrics.message(MessageOutcome::RefusedHere);
-                let action = self.session.on_refused_body(refusal);
-                Some(begin(action, &mut self.upstream, &mut self.output))
-            }
-            None => {
-                if let Some(upstream) = &mut self.upstream {
-                    upstream.relay.expect(Expect::EndOfData);
-                }
-                self.session.on_end_of_data();
-                Some(Task::Done)
-            }
-        }
-    }
-
     async fn carry_out(&mut self, mut task: Task) -> Result<(), Ending> {
         loop {
             let action = match task {
@@ -312,22 +270,6 @@ impl Connection<'_> {
             helo: helo.into(),
         };
         self.edge.authenticator.verify(credentials, &peer).await
-    }
-
-    async fn hand_over(
-        &mut self,
-        identity: Arc<Identity>,
-    ) -> Option<crate::smtp::extensions::Extensions> {
-        let client = Client {
-            address: self.peer,
-            destination: self.local,
-            helo: self.session.helo().unwrap_or_default().to_owned(),
-            login: identity.username.to_string(),
-        };
-        let (upstream, extensions) = self.edge.dialer.hand_over(&client).await.ok()?;
-        self.upstream = Some(upstream);
-        self.summary.identity = Some(identity);
-        Some(extensions)
     }
 
     /// One write to each side; the upstream first, since it has to think.
@@ -390,7 +332,7 @@ impl Connection<'_> {
                 self.upstream_lost("it did not answer in time").await
             }
             Event::Timeout => self.carry_out_close(reply::IDLE).await,
-            Event::Upstream(Ok(())) => self.take_replies().await,
+            Event::Upstream(Ok(())) => self.take_replies().await.map(drop),
             Event::Upstream(Err(_)) => self.upstream_lost("it closed the connection").await,
         }
     }
@@ -424,65 +366,6 @@ impl Connection<'_> {
             _ => self.began + timeouts.login,
         };
         (deadline, false)
-    }
-
-    async fn take_replies(&mut self) -> Result<(), Ending> {
-        while let Some(upstream) = &mut self.upstream {
-            let outcome = match upstream.reply() {
-                Ok(None) => return Ok(()),
-                Ok(Some((reply, relay))) => relay
-                    .on_reply(&reply, &mut self.output)
-                    .map_err(|error| error.to_string()),
-                Err(fault) => Err(fault.to_string()),
-            };
-            upstream.consume_reply();
-            self.progress = Instant::now();
-            match outcome {
-                Ok(Outcome::Closing) => return self.send().await.and(Err(Ending::Closed)),
-                Ok(Outcome::Data(go)) => self.session.on_data(go),
-                Ok(Outcome::Message(taken)) => self.message_answered(taken),
-                Ok(Outcome::Recipient(taken)) => self.recipient_answered(taken),
-                Ok(Outcome::Passed) => {}
-                Err(why) => return self.upstream_lost(&why).await,
-            }
-        }
-        Ok(())
-    }
-
-    fn message_answered(&mut self, taken: bool) {
-        self.summary.messages += u64::from(taken);
-        let outcome = if taken {
-            MessageOutcome::Accepted
-        } else {
-            MessageOutcome::RefusedUpstream
-        };
-        self.edge.metrics.message(outcome);
-    }
-
-    fn recipient_answered(&mut self, taken: bool) {
-        self.summary.recipients += u64::from(taken);
-        self.edge.metrics.recipients.inc_by(u64::from(taken));
-    }
-
-    /// The upstream is gone or cannot be believed any more. What it still owed is never made up.
-    async fn upstream_lost(&mut self, why: &str) -> Result<(), Ending> {
-        let Some(upstream) = self.upstream.take() else {
-            return Ok(());
-        };
-        let owed = !upstream.relay.is_idle() || upstream.relay.in_transaction();
-        if self.session.wants() == Wants::Line && !owed {
-            self.session.on_detached();
-            return Ok(());
-        }
-        self.edge.metrics.upstream_lost.inc();
-        tracing::warn!(address = %self.edge.dialer.upstream().address, why, "the upstream was lost inside a transaction");
-        if upstream.relay.awaits_message() || self.session.wants() == Wants::Body {
-            self.edge.metrics.message(MessageOutcome::Lost);
-        }
-        if self.session.wants() == Wants::Body {
-            return Err(Ending::UpstreamGone);
-        }
-        Box::pin(self.carry_out_close(reply::UPSTREAM_LOST)).await
     }
 
     /// Leaves both sides as politely as the ending allows.

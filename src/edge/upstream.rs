@@ -64,19 +64,25 @@ impl Dialer {
         Ok(extensions)
     }
 
+    /// Probes; where that fails it says so in the log and returns false.
+    pub async fn probe_and_warn(&self) -> bool {
+        let probed = self.probe().await;
+        if let Err(error) = &probed {
+            let address = &self.upstream.address;
+            tracing::warn!(%address, %error, "the upstream does not answer yet; logins get 454 until it does");
+        }
+        probed.is_ok()
+    }
+
     /// Probes until the upstream has answered once.
     pub async fn probe_until_answered(self: Arc<Self>, lifecycle: Lifecycle) {
         loop {
-            match self.probe().await {
-                Ok(_) => return,
-                Err(error) => {
-                    let address = &self.upstream.address;
-                    tracing::warn!(%address, %error, "the upstream does not answer yet; logins get 454 until it does");
-                }
-            }
             tokio::select! {
                 () = lifecycle.draining() => return,
                 () = tokio::time::sleep(PROBE_AGAIN) => {}
+            }
+            if self.probe_and_warn().await {
+                return;
             }
         }
     }
@@ -204,10 +210,13 @@ impl Upstream {
                 if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(context, rest) {
                     return Poll::Ready(written.and_then(nothing_is_an_end));
                 }
-                match self.input.poll_read_from(&mut self.stream, context) {
-                    Poll::Ready(read) => Poll::Ready(read.and_then(nothing_is_an_end).map(|_| 0)),
-                    Poll::Pending => Poll::Pending,
-                }
+                // With no reply due, as inside a body, it speaks out of turn and may read no more.
+                let due = !self.relay.is_idle();
+                let read = self.input.poll_read_from(&mut self.stream, context);
+                read.map(|read| match nothing_is_an_end(read?)? {
+                    _ if due => Ok(0),
+                    _ => Err(io::ErrorKind::InvalidData.into()),
+                })
             })
             .await?;
         }

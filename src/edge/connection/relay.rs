@@ -1,0 +1,149 @@
+//! What passes between client and upstream once a session is handed over: bodies one way, replies
+//! the other, and what is said when the upstream fails in between.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::metrics::MessageOutcome;
+use crate::sasl::Identity;
+use crate::smtp::data::{Progress, Scanner};
+use crate::smtp::extensions::Extensions;
+use crate::smtp::relay::{Expect, Outcome};
+use crate::smtp::reply;
+use crate::smtp::session::Wants;
+use crate::smtp::xclient::Client;
+
+use super::super::ending::Ending;
+use super::{Connection, Task, begin};
+
+impl Connection<'_> {
+    /// Opens an upstream session as this client's.
+    pub(super) async fn hand_over(&mut self, identity: Arc<Identity>) -> Option<Extensions> {
+        let client = Client {
+            address: self.peer,
+            destination: self.local,
+            helo: self.session.helo().unwrap_or_default().to_owned(),
+            login: identity.username.to_string(),
+        };
+        let (upstream, extensions) = self.edge.dialer.hand_over(&client).await.ok()?;
+        self.upstream = Some(upstream);
+        self.summary.identity = Some(identity);
+        Some(extensions)
+    }
+
+    /// Passes on what has come of a body; `None` when there is no more.
+    pub(super) fn take_body(&mut self) -> Option<Task> {
+        if self.input.is_empty() {
+            return None;
+        }
+        let scanner = self.scanner.get_or_insert_with(|| {
+            Scanner::new(self.edge.bare_newline, self.session.message_size())
+        });
+        let mut refused = Vec::new();
+        let out = self
+            .upstream
+            .as_mut()
+            .map_or(&mut refused, |upstream| &mut upstream.output);
+        let before = out.len();
+        let progress = scanner.scan(self.input.unread(), out);
+        let sent = (out.len() - before) as u64;
+        let refusal = scanner.refusal();
+        match refusal {
+            // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
+            Some(_) => self.upstream = None,
+            None => {
+                self.summary.bytes += sent;
+                self.edge.metrics.message_bytes.inc_by(sent);
+            }
+        }
+        let Progress::End(taken) = progress else {
+            self.input.discard();
+            return None;
+        };
+        self.input.consume(taken);
+        self.scanner = None;
+        match refusal {
+            Some(refusal) => {
+                self.edge.metrics.message(MessageOutcome::RefusedHere);
+                let action = self.session.on_refused_body(refusal);
+                Some(begin(action, &mut self.upstream, &mut self.output))
+            }
+            None => {
+                if let Some(upstream) = &mut self.upstream {
+                    upstream.relay.expect(Expect::EndOfData);
+                }
+                self.session.on_end_of_data();
+                Some(Task::Done)
+            }
+        }
+    }
+
+    /// Passes on the replies that have come; false if there was none.
+    pub(super) async fn take_replies(&mut self) -> Result<bool, Ending> {
+        let mut any = false;
+        while let Some(upstream) = &mut self.upstream {
+            let on_a_message = upstream.relay.awaits_message();
+            let outcome = match upstream.reply() {
+                Ok(None) => break,
+                Ok(Some((reply, relay))) => relay
+                    .on_reply(&reply, &mut self.output)
+                    .map_err(|error| error.to_string()),
+                Err(fault) => Err(fault.to_string()),
+            };
+            upstream.consume_reply();
+            any = true;
+            self.progress = Instant::now();
+            match outcome {
+                Ok(Outcome::Closing) => {
+                    if on_a_message {
+                        self.message_answered(false);
+                    }
+                    return self.send().await.and(Err(Ending::Closed));
+                }
+                Ok(Outcome::Data(go)) => self.session.on_data(go),
+                Ok(Outcome::Message(taken)) => self.message_answered(taken),
+                Ok(Outcome::Recipient(taken)) => self.recipient_answered(taken),
+                Ok(Outcome::Passed) => {}
+                Err(why) => self.upstream_lost(&why).await?,
+            }
+        }
+        Ok(any)
+    }
+
+    fn message_answered(&mut self, taken: bool) {
+        self.summary.messages += u64::from(taken);
+        let outcome = if taken {
+            MessageOutcome::Accepted
+        } else {
+            MessageOutcome::RefusedUpstream
+        };
+        self.edge.metrics.message(outcome);
+    }
+
+    fn recipient_answered(&mut self, taken: bool) {
+        self.summary.recipients += u64::from(taken);
+        self.edge.metrics.recipients.inc_by(u64::from(taken));
+    }
+
+    /// The upstream is gone or cannot be believed any more. What it still owed is never made up.
+    pub(super) async fn upstream_lost(&mut self, why: &str) -> Result<(), Ending> {
+        let Some(upstream) = self.upstream.take() else {
+            return Ok(());
+        };
+        let owed = !upstream.relay.is_idle() || upstream.relay.in_transaction();
+        if self.session.wants() == Wants::Line && !owed {
+            self.session.on_detached();
+            return Ok(());
+        }
+        self.edge.metrics.upstream_lost.inc();
+        tracing::warn!(address = %self.edge.dialer.upstream().address, why, "the upstream was lost inside a transaction");
+        if upstream.relay.awaits_message() || self.session.wants() == Wants::Body {
+            self.edge.metrics.message(MessageOutcome::Lost);
+        }
+        if self.session.wants() == Wants::Body {
+            return Err(Ending::UpstreamGone);
+        }
+        Box::pin(self.carry_out_close(reply::UPSTREAM_LOST)).await
+    }
+}
