@@ -186,6 +186,9 @@ impl Metrics {
 
     /// A series that appears only with its first event hides that event from `rate()`.
     fn begin_at_zero(&self) {
+        for path in [Path::Argon2, Path::Cache, Path::Early] {
+            self.auth_path.with_label_values(&[path.as_str()]);
+        }
         for outcome in [
             MessageOutcome::Accepted,
             MessageOutcome::Lost,
@@ -204,17 +207,13 @@ impl Metrics {
 
     /// Counts how a verdict was reached.
     pub fn verdict_by(&self, path: Path) {
-        let path = match path {
-            Path::Argon2 => "argon2",
-            Path::Cache => "cache",
-            Path::Early => "early",
-        };
-        self.auth_path.with_label_values(&[path]).inc();
+        self.auth_path.with_label_values(&[path.as_str()]).inc();
     }
 
-    /// Counts a session that was not handed over; `stage` is one of a fixed few.
-    pub fn handover_failed(&self, stage: &'static str) {
-        self.handover_failures.with_label_values(&[stage]).inc();
+    /// Counts sessions that were not handed over, by stage, one of a fixed few. To ask for a
+    /// counter makes its series begin at zero.
+    pub fn handover_failures(&self, stage: &'static str) -> IntCounter {
+        self.handover_failures.with_label_values(&[stage])
     }
 
     /// Counts a message.
@@ -229,6 +228,16 @@ impl Metrics {
         encoder.encode(&self.registry.gather(), &mut text)?;
         encoder.encode(&self.process.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+impl Path {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Argon2 => "argon2",
+            Self::Cache => "cache",
+            Self::Early => "early",
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
@@ -16,11 +17,33 @@ const BLOCKING_THREADS: usize = 16;
 /// Serves until SIGTERM.
 pub fn run(config: &Config) -> Result<(), CliError> {
     start_log(&config.log);
+    limits();
+    if config.admin.is_some() {
+        tracing::warn!("[admin] is configured, but this version does not serve it yet");
+    }
     runtime()?.block_on(async {
         let daemon = Daemon::new(config)?;
         daemon.run(std::future::pending()).await?;
         Ok(())
     })
+}
+
+/// No core dump, since passwords are in memory for a moment; and as many connections as the
+/// system allows. Under systemd the unit has said so already, and may forbid asking.
+fn limits() {
+    let core = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, core);
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: files.maximum,
+            ..files
+        },
+    );
 }
 
 /// The runtime that everything serves on.

@@ -21,6 +21,10 @@ pub(super) struct Environment(Dict);
 
 impl Environment {
     /// Takes the variables this process was started with.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
     pub(super) fn of_process() -> Result<Self, ConfigError> {
         Self::from_variables(std::env::vars_os())
     }

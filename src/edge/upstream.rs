@@ -36,6 +36,9 @@ pub struct Dialer {
 impl Dialer {
     /// For this upstream; `hostname` is our name in EHLO.
     pub fn new(hostname: String, upstream: config::Upstream, metrics: Arc<Metrics>) -> Self {
+        for stage in Stage::ALL {
+            metrics.handover_failures(stage.as_str());
+        }
         Self {
             hostname,
             upstream,
@@ -103,7 +106,7 @@ impl Dialer {
                 }
             }
             Err(failure) => {
-                self.metrics.handover_failed(failure.stage.as_str());
+                self.metrics.handover_failures(failure.stage.as_str()).inc();
                 tracing::warn!(address = %self.upstream.address, error = %failure, "the upstream did not take a session over");
             }
         }

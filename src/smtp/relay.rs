@@ -64,6 +64,8 @@ pub struct Relay {
     mails: usize,
     /// Whether the upstream has an envelope open.
     open: bool,
+    /// Whether the upstream takes several commands at a time.
+    pipelining: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,15 @@ enum Entry {
 }
 
 impl Relay {
+    /// The queue for an upstream that offers PIPELINING, or not: then each command waits for the
+    /// reply to the one before, however the client sends them (RFC 2920, 3.1).
+    pub fn new(pipelining: bool) -> Self {
+        Self {
+            pipelining,
+            ..Self::default()
+        }
+    }
+
     /// Notes a command that was sent to the upstream.
     pub fn expect(&mut self, expect: Expect) {
         self.mails += usize::from(expect == Expect::Mail);
@@ -137,7 +148,7 @@ impl Relay {
 
     /// Whether no further command should be sent before a reply has come.
     pub fn is_full(&self) -> bool {
-        self.queue.len() >= MAX_OUTSTANDING
+        self.queue.len() >= if self.pipelining { MAX_OUTSTANDING } else { 1 }
     }
 
     /// Whether nothing waits for the upstream.
@@ -256,7 +267,10 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded() {
-        let mut relay = Relay::default();
+        let mut careful = Relay::new(false);
+        careful.expect(Expect::Mail);
+        assert!(careful.is_full());
+        let mut relay = Relay::new(true);
         for _ in 0..MAX_OUTSTANDING {
             assert!(!relay.is_full());
             relay.expect(Expect::Rcpt);

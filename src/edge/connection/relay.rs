@@ -9,7 +9,7 @@ use crate::metrics::MessageOutcome;
 use crate::sasl::Identity;
 use crate::smtp::data::{Progress, Scanner};
 use crate::smtp::extensions::Extensions;
-use crate::smtp::relay::{Expect, Outcome};
+use crate::smtp::relay::{Expect, Outcome, Relay};
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
 use crate::smtp::xclient::Client;
@@ -26,7 +26,8 @@ impl Connection<'_> {
             helo: self.session.helo().unwrap_or_default().to_owned(),
             login: identity.username.to_string(),
         };
-        let (upstream, extensions) = self.edge.dialer.hand_over(&client).await.ok()?;
+        let (mut upstream, extensions) = self.edge.dialer.hand_over(&client).await.ok()?;
+        upstream.relay = Relay::new(extensions.pipelining);
         self.upstream = Some(upstream);
         self.summary.identity = Some(identity);
         Some(extensions)
@@ -66,6 +67,12 @@ impl Connection<'_> {
         match refusal {
             Some(refusal) => {
                 self.edge.metrics.message(MessageOutcome::RefusedHere);
+                let username = self
+                    .summary
+                    .identity
+                    .as_ref()
+                    .map(|identity| &*identity.username);
+                tracing::info!(target: "gatepost::session", username, ?refusal, "message refused");
                 let action = self.session.on_refused_body(refusal);
                 Some(begin(action, &mut self.upstream, &mut self.output))
             }
