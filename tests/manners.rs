@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -10,7 +10,7 @@ use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
 use crate::support::site::Config;
 use crate::support::upstream::{Act, Upstream};
-use crate::support::{PATIENCE, eventually, ports};
+use crate::support::{PATIENCE, eventually, ports, within};
 
 fn config(upstream: &Upstream) -> Config {
     Config::for_upstream(upstream.address)
@@ -219,17 +219,20 @@ fn metrics_count_logins() {
             .expect("535");
     }
     let after = samples(address);
-    let rose_by = |amount: f64| {
-        after.iter().any(|(name, value)| {
-            let earlier = before
-                .iter()
-                .find(|(other, _)| other == name)
-                .map_or(0.0, |(_, v)| *v);
-            name.contains("auth") && value - earlier == amount
-        })
-    };
-    assert!(rose_by(3.0), "nothing counted three logins: {after:#?}");
-    assert!(rose_by(2.0), "nothing counted two refusals: {after:#?}");
+    for (series, amount) in [
+        ("gatepost_auth_total{reason=\"\",result=\"accept\"}", 3.0),
+        (
+            "gatepost_auth_total{reason=\"wrong_password\",result=\"reject\"}",
+            2.0,
+        ),
+        ("gatepost_auth_seconds_count", 5.0),
+        ("gatepost_auth_path_total{path=\"argon2\"}", 1.0),
+        ("gatepost_auth_path_total{path=\"cache\"}", 4.0),
+        ("gatepost_handovers_total", 3.0),
+    ] {
+        let rose = value(&after, series) - value(&before, series);
+        assert_eq!(rose, amount, "{series} in {after:#?}");
+    }
     assert!(
         after
             .iter()
@@ -249,11 +252,53 @@ fn a_session_leaves_one_line_in_the_log() {
         .expect("250");
     client.expect("QUIT", "221");
     client.expect_close();
-    gatepost.wait_for_log(&[&credential.username, "127.0.0.1"]);
+    gatepost.wait_for_log(&[
+        "gatepost::session: session ended address=127.0.0.1 ",
+        &format!("username=\"{}\"", credential.username),
+        "tls=\"TLSv1.3\" helo=\"client.example\"",
+        "messages=1 recipients=1 bytes=29 ",
+        "ending=\"closed\"",
+    ]);
+    assert_eq!(gatepost.log().matches("session ended").count(), 1);
 }
 
 #[test]
-fn a_held_up_body_holds_up_nobody_else() {
+fn a_locked_store_neither_delays_nor_fails_a_login() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let config = config(&upstream)
+        .text("metrics", "listen", &address.to_string())
+        .text("last_used", "flush_interval", "50ms");
+    let gatepost = Gatepost::start(config);
+    let credential = gatepost.create();
+    let store = rusqlite::Connection::open(gatepost.store()).expect("open the store");
+    store
+        .execute_batch("BEGIN IMMEDIATE")
+        .expect("lock the store");
+    // A flush may wait for the lock as long as it likes; logins must not.
+    let began = Instant::now();
+    for _ in 0..20 {
+        Client::logged_in(&gatepost, &credential);
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    let failures = "gatepost_last_used_flush_failures_total";
+    within(Duration::from_secs(20), "a flush gives up", || {
+        (value(&samples(address), failures) >= 1.0).then_some(())
+    });
+    let show = || gatepost.json(&["credential", "show", &credential.username]);
+    assert!(show()["last_used"].is_null(), "{}", show());
+    store.execute_batch("ROLLBACK").expect("unlock the store");
+    within(Duration::from_secs(10), "what waited is written", || {
+        (show()["last_used"]["count"] == 20).then_some(())
+    });
+}
+
+#[test]
+fn a_held_up_session_holds_up_nobody_else() {
     let upstream = Upstream::start();
     let gatepost = Gatepost::start(config(&upstream));
     let credential = gatepost.create();
@@ -263,6 +308,12 @@ fn a_held_up_body_holds_up_nobody_else() {
     let mut free = Client::logged_in(&gatepost, &credential);
     free.send_message(b"Subject: free\r\n\r\nhello\r\n")
         .expect("250");
+}
+
+/// What a series says; each is there from the start.
+fn value(samples: &[(String, f64)], series: &str) -> f64 {
+    let sample = samples.iter().find(|(name, _)| name == series);
+    sample.unwrap_or_else(|| panic!("no {series}")).1
 }
 
 /// The `gatepost_*` samples with their labels.
