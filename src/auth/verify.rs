@@ -309,5 +309,4 @@ fn now_ms() -> i64 {
 }
 
 #[cfg(test)]
-#[path = "verify_tests.rs"]
 mod tests;

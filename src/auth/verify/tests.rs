@@ -52,7 +52,7 @@ impl Site {
 
     /// A credential whose password people chose, which has no tag.
     fn import(&self, username: &str, password: &str) {
-        let hash = super::super::password::hash(&Secret::new(password), CHEAP).unwrap();
+        let hash = crate::auth::password::hash(&Secret::new(password), CHEAP).unwrap();
         let new = NewCredential {
             username,
             password_hash: &hash,
