@@ -194,7 +194,20 @@ impl Daemon {
             _ = interrupt.recv() => {}
             () = stop => {}
         }
-        serving.stop().await;
+        let lifecycle = serving.lifecycle.clone();
+        let hurry = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            lifecycle.abandon();
+            std::future::pending().await
+        };
+        // A second signal means at once.
+        tokio::select! {
+            () = serving.stop() => {}
+            () = hurry => {}
+        }
         Ok(())
     }
 

@@ -5,11 +5,15 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How long a task may take to end once it was told to end at once.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Shared by everything that runs. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
     drain: CancellationToken,
     abandon: CancellationToken,
+    ended: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -32,14 +36,19 @@ impl Lifecycle {
         self.drain.cancelled().await;
     }
 
-    /// Whether [`Lifecycle::draining`] has come.
-    pub fn is_draining(&self) -> bool {
-        self.drain.is_cancelled()
-    }
-
     /// Resolves once even what is under way must end at once.
     pub async fn abandoned(&self) {
         self.abandon.cancelled().await;
+    }
+
+    /// Resolves once no task is left.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Gives up what is under way at once.
+    pub fn abandon(&self) {
+        self.abandon.cancel();
     }
 
     /// Lets tasks finish for at most `timeout`, then makes them end. Returns whether all of them
@@ -47,16 +56,16 @@ impl Lifecycle {
     pub async fn drain(&self, timeout: Duration) -> bool {
         self.drain.cancel();
         self.tasks.close();
-        if tokio::time::timeout(timeout, self.tasks.wait())
+        let in_time = tokio::time::timeout(timeout, self.tasks.wait())
             .await
-            .is_ok()
-        {
-            return true;
+            .is_ok();
+        if !in_time {
+            self.abandon();
+            // They only have to take leave; a task that does not is left behind.
+            let _ = tokio::time::timeout(FAREWELL, self.tasks.wait()).await;
         }
-        self.abandon.cancel();
-        // They only have to notice; a task that does not is left behind.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
-        false
+        self.ended.cancel();
+        in_time
     }
 }
 

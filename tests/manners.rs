@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
-use crate::support::site::Config;
+use crate::support::site::{Config, Credential};
 use crate::support::upstream::{Act, Upstream};
 use crate::support::{PATIENCE, eventually, ports, within};
 
@@ -145,6 +145,52 @@ fn a_drain_ends_in_time() {
         session.heard("DATA") && session.ended
     });
     assert!(session.bodies.is_empty(), "{session:?}");
+}
+
+#[test]
+fn who_is_cut_off_by_the_end_of_a_drain_is_told() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).drain_timeout("300ms"));
+    let site = gatepost.site();
+    let mut client = Client::logged_in(&gatepost, &gatepost.create());
+    client.expect("MAIL FROM:<sender@example.test>", "250");
+    gatepost.signal(Signal::TERM);
+    client.reply().expect("421 4.3.2");
+    client.expect_close();
+    assert!(gatepost.wait().success());
+    let log = std::fs::read_to_string(site.path("log")).expect("the log");
+    assert!(log.contains("ending=\"cut off\""), "{log}");
+}
+
+#[test]
+fn a_second_sigterm_ends_a_drain() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream).drain_timeout("1h"));
+    let mut client = Client::logged_in(&gatepost, &gatepost.create());
+    client.expect("MAIL FROM:<sender@example.test>", "250");
+    gatepost.signal(Signal::TERM);
+    gatepost.wait_for_log(&["draining"]);
+    gatepost.signal(Signal::TERM);
+    client.reply().expect("421 4.3.2");
+    assert!(gatepost.wait().success());
+}
+
+#[test]
+fn last_used_is_written_while_a_drain_goes_on() {
+    let upstream = Upstream::start();
+    let config = config(&upstream)
+        .drain_timeout("1h")
+        .text("last_used", "flush_interval", "500ms");
+    let gatepost = Gatepost::start(config);
+    let credential = gatepost.create();
+    let mut client = Client::logged_in(&gatepost, &credential);
+    client.begin_message();
+    gatepost.signal(Signal::TERM);
+    within(Duration::from_secs(10), "last used is written", || {
+        let shown = gatepost.json(&["credential", "show", &credential.username]);
+        (!shown["last_used"].is_null()).then_some(())
+    });
+    gatepost.kill();
 }
 
 #[test]
@@ -295,6 +341,34 @@ fn a_locked_store_neither_delays_nor_fails_a_login() {
     within(Duration::from_secs(10), "what waited is written", || {
         (show()["last_used"]["count"] == 20).then_some(())
     });
+}
+
+#[test]
+fn renewing_hashes_in_a_locked_store_delays_no_login() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream));
+    // More than there are threads for the store, each with a hash that is cheaper than configured.
+    let credentials: Vec<_> = (0..24)
+        .map(|_| {
+            let mut command = gatepost.command(&["credential", "create", "--json"]);
+            let output = command.env("GATEPOST_AUTH__MEMORY_KIB", "32").output();
+            Credential::from_json(&output.expect("create").stdout)
+        })
+        .collect();
+    let store = rusqlite::Connection::open(gatepost.store()).expect("open the store");
+    store
+        .execute_batch("BEGIN IMMEDIATE")
+        .expect("lock the store");
+    let began = Instant::now();
+    for credential in &credentials {
+        Client::logged_in(&gatepost, credential);
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    store.execute_batch("ROLLBACK").expect("unlock the store");
 }
 
 #[test]

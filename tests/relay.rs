@@ -161,6 +161,48 @@ fn a_reply_belongs_to_its_command_also_where_we_answer_in_between() {
 }
 
 #[test]
+fn the_word_on_a_message_comes_before_our_goodbye() {
+    let (upstream, gatepost) = serving();
+    let mut client = log_in(&gatepost);
+    client.begin_message();
+    let mistakes = b"WHAT\r\n".repeat(10);
+    client.write(&[&b"Subject: x\r\n\r\nhello\r\n.\r\n"[..], &mistakes].concat());
+    client.reply().expect("250");
+    for _ in 0..9 {
+        client.reply().expect("500 5.5.1");
+    }
+    client.reply().expect("421 4.7.0");
+    client.expect_close();
+    upstream.wait_for("took the message", |session| session.bodies.len() == 1);
+}
+
+#[test]
+fn who_sends_no_more_still_hears_the_word_on_its_message() {
+    let (_upstream, gatepost) = serving();
+    let mut client = log_in(&gatepost);
+    client.begin_message();
+    client.write(b"Subject: x\r\n\r\nhello\r\n.\r\n");
+    client.finish();
+    client.reply().expect("250");
+    client.expect_close();
+}
+
+#[test]
+fn a_body_that_never_begins_gets_nothing_of_ours() {
+    let upstream = Upstream::start();
+    let config = Config::for_upstream(upstream.address).text("timeouts", "body", "300ms");
+    let gatepost = Gatepost::start(config);
+    let mut client = log_in(&gatepost);
+    client.begin_message();
+    client.reply().expect("421 4.4.2");
+    let session = upstream.wait_for("ended", |session| session.heard("DATA") && session.ended);
+    assert!(
+        !session.heard("QUIT") && session.bodies.is_empty(),
+        "{session:?}"
+    );
+}
+
+#[test]
 fn a_long_body_streams_through_unchanged() {
     let (upstream, gatepost) = serving();
     let mut client = log_in(&gatepost);

@@ -39,6 +39,8 @@ pub struct Known {
     digest: Digest,
     key: i64,
     version: i64,
+    /// Of the stored hash: key and version say the same, unless somebody put back an older row.
+    password_hash: blake3::Hash,
     expires_at: Option<i64>,
     identity: Arc<Identity>,
     /// The epoch in which the row was last seen in this state.
@@ -52,6 +54,7 @@ impl Known {
             digest,
             key: login.key,
             version: login.version,
+            password_hash: blake3::hash(login.password_hash.as_bytes()),
             expires_at: login.expires_at,
             identity: Arc::new(Identity {
                 key: login.key,
@@ -71,6 +74,8 @@ impl Known {
     /// again.
     pub fn revalidate(&self, login: &Login, epoch: u64) -> bool {
         let same = (self.key, self.version) == (login.key, login.version)
+            && self.password_hash == blake3::hash(login.password_hash.as_bytes())
+            && self.expires_at == login.expires_at
             && *self.identity.organization == *login.organization;
         if same {
             self.epoch.fetch_max(epoch, Ordering::AcqRel);
@@ -128,6 +133,11 @@ mod tests {
         let known = Known::new(digest, &login(3), 10);
         assert!(known.is_fresh(10) && !known.is_fresh(11));
         assert!(!known.revalidate(&login(4), 11) && !known.is_fresh(11));
+        let put_back = Login {
+            password_hash: "other".into(),
+            ..login(3)
+        };
+        assert!(!known.revalidate(&put_back, 11) && !known.is_fresh(11));
         assert!(known.revalidate(&login(3), 11) && known.is_fresh(11));
     }
 

@@ -88,7 +88,7 @@ pub async fn flush_regularly(
 ) {
     loop {
         tokio::select! {
-            () = lifecycle.draining() => return,
+            () = lifecycle.ended() => return,
             () = tokio::time::sleep(interval) => {}
         }
         let (batch, store) = (batch.clone(), store.clone());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
 use crate::metrics::{Metrics, Path};
 use crate::sasl::{Credentials, Identity, Outage, Reason, Secret, Verdict};
@@ -47,6 +48,8 @@ struct Core {
     cache: Cache<String, Arc<Known>>,
     digester: Digester,
     hasher: Hasher,
+    /// Held while a hash is renewed; one at a time, since each may wait for the store's writer.
+    renewing: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -80,6 +83,7 @@ impl Authenticator {
             cache,
             digester: Digester::new(),
             hasher,
+            renewing: Semaphore::new(1),
             metrics,
         };
         Self {
@@ -245,19 +249,21 @@ impl Core {
         password: &Secret,
         digest: Digest,
     ) -> Result<Arc<Known>, Arc<Failure>> {
-        let username = login.username.clone();
         let (core, password) = (self.clone(), password.clone());
-        let lead = async move {
-            // A task of its own, as the leader's client may hang up and the others still want to
-            // know; begun in here, so that followers begin none.
-            let compared = tokio::spawn(core.compare(login, epoch, password, digest)).await;
-            let panicked = |_| Failure {
+        // A task of its own: should this client hang up, whoever waits for the outcome still gets
+        // it, and a leader that nobody polls would hold all of them up.
+        let flight = tokio::spawn(async move {
+            let username = login.username.clone();
+            let compared = core.clone().compare(login, epoch, password, digest);
+            core.cache.try_get_with(username, compared).await
+        });
+        let panicked = |_| {
+            Arc::new(Failure {
                 digest,
                 outage: Some(Outage::Hash),
-            };
-            compared.map_err(panicked)?
+            })
         };
-        self.cache.try_get_with(username, lead).await
+        flight.await.map_err(panicked)?
     }
 
     async fn compare(
@@ -282,8 +288,12 @@ impl Core {
         }
     }
 
-    /// Brings a hash up to today's cost. If that fails, the next login tries again.
+    /// Brings a hash up to today's cost. If that fails, the next login that is not cached tries
+    /// again.
     async fn rehash(self: Arc<Self>, login: Login, password: Secret) {
+        let Ok(_permit) = self.renewing.try_acquire() else {
+            return;
+        };
         let Ok(hash) = self.hasher.rehash(password).await else {
             return;
         };

@@ -13,12 +13,12 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long the cache is believed while the store cannot be asked.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Polls until draining has ended everything that verifies.
+/// Polls until everything else has ended.
 pub async fn watch(store: Arc<Store>, metrics: Arc<Metrics>, lifecycle: Lifecycle) {
     let mut last_success = Instant::now();
     loop {
         tokio::select! {
-            () = lifecycle.draining() => return,
+            () = lifecycle.ended() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
         let asked = store.clone();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::dovecot;
 use crate::edge::Dialer;
 use crate::metrics::Metrics;
@@ -110,6 +110,12 @@ async fn upstream(config: &Config) -> Result<String, CliError> {
     let probed = dialer.probe().await;
     if let Some(lending) = lending {
         lending.abort();
+        if let Some(Endpoint::Unix(path)) =
+            config.dovecot_auth.as_ref().map(|socket| &socket.listen)
+        {
+            // Made by whoever checks, it would be in the daemon's way.
+            let _ = std::fs::remove_file(path);
+        }
     }
     let address = &config.upstream.address;
     let offered = probed

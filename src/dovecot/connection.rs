@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -18,6 +19,9 @@ use super::protocol::{self, Begin, Request};
 /// Exchanges one smtpd may have open; it needs one.
 const MAX_EXCHANGES: usize = 8;
 
+/// How long an smtpd may take to read an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Numbers connections, as the protocol asks.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -29,7 +33,7 @@ pub async fn serve(
 ) {
     let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
     let greeting = protocol::greeting(std::process::id(), connection, rand::random());
-    if stream.write_all(greeting.as_bytes()).await.is_err() {
+    if !say(&mut stream, &greeting).await {
         return;
     }
     let mut asked = Asked {
@@ -47,7 +51,7 @@ pub async fn serve(
                 }
             };
             input.consume(end + 1);
-            if stream.write_all(answer.as_bytes()).await.is_err() {
+            if !say(&mut stream, &answer).await {
                 return;
             }
         }
@@ -59,6 +63,12 @@ pub async fn serve(
             read = input.read_from(&mut stream) => if !matches!(read, Ok(1..)) { return },
         }
     }
+}
+
+/// Whether the client took it, and in time.
+async fn say(stream: &mut LocalStream, words: &str) -> bool {
+    let written = tokio::time::timeout(PATIENCE, stream.write_all(words.as_bytes())).await;
+    matches!(written, Ok(Ok(())))
 }
 
 /// The exchanges under way on one connection.
@@ -107,6 +117,10 @@ impl Asked {
 
     async fn verify(&self, id: &str, credentials: Credentials, peer: &Peer) -> String {
         match self.authenticator.verify(credentials, peer).await {
+            // A tab or LF in it would say more than we do.
+            Verdict::Accept(identity) if identity.username.contains(char::is_control) => {
+                protocol::unavailable(id)
+            }
             Verdict::Accept(identity) => protocol::accept(id, &identity.username),
             Verdict::Reject(_) => protocol::reject(id),
             Verdict::Unavailable(_) => protocol::unavailable(id),

@@ -31,8 +31,8 @@ use super::ending::{Ending, Summary};
 use super::timer::Timer;
 use super::upstream::Upstream;
 
-/// How long a client may take to read our last words.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long either side may take to read our last words.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Tells a client that there is no room. It must cost next to nothing, so nothing is waited for.
 pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
@@ -45,43 +45,33 @@ pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
     }
 }
 
-/// Serves a client until one side has had enough.
+/// Serves a client until one side has had enough, or everything must end.
 pub async fn serve(edge: &Arc<Edge>, accepted: Accepted, kind: ListenerKind) {
-    let Ok(local) = accepted.stream.local_addr() else {
-        return;
-    };
     let mut summary = Summary::new(accepted.peer);
-    let opened = match kind {
-        ListenerKind::Submission => Ok(ClientStream::Clear(accepted.stream)),
-        ListenerKind::Submissions => shake_hands(edge, accepted.stream).await,
-    };
-    let ending = match opened {
+    let ending = match open(edge, accepted.stream, kind).await {
         Err(ending) => ending,
         Ok(stream) => {
-            let tls = matches!(stream, ClientStream::Tls(_));
-            let now = Instant::now();
-            let mut connection = Connection {
-                edge,
-                peer: accepted.peer,
-                local,
-                session: Session::new(edge.settings.clone(), edge.dialer.offered(), tls),
-                stream,
-                input: Buffer::default(),
-                output: Vec::new(),
-                lines: LineReader::default(),
-                upstream: None,
-                scanner: None,
-                timer: Timer::new(now + edge.timeouts.login),
-                began: now,
-                progress: now,
-                summary: &mut summary,
+            summary.tls = stream.tls_version();
+            let mut connection = Connection::new(edge, accepted.peer, stream, &mut summary);
+            let ending = tokio::select! {
+                Err(ending) = connection.run() => ending,
+                () = edge.lifecycle.abandoned() => Ending::CutOff,
             };
-            let Err(ending) = connection.run().await;
             connection.end(ending).await;
             ending
         }
     };
     summary.log(ending);
+}
+
+async fn open(edge: &Edge, stream: TcpStream, kind: ListenerKind) -> Result<ClientStream, Ending> {
+    match kind {
+        ListenerKind::Submission => Ok(ClientStream::Clear(stream)),
+        ListenerKind::Submissions => tokio::select! {
+            opened = shake_hands(edge, stream) => opened,
+            () = edge.lifecycle.abandoned() => Err(Ending::CutOff),
+        },
+    }
 }
 
 async fn shake_hands(edge: &Edge, stream: TcpStream) -> Result<ClientStream, Ending> {
@@ -106,7 +96,6 @@ async fn shake_hands(edge: &Edge, stream: TcpStream) -> Result<ClientStream, End
 struct Connection<'a> {
     edge: &'a Arc<Edge>,
     peer: SocketAddr,
-    local: SocketAddr,
     session: Session,
     stream: ClientStream,
     input: Buffer,
@@ -119,6 +108,8 @@ struct Connection<'a> {
     began: Instant,
     /// When the client or the upstream last brought the session forward.
     progress: Instant,
+    /// Whether the client has said that it sends no more.
+    half_closed: bool,
     summary: &'a mut Summary,
 }
 
@@ -134,7 +125,33 @@ enum Task {
 /// Never returns but with an ending.
 type Endless = Result<std::convert::Infallible, Ending>;
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
+    fn new(
+        edge: &'a Arc<Edge>,
+        peer: SocketAddr,
+        stream: ClientStream,
+        summary: &'a mut Summary,
+    ) -> Self {
+        let now = Instant::now();
+        let tls = matches!(stream, ClientStream::Tls(_));
+        Self {
+            edge,
+            peer,
+            session: Session::new(edge.settings.clone(), edge.dialer.offered(), tls),
+            stream,
+            input: Buffer::default(),
+            output: Vec::new(),
+            lines: LineReader::default(),
+            upstream: None,
+            scanner: None,
+            timer: Timer::new(now + edge.timeouts.login),
+            began: now,
+            progress: now,
+            half_closed: false,
+            summary,
+        }
+    }
+
     async fn run(&mut self) -> Endless {
         self.greet().await?;
         loop {
@@ -262,7 +279,6 @@ impl Connection<'_> {
     async fn verify(&mut self, credentials: Credentials) -> Verdict {
         let helo = self.session.helo().unwrap_or_default();
         self.summary.helo = Some(helo.to_owned());
-        self.summary.tls = self.stream.tls_version();
         let address = self.peer.ip().to_canonical();
         let peer = Peer {
             address,
@@ -282,6 +298,8 @@ impl Connection<'_> {
             let limit = self.edge.dialer.upstream().command_timeout;
             let sent = timeout(limit, upstream.send()).await;
             if !matches!(sent, Ok(Ok(()))) {
+                // What it said before it went is still the client's to hear.
+                Box::pin(self.take_replies()).await?;
                 self.upstream_lost("it took no more bytes").await?;
             }
         }
@@ -309,7 +327,8 @@ impl Connection<'_> {
             Timeout,
             Upstream(io::Result<()>),
         }
-        let listening = self.session.wants() != Wants::Nothing && !self.is_backlogged();
+        let wanted = self.session.wants() != Wants::Nothing && !self.is_backlogged();
+        let listening = wanted && !self.half_closed;
         let (deadline, waits_for_upstream) = self.deadline();
         let resting = self.is_resting();
         let event = tokio::select! {
@@ -320,6 +339,11 @@ impl Connection<'_> {
             () = self.timer.until(deadline) => Event::Timeout,
         };
         match event {
+            // Who sends no more may still read what it is owed.
+            Event::Client(Ok(0)) if self.is_owed() => {
+                self.half_closed = true;
+                Ok(())
+            }
             Event::Client(Ok(0) | Err(_)) => Err(Ending::ClientGone),
             Event::Client(Ok(_)) => {
                 if self.session.wants() == Wants::Body {
@@ -337,11 +361,17 @@ impl Connection<'_> {
         }
     }
 
+    /// Whether replies of the upstream's are due to the client.
+    fn is_owed(&self) -> bool {
+        let owing = |upstream: &Upstream| !upstream.relay.is_idle();
+        self.upstream.as_ref().is_some_and(owing)
+    }
+
     /// Whether nothing is under way, so that the session may end without loss.
     fn is_resting(&self) -> bool {
-        let busy =
-            |upstream: &Upstream| !upstream.relay.is_idle() || upstream.relay.in_transaction();
-        self.session.wants() == Wants::Line && !self.upstream.as_ref().is_some_and(busy)
+        let open = |upstream: &Upstream| upstream.relay.in_transaction();
+        let busy = self.is_owed() || self.upstream.as_ref().is_some_and(open);
+        self.session.wants() == Wants::Line && !busy
     }
 
     /// Until when something must happen, and whether it is the upstream's turn.
@@ -370,14 +400,27 @@ impl Connection<'_> {
 
     /// Leaves both sides as politely as the ending allows.
     async fn end(&mut self, ending: Ending) {
+        self.summary.helo = self
+            .session
+            .helo()
+            .map(str::to_owned)
+            .or(self.summary.helo.take());
+        let mut unfinished = false;
         if let Some(upstream) = &mut self.upstream {
-            if upstream.relay.awaits_message() || self.scanner.is_some() {
+            let relay = &upstream.relay;
+            unfinished = relay.in_body() || relay.awaits_message();
+            if unfinished {
                 self.edge.metrics.message(MessageOutcome::Lost);
-            } else if upstream.relay.is_idle() && self.session.wants() != Wants::Body {
-                upstream.quit().await;
+            } else if relay.is_idle() {
+                let _ = timeout(FAREWELL, upstream.quit()).await;
             }
         }
-        if ending == Ending::Closed {
+        // To a client that waits for the word on its message, ours would be that word.
+        if ending == Ending::CutOff && !unfinished {
+            reply::SHUTTING_DOWN.write_to(&mut self.output);
+            let _ = timeout(FAREWELL, self.stream.write_all(&self.output)).await;
+        }
+        if matches!(ending, Ending::Closed | Ending::CutOff) {
             // close_notify, so that the client can tell our end from somebody else's (RFC 8446, 6.1).
             let _ = timeout(FAREWELL, self.stream.shutdown()).await;
         }
@@ -387,17 +430,29 @@ impl Connection<'_> {
 /// Carries out what takes no time; the rest is left as a task.
 fn begin(action: Action, upstream: &mut Option<Upstream>, output: &mut Vec<u8>) -> Task {
     match action {
-        Action::Close(reply) => {
-            reply.write_to(output);
-            Task::Close
-        }
-        Action::Connect(identity) => Task::Connect(identity),
-        Action::Forward(line, expect) => {
-            if let Some(upstream) = upstream {
-                upstream.forward(&line, expect);
+        Action::Close(reply) => match upstream {
+            // What the client is owed comes first, the word on a message above all. The session
+            // wants nothing any more, and ends once all of it has been said.
+            Some(upstream) if !upstream.relay.is_idle() => {
+                upstream.relay.reply(reply, output);
+                Task::Done
             }
-            Task::Done
-        }
+            _ => {
+                reply.write_to(output);
+                Task::Close
+            }
+        },
+        Action::Connect(identity) => Task::Connect(identity),
+        Action::Forward(line, expect) => match upstream {
+            Some(upstream) => {
+                upstream.forward(&line, expect);
+                Task::Done
+            }
+            None => {
+                reply::UPSTREAM_LOST.write_to(output);
+                Task::Close
+            }
+        },
         Action::Reply(reply) => {
             match upstream {
                 Some(upstream) => upstream.relay.reply(reply, output),

@@ -13,6 +13,8 @@ pub enum Ending {
     Closed,
     /// The client went away.
     ClientGone,
+    /// The drain timeout was over.
+    CutOff,
     /// TLS was not agreed on.
     HandshakeFailed,
     /// The upstream went away inside a body.
@@ -24,6 +26,7 @@ impl Ending {
         match self {
             Self::Closed => "closed",
             Self::ClientGone => "client gone",
+            Self::CutOff => "cut off",
             Self::HandshakeFailed => "TLS handshake failed",
             Self::UpstreamGone => "upstream gone",
         }

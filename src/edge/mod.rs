@@ -50,12 +50,24 @@ impl Edge {
         }
         let edge = self.clone();
         self.lifecycle.spawn(async move {
-            edge.metrics.connections_open.inc();
-            tokio::select! {
-                () = connection::serve(&edge, accepted, kind) => {}
-                () = edge.lifecycle.abandoned() => {}
-            }
-            edge.metrics.connections_open.dec();
+            let _open = Open::count(&edge.metrics);
+            connection::serve(&edge, accepted, kind).await;
         });
+    }
+}
+
+/// A connection that is counted as open until it is dropped, however it ends.
+struct Open<'a>(&'a Metrics);
+
+impl<'a> Open<'a> {
+    fn count(metrics: &'a Metrics) -> Self {
+        metrics.connections_open.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections_open.dec();
     }
 }

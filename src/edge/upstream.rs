@@ -210,12 +210,16 @@ impl Upstream {
         while sent < self.output.len() {
             sent += poll_fn(|context| {
                 let rest = &self.output[sent..];
-                if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(context, rest) {
-                    return Poll::Ready(written.and_then(nothing_is_an_end));
+                let written = Pin::new(&mut self.stream).poll_write(context, rest);
+                if let Poll::Ready(Ok(1..)) = written {
+                    return written;
                 }
                 // With no reply due, as inside a body, it speaks out of turn and may read no more.
                 let due = !self.relay.is_idle();
                 let read = self.input.poll_read_from(&mut self.stream, context);
+                if let Poll::Ready(written) = written {
+                    return Poll::Ready(written.and_then(nothing_is_an_end));
+                }
                 read.map(|read| match nothing_is_an_end(read?)? {
                     _ if due => Ok(0),
                     _ => Err(io::ErrorKind::InvalidData.into()),

@@ -38,9 +38,11 @@ impl Buffer {
         self.start == self.bytes.len()
     }
 
-    /// Removes the first `count` octets.
+    /// Removes the first `count` octets, and wipes them: they may have held a password.
     pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.bytes.len());
+        let end = (self.start + count).min(self.bytes.len());
+        self.bytes[self.start..end].fill(0);
+        self.start = end;
         if self.is_empty() {
             self.bytes.clear();
             self.bytes.shrink_to(KEEP);
@@ -79,8 +81,10 @@ impl Buffer {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
             ready!(Pin::new(reader).poll_read(context, &mut read))?;
+            let count = read.filled().len();
             self.bytes.extend_from_slice(read.filled());
-            Poll::Ready(Ok(read.filled().len()))
+            scratch[..count].fill(0);
+            Poll::Ready(Ok(count))
         })
     }
 }

@@ -112,7 +112,21 @@ fn split_verb(line: &[u8]) -> (&[u8], &[u8]) {
         .position(|&byte| byte == b' ')
         .unwrap_or(line.len());
     let (verb, rest) = line.split_at(end);
-    (verb, rest.trim_ascii())
+    (verb, trim(rest))
+}
+
+/// Without the spaces around it; other white space has no business in a command.
+fn trim(text: &[u8]) -> &[u8] {
+    let blank = |byte: &u8| *byte == b' ';
+    let start = text
+        .iter()
+        .position(|byte| !blank(byte))
+        .unwrap_or(text.len());
+    let end = text
+        .iter()
+        .rposition(|byte| !blank(byte))
+        .map_or(start, |last| last + 1);
+    &text[start..end]
 }
 
 fn refuse_unknown(line: &[u8]) -> CommandError {
@@ -159,13 +173,13 @@ impl<'a> Path<'a> {
         if !prefix.eq_ignore_ascii_case(keyword) {
             return Err(CommandError::Arguments);
         }
-        let rest = rest.trim_ascii_start();
+        let rest = trim(rest);
         let length = path_length(rest).ok_or(CommandError::Arguments)?;
         let (path, parameters) = rest.split_at(length);
         match parameters.first() {
             None | Some(b' ') => Ok(Self {
                 path,
-                parameters: parameters.trim_ascii(),
+                parameters: trim(parameters),
             }),
             Some(_) => Err(CommandError::Arguments),
         }
@@ -196,7 +210,8 @@ fn path_length(text: &[u8]) -> Option<usize> {
             b'\\' if quoted => drop(bytes.next()?),
             b'"' => quoted = !quoted,
             b'>' if !quoted => return Some(at + 1),
-            b' ' | b'<' if !quoted => return None,
+            // Some servers let a backslash quote here as well: then the path ends elsewhere.
+            b' ' | b'<' | b'\\' if !quoted => return None,
             _ => {}
         }
     }
@@ -244,6 +259,10 @@ mod tests {
             ("VRFY", Arguments),
             ("NOOP a\0b", Characters),
             ("EHLO a\tb", Characters),
+            ("NOOP\t", Unknown),
+            ("NOOP \t", Characters),
+            ("MAIL \u{c}FROM:<a@b>", Characters),
+            ("RCPT TO:<a@b>\t", Characters),
             (&format!("NOOP {long}"), TooLong),
             (&format!("{long}x"), TooLong),
         ] {
@@ -254,7 +273,7 @@ mod tests {
 
     #[test]
     fn paths_end_where_their_quotes_say() {
-        let cases: [(&str, Option<(&str, &str)>); 12] = [
+        let cases: [(&str, Option<(&str, &str)>); 13] = [
             ("MAIL FROM:<>", Some(("<>", ""))),
             ("mail from:<a@b.test>", Some(("<a@b.test>", ""))),
             (
@@ -272,6 +291,7 @@ mod tests {
             ("MAIL FROM:<a b@c>", None),
             ("MAIL FROM:<a<b@c>", None),
             (r#"MAIL FROM:<"a\"#, None),
+            (r"MAIL FROM:<a\> SIZE=5", None),
             ("MAIL TO:<a@b>", None),
         ];
         for (line, expected) in cases {

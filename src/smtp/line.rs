@@ -56,6 +56,8 @@ impl LineReader {
         let end = self.scanned + offset;
         self.scanned = 0;
         let (text, whole) = match input[..end].strip_suffix(b"\r") {
+            // What is kept of an over-long line may end in a CR that something else followed.
+            Some(_) if self.state == State::Overlong && end == KEPT => (&input[..end], false),
             Some(text) => (text, true),
             None => (&input[..end], false),
         };
@@ -142,12 +144,35 @@ mod tests {
         ];
         assert_eq!(lines(&input, &[]), expected);
         assert_eq!(lines(&input, &[1000; 60]), expected);
+        // A CR where the kept part ends is no end of the line, however the rest arrives.
+        let odd = [
+            &[b'x'; KEPT - 1][..],
+            b"\r",
+            &[b'x'; 14_000],
+            b"\nNOOP\r\nNOOP\r\n",
+        ]
+        .concat();
+        let expected =
+            [Line::TooLong(&odd[..KEPT]), Line::Good(b"NOOP")].map(|line| format!("{line:?}"));
+        assert_eq!(lines(&odd, &[]), expected);
+        assert_eq!(lines(&odd, &[14_000, 16, 1, 1]), expected);
         let longest = [&[b'x'; MAX_LINE][..], b"\r\n"].concat();
         assert_eq!(lines(&longest, &[1; 20_000]).len(), 1);
         assert!(lines(&longest, &[1; 20_000])[0].starts_with("Good"));
     }
 
     proptest! {
+        #[test]
+        fn pieces_never_change_over_long_lines(
+            start in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'a')], KEPT..KEPT + 2),
+            middle in MAX_LINE - 20..MAX_LINE + 20,
+            end in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a')], 0..8),
+            pieces in proptest::collection::vec(1usize..9000, 0..12),
+        ) {
+            let input = [&start[..], &vec![b'x'; middle], &end, b"\r\nNOOP\r\n"].concat();
+            prop_assert_eq!(lines(&input, &[]), lines(&input, &pieces));
+        }
+
         #[test]
         fn pieces_never_change_the_lines(
             input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a'), any::<u8>()], 0..300),

@@ -64,6 +64,8 @@ pub struct Relay {
     mails: usize,
     /// Whether the upstream has an envelope open.
     open: bool,
+    /// Whether the upstream reads a message body.
+    body: bool,
     /// Whether the upstream takes several commands at a time.
     pipelining: bool,
 }
@@ -87,6 +89,7 @@ impl Relay {
     /// Notes a command that was sent to the upstream.
     pub fn expect(&mut self, expect: Expect) {
         self.mails += usize::from(expect == Expect::Mail);
+        self.body &= expect != Expect::EndOfData;
         self.queue.push_back(Entry::Forwarded(expect));
     }
 
@@ -127,7 +130,10 @@ impl Relay {
             _ => return Err(Unmatched { code }),
         };
         Ok(match expect {
-            Expect::Data => Outcome::Data(taken),
+            Expect::Data => {
+                self.body = taken;
+                Outcome::Data(taken)
+            }
             Expect::EndOfData => {
                 self.open = false;
                 Outcome::Message(taken)
@@ -162,6 +168,11 @@ impl Relay {
             self.queue.front(),
             Some(Entry::Forwarded(Expect::EndOfData))
         )
+    }
+
+    /// Whether the upstream reads a message body; anything sent now becomes part of it.
+    pub fn in_body(&self) -> bool {
+        self.body
     }
 
     /// Whether a transaction is open upstream, or may be once the outstanding replies are here.
@@ -246,6 +257,11 @@ mod tests {
             assert_eq!(relay.in_transaction(), during, "{expect:?}");
             answer(&mut relay, reply).unwrap();
             assert_eq!(relay.in_transaction(), after, "{expect:?} {reply}");
+            assert_eq!(
+                relay.in_body(),
+                expect == Expect::Data,
+                "{expect:?} {reply}"
+            );
         }
     }
 

@@ -145,11 +145,6 @@ impl Reply {
         }
     }
 
-    /// Whether this is a refusal, temporary or not.
-    pub fn is_refusal(&self) -> bool {
-        self.code >= 400
-    }
-
     /// Appends the reply as it goes over the wire.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let mut lines = self.text.split('\n').peekable();

@@ -163,6 +163,11 @@ impl Session {
         }
     }
 
+    /// Whether the session is over, once what it has said is sent.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
     /// Whether a login has been accepted and handed over.
     pub fn is_authenticated(&self) -> bool {
         matches!(

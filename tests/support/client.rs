@@ -107,6 +107,15 @@ impl Client {
         stream.flush()
     }
 
+    /// Says that nothing more will be sent, and goes on reading.
+    pub fn finish(&mut self) {
+        let Stream::Tls(tls) = self.stream.get_mut() else {
+            panic!("no TLS here")
+        };
+        tls.conn.send_close_notify();
+        tls.flush().expect("flush");
+    }
+
     /// Sends one command line and reads the reply.
     pub fn command(&mut self, line: &str) -> Reply {
         self.write(format!("{line}\r\n").as_bytes());

@@ -2,7 +2,7 @@
 //! XCLIENT so that the hand-over is the real one. A thread a connection; this is a demo's.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read as _, Write as _};
+use std::io::{self, BufWriter, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -188,25 +188,24 @@ impl<'a> Conversation<'a> {
             self.maildir.join("tmp").join(&name),
             self.maildir.join("new").join(&name),
         );
-        let mut writer = BufWriter::new(File::create(&unfinished)?);
         self.reply("354 End with a dot on a line by itself\r\n");
         let mut scanner = Scanner::new(BareNewline::Reject, u64::MAX);
-        let mut body = Vec::new();
+        let mut message = Message::new(BufWriter::new(File::create(&unfinished)?));
+        let mut piece = Vec::new();
         loop {
-            match scanner.scan(&self.input, &mut body) {
+            let progress = scanner.scan(&self.input, &mut piece);
+            message.write(&piece)?;
+            piece.clear();
+            match progress {
                 Progress::End(taken) => {
                     self.input.drain(..taken);
                     break;
                 }
                 Progress::More => self.input.clear(),
             }
-            writer.write_all(&body)?;
-            body.clear();
             self.exchange()?;
         }
-        body.truncate(body.len().saturating_sub(".\r\n".len()));
-        writer.write_all(&body)?;
-        writer.flush()?;
+        message.writer.flush()?;
         fs::rename(&unfinished, &file)?;
         self.reply("250 2.0.0 Captured\r\n");
         let (login, address) = (self.login.clone(), self.address.clone());
@@ -217,5 +216,71 @@ impl<'a> Conversation<'a> {
             file,
         });
         Ok(())
+    }
+}
+
+/// Writes a message as it was before it was stuffed for the wire (RFC 5321, 4.5.2), without its
+/// end.
+struct Message<W> {
+    writer: W,
+    position: Position,
+}
+
+#[derive(Clone, Copy)]
+enum Position {
+    /// Behind a dot that began a line: stuffing, or the end.
+    Dot,
+    /// The end has begun.
+    End,
+    LineStart,
+    Text,
+}
+
+impl<W: Write> Message<W> {
+    fn new(writer: W) -> Self {
+        Self {
+            writer,
+            position: Position::LineStart,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for &byte in bytes {
+            self.position = match (self.position, byte) {
+                (Position::End, _) | (Position::Dot, b'\r') => Position::End,
+                (Position::LineStart, b'.') => Position::Dot,
+                (_, byte) => {
+                    self.writer.write_all(&[byte])?;
+                    if byte == b'\n' {
+                        Position::LineStart
+                    } else {
+                        Position::Text
+                    }
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_kept_as_it_was_before_the_wire() {
+        for (wire, kept) in [
+            ("a\r\n.\r\n", "a\r\n"),
+            ("..a\r\n...\r\n.\r\n", ".a\r\n..\r\n"),
+            (".\r\n", ""),
+        ] {
+            for size in 1..=wire.len() {
+                let mut message = Message::new(Vec::new());
+                for piece in wire.as_bytes().chunks(size) {
+                    message.write(piece).unwrap();
+                }
+                assert_eq!(message.writer, kept.as_bytes(), "{wire:?} by {size}");
+            }
+        }
     }
 }

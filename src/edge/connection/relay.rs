@@ -22,7 +22,7 @@ impl Connection<'_> {
     pub(super) async fn hand_over(&mut self, identity: Arc<Identity>) -> Option<Extensions> {
         let client = Client {
             address: self.peer,
-            destination: self.local,
+            destination: self.stream.local_address()?,
             helo: self.session.helo().unwrap_or_default().to_owned(),
             login: identity.username.to_string(),
         };
@@ -115,6 +115,13 @@ impl Connection<'_> {
                 Err(why) => self.upstream_lost(&why).await?,
             }
         }
+        // Closed by us while replies were due; now all are there.
+        if any && self.session.is_closed() && !self.is_owed() {
+            return self.send().await.and(Err(Ending::Closed));
+        }
+        if self.half_closed && !self.is_owed() {
+            return self.send().await.and(Err(Ending::ClientGone));
+        }
         Ok(any)
     }
 
@@ -145,7 +152,7 @@ impl Connection<'_> {
         }
         self.edge.metrics.upstream_lost.inc();
         tracing::warn!(address = %self.edge.dialer.upstream().address, why, "the upstream was lost inside a transaction");
-        if upstream.relay.awaits_message() || self.session.wants() == Wants::Body {
+        if upstream.relay.awaits_message() || upstream.relay.in_body() {
             self.edge.metrics.message(MessageOutcome::Lost);
         }
         if self.session.wants() == Wants::Body {
