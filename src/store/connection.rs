@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
@@ -30,6 +31,8 @@ pub(super) fn open(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
+    // Otherwise SQLite, built with STAT4, plans a join anew for each username bound to it: five times the cost of the lookup.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // FULL, because with NORMAL a power cut takes acknowledged changes back. No mmap, because an I/O error would be a SIGBUS.
     connection.execute_batch(
         "PRAGMA trusted_schema = OFF;
