@@ -415,8 +415,9 @@ impl<'a> Connection<'a> {
                 let _ = timeout(FAREWELL, upstream.quit()).await;
             }
         }
-        // To a client that waits for the word on its message, ours would be that word.
-        if ending == Ending::CutOff && !unfinished {
+        // To a client that waits for the word on its message, ours would be that word; behind a
+        // reply that is half sent, it would be part of it.
+        if ending == Ending::CutOff && !unfinished && self.output.is_empty() {
             reply::SHUTTING_DOWN.write_to(&mut self.output);
             let _ = timeout(FAREWELL, self.stream.write_all(&self.output)).await;
         }
