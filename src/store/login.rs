@@ -63,11 +63,7 @@ impl Store {
     /// When the store cannot be read now; that says nothing about the username.
     pub fn lookup(&self, username: &str) -> Result<Option<Login>, StoreError> {
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT c.key, c.version, c.username, o.slug, c.password_hash, c.tag, c.status, o.status, c.expires_at
-                 FROM credentials c JOIN organizations o ON o.key = c.organization
-                 WHERE c.username = ?1",
-            )?;
+            let mut statement = connection.prepare_cached(LOOKUP)?;
             Ok(statement.query_row([username], login).optional()?)
         })
     }
@@ -96,6 +92,12 @@ impl Store {
     }
 }
 
+const LOOKUP: &str = "
+    SELECT c.key, c.version, c.username, o.slug, c.password_hash, c.tag, c.status, o.status, c.expires_at
+    FROM credentials c JOIN organizations o ON o.key = c.organization
+    WHERE c.username = ?1";
+
+/// Reads a row of [`LOOKUP`].
 fn login(row: &Row) -> rusqlite::Result<Login> {
     Ok(Login {
         key: row.get(0)?,
@@ -137,6 +139,21 @@ mod tests {
         );
         assert_eq!(login.expires_at, end);
         assert_eq!(login.refusal(0), None);
+    }
+
+    #[test]
+    fn a_lookup_is_planned_once_for_all_usernames() {
+        let store = Fixture::new();
+        let planned_again = store.read(|connection| {
+            let mut planned_again = 0;
+            for username in ["smtp_a", "smtp_b", "smtp_c"] {
+                let mut statement = connection.prepare_cached(LOOKUP)?;
+                statement.exists([username])?;
+                planned_again += statement.reset_status(rusqlite::StatementStatus::RePrepare);
+            }
+            Ok(planned_again)
+        });
+        assert_eq!(planned_again.unwrap(), 0);
     }
 
     #[test]

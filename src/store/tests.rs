@@ -187,21 +187,6 @@ fn a_lookup_and_a_listing_use_an_index() {
 }
 
 #[test]
-fn a_join_is_planned_once_whatever_is_bound_to_it() {
-    let store = Fixture::new();
-    let again = |connection: &Connection| {
-        let mut statement = connection.prepare_cached(
-            "SELECT 1 FROM credentials c JOIN organizations o ON o.key = c.organization WHERE c.username = ?1",
-        )?;
-        for username in ["smtp_a", "smtp_b", "smtp_c"] {
-            statement.exists([username])?;
-        }
-        Ok(statement.get_status(rusqlite::StatementStatus::RePrepare))
-    };
-    assert_eq!(store.read(again).unwrap(), 0);
-}
-
-#[test]
 fn a_tag_belongs_to_one_password_and_one_store() {
     let (store, other) = (Fixture::new(), Fixture::new());
     assert_eq!(store.tag(b"sk_a"), store.tag(b"sk_a"));
