@@ -16,7 +16,7 @@ use crate::edge::{Dialer, Edge};
 use crate::lifecycle::{self, Lifecycle};
 use crate::metrics::Metrics;
 use crate::net::listener;
-use crate::net::tls::{Tls, TlsError};
+use crate::net::tls::{self, Tls, TlsError};
 use crate::smtp;
 use crate::smtp::session::Settings;
 use crate::store::{Store, StoreError};
@@ -184,8 +184,7 @@ impl Daemon {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        // The first draw of random numbers costs tens of milliseconds; not inside a handshake.
-        let _ = self.tls_warm_up();
+        tls::warm_up();
         let (addresses, serving) = self.start().await?;
         lifecycle::notify_ready(&addresses);
         tracing::info!(listeners = %addresses, "ready");
@@ -209,12 +208,6 @@ impl Daemon {
             () = hurry => {}
         }
         Ok(())
-    }
-
-    fn tls_warm_up(&self) -> Result<(), rustls::Error> {
-        let mut byte = [0];
-        let filled = crate::net::tls::provider().secure_random.fill(&mut byte);
-        filled.map_err(|_| rustls::Error::FailedToGetRandomBytes)
     }
 
     async fn start(self) -> Result<(String, Serving), DaemonError> {

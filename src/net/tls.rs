@@ -113,6 +113,13 @@ pub fn provider() -> CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
 
+/// Draws the first random number, which costs tens of milliseconds once a process; otherwise
+/// somebody's handshake would pay for it.
+pub fn warm_up() {
+    // Should it fail, handshakes fail and say why.
+    let _ = provider().secure_random.fill(&mut [0]);
+}
+
 /// TLS as the listeners offer it, with a certificate that can be replaced under them.
 #[derive(Debug)]
 pub struct Tls {
