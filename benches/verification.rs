@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use criterion::measurement::{Measurement, WallTime};
 use criterion::{BatchSize, Criterion};
-use gatepost::auth::issue::{Issued, issue};
+use gatepost::auth::issue::{Issued, New, issue};
 use gatepost::auth::password::{Cost, Hasher};
-use gatepost::auth::{Authenticator, LastUsedBatch, Peer};
+use gatepost::auth::{Authenticator, NotedBatch, Peer};
 use gatepost::config;
 use gatepost::metrics::Metrics;
 use gatepost::sasl::{Credentials, Mechanism, Verdict};
-use gatepost::store::{DEFAULT_ORGANIZATION, Store};
+use gatepost::store::{Actor, DEFAULT_ORGANIZATION, NewPassword, Store};
 use tokio::runtime::{Builder, Runtime};
 
 pub fn bench(criterion: &mut Criterion) {
@@ -69,15 +69,21 @@ impl Gate {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(&directory.path().join("gatepost.db")).expect("a new store");
         let store = Arc::new(store);
-        let issued = issue(&store, cost, DEFAULT_ORGANIZATION, None).expect("a credential");
+        let new = New {
+            organization: DEFAULT_ORGANIZATION,
+            name: None,
+            expires_at: None,
+        };
+        let issued =
+            issue(&store, store.by(&Actor::system("bench")), cost, new).expect("a credential");
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let hasher = Hasher::start(cost, auth.workers, auth.queue, metrics.clone());
         let pending = config::LastUsed::default().pending;
-        let last_used = LastUsedBatch::new(pending, metrics.clone());
+        let noted = NotedBatch::new(pending, metrics.clone());
         let authenticator = Authenticator::new(
             store.clone(),
             hasher.expect("threads that hash"),
-            Arc::new(last_used),
+            Arc::new(noted),
             metrics,
             auth.cache_entries,
             auth.refusal_delay,
@@ -112,8 +118,14 @@ impl Gate {
         let username = &self.issued.credential.username;
         let login = self.store.lookup(username).expect("a readable store");
         let login = login.expect("the credential");
+        let same = NewPassword {
+            hash: &login.password_hash,
+            tag: login.tag,
+            overlap_until: None,
+        };
         self.store
-            .set_password(username, &login.password_hash, login.tag)
+            .by(&Actor::system("bench"))
+            .set_password(username.as_str().into(), same)
             .expect("a writable store");
     }
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::auth::password::{Cost, Hasher};
-use crate::auth::{Authenticator, LastUsedBatch, flush_regularly, watch};
+use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{BareNewline, Config, ListenerKind};
 use crate::edge::{Dialer, Edge};
 use crate::lifecycle::{self, Lifecycle};
@@ -73,7 +73,7 @@ pub struct Daemon {
     edge: Arc<Edge>,
     store: Arc<Store>,
     tls: Arc<Tls>,
-    last_used: Arc<LastUsedBatch>,
+    noted: Arc<NotedBatch>,
     lifecycle: Lifecycle,
     listeners: Vec<(ListenerKind, TcpListener)>,
     auth_socket: Option<dovecot::Listener>,
@@ -92,16 +92,13 @@ impl Daemon {
         let store = Arc::new(Store::open(&config.store.path)?);
         let tls = Arc::new(Tls::load(&config.tls.certificate, &config.tls.key)?);
         metrics.tls_certificate_not_after.set(tls.not_after());
-        let last_used = Arc::new(LastUsedBatch::new(
-            config.last_used.pending,
-            metrics.clone(),
-        ));
+        let noted = Arc::new(NotedBatch::new(config.last_used.pending, metrics.clone()));
         let auth = &config.auth;
         let hasher = Hasher::start(cost(config), auth.workers, auth.queue, metrics.clone())?;
         let authenticator = Arc::new(Authenticator::new(
             store.clone(),
             hasher,
-            last_used.clone(),
+            noted.clone(),
             metrics.clone(),
             auth.cache_entries,
             auth.refusal_delay,
@@ -132,7 +129,7 @@ impl Daemon {
             edge: Arc::new(edge),
             store,
             tls,
-            last_used,
+            noted,
             lifecycle,
             listeners: config
                 .listeners
@@ -219,7 +216,7 @@ impl Daemon {
             self.lifecycle.clone(),
         ));
         tokio::spawn(flush_regularly(
-            self.last_used.clone(),
+            self.noted.clone(),
             self.store.clone(),
             self.flush_interval,
             self.lifecycle.clone(),
@@ -266,7 +263,7 @@ impl Daemon {
         let serving = Serving {
             lifecycle: self.lifecycle,
             drain_timeout: self.drain_timeout,
-            last_used: self.last_used,
+            noted: self.noted,
             store: self.store,
         };
         Ok((addresses, serving))
@@ -277,7 +274,7 @@ impl Daemon {
 struct Serving {
     lifecycle: Lifecycle,
     drain_timeout: Duration,
-    last_used: Arc<LastUsedBatch>,
+    noted: Arc<NotedBatch>,
     store: Arc<Store>,
 }
 
@@ -289,8 +286,8 @@ impl Serving {
             tracing::warn!("the drain timeout is over, sessions were cut off");
         }
         // After the last session, so that nothing is left to note.
-        let (last_used, store) = (self.last_used, self.store);
-        let _ = tokio::task::spawn_blocking(move || last_used.flush(&store)).await;
+        let (noted, store) = (self.noted, self.store);
+        let _ = tokio::task::spawn_blocking(move || noted.flush(&store)).await;
         tracing::info!("stopped");
     }
 }

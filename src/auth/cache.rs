@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sasl::{Identity, Reason, Secret};
-use crate::store::Login;
+use crate::store::{Login, Previous};
 
 /// What a username and a password come to. Comparing two takes constant time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,15 @@ impl Digester {
     }
 }
 
+/// Which of a credential's passwords: during an overlap after a rotation there are two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// The one that is to be used.
+    Current,
+    /// The one that it replaced.
+    Previous,
+}
+
 /// A password that was right for one state of a row.
 #[derive(Debug)]
 pub struct Known {
@@ -41,21 +50,27 @@ pub struct Known {
     version: i64,
     /// Of the stored hash: key and version say the same, unless somebody put back an older row.
     password_hash: blake3::Hash,
-    expires_at: Option<i64>,
+    slot: Slot,
+    /// When this password stops being right, if it does.
+    ends_at: Option<i64>,
+    /// Until when the credential's other password may be right.
+    overlap_until: Option<i64>,
     identity: Arc<Identity>,
     /// The epoch in which the row was last seen in this state.
     epoch: AtomicU64,
 }
 
 impl Known {
-    /// `digest` was right for `login`, which was read in `epoch`.
-    pub fn new(digest: Digest, login: &Login, epoch: u64) -> Self {
+    /// `digest` was right for the password in `slot` of `login`, which was read in `epoch`.
+    pub fn new(digest: Digest, login: &Login, slot: Slot, epoch: u64) -> Self {
         Self {
             digest,
             key: login.key,
             version: login.version,
-            password_hash: blake3::hash(login.password_hash.as_bytes()),
-            expires_at: login.expires_at,
+            password_hash: hash_of(login, slot),
+            slot,
+            ends_at: end_of(login, slot),
+            overlap_until: overlap_until(login),
             identity: Arc::new(Identity {
                 key: login.key,
                 username: login.username.as_str().into(),
@@ -74,8 +89,9 @@ impl Known {
     /// again.
     pub fn revalidate(&self, login: &Login, epoch: u64) -> bool {
         let same = (self.key, self.version) == (login.key, login.version)
-            && self.password_hash == blake3::hash(login.password_hash.as_bytes())
-            && self.expires_at == login.expires_at
+            && self.password_hash == hash_of(login, self.slot)
+            && self.ends_at == end_of(login, self.slot)
+            && self.overlap_until == overlap_until(login)
             && *self.identity.organization == *login.organization;
         if same {
             self.epoch.fetch_max(epoch, Ordering::AcqRel);
@@ -83,16 +99,50 @@ impl Known {
         same
     }
 
-    /// Judges a password against the one known to be right.
-    pub fn judge(&self, digest: Digest, now_ms: i64) -> Result<Arc<Identity>, Reason> {
-        if self.expires_at.is_some_and(|end| end <= now_ms) {
-            Err(Reason::Expired)
-        } else if self.digest == digest {
-            Ok(self.identity.clone())
-        } else {
-            Err(Reason::WrongPassword)
+    /// Judges a password against the one known to be right. `None` when that does not decide: the other password of an
+    /// overlap may be meant.
+    pub fn judge(&self, digest: Digest, now_ms: i64) -> Option<Result<Arc<Identity>, Reason>> {
+        if self.ends_at.is_some_and(|end| end <= now_ms) {
+            // Of the previous password this says that the overlap is over, and nothing of the current one.
+            return (self.slot == Slot::Current).then_some(Err(Reason::Expired));
         }
+        if self.digest == digest {
+            return Some(Ok(self.identity.clone()));
+        }
+        let overlaps = self.overlap_until.is_some_and(|end| end > now_ms);
+        (!overlaps).then_some(Err(Reason::WrongPassword))
     }
+
+    /// Whether the row had two right passwords when it was read.
+    pub fn overlaps(&self) -> bool {
+        self.overlap_until.is_some()
+    }
+
+    /// The row, to note uses under.
+    pub fn key(&self) -> i64 {
+        self.identity.key
+    }
+}
+
+fn hash_of(login: &Login, slot: Slot) -> blake3::Hash {
+    let text = match (slot, &login.previous) {
+        (Slot::Current, _) => login.password_hash.as_str(),
+        (Slot::Previous, Some(previous)) => previous.password_hash.as_str(),
+        (Slot::Previous, None) => "",
+    };
+    blake3::hash(text.as_bytes())
+}
+
+fn end_of(login: &Login, slot: Slot) -> Option<i64> {
+    let overlap = overlap_until(login).filter(|_| slot == Slot::Previous);
+    login.expires_at.into_iter().chain(overlap).min()
+}
+
+fn overlap_until(login: &Login) -> Option<i64> {
+    login
+        .previous
+        .as_ref()
+        .map(|previous: &Previous| previous.until)
 }
 
 #[cfg(test)]
@@ -108,6 +158,7 @@ mod tests {
             organization: "default".into(),
             password_hash: String::new(),
             tag: None,
+            previous: None,
             status: CredentialStatus::Active,
             organization_status: OrganizationStatus::Active,
             expires_at: Some(1000),
@@ -130,7 +181,7 @@ mod tests {
     #[test]
     fn an_entry_is_true_of_one_state_of_the_row() {
         let digest = Digester::new().digest("smtp_a", &Secret::new("right"));
-        let known = Known::new(digest, &login(3), 10);
+        let known = Known::new(digest, &login(3), Slot::Current, 10);
         assert!(known.is_fresh(10) && !known.is_fresh(11));
         assert!(!known.revalidate(&login(4), 11) && !known.is_fresh(11));
         let put_back = Login {
@@ -145,12 +196,41 @@ mod tests {
     fn right_wrong_and_expired_are_told_apart() {
         let digester = Digester::new();
         let digest = |password: &str| digester.digest("smtp_a", &Secret::new(password));
-        let known = Known::new(digest("right"), &login(1), 0);
-        assert_eq!(known.judge(digest("right"), 999).unwrap().key, 7);
+        let known = Known::new(digest("right"), &login(1), Slot::Current, 0);
+        assert_eq!(known.judge(digest("right"), 999).unwrap().unwrap().key, 7);
         assert_eq!(
             known.judge(digest("wrong"), 999),
-            Err(Reason::WrongPassword)
+            Some(Err(Reason::WrongPassword))
         );
-        assert_eq!(known.judge(digest("right"), 1000), Err(Reason::Expired));
+        assert_eq!(
+            known.judge(digest("right"), 1000),
+            Some(Err(Reason::Expired))
+        );
+    }
+
+    #[test]
+    fn during_an_overlap_only_a_match_decides() {
+        let digester = Digester::new();
+        let digest = |password: &str| digester.digest("smtp_a", &Secret::new(password));
+        let overlapping = Login {
+            previous: Some(Previous {
+                password_hash: "old".into(),
+                tag: None,
+                until: 500,
+            }),
+            ..login(1)
+        };
+        let current = Known::new(digest("new"), &overlapping, Slot::Current, 0);
+        let previous = Known::new(digest("old"), &overlapping, Slot::Previous, 0);
+        assert!(matches!(current.judge(digest("new"), 499), Some(Ok(_))));
+        assert_eq!(current.judge(digest("old"), 499), None);
+        assert!(matches!(previous.judge(digest("old"), 499), Some(Ok(_))));
+        assert_eq!(previous.judge(digest("old"), 500), None);
+        assert_eq!(
+            current.judge(digest("old"), 500),
+            Some(Err(Reason::WrongPassword))
+        );
+        assert!(current.revalidate(&overlapping, 1) && previous.revalidate(&overlapping, 1));
+        assert!(!current.revalidate(&login(1), 2) && !previous.revalidate(&login(1), 2));
     }
 }

@@ -7,7 +7,9 @@ use thiserror::Error;
 
 use super::password::{self, Cost, HashError};
 use crate::sasl::Secret;
-use crate::store::{Credential, Kind, NewCredential, Store, StoreError};
+use crate::store::{
+    Credential, Editor, Kind, NewCredential, NewPassword, Store, StoreError, Wanted,
+};
 
 /// Random characters in a username: 95 bits, enough that nobody finds one by trying.
 const USERNAME_LENGTH: usize = 16;
@@ -27,6 +29,17 @@ pub struct Issued {
     pub password: Secret,
 }
 
+/// What a credential is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct New<'a> {
+    /// The slug of its organization.
+    pub organization: &'a str,
+    /// What people call it.
+    pub name: Option<&'a str>,
+    /// From when on it is refused, in Unix milliseconds.
+    pub expires_at: Option<i64>,
+}
+
 /// Why nothing was issued.
 #[derive(Debug, Error)]
 pub enum IssueError {
@@ -38,27 +51,22 @@ pub enum IssueError {
     Store(#[from] StoreError),
 }
 
-/// Makes a credential in the organization with this slug. Blocks for an argon2 and a commit.
+/// Makes a credential. Blocks for an argon2 and a commit.
 ///
 /// # Errors
 /// The organization is unknown, the name not allowed, or hashing or the store fails; then nothing was made.
-pub fn issue(
-    store: &Store,
-    cost: Cost,
-    organization: &str,
-    name: Option<&str>,
-) -> Result<Issued, IssueError> {
-    store.organization(organization)?; // before an argon2 is spent on it
+pub fn issue(store: &Store, editor: Editor, cost: Cost, new: New) -> Result<Issued, IssueError> {
+    store.organization(new.organization)?; // before an argon2 is spent on it
     let password = Password::generate(cost, store)?;
     let mut attempt = 1;
     loop {
-        let created = store.create_credential(NewCredential {
+        let created = editor.create_credential(NewCredential {
             username: &random("smtp_", USERNAME_LENGTH),
             password_hash: &password.hash,
             tag: Some(password.tag),
-            organization,
-            name,
-            expires_at: None,
+            organization: new.organization,
+            name: new.name,
+            expires_at: new.expires_at,
         });
         match created {
             Err(StoreError::AlreadyExists {
@@ -77,14 +85,26 @@ pub fn issue(
     }
 }
 
-/// Gives the credential a new password; the old one is wrong at once. Blocks like [`issue`].
+/// Gives the credential a new password; the old one is wrong at once, or from `overlap_until` (Unix milliseconds) on. Blocks
+/// like [`issue`].
 ///
 /// # Errors
 /// The username is unknown, or hashing or the store fails; then the old password stays.
-pub fn rotate(store: &Store, cost: Cost, username: &str) -> Result<Issued, IssueError> {
-    store.credential(username)?; // before an argon2 is spent on it
+pub fn rotate(
+    store: &Store,
+    editor: Editor,
+    cost: Cost,
+    wanted: Wanted,
+    overlap_until: Option<i64>,
+) -> Result<Issued, IssueError> {
+    store.credential(wanted.username)?; // before an argon2 is spent on it
     let password = Password::generate(cost, store)?;
-    let credential = store.set_password(username, &password.hash, Some(password.tag))?;
+    let new = NewPassword {
+        hash: &password.hash,
+        tag: Some(password.tag),
+        overlap_until,
+    };
+    let credential = editor.set_password(wanted, new)?;
     Ok(Issued {
         credential,
         password: password.secret,
@@ -109,7 +129,7 @@ impl Password {
 }
 
 /// `prefix` and `length` characters of [0-9A-Za-z], each equally likely, straight from the operating system's generator.
-fn random(prefix: &str, length: usize) -> String {
+pub(super) fn random(prefix: &str, length: usize) -> String {
     // Linux's getrandom does not fail once the system is up, and without randomness there is nothing sensible left to do.
     let mut generator = UnwrapErr(SysRng);
     let mut text = String::with_capacity(prefix.len() + length); // no reallocation leaves a copy behind
@@ -123,7 +143,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::store::CredentialStatus;
+    use crate::store::{Actor, CredentialFilter, CredentialStatus, Page};
 
     const CHEAP: Cost = Cost {
         memory_kib: 8,
@@ -137,6 +157,25 @@ mod tests {
         (directory, store)
     }
 
+    fn issued(store: &Store, organization: &str, name: Option<&str>) -> Result<Issued, IssueError> {
+        let new = New {
+            organization,
+            name,
+            expires_at: None,
+        };
+        issue(store, store.by(&Actor::system("tests")), CHEAP, new)
+    }
+
+    fn rotated(store: &Store, username: &str) -> Result<Issued, IssueError> {
+        rotate(
+            store,
+            store.by(&Actor::system("tests")),
+            CHEAP,
+            username.into(),
+            None,
+        )
+    }
+
     fn text(secret: &Secret) -> String {
         String::from_utf8(secret.expose().to_vec()).unwrap()
     }
@@ -144,7 +183,7 @@ mod tests {
     #[test]
     fn names_and_passwords_have_their_promised_form() {
         let (_directory, store) = store();
-        let issued = issue(&store, CHEAP, "default", Some("Printer")).unwrap();
+        let issued = issued(&store, "default", Some("Printer")).unwrap();
         let (username, password) = (&issued.credential.username, text(&issued.password));
         for (value, prefix, length) in [(username, "smtp_", 16), (&password, "sk_", 32)] {
             let rest = value.strip_prefix(prefix).unwrap();
@@ -176,7 +215,7 @@ mod tests {
     #[test]
     fn only_a_hash_and_a_tag_of_the_password_are_stored() {
         let (directory, store) = store();
-        let issued = issue(&store, CHEAP, "default", None).unwrap();
+        let issued = issued(&store, "default", None).unwrap();
         let login = store.lookup(&issued.credential.username).unwrap().unwrap();
         let password = text(&issued.password);
         assert!(
@@ -196,10 +235,10 @@ mod tests {
     #[test]
     fn rotating_changes_the_password_and_keeps_the_username() {
         let (_directory, store) = store();
-        let first = issue(&store, CHEAP, "default", None).unwrap();
+        let first = issued(&store, "default", None).unwrap();
         let username = &first.credential.username;
         let before = store.lookup(username).unwrap().unwrap();
-        let second = rotate(&store, CHEAP, username).unwrap();
+        let second = rotated(&store, username).unwrap();
         let after = store.lookup(username).unwrap().unwrap();
         assert_eq!(second.credential.id, first.credential.id);
         assert_ne!(text(&second.password), text(&first.password));
@@ -212,9 +251,15 @@ mod tests {
     #[test]
     fn nothing_is_issued_for_what_is_not_there() {
         let (_directory, store) = store();
-        assert!(issue(&store, CHEAP, "acme", None).is_err());
-        assert!(issue(&store, CHEAP, "default", Some("two\nlines")).is_err());
-        assert!(rotate(&store, CHEAP, "smtp_nobody").is_err());
-        assert!(store.credentials(None).unwrap().is_empty());
+        assert!(issued(&store, "acme", None).is_err());
+        assert!(issued(&store, "default", Some("two\nlines")).is_err());
+        assert!(rotated(&store, "smtp_nobody").is_err());
+        assert!(
+            store
+                .credentials(CredentialFilter::default(), Page::ALL)
+                .unwrap()
+                .rows
+                .is_empty()
+        );
     }
 }

@@ -4,13 +4,15 @@
 //! One rule keeps every step honest: nothing counts that was read before the store's epoch moved.
 
 mod cache;
+pub mod denial;
 pub mod issue;
-mod last_used;
+mod noted;
 pub mod password;
 mod refusal;
+pub mod token;
 mod verify;
 mod watch;
 
-pub use last_used::{LastUsedBatch, flush_regularly};
+pub use noted::{NotedBatch, flush_regularly};
 pub use verify::{Authenticator, Peer};
 pub use watch::watch;

@@ -11,8 +11,9 @@ use crate::metrics::{Metrics, Path};
 use crate::sasl::{Credentials, Identity, Outage, Reason, Secret, Verdict};
 use crate::store::{LastUsed, Login, Refusal, Store};
 
-use super::cache::{Digest, Digester, Known};
-use super::last_used::LastUsedBatch;
+use super::cache::{Digest, Digester, Known, Slot};
+use super::denial::Denials;
+use super::noted::NotedBatch;
 use super::password::{Hasher, Match};
 use super::refusal;
 
@@ -38,7 +39,7 @@ pub struct Peer {
 /// Answers whether clients are who they say they are.
 pub struct Authenticator {
     core: Arc<Core>,
-    last_used: Arc<LastUsedBatch>,
+    noted: Arc<NotedBatch>,
     refusal_delay: Duration,
 }
 
@@ -46,12 +47,18 @@ pub struct Authenticator {
 struct Core {
     store: Arc<Store>,
     cache: Cache<String, Arc<Known>>,
+    /// The previous passwords of those credentials that are in an overlap.
+    previous: Cache<String, Arc<Known>>,
+    denials: Arc<Denials>,
     digester: Digester,
     hasher: Hasher,
     /// Held while a hash is renewed; one at a time, since each may wait for the store's writer.
     renewing: Semaphore,
     metrics: Arc<Metrics>,
 }
+
+/// How many previous passwords are remembered; overlaps are few and pass.
+const PREVIOUS_ENTRIES: u64 = 10_000;
 
 /// Why the leader of a flight has nothing to share but this.
 struct Failure {
@@ -65,7 +72,7 @@ impl Authenticator {
     pub fn new(
         store: Arc<Store>,
         hasher: Hasher,
-        last_used: Arc<LastUsedBatch>,
+        noted: Arc<NotedBatch>,
         metrics: Arc<Metrics>,
         cache_entries: u64,
         refusal_delay: Duration,
@@ -77,10 +84,11 @@ impl Authenticator {
         for outage in Outage::ALL {
             metrics.logins(UNAVAILABLE, outage.as_str());
         }
-        let cache = Cache::new(cache_entries);
         let core = Core {
             store,
-            cache,
+            cache: Cache::new(cache_entries),
+            previous: Cache::new(cache_entries.min(PREVIOUS_ENTRIES)),
+            denials: Arc::default(),
             digester: Digester::new(),
             hasher,
             renewing: Semaphore::new(1),
@@ -88,9 +96,19 @@ impl Authenticator {
         };
         Self {
             core: Arc::new(core),
-            last_used,
+            noted,
             refusal_delay,
         }
+    }
+
+    /// Whom to refuse although the store does not say so yet.
+    pub fn denials(&self) -> Arc<Denials> {
+        self.core.denials.clone()
+    }
+
+    /// How many right passwords are remembered.
+    pub fn remembered(&self) -> u64 {
+        self.core.cache.entry_count() + self.core.previous.entry_count()
     }
 
     /// The verdict on a claim. A refusal takes its time; dropping the future is fine.
@@ -107,11 +125,14 @@ impl Authenticator {
         match judged.unwrap_or(Err(Refused::Outage(Outage::Busy))) {
             Ok(identity) => {
                 metrics.logins(ACCEPT, "").inc();
-                self.last_used.note(identity.key, used(&credentials, peer));
+                self.noted.accepted(identity.key, used(&credentials, peer));
                 Verdict::Accept(identity)
             }
-            Err(Refused::Reason(reason)) => {
+            Err(Refused::Reason(reason, key)) => {
                 metrics.logins(REJECT, reason.as_str()).inc();
+                if let Some(key) = key {
+                    self.noted.refused(key, now_ms());
+                }
                 log_refusal(&credentials, peer, REJECT, reason.as_str());
                 tokio::time::sleep_until(claimed + refusal::delay(self.refusal_delay)).await;
                 Verdict::Reject(reason)
@@ -153,12 +174,13 @@ fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
 /// No, or could not tell.
 enum Refused {
     Outage(Outage),
-    Reason(Reason),
+    /// With the key of the credential that was named, if there is one.
+    Reason(Reason, Option<i64>),
 }
 
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
-        Self::Reason(reason)
+        Self::Reason(reason, None)
     }
 }
 
@@ -166,6 +188,67 @@ impl From<Outage> for Refused {
     fn from(outage: Outage) -> Self {
         Self::Outage(outage)
     }
+}
+
+/// What is remembered of one username, by [`Slot`].
+struct Recalled {
+    known: [Option<Arc<Known>>; 2],
+    /// Passwords that the offered one is known not to be.
+    ruled_out: [bool; 2],
+}
+
+impl Recalled {
+    /// Judges by what is fresh, if that is enough.
+    fn judge(
+        &mut self,
+        epoch: u64,
+        digest: Digest,
+        now_ms: i64,
+    ) -> Option<Result<Arc<Identity>, Refused>> {
+        for (known, ruled_out) in self.known.iter().zip(&mut self.ruled_out) {
+            let Some(known) = known.as_ref().filter(|known| known.is_fresh(epoch)) else {
+                continue;
+            };
+            match known.judge(digest, now_ms) {
+                None => *ruled_out = true,
+                Some(judged) => {
+                    return Some(
+                        judged.map_err(|reason| Refused::Reason(reason, Some(known.key()))),
+                    );
+                }
+            }
+        }
+        None
+    }
+
+    fn stale(&self, epoch: u64) -> impl Iterator<Item = Slot> {
+        let is_stale = move |known: &Option<Arc<Known>>| {
+            known.as_ref().is_some_and(|known| !known.is_fresh(epoch))
+        };
+        let slots = [Slot::Current, Slot::Previous];
+        slots
+            .into_iter()
+            .filter(move |slot| is_stale(&self.known[*slot as usize]))
+    }
+
+    /// Whether anything that was not fresh is so again, given the row as it was read in `epoch`.
+    fn revalidate(&self, login: &Login, epoch: u64) -> bool {
+        let stale = |known: &&Arc<Known>| !known.is_fresh(epoch);
+        let known = self.known.iter().flatten().filter(stale);
+        known.filter(|known| known.revalidate(login, epoch)).count() > 0
+    }
+}
+
+/// Where a password was compared.
+enum Flown {
+    /// With everything that it could have been.
+    InVain,
+    /// With nothing: it can be none of them.
+    Nowhere,
+    /// It is the one in this slot.
+    To(Slot, Arc<Known>),
+    /// Somebody else's attempt was under way, and says nothing about this one.
+    WithAnother,
 }
 
 impl Core {
@@ -182,54 +265,120 @@ impl Core {
         // next round looks again. Rounds that hash make an entry, so they do not repeat.
         loop {
             let epoch = self.store.epoch();
-            // What a flight brought counts even if the cache had no room for it.
-            let known = match flown.take() {
-                Some(known) => Some(known),
-                None => self.cache.get(username).await,
-            };
-            if let Some(known) = known.as_ref().filter(|known| known.is_fresh(epoch)) {
-                self.metrics.verdict_by(path);
-                return Ok(known.judge(digest, now_ms())?);
+            if self.denials.contains(username) {
+                self.metrics.verdict_by(Path::Early);
+                return Err(Reason::Revoked.into());
             }
-            let login = match self.lookup(username).await? {
-                Some(login) => login,
-                None => {
-                    self.cache.invalidate(username).await;
-                    self.metrics.verdict_by(Path::Early);
-                    return Err(Reason::Unknown.into());
-                }
+            let mut recalled = self.recall(username, flown.take()).await;
+            if let Some(judged) = recalled.judge(epoch, digest, now_ms()) {
+                self.metrics.verdict_by(path);
+                return judged;
+            }
+            let Some(login) = self.lookup(username).await? else {
+                self.forget(username).await;
+                self.metrics.verdict_by(Path::Early);
+                return Err(Reason::Unknown.into());
             };
+            let refused = |reason| Refused::Reason(reason, Some(login.key));
             if let Some(refusal) = login.refusal(now_ms()) {
                 self.metrics.verdict_by(Path::Early);
-                return Err(reason(refusal).into());
+                return Err(refused(reason(refusal)));
             }
-            match known {
-                Some(known) if known.revalidate(&login, epoch) => continue,
-                Some(_) => self.cache.invalidate(username).await,
-                None => {}
+            if recalled.revalidate(&login, epoch) {
+                continue;
             }
-            let tag = login
-                .tag
-                .filter(|&tag| tag != self.store.tag(credentials.password.expose()));
-            if tag.is_some() {
-                self.metrics.verdict_by(Path::Early);
-                return Err(Reason::WrongPassword.into());
+            // A flight would only find it again.
+            for slot in recalled.stale(epoch) {
+                self.remembered(slot).invalidate(username).await;
             }
             match self
-                .flight(login, epoch, &credentials.password, digest)
-                .await
+                .fly(&login, &recalled, epoch, &credentials.password, digest)
+                .await?
             {
-                Ok(known) => (flown, path) = (Some(known), Path::Argon2),
-                Err(failure) if failure.digest == digest => {
-                    self.metrics.verdict_by(Path::Argon2);
-                    return Err(failure
-                        .outage
-                        .map_or(Reason::WrongPassword.into(), Refused::Outage));
+                Flown::Nowhere => {
+                    self.metrics.verdict_by(if path == Path::Cache {
+                        Path::Early
+                    } else {
+                        path
+                    });
+                    return Err(refused(Reason::WrongPassword));
                 }
-                // The flight was another password's; it says nothing about this one.
-                Err(_) => {}
+                Flown::InVain => {
+                    self.metrics.verdict_by(Path::Argon2);
+                    return Err(refused(Reason::WrongPassword));
+                }
+                Flown::WithAnother => {}
+                Flown::To(slot, known) => (flown, path) = (Some((slot, known)), Path::Argon2),
             }
         }
+    }
+
+    /// What the cache knows of this username. What a flight brought counts even if the cache had no
+    /// room for it.
+    async fn recall(&self, username: &str, flown: Option<(Slot, Arc<Known>)>) -> Recalled {
+        let mut known = [None, None];
+        known[Slot::Current as usize] = self.cache.get(username).await;
+        // There is nothing to look for unless the current one says so, or says nothing.
+        known[Slot::Previous as usize] = match &known[Slot::Current as usize] {
+            Some(current) if !current.overlaps() => None,
+            _ => self.previous.get(username).await,
+        };
+        if let Some((slot, brought)) = flown {
+            known[slot as usize] = Some(brought);
+        }
+        Recalled {
+            known,
+            ruled_out: [false; 2],
+        }
+    }
+
+    async fn forget(&self, username: &str) {
+        self.cache.invalidate(username).await;
+        self.previous.invalidate(username).await;
+    }
+
+    /// Compares with every password that this one may be: as good as always the one whose tag it
+    /// has.
+    async fn fly(
+        self: &Arc<Self>,
+        login: &Login,
+        recalled: &Recalled,
+        epoch: u64,
+        password: &Secret,
+        digest: Digest,
+    ) -> Result<Flown, Outage> {
+        let tag = self.store.tag(password.expose());
+        let now = now_ms();
+        let may_be = |stored: Option<u32>| stored.is_none_or(|stored| stored == tag);
+        let previous = login
+            .previous
+            .as_ref()
+            .filter(|previous| previous.until > now);
+        let candidates = [
+            (Slot::Current, may_be(login.tag)),
+            (
+                Slot::Previous,
+                previous.is_some_and(|previous| may_be(previous.tag)),
+            ),
+        ];
+        let mut outcome = Flown::Nowhere;
+        for (slot, may_be) in candidates {
+            if !may_be || recalled.ruled_out[slot as usize] {
+                continue;
+            }
+            match self
+                .flight(login.clone(), slot, epoch, password, digest)
+                .await
+            {
+                Ok(known) => return Ok(Flown::To(slot, known)),
+                Err(failure) if failure.digest != digest => return Ok(Flown::WithAnother),
+                Err(failure) => match failure.outage {
+                    Some(outage) => return Err(outage),
+                    None => outcome = Flown::InVain,
+                },
+            }
+        }
+        Ok(outcome)
     }
 
     async fn lookup(&self, username: &str) -> Result<Option<Login>, Outage> {
@@ -241,10 +390,18 @@ impl Core {
         })
     }
 
-    /// One argon2 a username at a time; who comes second waits for the first one's outcome.
+    fn remembered(&self, slot: Slot) -> &Cache<String, Arc<Known>> {
+        match slot {
+            Slot::Current => &self.cache,
+            Slot::Previous => &self.previous,
+        }
+    }
+
+    /// One argon2 a username and slot at a time; who comes second waits for the first one's outcome.
     async fn flight(
         self: &Arc<Self>,
         login: Login,
+        slot: Slot,
         epoch: u64,
         password: &Secret,
         digest: Digest,
@@ -254,8 +411,8 @@ impl Core {
         // it, and a leader that nobody polls would hold all of them up.
         let flight = tokio::spawn(async move {
             let username = login.username.clone();
-            let compared = core.clone().compare(login, epoch, password, digest);
-            core.cache.try_get_with(username, compared).await
+            let compared = core.clone().compare(login, slot, epoch, password, digest);
+            core.remembered(slot).try_get_with(username, compared).await
         });
         let panicked = |_| {
             Arc::new(Failure {
@@ -269,18 +426,23 @@ impl Core {
     async fn compare(
         self: Arc<Self>,
         login: Login,
+        slot: Slot,
         epoch: u64,
         password: Secret,
         digest: Digest,
     ) -> Result<Arc<Known>, Failure> {
         let failure = |outage| Failure { digest, outage };
-        let stored = login.password_hash.clone();
+        let stored = match (slot, &login.previous) {
+            (Slot::Previous, Some(previous)) => previous.password_hash.clone(),
+            _ => login.password_hash.clone(),
+        };
         let found = self.hasher.matches(password.clone(), stored).await;
         match found.map_err(|outage| failure(Some(outage)))? {
             Match::No => Err(failure(None)),
             Match::Yes { outdated } => {
-                let known = Arc::new(Known::new(digest, &login, epoch));
-                if outdated {
+                let known = Arc::new(Known::new(digest, &login, slot, epoch));
+                // The previous password's time is nearly over.
+                if outdated && slot == Slot::Current {
                     tokio::spawn(self.rehash(login, password));
                 }
                 Ok(known)

@@ -9,9 +9,12 @@ use serde_json::json;
 use self::view::{IssuedView, View};
 use super::CliError;
 use super::output::{ago, confirm, document, minute, name, plain, print, table};
-use crate::auth::issue::{Issued, issue, rotate};
+use crate::auth::issue::{Issued, New, issue, rotate};
 use crate::auth::password::Cost;
-use crate::store::{Credential, CredentialStatus, DEFAULT_ORGANIZATION, LastUsed, Store};
+use crate::store::{
+    Actor, Credential, CredentialEdit, CredentialFilter, CredentialStatus, DEFAULT_ORGANIZATION,
+    LastUsed, Page, Store,
+};
 
 /// What to do with credentials.
 #[derive(Debug, Subcommand)]
@@ -100,22 +103,56 @@ const SESSIONS: &str =
 ///
 /// # Errors
 /// Refusals, failures of the store, and standard output being closed.
-pub fn run(command: CredentialCommand, store: &Store, cost: Cost) -> Result<(), CliError> {
-    print(&answer(command, store, cost)?)
+pub fn run(
+    command: CredentialCommand,
+    store: &Store,
+    cost: Cost,
+    actor: &Actor,
+) -> Result<(), CliError> {
+    print(&answer(command, store, cost, actor)?)
 }
 
-fn answer(command: CredentialCommand, store: &Store, cost: Cost) -> Result<String, CliError> {
+fn answer(
+    command: CredentialCommand,
+    store: &Store,
+    cost: Cost,
+    actor: &Actor,
+) -> Result<String, CliError> {
     use CredentialCommand::{Create, Delete, Enable, List, Rename, Revoke, Rotate, Show};
+    let editor = store.by(actor);
+    let set_status = |username: &str, status| {
+        let edit = CredentialEdit {
+            status: Some(status),
+            ..CredentialEdit::default()
+        };
+        editor.edit_credential(username.into(), edit)
+    };
     match command {
-        Create { org, name, json } => created(&issue(store, cost, &org, name.as_deref())?, json),
-        List { org, json } => list(&store.credentials(org.as_deref())?, json),
+        Create { org, name, json } => {
+            let new = New {
+                organization: &org,
+                name: name.as_deref(),
+                expires_at: None,
+            };
+            created(&issue(store, editor, cost, new)?, json)
+        }
+        List { org, json } => {
+            let filter = CredentialFilter {
+                organization: org.as_deref(),
+                ..CredentialFilter::default()
+            };
+            list(&store.credentials(filter, Page::ALL)?.rows, json)
+        }
         Show { username, json } => {
             let credential = store.credential(&username)?;
             told(&credential, json, || show(&credential))
         }
-        Rotate { username, json } => rotated(&rotate(store, cost, &username)?, json),
+        Rotate { username, json } => rotated(
+            &rotate(store, editor, cost, username.as_str().into(), None)?,
+            json,
+        ),
         Revoke { username, json } => {
-            let credential = store.set_status(&username, CredentialStatus::Revoked)?;
+            let credential = set_status(&username, CredentialStatus::Revoked)?;
             told(&credential, json, || {
                 format!(
                     "Revoked {username}. {SESSIONS}\nUndo it with: gatepost credential enable {username}"
@@ -123,7 +160,7 @@ fn answer(command: CredentialCommand, store: &Store, cost: Cost) -> Result<Strin
             })
         }
         Enable { username, json } => {
-            let credential = store.set_status(&username, CredentialStatus::Active)?;
+            let credential = set_status(&username, CredentialStatus::Active)?;
             told(&credential, json, || {
                 format!("Enabled {username}. It may log in with the password it has.")
             })
@@ -134,7 +171,11 @@ fn answer(command: CredentialCommand, store: &Store, cost: Cost) -> Result<Strin
             json,
         } => {
             let new = Some(new.as_str()).filter(|new| !new.is_empty());
-            let credential = store.rename_credential(&username, new)?;
+            let edit = CredentialEdit {
+                name: Some(new),
+                ..CredentialEdit::default()
+            };
+            let credential = editor.edit_credential(username.as_str().into(), edit)?;
             told(&credential, json, || match new {
                 Some(new) => format!("{username} is now called {}.", plain(new)),
                 None => format!("{username} has no name any more."),
@@ -144,7 +185,7 @@ fn answer(command: CredentialCommand, store: &Store, cost: Cost) -> Result<Strin
             username,
             yes,
             json,
-        } => delete(store, &username, yes, json),
+        } => delete(store, actor, &username, yes, json),
     }
 }
 
@@ -256,7 +297,13 @@ fn show(credential: &Credential) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn delete(store: &Store, username: &str, yes: bool, json: bool) -> Result<String, CliError> {
+fn delete(
+    store: &Store,
+    actor: &Actor,
+    username: &str,
+    yes: bool,
+    json: bool,
+) -> Result<String, CliError> {
     let credential = store.credential(username)?;
     if !yes {
         let called = credential
@@ -271,7 +318,7 @@ fn delete(store: &Store, username: &str, yes: bool, json: bool) -> Result<String
             last_four(username),
         )?;
     }
-    store.delete_credential(username)?;
+    store.by(actor).delete_credential(username.into())?;
     if json {
         return document(
             &json!({ "id": credential.id.to_string(), "username": username, "deleted": true }),

@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and what a failure exits with. One file a subcommand.
 
+mod actor;
 mod check;
 mod credential;
 mod demo;
@@ -61,12 +62,17 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
                 command,
                 &Store::open(&config.store.path)?,
                 daemon::cost(&config),
+                &actor::of_process(),
             )
         }
         Command::Demo { send } => demo::run(send),
         Command::Organization(command) => {
             let config = Config::load(&path)?;
-            organization::run(command, &Store::open(&config.store.path)?)
+            organization::run(
+                command,
+                &Store::open(&config.store.path)?,
+                &actor::of_process(),
+            )
         }
         Command::Serve => serve::run(&Config::load(&path)?),
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::CliError;
 use super::output::{confirm, document, minute, name, plain, print, rfc3339, table};
-use crate::store::{Organization, Store};
+use crate::store::{Actor, Organization, OrganizationEdit, Store};
 
 /// What to do with organizations.
 #[derive(Debug, Subcommand)]
@@ -55,15 +55,16 @@ pub enum OrganizationCommand {
 ///
 /// # Errors
 /// Refusals, failures of the store, and standard output being closed.
-pub fn run(command: OrganizationCommand, store: &Store) -> Result<(), CliError> {
-    print(&answer(command, store)?)
+pub fn run(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<(), CliError> {
+    print(&answer(command, store, actor)?)
 }
 
-fn answer(command: OrganizationCommand, store: &Store) -> Result<String, CliError> {
+fn answer(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<String, CliError> {
+    let editor = store.by(actor);
     use OrganizationCommand::{Create, Delete, List, Rename};
     match command {
         Create { slug, name, json } => {
-            let organization = store.create_organization(&slug, name.as_deref())?;
+            let organization = editor.create_organization(&slug, name.as_deref())?;
             told(&organization, json, || {
                 format!(
                     "Created organization {slug}.\n\
@@ -71,20 +72,24 @@ fn answer(command: OrganizationCommand, store: &Store) -> Result<String, CliErro
                 )
             })
         }
-        List { json } => list(&store.organizations()?, json),
+        List { json } => list(&store.organizations(None, u32::MAX)?, json),
         Rename {
             slug,
             name: new,
             json,
         } => {
             let new = Some(new.as_str()).filter(|new| !new.is_empty());
-            let organization = store.rename_organization(&slug, new)?;
+            let edit = OrganizationEdit {
+                name: Some(new),
+                ..OrganizationEdit::default()
+            };
+            let organization = editor.edit_organization(&slug, None, edit)?;
             told(&organization, json, || match new {
                 Some(new) => format!("Organization {slug} is now called {}.", plain(new)),
                 None => format!("Organization {slug} has no name any more."),
             })
         }
-        Delete { slug, yes, json } => delete(store, &slug, yes, json),
+        Delete { slug, yes, json } => delete(store, actor, &slug, yes, json),
     }
 }
 
@@ -107,7 +112,13 @@ fn list(organizations: &[Organization], json: bool) -> Result<String, CliError> 
     ))
 }
 
-fn delete(store: &Store, slug: &str, yes: bool, json: bool) -> Result<String, CliError> {
+fn delete(
+    store: &Store,
+    actor: &Actor,
+    slug: &str,
+    yes: bool,
+    json: bool,
+) -> Result<String, CliError> {
     let organization = store.organization(slug)?;
     if !yes {
         confirm(
@@ -116,7 +127,7 @@ fn delete(store: &Store, slug: &str, yes: bool, json: bool) -> Result<String, Cl
             slug,
         )?;
     }
-    store.delete_organization(slug)?;
+    store.by(actor).delete_organization(slug, None, false)?;
     if json {
         return document(
             &json!({ "id": organization.id.to_string(), "slug": slug, "deleted": true }),
@@ -192,7 +203,7 @@ mod tests {
     fn an_organization_is_made_listed_renamed_and_deleted() {
         let (_directory, store) = store();
         let said = |command| -> serde_json::Value {
-            serde_json::from_str(&answer(command, &store).unwrap()).unwrap()
+            serde_json::from_str(&answer(command, &store, &Actor::cli("tester")).unwrap()).unwrap()
         };
         let made = said(create("acme"));
         assert_eq!(
@@ -207,7 +218,12 @@ mod tests {
         };
         assert_eq!(said(rename)["name"], serde_json::Value::Null);
         assert_eq!(said(delete("acme"))["deleted"], true);
-        let list = answer(OrganizationCommand::List { json: false }, &store).unwrap();
+        let list = answer(
+            OrganizationCommand::List { json: false },
+            &store,
+            &Actor::cli("tester"),
+        )
+        .unwrap();
         assert!(list.contains("default") && !list.contains("acme"), "{list}");
     }
 
@@ -220,7 +236,10 @@ mod tests {
             delete("default"),
             delete("acme"),
         ] {
-            assert!(matches!(answer(command, &store), Err(CliError::Refused(_))));
+            assert!(matches!(
+                answer(command, &store, &Actor::cli("tester")),
+                Err(CliError::Refused(_))
+            ));
         }
     }
 }

@@ -19,6 +19,19 @@ pub enum StoreError {
         /// Its username or slug.
         name: String,
     },
+    /// The audit log is not what was recorded.
+    #[error(
+        "store {}: the audit log is broken at record {seq}: {what}; compare with a backup to see what was changed",
+        path.display()
+    )]
+    AuditBroken {
+        /// The store.
+        path: PathBuf,
+        /// The first record that is wrong or missing.
+        seq: i64,
+        /// What is wrong.
+        what: String,
+    },
     /// Another process holds the write lock for longer than the busy timeout.
     #[error(
         "store {}: another process keeps it locked; let it finish (an open sqlite3 transaction?) and try again",
@@ -27,6 +40,16 @@ pub enum StoreError {
     Busy {
         /// The store.
         path: PathBuf,
+    },
+    /// The thing is not any more what the change was meant for.
+    #[error(
+        "{kind} {name:?} was changed by somebody else in the meantime: read it again and decide anew"
+    )]
+    Changed {
+        /// What it is.
+        kind: Kind,
+        /// Its name.
+        name: String,
     },
     /// SQLite or a row in it makes no sense.
     #[error(
@@ -54,6 +77,12 @@ pub enum StoreError {
         path.display()
     )]
     Full {
+        /// The store.
+        path: PathBuf,
+    },
+    /// Another process has the store open.
+    #[error("store {} is in use: stop Gatepost first (systemctl stop gatepost.service gatepost.socket)", path.display())]
+    InUse {
         /// The store.
         path: PathBuf,
     },
@@ -107,7 +136,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The organization still has credentials.
-    #[error("organization {slug:?} still has {credentials} credential(s): delete them first")]
+    #[error(
+        "organization {slug:?} still has {credentials} credential(s): delete them first, or with it by --force"
+    )]
     NotEmpty {
         /// The organization.
         slug: String,
@@ -121,6 +152,12 @@ pub enum StoreError {
         kind: Kind,
         /// The username or slug.
         name: String,
+    },
+    /// A request that is carried out once was made twice.
+    #[error("this request was already carried out: it made {made}")]
+    Repeated {
+        /// The id of what was made.
+        made: String,
     },
     /// The SQLite library can damage a database in WAL mode that several connections write.
     #[error(
@@ -163,6 +200,8 @@ pub enum Kind {
     Credential,
     /// An organization, by slug.
     Organization,
+    /// An admin token, by name or id.
+    Token,
 }
 
 impl fmt::Display for Kind {
@@ -170,6 +209,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Credential => "credential",
             Kind::Organization => "organization",
+            Kind::Token => "token",
         })
     }
 }
@@ -190,9 +230,12 @@ impl StoreError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::AlreadyExists { .. }
+            | Self::Changed { .. }
+            | Self::InUse { .. }
             | Self::Invalid(_)
             | Self::NotEmpty { .. }
             | Self::NotFound { .. }
+            | Self::Repeated { .. }
             | Self::Protected { .. } => Fault::Request,
             Self::Foreign { .. }
             | Self::MissingDirectory { .. }
@@ -200,7 +243,8 @@ impl StoreError {
             | Self::NotADatabase { .. }
             | Self::NotAFile { .. }
             | Self::OldLibrary { .. } => Fault::Configuration,
-            Self::Busy { .. }
+            Self::AuditBroken { .. }
+            | Self::Busy { .. }
             | Self::Corrupt { .. }
             | Self::Full { .. }
             | Self::Io { .. }

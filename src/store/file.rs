@@ -62,7 +62,7 @@ pub(super) fn diagnose(path: &Path, error: &rusqlite::Error) -> StoreError {
 }
 
 /// The directory that holds the store; SQLite makes its `-wal` and `-shm` files there.
-fn directory(path: &Path) -> PathBuf {
+pub(super) fn directory(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
@@ -95,7 +95,7 @@ fn explain(path: &Path, error: Errno) -> StoreError {
 /// A store first made by root (`sudo gatepost credential create`) must not lock out the daemon, whose directory it is.
 /// SQLite does the same with the files it makes beside it. For anyone but root there is nothing to do, and where root
 /// may not do it, the daemon's own "permission denied" names the file.
-fn give_to_owner_of_directory(path: &Path) {
+pub(super) fn give_to_owner_of_directory(path: &Path) {
     if let Ok(owner) = directory(path).metadata() {
         let _ = chown(path, Some(owner.uid()), Some(owner.gid()));
     }

@@ -22,12 +22,25 @@ pub struct Login {
     pub password_hash: String,
     /// [`Store::tag`] of the password, if it was generated here.
     pub tag: Option<u32>,
+    /// The password before the last rotation, if there is to be an overlap.
+    pub previous: Option<Previous>,
     /// Its own status.
     pub status: CredentialStatus,
     /// The status of its organization.
     pub organization_status: OrganizationStatus,
     /// From this Unix millisecond on it is refused.
     pub expires_at: Option<i64>,
+}
+
+/// A password that was replaced and is right for a while longer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Previous {
+    /// argon2id in PHC format.
+    pub password_hash: String,
+    /// As [`Login::tag`].
+    pub tag: Option<u32>,
+    /// From this Unix millisecond on it is wrong.
+    pub until: i64,
 }
 
 /// Why a credential is refused, whatever the password.
@@ -93,7 +106,8 @@ impl Store {
 }
 
 const LOOKUP: &str = "
-    SELECT c.key, c.version, c.username, o.slug, c.password_hash, c.tag, c.status, o.status, c.expires_at
+    SELECT c.key, c.version, c.username, o.slug, c.password_hash, c.tag, c.status, o.status, c.expires_at,
+           c.previous_until, c.previous_hash, c.previous_tag
     FROM credentials c JOIN organizations o ON o.key = c.organization
     WHERE c.username = ?1";
 
@@ -109,6 +123,14 @@ fn login(row: &Row) -> rusqlite::Result<Login> {
         status: row.get(6)?,
         organization_status: row.get(7)?,
         expires_at: row.get(8)?,
+        previous: match row.get(9)? {
+            None => None,
+            Some(until) => Some(Previous {
+                until,
+                password_hash: row.get(10)?,
+                tag: row.get(11)?,
+            }),
+        },
     })
 }
 

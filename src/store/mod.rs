@@ -1,37 +1,53 @@
-//! The store: organizations, their credentials, and when each was last used, in one SQLite file.
+//! The store: organizations, their credentials and what these did, admin tokens and the audit log, in one SQLite file.
 //!
 //! Any number of processes use the file at once: the daemon, the command line, an administrator's sqlite3 shell. Everything
 //! here blocks; async callers bring a thread. A change that returned `Ok` survives kill -9 and a power cut.
 
+mod actor;
+mod audit;
+mod backup;
 mod connection;
 mod credentials;
 mod error;
 mod file;
-mod last_used;
+mod flush;
 mod login;
 mod name;
 mod organizations;
+mod page;
 mod schema;
+mod tokens;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use r2d2::{NopErrorHandler, Pool, PooledConnection};
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use serde_json::Value;
+use uuid::Uuid;
 
-pub use self::credentials::{Credential, CredentialStatus, NewCredential};
+pub use self::actor::{Actor, ActorKind, Editor};
+pub use self::audit::{AuditFilter, AuditRecord, AuditReport, hex};
+pub use self::credentials::{
+    Credential, CredentialEdit, CredentialFilter, CredentialStatus, NewCredential, NewPassword,
+    Wanted,
+};
 pub use self::error::{Fault, Kind, StoreError};
-pub use self::last_used::LastUsed;
-pub use self::login::{Login, Refusal};
+pub use self::flush::{LastUsed, Noted, TokenUse};
+pub use self::login::{Login, Previous, Refusal};
 pub use self::name::DEFAULT_ORGANIZATION;
-pub use self::organizations::{Organization, OrganizationStatus};
+pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
+pub use self::page::{Page, Rows};
+pub use self::tokens::{Access, NewToken, Scope, Token};
+pub use self::usage::{HOUR, Span, Usage, UsageOf};
 
 use self::connection::{BUSY_TIMEOUT, Manager, Role};
 use self::error::Stop;
 
 /// Lookups are short, so a few connections serve many threads.
-const READERS: u32 = 4;
+const READERS: u32 = 6;
 
 /// How long a lookup waits for a reader.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
@@ -191,6 +207,39 @@ impl Store {
     }
 }
 
+/// How long a request may not be repeated.
+const REPEATABLE_AFTER: i64 = 24 * HOUR;
+
+impl Editor<'_> {
+    /// Notes that this request made what has this `id`, and refuses when it already made something.
+    fn only_once(&self, transaction: &Transaction, id: Uuid) -> Result<(), Stop> {
+        let Some(key) = self.idempotency_key else {
+            return Ok(());
+        };
+        let now = now();
+        let actor = self.actor.to_string();
+        transaction.execute(
+            "DELETE FROM idempotency_keys WHERE at < ?1",
+            [now - REPEATABLE_AFTER],
+        )?;
+        let made = transaction
+            .query_row(
+                "SELECT made FROM idempotency_keys WHERE actor = ?1 AND key = ?2",
+                params![actor, key],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if let Some(made) = made {
+            return Err(StoreError::Repeated { made }.into());
+        }
+        transaction.execute(
+            "INSERT INTO idempotency_keys (actor, key, made, at) VALUES (?1, ?2, ?3, ?4)",
+            params![actor, key, id.to_string(), now],
+        )?;
+        Ok(())
+    }
+}
+
 /// Opens an existing file, and fails when SQLite could only open it for reading.
 fn open_writable(path: &Path) -> Result<Connection, StoreError> {
     let at = |error| StoreError::from_sqlite(path, error);
@@ -251,6 +300,47 @@ fn inspect(connection: &Connection, path: &Path) -> Result<StoreReport, Stop> {
         credentials,
         bytes,
     })
+}
+
+/// A short text that differs whenever one of its parts does.
+fn revision(parts: &[&str], name: Option<&str>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts.iter().copied().chain(name) {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+/// Refuses a change to something that is not in a state its author knew of.
+fn require<'a>(
+    revisions: Option<&[String]>,
+    found: &str,
+    what: impl FnOnce() -> (Kind, &'a str),
+) -> Result<(), Stop> {
+    if revisions.is_none_or(|known| known.iter().any(|revision| revision == found)) {
+        return Ok(());
+    }
+    let (kind, name) = what();
+    Err(StoreError::Changed {
+        kind,
+        name: name.to_owned(),
+    }
+    .into())
+}
+
+/// The fields in which two JSON objects differ, before and after.
+fn difference(mut before: Value, mut after: Value) -> (Value, Value) {
+    if let (Value::Object(old), Value::Object(new)) = (&mut before, &mut after) {
+        let unchanged =
+            |(name, value): (&String, &Value)| (new.get(name) == Some(value)).then(|| name.clone());
+        let unchanged: Vec<_> = old.iter().filter_map(unchanged).collect();
+        for name in unchanged {
+            old.remove(&name);
+            new.remove(&name);
+        }
+    }
+    (before, after)
 }
 
 /// Reads a number that is never negative; SQLite has only signed ones.

@@ -3,12 +3,14 @@
 use std::fmt;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::credentials::{id, taken};
+use super::audit::{Event, record};
+use super::credentials::{self, id, taken};
 use super::error::Stop;
-use super::{DEFAULT_ORGANIZATION, Kind, Store, StoreError, count, name, now};
+use super::{DEFAULT_ORGANIZATION, Editor, Kind, Store, StoreError, count, name, now};
 
 /// An organization.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,28 +39,6 @@ pub enum OrganizationStatus {
 }
 
 impl Store {
-    /// Adds an active organization.
-    ///
-    /// # Errors
-    /// The slug is taken or not one, the name not allowed, or the store cannot be written.
-    pub fn create_organization(
-        &self,
-        slug: &str,
-        name: Option<&str>,
-    ) -> Result<Organization, StoreError> {
-        name::check_slug(slug)?;
-        name::check_name(name)?;
-        self.write(|transaction| {
-            transaction
-                .execute(
-                    "INSERT INTO organizations (id, slug, name, created_at) VALUES (?1, ?2, ?3, ?4)",
-                    params![Uuid::now_v7().to_string(), slug, name, now()],
-                )
-                .map_err(|error| taken(error, Kind::Organization, slug))?;
-            find(transaction, slug)
-        })
-    }
-
     /// The organization with this slug.
     ///
     /// # Errors
@@ -67,60 +47,176 @@ impl Store {
         self.read(|connection| find(connection, slug))
     }
 
-    /// All organizations, by slug.
+    /// The organizations by slug, those behind `after`, at most `limit` of them.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn organizations(&self) -> Result<Vec<Organization>, StoreError> {
+    pub fn organizations(
+        &self,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Organization>, StoreError> {
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY o.slug"))?;
-            let rows = statement.query_map([], organization)?;
+            let mut statement = connection.prepare_cached(&format!(
+                "{SELECT} WHERE o.slug > ?1 ORDER BY o.slug LIMIT ?2"
+            ))?;
+            let rows = statement.query_map(params![after.unwrap_or(""), limit], organization)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
+}
 
-    /// Changes what people call the organization; `None` takes the name away.
+/// What to change; `None` leaves a field as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OrganizationEdit<'a> {
+    /// What people call it; the inner `None` takes the name away.
+    pub name: Option<Option<&'a str>>,
+    /// Whether its credentials may be used.
+    pub status: Option<OrganizationStatus>,
+}
+
+impl Organization {
+    /// A short text that changes with everything that can be edited.
+    pub fn revision(&self) -> String {
+        let name = self.name.as_deref();
+        super::revision(&[&self.id.to_string(), self.status.as_str()], name)
+    }
+}
+
+impl Editor<'_> {
+    /// Adds an active organization.
     ///
     /// # Errors
-    /// There is no such organization, the name is not allowed, or the store cannot be written.
-    pub fn rename_organization(
+    /// The slug is taken or not one, the name not allowed, the request repeated, or the store cannot be written.
+    pub fn create_organization(
         &self,
         slug: &str,
         name: Option<&str>,
     ) -> Result<Organization, StoreError> {
+        name::check_slug(slug)?;
         name::check_name(name)?;
-        self.write(|transaction| {
-            transaction.execute(
-                "UPDATE organizations SET name = ?2 WHERE slug = ?1",
-                params![slug, name],
-            )?;
-            find(transaction, slug)
+        self.store.write(|transaction| {
+            let id = Uuid::now_v7();
+            self.only_once(transaction, id)?;
+            transaction
+                .execute(
+                    "INSERT INTO organizations (id, slug, name, created_at) VALUES (?1, ?2, ?3, ?4)",
+                    params![id.to_string(), slug, name, now()],
+                )
+                .map_err(|error| taken(error, Kind::Organization, slug))?;
+            let made = find(transaction, slug)?;
+            self.note_organization(transaction, "organization.create", slug, None, Some(told(&made)))?;
+            Ok(made)
         })
     }
 
-    /// Deletes an organization without credentials. `default` stays.
+    /// Changes what is given. `revisions`: if given, its [`Organization::revision`] must be one of these.
     ///
     /// # Errors
-    /// It still has credentials, is `default` or not there, or the store cannot be written.
-    pub fn delete_organization(&self, slug: &str) -> Result<(), StoreError> {
+    /// There is no such organization, it has changed, the name is not allowed, or the store cannot be written.
+    pub fn edit_organization(
+        &self,
+        slug: &str,
+        revisions: Option<&[String]>,
+        edit: OrganizationEdit,
+    ) -> Result<Organization, StoreError> {
+        if let Some(name) = edit.name {
+            name::check_name(name)?;
+        }
+        let change = |transaction: &Transaction| {
+            let before = find(transaction, slug)?;
+            super::require(revisions, &before.revision(), || (Kind::Organization, slug))?;
+            transaction.execute(
+                "UPDATE organizations SET name = ?2, status = ?3 WHERE slug = ?1",
+                params![
+                    slug,
+                    edit.name.unwrap_or(before.name.as_deref()),
+                    edit.status.unwrap_or(before.status).as_str()
+                ],
+            )?;
+            let after = find(transaction, slug)?;
+            let action = match (before.status, after.status) {
+                _ if before == after => return Ok(after),
+                (OrganizationStatus::Active, OrganizationStatus::Suspended) => {
+                    "organization.suspend"
+                }
+                (OrganizationStatus::Suspended, OrganizationStatus::Active) => {
+                    "organization.activate"
+                }
+                _ => "organization.update",
+            };
+            let (old, new) = super::difference(told(&before), told(&after));
+            self.note_organization(transaction, action, slug, Some(old), Some(new))?;
+            Ok(after)
+        };
+        match edit.status {
+            Some(_) => self.store.change(change),
+            None => self.store.write(change),
+        }
+    }
+
+    /// Deletes an organization with its admin tokens and its usage. `default` stays. One with credentials is deleted only
+    /// with `force`, and they with it.
+    ///
+    /// # Errors
+    /// It still has credentials, has changed, is `default` or not there, or the store cannot be written.
+    pub fn delete_organization(
+        &self,
+        slug: &str,
+        revisions: Option<&[String]>,
+        force: bool,
+    ) -> Result<(), StoreError> {
         if slug == DEFAULT_ORGANIZATION {
             return Err(StoreError::Protected {
                 slug: slug.to_owned(),
             });
         }
-        self.write(|transaction| {
-            let credentials = find(transaction, slug)?.credentials;
-            if credentials > 0 {
+        self.store.change(|transaction| {
+            let found = find(transaction, slug)?;
+            super::require(revisions, &found.revision(), || (Kind::Organization, slug))?;
+            if found.credentials > 0 && !force {
                 return Err(StoreError::NotEmpty {
                     slug: slug.to_owned(),
-                    credentials,
+                    credentials: found.credentials,
                 }
                 .into());
             }
+            for credential in credentials::of_organization(transaction, slug)? {
+                self.delete_found(transaction, &credential)?;
+            }
             transaction.execute("DELETE FROM organizations WHERE slug = ?1", [slug])?;
-            Ok(())
+            self.note_organization(
+                transaction,
+                "organization.delete",
+                slug,
+                Some(told(&found)),
+                None,
+            )
         })
     }
+
+    fn note_organization(
+        &self,
+        transaction: &Transaction,
+        action: &str,
+        slug: &str,
+        before: Option<Value>,
+        after: Option<Value>,
+    ) -> Result<(), Stop> {
+        let event = Event {
+            action,
+            object: slug,
+            organization: Some(slug),
+            before,
+            after,
+        };
+        record(transaction, self.actor, event)
+    }
+}
+
+/// What the audit log tells of an organization.
+fn told(organization: &Organization) -> Value {
+    json!({ "name": organization.name, "status": organization.status.as_str() })
 }
 
 /// The row of the organization with this slug.
@@ -190,7 +286,7 @@ mod tests {
     #[test]
     fn a_new_store_has_the_default_organization() {
         let store = Fixture::new();
-        let [only] = &store.organizations().unwrap()[..] else {
+        let [only] = &store.organizations(None, 10).unwrap()[..] else {
             panic!("one organization")
         };
         assert_eq!(
@@ -242,18 +338,83 @@ mod tests {
             store.delete_organization("default"),
             Err(StoreError::Protected { .. })
         ));
-        assert_eq!(store.organizations().unwrap().len(), 1);
+        assert_eq!(store.organizations(None, 10).unwrap().len(), 1);
     }
 
     #[test]
     fn a_name_can_be_changed_and_taken_away() {
         let store = Fixture::new();
-        let renamed = store.rename_organization("default", Some("Us")).unwrap();
+        let rename = |slug, name| {
+            let edit = OrganizationEdit {
+                name: Some(name),
+                ..OrganizationEdit::default()
+            };
+            store.edit().edit_organization(slug, None, edit)
+        };
+        let renamed = rename("default", Some("Us")).unwrap();
         assert_eq!(renamed.name.as_deref(), Some("Us"));
+        assert_eq!(rename("default", None).unwrap().name, None);
+        assert!(rename("acme", None).is_err());
+    }
+
+    #[test]
+    fn suspending_moves_the_epoch_and_a_revision_holds_until_something_is_edited() {
+        let store = Fixture::new();
+        let before = store.organization("default").unwrap();
+        let suspend = OrganizationEdit {
+            status: Some(OrganizationStatus::Suspended),
+            ..OrganizationEdit::default()
+        };
+        let revisions = [before.revision()];
+        let epoch = store.epoch();
+        let edit = || {
+            store
+                .edit()
+                .edit_organization("default", Some(&revisions), suspend)
+        };
+        let after = edit().unwrap();
+        assert!(store.epoch() > epoch);
+        assert_eq!(after.status, OrganizationStatus::Suspended);
+        assert_ne!(after.revision(), before.revision());
+        assert!(matches!(edit(), Err(StoreError::Changed { .. })));
+    }
+
+    #[test]
+    fn by_force_an_organization_takes_its_credentials_with_it() {
+        let store = Fixture::new();
+        store.create_organization("acme", None).unwrap();
+        for username in ["smtp_a", "smtp_b"] {
+            let new = NewCredential {
+                organization: "acme",
+                ..named(username)
+            };
+            store.create_credential(new).unwrap();
+        }
+        store
+            .edit()
+            .delete_organization("acme", None, true)
+            .unwrap();
+        assert_eq!(store.lookup("smtp_a").unwrap(), None);
         assert_eq!(
-            store.rename_organization("default", None).unwrap().name,
-            None
+            store.count("SELECT count(*) FROM audit_log WHERE action = 'credential.delete'"),
+            2
         );
-        assert!(store.rename_organization("acme", None).is_err());
+    }
+
+    #[test]
+    fn organizations_come_in_pages() {
+        let store = Fixture::new();
+        for slug in ["a", "b", "z"] {
+            store.create_organization(slug, None).unwrap();
+        }
+        let slugs = |after, limit| -> Vec<String> {
+            let found = store.organizations(after, limit).unwrap();
+            found
+                .into_iter()
+                .map(|organization| organization.slug)
+                .collect()
+        };
+        assert_eq!(slugs(None, 2), ["a", "b"]);
+        assert_eq!(slugs(Some("b"), 2), ["default", "z"]);
     }
 }

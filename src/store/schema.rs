@@ -1,6 +1,6 @@
 //! The schema's version: what is in the file, and the way from there to what this build knows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -8,13 +8,16 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::error::Stop;
-use super::{DEFAULT_ORGANIZATION, StoreError, connection, now};
+use super::{DEFAULT_ORGANIZATION, StoreError, backup, connection, now};
 
-/// `MIGRATIONS[n]` leads from version n to n + 1. `schema.sql` is the whole schema and so the first step.
-const MIGRATIONS: [&str; 1] = [include_str!("../../schema.sql")];
+/// The whole schema, which a new store begins with.
+const SCHEMA: &str = include_str!("../../schema.sql");
+
+/// `MIGRATIONS[n]` leads from version n + 1 to n + 2. A test holds their outcome against [`SCHEMA`].
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/2.sql")];
 
 /// The newest version this build knows.
-pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
+pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64 + 1;
 
 /// "Gate": marks the file as ours, for us and for file(1).
 const APPLICATION_ID: i64 = 0x4761_7465;
@@ -78,19 +81,36 @@ fn use_wal(connection: &Connection, path: &Path) -> Result<(), StoreError> {
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Stop> {
+    let found = version(connection, path)?;
+    if found > 0 {
+        keep_copy(connection, path, found)?;
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found = version(&transaction, path)?; // again: another process may have been here first
-    for (step, sql) in (0..KNOWN)
-        .zip(MIGRATIONS)
-        .filter(|(step, _)| *step >= found)
-    {
-        transaction.execute_batch(sql)?;
-        if step == 0 {
+    match version(&transaction, path)? {
+        KNOWN => return Ok(()), // another process has been here in between
+        0 => {
+            transaction.execute_batch(SCHEMA)?;
             fill(&transaction)?;
+        }
+        found => {
+            for (_, sql) in (1..).zip(MIGRATIONS).filter(|(from, _)| *from >= found) {
+                transaction.execute_batch(sql)?;
+            }
         }
     }
     transaction.pragma_update(None, "user_version", KNOWN)?;
     transaction.commit()?;
+    Ok(())
+}
+
+/// What an older Gatepost can go back to.
+fn keep_copy(connection: &Connection, path: &Path, version: i64) -> Result<(), StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".version-{version}"));
+    let copy = PathBuf::from(name);
+    if !copy.exists() {
+        backup::copy(connection, &copy)?;
+    }
     Ok(())
 }
 
@@ -146,6 +166,48 @@ mod tests {
         prepare_at(file.path()).unwrap();
         let connection = Connection::open(file.path()).unwrap();
         assert_eq!(version(&connection, file.path()).unwrap(), KNOWN);
+    }
+
+    /// Version 1 as it was, with one credential in it.
+    const VERSION_1: &str = include_str!("migrations/version_1_for_tests.sql");
+
+    /// What a schema comes to, whatever way it was reached: columns, and the text of everything else.
+    fn outcome(path: &Path) -> Vec<String> {
+        let connection = Connection::open(path).unwrap();
+        let all = |sql: &str| -> Vec<String> {
+            let mut statement = connection.prepare(sql).unwrap();
+            let rows = statement.query_map([], |row| row.get(0)).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        let mut outcome = all(
+            "SELECT t.name || ' ' || c.name || ' ' || c.type || ' ' || c.\"notnull\" || ' ' || coalesce(c.dflt_value, '')
+             FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table' ORDER BY 1",
+        );
+        outcome.extend(all(
+            "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT IN ('credentials', 'sqlite_sequence') ORDER BY 1",
+        ));
+        outcome
+    }
+
+    #[test]
+    fn an_older_store_becomes_what_a_new_one_is_and_keeps_its_rows_and_a_copy() {
+        let old = database(VERSION_1);
+        prepare_at(old.path()).unwrap();
+        let new = tempfile::NamedTempFile::new().unwrap();
+        prepare_at(new.path()).unwrap();
+        assert_eq!(outcome(old.path()), outcome(new.path()));
+        let username = |path: &Path| -> String {
+            let connection = Connection::open(path).unwrap();
+            connection
+                .query_row("SELECT username FROM credentials", [], |row| row.get(0))
+                .unwrap()
+        };
+        assert_eq!(username(old.path()), "smtp_old");
+        let copy = PathBuf::from(format!("{}.version-1", old.path().display()));
+        assert_eq!(username(&copy), "smtp_old");
+        let connection = Connection::open(&copy).unwrap();
+        assert_eq!(version(&connection, &copy).unwrap(), 1);
+        std::fs::remove_file(copy).unwrap();
     }
 
     #[test]

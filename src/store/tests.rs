@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::LazyLock;
 
 use super::*;
 
@@ -34,9 +35,104 @@ impl Fixture {
             .unwrap()
     }
 
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("gatepost.db")
+    pub(super) fn path(&self) -> PathBuf {
+        self.beside("gatepost.db")
     }
+
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Closes the store and keeps its files.
+    pub(super) fn close(self) -> (PathBuf, tempfile::TempDir) {
+        (self.path(), self.directory)
+    }
+
+    pub(super) fn edit(&self) -> Editor<'_> {
+        static TESTER: LazyLock<Actor> = LazyLock::new(|| Actor::system("tests"));
+        self.store.by(&TESTER)
+    }
+}
+
+/// The changes that most tests make.
+impl Fixture {
+    pub(super) fn create_credential(&self, new: NewCredential) -> Result<Credential, StoreError> {
+        self.edit().create_credential(new)
+    }
+
+    pub(super) fn credentials(
+        &self,
+        organization: Option<&str>,
+    ) -> Result<Vec<Credential>, StoreError> {
+        let filter = CredentialFilter {
+            organization,
+            ..CredentialFilter::default()
+        };
+        Ok(self.store.credentials(filter, Page::ALL)?.rows)
+    }
+
+    pub(super) fn set_password(
+        &self,
+        username: &str,
+        hash: &str,
+        tag: Option<u32>,
+    ) -> Result<Credential, StoreError> {
+        let password = NewPassword {
+            hash,
+            tag,
+            overlap_until: None,
+        };
+        self.edit().set_password(username.into(), password)
+    }
+
+    pub(super) fn set_status(
+        &self,
+        username: &str,
+        status: CredentialStatus,
+    ) -> Result<Credential, StoreError> {
+        set_status(self, username, status)
+    }
+
+    pub(super) fn rename_credential(
+        &self,
+        username: &str,
+        name: Option<&str>,
+    ) -> Result<Credential, StoreError> {
+        let edit = CredentialEdit {
+            name: Some(name),
+            ..CredentialEdit::default()
+        };
+        self.edit().edit_credential(username.into(), edit)
+    }
+
+    pub(super) fn delete_credential(&self, username: &str) -> Result<(), StoreError> {
+        self.edit().delete_credential(username.into())
+    }
+
+    pub(super) fn create_organization(
+        &self,
+        slug: &str,
+        name: Option<&str>,
+    ) -> Result<Organization, StoreError> {
+        self.edit().create_organization(slug, name)
+    }
+
+    pub(super) fn delete_organization(&self, slug: &str) -> Result<(), StoreError> {
+        self.edit().delete_organization(slug, None, false)
+    }
+}
+
+fn set_status(
+    store: &Store,
+    username: &str,
+    status: CredentialStatus,
+) -> Result<Credential, StoreError> {
+    let edit = CredentialEdit {
+        status: Some(status),
+        ..CredentialEdit::default()
+    };
+    let actor = Actor::system("tests");
+    store.by(&actor).edit_credential(username.into(), edit)
 }
 
 impl Deref for Fixture {
@@ -113,9 +209,7 @@ fn a_poll_sees_the_commits_of_others_once_and_ours_never() {
     store.create_credential(named("smtp_a")).unwrap();
     assert!(!store.poll().unwrap());
 
-    other
-        .set_status("smtp_a", CredentialStatus::Revoked)
-        .unwrap();
+    set_status(&other, "smtp_a", CredentialStatus::Revoked).unwrap();
     let epoch = store.epoch();
     assert!(store.poll().unwrap());
     assert!(store.epoch() > epoch);
@@ -377,7 +471,8 @@ fn a_check_reports_a_store_and_its_absence_without_making_one() {
     assert_eq!(fs::metadata(&path).unwrap().len(), 0);
 
     let store = Store::open(&path).unwrap();
-    store.create_credential(named("smtp_a")).unwrap();
+    let actor = Actor::system("tests");
+    store.by(&actor).create_credential(named("smtp_a")).unwrap();
     let StoreReport::Sound {
         schema,
         credentials,

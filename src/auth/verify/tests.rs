@@ -1,10 +1,10 @@
 //! What verification promises, against a real store.
 
 use super::*;
-use crate::auth::issue::{self, Issued};
+use crate::auth::issue::{self, Issued, New};
 use crate::auth::password::Cost;
 use crate::sasl::Mechanism;
-use crate::store::{CredentialStatus, NewCredential};
+use crate::store::{Actor, CredentialEdit, CredentialStatus, NewCredential};
 
 const CHEAP: Cost = Cost {
     memory_kib: 64,
@@ -29,7 +29,7 @@ impl Site {
         let store = Arc::new(Store::open(&directory.path().join("gatepost.db")).unwrap());
         let metrics = Arc::new(Metrics::new().unwrap());
         let hasher = Hasher::start(cost, 1, 100, metrics.clone()).unwrap();
-        let last_used = Arc::new(LastUsedBatch::new(100, metrics.clone()));
+        let last_used = Arc::new(NotedBatch::new(100, metrics.clone()));
         let authenticator = Authenticator::new(
             store.clone(),
             hasher,
@@ -47,7 +47,25 @@ impl Site {
     }
 
     fn issue(&self) -> Issued {
-        issue::issue(&self.store, CHEAP, "default", None).unwrap()
+        issue::issue(&self.store, self.store.by(&tester()), CHEAP, NEW).unwrap()
+    }
+
+    fn rotate(&self, username: &str, overlap_until: Option<i64>) -> Issued {
+        let actor = tester();
+        let editor = self.store.by(&actor);
+        issue::rotate(&self.store, editor, CHEAP, username.into(), overlap_until).unwrap()
+    }
+
+    fn set_status(&self, username: &str, status: CredentialStatus) {
+        let edit = CredentialEdit {
+            status: Some(status),
+            ..CredentialEdit::default()
+        };
+        let actor = tester();
+        self.store
+            .by(&actor)
+            .edit_credential(username.into(), edit)
+            .unwrap();
     }
 
     /// A credential whose password people chose, which has no tag.
@@ -61,7 +79,7 @@ impl Site {
             name: None,
             expires_at: None,
         };
-        self.store.create_credential(new).unwrap();
+        self.store.by(&tester()).create_credential(new).unwrap();
     }
 
     async fn verify(&self, username: &str, password: impl Into<Vec<u8>>) -> Verdict {
@@ -84,6 +102,16 @@ impl Site {
             line.map_or(0, |count| count.parse().unwrap())
         })
     }
+}
+
+const NEW: New = New {
+    organization: "default",
+    name: None,
+    expires_at: None,
+};
+
+fn tester() -> Actor {
+    Actor::system("tests")
 }
 
 fn claim(username: &str, password: impl Into<Vec<u8>>) -> Credentials {
@@ -137,7 +165,7 @@ async fn a_rotated_password_dies_at_once() {
     let old = site.issue();
     let username = &old.credential.username;
     assert!(is_accepted(&site.log_in(&old).await));
-    let new = issue::rotate(&site.store, CHEAP, username).unwrap();
+    let new = site.rotate(username, None);
     assert!(!is_accepted(&site.log_in(&old).await));
     assert!(is_accepted(&site.log_in(&new).await));
     assert!(!is_accepted(&site.log_in(&old).await));
@@ -149,15 +177,14 @@ async fn revoking_deleting_and_renewing_bite_a_hot_login() {
     let issued = site.issue();
     let username = &issued.credential.username;
     assert!(is_accepted(&site.log_in(&issued).await));
-    site.store
-        .set_status(username, CredentialStatus::Revoked)
-        .unwrap();
+    site.set_status(username, CredentialStatus::Revoked);
     assert_eq!(site.log_in(&issued).await, Verdict::Reject(Reason::Revoked));
-    site.store
-        .set_status(username, CredentialStatus::Active)
-        .unwrap();
+    site.set_status(username, CredentialStatus::Active);
     assert!(is_accepted(&site.log_in(&issued).await));
-    site.store.delete_credential(username).unwrap();
+    site.store
+        .by(&tester())
+        .delete_credential(username.as_str().into())
+        .unwrap();
     assert_eq!(site.log_in(&issued).await, Verdict::Reject(Reason::Unknown));
 }
 
@@ -166,9 +193,7 @@ async fn other_changes_do_not_cost_a_hot_login_its_entry() {
     let site = Site::new();
     let (one, other) = (site.issue(), site.issue());
     assert!(is_accepted(&site.log_in(&one).await));
-    site.store
-        .set_status(&other.credential.username, CredentialStatus::Revoked)
-        .unwrap();
+    site.set_status(&other.credential.username, CredentialStatus::Revoked);
     assert!(is_accepted(&site.log_in(&one).await));
     assert_eq!(site.paths(), [1, 1, 0]);
 }
@@ -220,7 +245,7 @@ async fn no_old_password_is_accepted_after_its_rotation_was_acknowledged() {
                 tokio::spawn(async move { authenticator.verify(claim, &peer()).await })
             })
             .collect();
-        let next = issue::rotate(&site.store, CHEAP, &current.credential.username).unwrap();
+        let next = site.rotate(&current.credential.username, None);
         assert!(!is_accepted(&site.log_in(&current).await));
         for login in racing {
             login.await.unwrap();
@@ -271,9 +296,7 @@ async fn a_cheap_hash_is_renewed_behind_the_login() {
 async fn every_refusal_takes_the_same_time() {
     let site = Site::with(CHEAP, Duration::from_secs(1));
     let issued = site.issue();
-    site.store
-        .set_status(&issued.credential.username, CredentialStatus::Revoked)
-        .unwrap();
+    site.set_status(&issued.credential.username, CredentialStatus::Revoked);
     for (username, password) in [
         ("smtp_nobody", "x"),
         (issued.credential.username.as_str(), "x"),
@@ -283,4 +306,73 @@ async fn every_refusal_takes_the_same_time() {
         let took = asked.elapsed().as_millis();
         assert!((800..=1201).contains(&took), "{took} ms");
     }
+}
+
+#[tokio::test]
+async fn during_an_overlap_both_passwords_are_right_and_a_wrong_one_costs_nothing() {
+    let site = Site::new();
+    let old = site.issue();
+    let username = old.credential.username.clone();
+    assert!(is_accepted(&site.log_in(&old).await));
+    let new = site.rotate(&username, Some(now_ms() + 60_000));
+    for _ in 0..2 {
+        assert!(is_accepted(&site.log_in(&new).await));
+        assert!(is_accepted(&site.log_in(&old).await));
+    }
+    let [argon2, cached, _] = site.paths();
+    assert_eq!((argon2, cached), (3, 2));
+    let wrong = site.verify(&username, "sk_wrong").await;
+    assert_eq!(wrong, Verdict::Reject(Reason::WrongPassword));
+    assert_eq!(site.paths()[0], 3);
+    site.rotate(&username, None);
+    for stale in [&old, &new] {
+        assert!(!is_accepted(&site.log_in(stale).await));
+    }
+}
+
+#[tokio::test]
+async fn an_overlap_that_is_ended_early_is_over() {
+    let site = Site::new();
+    let old = site.issue();
+    let username = old.credential.username.clone();
+    let new = site.rotate(&username, Some(now_ms() + 60_000));
+    assert!(is_accepted(&site.log_in(&old).await));
+    let end = CredentialEdit {
+        end_overlap: true,
+        ..CredentialEdit::default()
+    };
+    let actor = tester();
+    let editor = site.store.by(&actor);
+    editor
+        .edit_credential(username.as_str().into(), end)
+        .unwrap();
+    assert_eq!(
+        site.log_in(&old).await,
+        Verdict::Reject(Reason::WrongPassword)
+    );
+    assert!(is_accepted(&site.log_in(&new).await));
+}
+
+#[tokio::test]
+async fn a_chosen_password_is_right_during_its_overlap_too() {
+    let site = Site::new();
+    site.import("printer", "hunter2");
+    let new = site.rotate("printer", Some(now_ms() + 60_000));
+    assert!(is_accepted(&site.verify("printer", "hunter2").await));
+    assert!(is_accepted(&site.log_in(&new).await));
+    assert!(!is_accepted(&site.verify("printer", "hunter3").await));
+    assert!(is_accepted(&site.verify("printer", "hunter2").await));
+}
+
+#[tokio::test]
+async fn who_is_denied_is_refused_with_the_cache_hot_and_nothing_written() {
+    let site = Site::new();
+    let issued = site.issue();
+    let username = &issued.credential.username;
+    assert!(is_accepted(&site.log_in(&issued).await));
+    let denials = site.authenticator.denials();
+    denials.deny(username);
+    assert_eq!(site.log_in(&issued).await, Verdict::Reject(Reason::Revoked));
+    denials.lift(username);
+    assert!(is_accepted(&site.log_in(&issued).await));
 }

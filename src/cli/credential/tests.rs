@@ -4,6 +4,7 @@ use clap::Parser;
 use serde_json::Value;
 
 use super::*;
+use crate::store::Noted;
 
 const CHEAP: Cost = Cost {
     memory_kib: 8,
@@ -34,7 +35,7 @@ impl Desk {
 
     fn says(&self, line: &[&str]) -> Result<String, CliError> {
         let line = Line::try_parse_from([&["credential"], line].concat()).unwrap();
-        answer(line.command, &self.store, CHEAP)
+        answer(line.command, &self.store, CHEAP, &Actor::cli("tester"))
     }
 
     fn json(&self, line: &[&str]) -> Value {
@@ -157,7 +158,11 @@ fn the_list_tells_when_a_credential_was_last_used() {
         helo: "\u{1b}[31mprinter".into(),
         count: 5,
     };
-    desk.store.flush(&[(key, used)]).unwrap();
+    let noted = Noted {
+        uses: vec![(key, used)],
+        ..Noted::default()
+    };
+    desk.store.flush(&noted).unwrap();
     let list = desk.says(&["list"]).unwrap();
     assert!(
         list.contains("3 minutes ago") && list.contains("Printer"),

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::auth::issue::{self, Issued};
 use crate::config::{Config, ListenerKind};
 use crate::daemon::{self, Daemon};
+use crate::store::{Actor, DEFAULT_ORGANIZATION};
 
 use super::output::print;
 use super::{CliError, serve};
@@ -68,12 +69,16 @@ impl Site {
         Ok(Self {
             submission: address(ListenerKind::Submission)?,
             submissions: address(ListenerKind::Submissions)?,
-            issued: issue::issue(
-                &daemon.store(),
-                daemon::cost(config),
-                "default",
-                Some("Demo"),
-            )?,
+            issued: {
+                let store = daemon.store();
+                let new = issue::New {
+                    organization: DEFAULT_ORGANIZATION,
+                    name: Some("Demo"),
+                    expires_at: None,
+                };
+                let actor = Actor::system("demo");
+                issue::issue(&store, store.by(&actor), daemon::cost(config), new)?
+            },
             certificate: fs::read(directory.path().join("certificate.pem"))?,
         })
     }

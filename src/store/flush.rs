@@ -1,8 +1,8 @@
-//! When, from where and how often a credential was used.
+//! What is noted in memory while clients are served, and written in batches: uses, usage, uses of tokens.
 
 use rusqlite::params;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, Usage, usage};
 
 /// The latest use of a credential, and how many there were.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,22 +21,56 @@ pub struct LastUsed {
     pub count: u64,
 }
 
+/// What was noted since the last flush.
+#[derive(Clone, Debug, Default)]
+pub struct Noted {
+    /// Uses by [`super::Login::key`], at most one a credential.
+    pub uses: Vec<(i64, LastUsed)>,
+    /// Usage by [`super::Login::key`] and hour since 1970.
+    pub usage: Vec<((i64, i64), Usage)>,
+    /// Uses of admin tokens by [`super::Token::key`].
+    pub tokens: Vec<(i64, TokenUse)>,
+}
+
+/// The latest use of an admin token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TokenUse {
+    /// Unix milliseconds.
+    pub at: i64,
+    /// The client's IP address; none over the unix socket.
+    pub address: Option<String>,
+}
+
+impl Noted {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.uses.is_empty() && self.usage.is_empty() && self.tokens.is_empty()
+    }
+
+    /// How many rows it comes to.
+    pub fn len(&self) -> usize {
+        self.uses.len() + self.usage.len() + self.tokens.len()
+    }
+}
+
 impl Store {
-    /// Adds uses, by [`super::Login::key`], in one transaction. The newest describes the credential's latest use, whatever
-    /// order they come in, and the counts add up. Uses of credentials that were deleted meanwhile are dropped.
+    /// Adds what was noted, in one transaction. The newest use describes the credential's latest use, whatever order they
+    /// come in, and numbers add up. What concerns credentials that were deleted meanwhile is dropped.
     ///
     /// # Errors
-    /// When the store cannot be written now; then none of them is stored and the same flush may be tried again.
-    pub fn flush(&self, uses: &[(i64, LastUsed)]) -> Result<(), StoreError> {
-        if uses.is_empty() {
+    /// When the store cannot be written now; then nothing of it is stored and the same flush may be tried again.
+    pub fn flush(&self, noted: &Noted) -> Result<(), StoreError> {
+        if noted.is_empty() {
             return Ok(());
         }
         // In the order of the table, so that each page is touched once.
-        let mut sorted: Vec<_> = uses.iter().collect();
-        sorted.sort_unstable_by_key(|(key, _)| *key);
+        let mut uses: Vec<_> = noted.uses.iter().collect();
+        uses.sort_unstable_by_key(|(key, _)| *key);
+        let mut usage = noted.usage.clone();
+        usage.sort_unstable_by_key(|(key, _)| *key);
         self.write(|transaction| {
             let mut statement = transaction.prepare_cached(UPSERT)?;
-            for (key, used) in sorted {
+            for (key, used) in uses {
                 statement.execute(params![
                     key,
                     used.at,
@@ -46,6 +80,15 @@ impl Store {
                     used.helo,
                     i64::try_from(used.count).unwrap_or(i64::MAX),
                 ])?;
+            }
+            usage::add(transaction, &usage)?;
+            usage::prune(transaction)?;
+            let mut statement = transaction.prepare_cached(
+                "UPDATE admin_tokens SET last_used_at = ?2, last_used_address = ?3
+                 WHERE key = ?1 AND ?2 > coalesce(last_used_at, 0)",
+            )?;
+            for (key, used) in &noted.tokens {
+                statement.execute(params![key, used.at, used.address])?;
             }
             Ok(())
         })
@@ -80,9 +123,15 @@ mod tests {
         }
     }
 
-    fn key(store: &Store, username: &str) -> i64 {
-        store.create_credential(named(username)).unwrap();
-        store.lookup(username).unwrap().unwrap().key
+    fn uses(uses: &[(i64, LastUsed)]) -> Noted {
+        Noted {
+            uses: uses.to_vec(),
+            ..Noted::default()
+        }
+    }
+
+    fn key(store: &Fixture, username: &str) -> i64 {
+        store.edit().create_credential(named(username)).unwrap().key
     }
 
     #[test]
@@ -90,11 +139,17 @@ mod tests {
         let store = Fixture::new();
         let key = key(&store, "smtp_a");
         let latest = || store.credential("smtp_a").unwrap().last_used.unwrap();
-        store.flush(&[(key, used(20, "192.0.2.1", 3))]).unwrap();
+        store
+            .flush(&uses(&[(key, used(20, "192.0.2.1", 3))]))
+            .unwrap();
         assert_eq!(latest(), used(20, "192.0.2.1", 3));
-        store.flush(&[(key, used(31, "192.0.2.2", 1))]).unwrap();
+        store
+            .flush(&uses(&[(key, used(31, "192.0.2.2", 1))]))
+            .unwrap();
         assert_eq!(latest(), used(31, "192.0.2.2", 4));
-        store.flush(&[(key, used(10, "192.0.2.3", 2))]).unwrap();
+        store
+            .flush(&uses(&[(key, used(10, "192.0.2.3", 2))]))
+            .unwrap();
         assert_eq!(latest(), used(31, "192.0.2.2", 6));
     }
 
@@ -102,13 +157,15 @@ mod tests {
     fn uses_of_deleted_credentials_are_dropped_and_the_others_kept() {
         let store = Fixture::new();
         let (gone, there) = (key(&store, "smtp_gone"), key(&store, "smtp_there"));
-        store.flush(&[(gone, used(1, "192.0.2.1", 1))]).unwrap();
-        store.delete_credential("smtp_gone").unwrap();
         store
-            .flush(&[
+            .flush(&uses(&[(gone, used(1, "192.0.2.1", 1))]))
+            .unwrap();
+        store.edit().delete_credential("smtp_gone".into()).unwrap();
+        store
+            .flush(&uses(&[
                 (there, used(2, "192.0.2.2", 1)),
                 (gone, used(2, "192.0.2.1", 1)),
-            ])
+            ]))
             .unwrap();
         assert!(store.credential("smtp_there").unwrap().last_used.is_some());
         assert_eq!(store.count("SELECT count(*) FROM last_used"), 1);
@@ -119,7 +176,9 @@ mod tests {
         let store = Fixture::new();
         let key = key(&store, "smtp_a");
         let before = (store.epoch(), store.lookup("smtp_a").unwrap());
-        store.flush(&[(key, used(1, "192.0.2.1", 1))]).unwrap();
+        store
+            .flush(&uses(&[(key, used(1, "192.0.2.1", 1))]))
+            .unwrap();
         assert!(!store.poll().unwrap());
         assert_eq!((store.epoch(), store.lookup("smtp_a").unwrap()), before);
     }

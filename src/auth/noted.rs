@@ -1,0 +1,318 @@
+//! What is noted while clients are served, gathered in memory and written in batches: who was last here, what they sent, and
+//! which admin token was used.
+//!
+//! Nothing about this may cost a login anything: a full map or a store that cannot be written is
+//! counted, and the login goes on.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::store::{Credential, HOUR, LastUsed, Noted, Store, TokenUse, Usage};
+
+/// What waits to be written.
+pub struct NotedBatch {
+    pending: Mutex<Pending>,
+    limit: usize,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Pending {
+    uses: HashMap<i64, LastUsed>,
+    usage: HashMap<(i64, i64), Usage>,
+    tokens: HashMap<i64, TokenUse>,
+}
+
+impl NotedBatch {
+    /// Of each kind, at most `limit` wait at a time.
+    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            pending: Mutex::default(),
+            limit,
+            metrics,
+        }
+    }
+
+    /// Notes an accepted login with the credential of this key.
+    pub fn accepted(&self, key: i64, used: LastUsed) {
+        let usage = Usage {
+            accepted: 1,
+            ..Usage::default()
+        };
+        let mut pending = self.lock();
+        self.add_usage(&mut pending, (key, used.at / HOUR), &usage);
+        self.add_use(&mut pending, key, used);
+        self.metrics
+            .last_used_pending
+            .set(pending.uses.len() as i64);
+    }
+
+    /// Notes a refused login, at this Unix millisecond, with the credential of this key.
+    pub fn refused(&self, key: i64, at: i64) {
+        let usage = Usage {
+            refused: 1,
+            ..Usage::default()
+        };
+        self.add_usage(&mut self.lock(), (key, at / HOUR), &usage);
+    }
+
+    /// Notes what was sent, at this Unix millisecond, with the credential of this key.
+    pub fn sent(&self, key: i64, at: i64, usage: &Usage) {
+        self.add_usage(&mut self.lock(), (key, at / HOUR), usage);
+    }
+
+    /// Notes a use of the admin token with this key.
+    pub fn token_used(&self, key: i64, used: TokenUse) {
+        let mut pending = self.lock();
+        if let Some(place) = place(&mut pending.tokens, key, self.limit, || used.clone()) {
+            *place = used;
+        }
+    }
+
+    /// Brings what the store says of a credential's last use up to now.
+    pub fn update(&self, credential: &mut Credential) {
+        let pending = self.lock();
+        let Some(newer) = pending.uses.get(&credential.key) else {
+            return;
+        };
+        let before = credential.last_used.take();
+        let count = newer.count + before.as_ref().map_or(0, |used| used.count);
+        let newest = match before {
+            Some(before) if before.at > newer.at => before,
+            _ => newer.clone(),
+        };
+        credential.last_used = Some(LastUsed { count, ..newest });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_use(&self, pending: &mut Pending, key: i64, used: LastUsed) {
+        let nothing = || LastUsed {
+            count: 0,
+            ..used.clone()
+        };
+        let Some(latest) = place(&mut pending.uses, key, self.limit, nothing) else {
+            self.metrics.last_used_dropped.inc();
+            return;
+        };
+        let count = latest.count + used.count;
+        if used.at >= latest.at {
+            *latest = used;
+        }
+        latest.count = count;
+    }
+
+    fn add_usage(&self, pending: &mut Pending, key: (i64, i64), usage: &Usage) {
+        match place(&mut pending.usage, key, self.limit, Usage::default) {
+            Some(sum) => sum.add(usage),
+            None => self.metrics.last_used_dropped.inc(),
+        }
+    }
+
+    /// Writes what waits. If that fails it waits on. Blocks on the store.
+    pub fn flush(&self, store: &Store) {
+        let taken = std::mem::take(&mut *self.lock());
+        let noted = Noted {
+            uses: taken.uses.into_iter().collect(),
+            usage: taken.usage.into_iter().collect(),
+            tokens: taken.tokens.into_iter().collect(),
+        };
+        if noted.is_empty() {
+            return;
+        }
+        match store.flush(&noted) {
+            Ok(()) => self
+                .metrics
+                .last_used_flushed
+                .inc_by(noted.uses.len() as u64),
+            Err(error) => {
+                self.metrics.last_used_flush_failures.inc();
+                tracing::warn!(%error, "last-used times and usage could not be written, keeping them");
+                self.put_back(noted);
+            }
+        }
+        let waiting = self.lock().uses.len();
+        self.metrics.last_used_pending.set(waiting as i64);
+    }
+
+    fn put_back(&self, noted: Noted) {
+        let mut pending = self.lock();
+        for (key, used) in noted.uses {
+            self.add_use(&mut pending, key, used);
+        }
+        for (key, usage) in noted.usage {
+            self.add_usage(&mut pending, key, &usage);
+        }
+        for (key, used) in noted.tokens {
+            place(&mut pending.tokens, key, self.limit, || used); // one noted since is newer
+        }
+    }
+}
+
+/// The entry for `key`, made if there is still room for it.
+fn place<K: Eq + Hash, V>(
+    map: &mut HashMap<K, V>,
+    key: K,
+    limit: usize,
+    make: impl FnOnce() -> V,
+) -> Option<&mut V> {
+    let full = map.len() >= limit;
+    match map.entry(key) {
+        Entry::Occupied(entry) => Some(entry.into_mut()),
+        Entry::Vacant(_) if full => None,
+        Entry::Vacant(entry) => Some(entry.insert(make())),
+    }
+}
+
+/// Flushes every `interval` until everything else has ended.
+pub async fn flush_regularly(
+    batch: Arc<NotedBatch>,
+    store: Arc<Store>,
+    interval: Duration,
+    lifecycle: Lifecycle,
+) {
+    loop {
+        tokio::select! {
+            () = lifecycle.ended() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        let (batch, store) = (batch.clone(), store.clone());
+        // It cannot fail but by panicking, which the next round survives.
+        let _ = tokio::task::spawn_blocking(move || batch.flush(&store)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Actor, NewCredential, Span, UsageOf};
+
+    fn used(at: i64) -> LastUsed {
+        LastUsed {
+            at,
+            address: "192.0.2.1".into(),
+            tls: None,
+            mechanism: "PLAIN".into(),
+            helo: "c".into(),
+            count: 1,
+        }
+    }
+
+    fn batch(limit: usize) -> NotedBatch {
+        NotedBatch::new(limit, Arc::new(Metrics::new().unwrap()))
+    }
+
+    #[test]
+    fn uses_of_one_credential_become_one() {
+        let batch = batch(2);
+        for at in [5, 9, 7] {
+            batch.accepted(1, used(at));
+        }
+        let pending = batch.lock();
+        assert_eq!((pending.uses[&1].at, pending.uses[&1].count), (9, 3));
+        assert_eq!(pending.usage[&(1, 0)].accepted, 3);
+    }
+
+    #[test]
+    fn a_full_map_drops_and_counts() {
+        let batch = batch(1);
+        batch.accepted(1, used(1));
+        batch.accepted(2, used(2));
+        batch.accepted(1, used(3));
+        batch.refused(1, HOUR);
+        assert_eq!(batch.lock().uses.len(), 1);
+        assert_eq!(batch.lock().usage.len(), 1);
+        assert_eq!(batch.metrics.last_used_dropped.get(), 3);
+        assert_eq!(batch.metrics.last_used_pending.get(), 1);
+    }
+
+    #[test]
+    fn what_waits_is_shown_and_then_written_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+        let actor = Actor::system("tests");
+        let new = NewCredential {
+            username: "smtp_a",
+            password_hash: "$hash",
+            tag: None,
+            organization: "default",
+            name: None,
+            expires_at: None,
+        };
+        let key = store.by(&actor).create_credential(new).unwrap().key;
+        let batch = batch(10);
+        let shown = || {
+            let mut credential = store.credential("smtp_a").unwrap();
+            batch.update(&mut credential);
+            credential.last_used.map(|used| (used.at, used.count))
+        };
+        assert_eq!(shown(), None);
+        let now = jiff::Timestamp::now().as_millisecond();
+        batch.accepted(key, used(now));
+        assert_eq!(shown(), Some((now, 1)));
+        let sent = Usage {
+            messages: 1,
+            recipients: 2,
+            bytes: 3,
+            ..Usage::default()
+        };
+        batch.sent(key, now, &sent);
+        batch.refused(key, now);
+        batch.flush(&store);
+        batch.flush(&store);
+        assert_eq!(shown(), Some((now, 1)));
+        batch.accepted(key, used(now + 1));
+        assert_eq!(shown(), Some((now + 1, 2)));
+        let usage = store
+            .usage(UsageOf::Credential(key), Span::Hour, 0, i64::MAX)
+            .unwrap();
+        let expected = Usage {
+            accepted: 1,
+            refused: 1,
+            ..sent
+        };
+        assert_eq!(usage, [(now / HOUR * HOUR, expected)]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_waits_on() {
+        let batch = batch(10);
+        batch.accepted(1, used(1));
+        batch.token_used(
+            1,
+            TokenUse {
+                at: 5,
+                address: None,
+            },
+        );
+        let noted = Noted {
+            uses: vec![(1, used(9))],
+            usage: vec![(
+                (1, 0),
+                Usage {
+                    accepted: 4,
+                    ..Usage::default()
+                },
+            )],
+            tokens: vec![(
+                1,
+                TokenUse {
+                    at: 3,
+                    address: None,
+                },
+            )],
+        };
+        batch.put_back(noted);
+        let pending = batch.lock();
+        assert_eq!((pending.uses[&1].at, pending.uses[&1].count), (9, 2));
+        assert_eq!(pending.usage[&(1, 0)].accepted, 5);
+        assert_eq!(pending.tokens[&1].at, 5);
+    }
+}

@@ -1,0 +1,118 @@
+//! Who makes a change: what the audit log says of them.
+
+use std::fmt;
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+use super::Store;
+
+/// Who makes a change, and from where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Actor {
+    /// How they came.
+    pub kind: ActorKind,
+    /// The token's name and id, the user, or what in the system it was.
+    pub name: String,
+    /// The client's IP address, for who came over TCP.
+    pub address: Option<String>,
+}
+
+/// How somebody came to make a change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ActorKind {
+    /// By the command line; the name is the user's.
+    Cli,
+    /// Over the admin unix socket; the name is the user id as far as it can be seen.
+    Socket,
+    /// Gatepost itself.
+    System,
+    /// With a bearer token.
+    Token,
+}
+
+impl Actor {
+    /// Somebody at the command line.
+    pub fn cli(user: impl Into<String>) -> Actor {
+        Actor {
+            kind: ActorKind::Cli,
+            name: user.into(),
+            address: None,
+        }
+    }
+
+    /// Gatepost itself, in the part that is named.
+    pub fn system(part: impl Into<String>) -> Actor {
+        Actor {
+            kind: ActorKind::System,
+            name: part.into(),
+            address: None,
+        }
+    }
+}
+
+/// The store as somebody changes it. Whatever it changes is in the audit log by the same commit.
+#[derive(Clone, Copy, Debug)]
+pub struct Editor<'a> {
+    pub(super) store: &'a Store,
+    pub(super) actor: &'a Actor,
+    /// Under what key the request may not be repeated.
+    pub(super) idempotency_key: Option<&'a str>,
+}
+
+impl Store {
+    /// Changes are made by somebody.
+    pub fn by<'a>(&'a self, actor: &'a Actor) -> Editor<'a> {
+        Editor {
+            store: self,
+            actor,
+            idempotency_key: None,
+        }
+    }
+}
+
+impl<'a> Editor<'a> {
+    /// What is created next under `key` is created only once within a day; who asks again gets
+    /// [`super::StoreError::Repeated`].
+    pub fn once(self, key: Option<&'a str>) -> Editor<'a> {
+        Editor {
+            idempotency_key: key,
+            ..self
+        }
+    }
+}
+
+impl ActorKind {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ActorKind::Cli => "cli",
+            ActorKind::Socket => "socket",
+            ActorKind::System => "system",
+            ActorKind::Token => "token",
+        }
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.name)
+    }
+}
+
+impl FromSql for ActorKind {
+    fn column_result(value: ValueRef) -> FromSqlResult<ActorKind> {
+        match value.as_str()? {
+            "cli" => Ok(ActorKind::Cli),
+            "socket" => Ok(ActorKind::Socket),
+            "system" => Ok(ActorKind::System),
+            "token" => Ok(ActorKind::Token),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+}
+
+impl ToSql for ActorKind {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_str().into())
+    }
+}

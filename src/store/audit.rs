@@ -1,0 +1,552 @@
+//! The audit log: who changed what, each row hashed together with the one before.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde_json::{Map, Value};
+
+use super::error::Stop;
+use super::{Actor, ActorKind, Editor, Page, Rows, Store, StoreError, now};
+
+/// A change that was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditRecord {
+    /// Its number; there are no gaps.
+    pub seq: i64,
+    /// Unix milliseconds.
+    pub at: i64,
+    /// Who made it.
+    pub actor: Actor,
+    /// For example `credential.rotate`.
+    pub action: String,
+    /// The username, slug or token id.
+    pub object: String,
+    /// The slug of the organization that it concerns.
+    pub organization: Option<String>,
+    /// Fields as they were; none of them secret.
+    pub before: Option<Value>,
+    /// Fields as they became; none of them secret.
+    pub after: Option<Value>,
+}
+
+/// Which records are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AuditFilter<'a> {
+    /// Only about this organization.
+    pub organization: Option<&'a str>,
+    /// Only with this action; one that ends with a dot stands for all that begin so.
+    pub action: Option<&'a str>,
+    /// Only about this username, slug or token id.
+    pub object: Option<&'a str>,
+    /// Only by actors whose name contains this.
+    pub actor: Option<&'a str>,
+    /// Not before this Unix millisecond.
+    pub since: Option<i64>,
+}
+
+/// What [`Store::verify_audit`] found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AuditReport {
+    /// How many records there are.
+    pub records: u64,
+    /// The number of the last one that was pruned; 0 if none was.
+    pub pruned: i64,
+    /// The hash of the newest record. Who keeps it elsewhere can tell later that the log up to here is the same.
+    pub head: [u8; 32],
+    /// The number of the newest record.
+    pub seq: i64,
+}
+
+/// What is to be said of a change, besides who made it and when.
+pub(super) struct Event<'a> {
+    pub(super) action: &'a str,
+    pub(super) object: &'a str,
+    pub(super) organization: Option<&'a str>,
+    pub(super) before: Option<Value>,
+    pub(super) after: Option<Value>,
+}
+
+/// Adds a record, in the transaction of the change itself.
+pub(super) fn record(transaction: &Transaction, actor: &Actor, event: Event) -> Result<(), Stop> {
+    let (last, previous) = head(transaction)?;
+    let text = |value: Option<Value>| value.map(|value| value.to_string());
+    let entry = Entry {
+        seq: last + 1,
+        at: now(),
+        actor_kind: actor.kind,
+        actor: cut(&actor.name),
+        address: actor.address.clone(),
+        action: event.action.to_owned(),
+        object: event.object.to_owned(),
+        organization: event.organization.map(str::to_owned),
+        before: text(event.before),
+        after: text(event.after),
+    };
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO audit_log (seq, at, actor_kind, actor, address, action, object, organization, before, after, hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?;
+    statement.execute(params![
+        entry.seq,
+        entry.at,
+        entry.actor_kind,
+        entry.actor,
+        entry.address,
+        entry.action,
+        entry.object,
+        entry.organization,
+        entry.before,
+        entry.after,
+        entry.hash(&previous),
+    ])?;
+    Ok(())
+}
+
+/// Names of actors come from outside; a record stays small.
+fn cut(name: &str) -> String {
+    name.chars().take(256).collect()
+}
+
+impl Store {
+    /// The records that pass `filter`, newest first. [`Page::after`] is the number of the last one seen.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn audit(&self, filter: AuditFilter, page: Page) -> Result<Rows<AuditRecord>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "{SELECT} WHERE seq < ?1
+                 AND (?2 IS NULL OR organization = ?2) AND (?3 IS NULL OR object = ?3)
+                 AND (?4 IS NULL OR action = ?4 OR (?4 LIKE '%.' AND substr(action, 1, length(?4)) = ?4))
+                 AND (?5 IS NULL OR instr(actor, ?5) > 0) AND (?6 IS NULL OR at >= ?6)
+                 ORDER BY seq DESC LIMIT ?7"
+            ))?;
+            let wanted = params![
+                page.after.unwrap_or(i64::MAX),
+                filter.organization,
+                filter.object,
+                filter.action,
+                filter.actor,
+                filter.since,
+                page.fetch(),
+            ];
+            let rows = statement.query_map(wanted, |row| Ok(Entry::read(row)?.shown()))?;
+            let rows: Vec<AuditRecord> = rows.collect::<Result<_, _>>()?;
+            Ok(Rows::cut(rows, page, |record| record.seq))
+        })
+    }
+
+    /// Computes every hash again and compares.
+    ///
+    /// # Errors
+    /// [`StoreError::AuditBroken`] with the first record that is not what it was or is missing; or the store cannot be read.
+    pub fn verify_audit(&self) -> Result<AuditReport, StoreError> {
+        self.read(|connection| {
+            // One snapshot: the daemon may add while this reads.
+            let snapshot = connection.unchecked_transaction()?;
+            let (pruned, mut hash) = anchor(&snapshot)?;
+            let mut statement = snapshot.prepare(&format!("{SELECT} ORDER BY seq"))?;
+            let mut rows = statement.query([])?;
+            let mut seq = pruned;
+            while let Some(row) = rows.next()? {
+                let entry = Entry::read(row)?;
+                if entry.seq != seq + 1 {
+                    return Err(self.broken(seq + 1, "it is missing"));
+                }
+                seq = entry.seq;
+                let stored: [u8; 32] = row.get(10)?;
+                if entry.hash(&hash) != stored {
+                    return Err(self.broken(
+                        seq,
+                        "it is not what was recorded, or the one before it is not",
+                    ));
+                }
+                hash = stored;
+            }
+            let written: i64 = snapshot
+                .query_row(
+                    "SELECT seq FROM sqlite_sequence WHERE name = 'audit_log'",
+                    [],
+                    |row| row.get(0),
+                )
+                .optional()?
+                .unwrap_or(0);
+            if written > seq {
+                return Err(self.broken(seq + 1, "it and what followed are missing"));
+            }
+            if pruned > 0 && !is_pruned_on_record(&snapshot, pruned)? {
+                return Err(self.broken(pruned, "it was removed, but not by gatepost audit prune"));
+            }
+            Ok(AuditReport {
+                records: u64::try_from(seq - pruned).unwrap_or(0),
+                pruned,
+                head: hash,
+                seq,
+            })
+        })
+    }
+
+    fn broken(&self, seq: i64, what: &str) -> Stop {
+        StoreError::AuditBroken {
+            path: self.path.clone(),
+            seq,
+            what: what.to_owned(),
+        }
+        .into()
+    }
+}
+
+impl Editor<'_> {
+    /// Removes the records older than `before` (Unix milliseconds) and records that. What is left still verifies. Returns how
+    /// many were removed.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn prune_audit(&self, before: i64) -> Result<u64, StoreError> {
+        self.store.write(|transaction| {
+            let (begins, _) = anchor(transaction)?;
+            // Only from the old end: the newest record older than `before` and all in front of it.
+            let last: Option<(i64, [u8; 32])> = transaction
+                .query_row(
+                    "SELECT seq, hash FROM audit_log
+                     WHERE seq < (SELECT coalesce(min(seq), 9223372036854775807) FROM audit_log WHERE at >= ?1)
+                     ORDER BY seq DESC LIMIT 1",
+                    [before],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()?;
+            let Some((last, hash)) = last else {
+                return Ok(0);
+            };
+            let removed = u64::try_from(last - begins).unwrap_or(0);
+            let after = Map::from_iter([
+                ("through".to_owned(), last.into()),
+                ("hash".to_owned(), hex(&hash).into()),
+                ("records".to_owned(), removed.into()),
+            ]);
+            let event = Event {
+                action: "audit.prune",
+                object: "audit",
+                organization: None,
+                before: None,
+                after: Some(after.into()),
+            };
+            record(transaction, self.actor, event)?;
+            transaction.execute("UPDATE audit_anchor SET seq = ?1, hash = ?2", params![last, hash])?;
+            transaction.execute("DELETE FROM audit_log WHERE seq <= ?1", [last])?;
+            Ok(removed)
+        })
+    }
+}
+
+impl Editor<'_> {
+    /// Records that the store was put back from a backup: what the log says after that is of another past.
+    pub(super) fn note_restore(&self, source: &std::path::Path) -> Result<(), StoreError> {
+        self.store.write(|transaction| {
+            let after = Map::from_iter([("from".to_owned(), source.display().to_string().into())]);
+            let event = Event {
+                action: "store.restore",
+                object: "store",
+                organization: None,
+                before: None,
+                after: Some(after.into()),
+            };
+            record(transaction, self.actor, event)
+        })
+    }
+}
+
+/// A hash as people compare it.
+pub fn hex(hash: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*hash).to_hex().to_string()
+}
+
+const SELECT: &str = "
+    SELECT seq, at, actor_kind, actor, address, action, object, organization, before, after, hash FROM audit_log";
+
+/// Number and hash of the newest record, also of a pruned one.
+fn head(connection: &Connection) -> Result<(i64, [u8; 32]), Stop> {
+    let newest = connection
+        .prepare_cached("SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    newest.map_or_else(|| anchor(connection), Ok)
+}
+
+fn anchor(connection: &Connection) -> Result<(i64, [u8; 32]), Stop> {
+    let sql = "SELECT seq, hash FROM audit_anchor";
+    Ok(connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+}
+
+/// Whether a record that is still there says that the log was pruned up to `seq`, with the very hash that is kept of it.
+fn is_pruned_on_record(connection: &Connection, seq: i64) -> Result<bool, Stop> {
+    let (_, hash) = anchor(connection)?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM audit_log WHERE action = 'audit.prune'
+               AND after ->> 'through' = ?1 AND after ->> 'hash' = ?2)";
+    Ok(connection.query_row(sql, params![seq, hex(&hash)], |row| row.get(0))?)
+}
+
+/// A row as it is stored, without its hash.
+struct Entry {
+    seq: i64,
+    at: i64,
+    actor_kind: ActorKind,
+    actor: String,
+    address: Option<String>,
+    action: String,
+    object: String,
+    organization: Option<String>,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+impl Entry {
+    fn read(row: &Row) -> rusqlite::Result<Entry> {
+        Ok(Entry {
+            seq: row.get(0)?,
+            at: row.get(1)?,
+            actor_kind: row.get(2)?,
+            actor: row.get(3)?,
+            address: row.get(4)?,
+            action: row.get(5)?,
+            object: row.get(6)?,
+            organization: row.get(7)?,
+            before: row.get(8)?,
+            after: row.get(9)?,
+        })
+    }
+
+    /// Every field with its length, so that no two rows run together alike; an absent one differs from an empty one.
+    fn hash(&self, previous: &[u8; 32]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(previous);
+        hasher.update(&self.seq.to_le_bytes());
+        hasher.update(&self.at.to_le_bytes());
+        let texts = [
+            Some(self.actor_kind.as_str()),
+            Some(&self.actor),
+            self.address.as_deref(),
+            Some(&self.action),
+            Some(&self.object),
+            self.organization.as_deref(),
+            self.before.as_deref(),
+            self.after.as_deref(),
+        ];
+        for text in texts {
+            let length = text.map_or(u64::MAX, |text| text.len() as u64);
+            hasher.update(&length.to_le_bytes());
+            hasher.update(text.unwrap_or_default().as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    fn shown(self) -> AuditRecord {
+        // We wrote it; what somebody else wrote in its place is at least not hidden.
+        let json = |text: Option<String>| {
+            text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        };
+        AuditRecord {
+            seq: self.seq,
+            at: self.at,
+            actor: Actor {
+                kind: self.actor_kind,
+                name: self.actor,
+                address: self.address,
+            },
+            action: self.action,
+            object: self.object,
+            organization: self.organization,
+            before: json(self.before),
+            after: json(self.after),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Fixture, named};
+    use super::*;
+
+    /// Three changes, one after the other.
+    fn busy_store() -> Fixture {
+        let store = Fixture::new();
+        store.edit().create_organization("acme", None).unwrap();
+        store.edit().create_credential(named("smtp_a")).unwrap();
+        store.edit().delete_credential("smtp_a".into()).unwrap();
+        store
+    }
+
+    fn actions(store: &Store, filter: AuditFilter) -> Vec<String> {
+        let found = store.audit(filter, Page::ALL).unwrap();
+        found.rows.into_iter().map(|record| record.action).collect()
+    }
+
+    #[test]
+    fn every_change_is_there_newest_first_and_verifies() {
+        let store = busy_store();
+        assert_eq!(
+            actions(&store, AuditFilter::default()),
+            [
+                "credential.delete",
+                "credential.create",
+                "organization.create"
+            ]
+        );
+        let report = store.verify_audit().unwrap();
+        assert_eq!((report.records, report.pruned, report.seq), (3, 0, 3));
+        let newest = store
+            .audit(AuditFilter::default(), Page::ALL)
+            .unwrap()
+            .rows
+            .remove(0);
+        assert_eq!(
+            (newest.object.as_str(), newest.organization.as_deref()),
+            ("smtp_a", Some("default"))
+        );
+        assert_eq!(newest.actor.kind, ActorKind::System);
+    }
+
+    #[test]
+    fn a_change_that_failed_leaves_no_record() {
+        let store = busy_store();
+        assert!(store.edit().create_organization("acme", None).is_err());
+        assert_eq!(store.verify_audit().unwrap().records, 3);
+    }
+
+    #[test]
+    fn records_can_be_narrowed_and_come_in_pages() {
+        let store = busy_store();
+        let by = |filter| actions(&store, filter).len();
+        assert_eq!(
+            by(AuditFilter {
+                organization: Some("acme"),
+                ..AuditFilter::default()
+            }),
+            1
+        );
+        assert_eq!(
+            by(AuditFilter {
+                action: Some("credential."),
+                ..AuditFilter::default()
+            }),
+            2
+        );
+        assert_eq!(
+            by(AuditFilter {
+                action: Some("credential"),
+                ..AuditFilter::default()
+            }),
+            0
+        );
+        assert_eq!(
+            by(AuditFilter {
+                object: Some("smtp_a"),
+                ..AuditFilter::default()
+            }),
+            2
+        );
+        assert_eq!(
+            by(AuditFilter {
+                actor: Some("nobody"),
+                ..AuditFilter::default()
+            }),
+            0
+        );
+        assert_eq!(
+            by(AuditFilter {
+                since: Some(i64::MAX),
+                ..AuditFilter::default()
+            }),
+            0
+        );
+        let page = |after| {
+            store
+                .audit(AuditFilter::default(), Page { after, limit: 2 })
+                .unwrap()
+        };
+        let first = page(None);
+        assert_eq!((first.rows.len(), first.next), (2, Some(2)));
+        let second = page(first.next);
+        assert_eq!((second.rows.len(), second.next), (1, None));
+    }
+
+    #[test]
+    fn rows_can_neither_be_changed_nor_removed_nor_replaced() {
+        let store = busy_store();
+        let shell = Connection::open(store.path()).unwrap();
+        for sql in [
+            "UPDATE audit_log SET actor = 'nobody'",
+            "DELETE FROM audit_log",
+            "DELETE FROM audit_log WHERE seq = 1",
+            "INSERT OR REPLACE INTO audit_log SELECT seq, at, 'cli', 'x', NULL, action, object, NULL, NULL, NULL, hash FROM audit_log WHERE seq = 2",
+            "UPDATE audit_anchor SET seq = 2",
+            "UPDATE audit_anchor SET seq = 2, hash = zeroblob(32)",
+            "DELETE FROM audit_anchor",
+        ] {
+            assert!(shell.execute(sql, []).is_err(), "{sql}");
+        }
+        store.verify_audit().unwrap();
+    }
+
+    #[test]
+    fn who_gets_around_the_triggers_is_found_out() {
+        let tampering = [
+            (
+                "DROP TRIGGER audit_log_is_not_changed; UPDATE audit_log SET actor = 'nobody' WHERE seq = 2",
+                2,
+            ),
+            (
+                "DROP TRIGGER audit_log_is_not_changed; UPDATE audit_log SET after = NULL WHERE seq = 1",
+                1,
+            ),
+            (
+                "DROP TRIGGER audit_log_is_not_shortened; DELETE FROM audit_log WHERE seq = 2",
+                2,
+            ),
+            (
+                "DROP TRIGGER audit_log_is_not_shortened; DELETE FROM audit_log WHERE seq = 1",
+                1,
+            ),
+            (
+                "DROP TRIGGER audit_log_is_not_shortened; DELETE FROM audit_log WHERE seq = 3",
+                3,
+            ),
+            (
+                "DROP TRIGGER audit_anchor_moves_along_the_log; UPDATE audit_anchor SET seq = 1; DELETE FROM audit_log WHERE seq = 1",
+                2,
+            ),
+            (
+                "UPDATE audit_anchor SET seq = 2, hash = (SELECT hash FROM audit_log WHERE seq = 2); DELETE FROM audit_log WHERE seq < 3",
+                2,
+            ),
+        ];
+        for (sql, first) in tampering {
+            let store = busy_store();
+            store.shell(sql);
+            let error = store.verify_audit().unwrap_err();
+            assert!(
+                matches!(error, StoreError::AuditBroken { seq, .. } if seq == first),
+                "{sql}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn pruning_is_recorded_and_the_rest_still_verifies() {
+        let store = busy_store();
+        assert_eq!(store.edit().prune_audit(0).unwrap(), 0);
+        assert_eq!(
+            store.verify_audit().unwrap().records,
+            3,
+            "nothing to remove, nothing to record"
+        );
+
+        assert_eq!(store.edit().prune_audit(i64::MAX).unwrap(), 3);
+        let report = store.verify_audit().unwrap();
+        assert_eq!((report.records, report.pruned, report.seq), (1, 3, 4));
+        store.edit().create_organization("beta", None).unwrap();
+        assert_eq!(
+            actions(&store, AuditFilter::default()),
+            ["organization.create", "audit.prune"]
+        );
+        store.verify_audit().unwrap();
+    }
+}

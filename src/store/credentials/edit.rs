@@ -1,0 +1,279 @@
+//! How credentials change.
+
+use rusqlite::{Transaction, params};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::super::audit::{Event, record};
+use super::super::error::Stop;
+use super::super::{Editor, Kind, StoreError, name, now, organizations};
+use super::{Credential, CredentialStatus, find, taken};
+
+/// What a credential starts with.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCredential<'a> {
+    /// Not yet taken.
+    pub username: &'a str,
+    /// argon2id in PHC format.
+    pub password_hash: &'a str,
+    /// [`Store::tag`] of the password if it is a generated one; a tag gives away 32 bits, too many of a chosen password.
+    pub tag: Option<u32>,
+    /// The slug of an existing organization.
+    pub organization: &'a str,
+    /// What people call it.
+    pub name: Option<&'a str>,
+    /// From when on it is refused, in Unix milliseconds.
+    pub expires_at: Option<i64>,
+}
+
+/// What a rotation sets.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPassword<'a> {
+    /// argon2id in PHC format.
+    pub hash: &'a str,
+    /// As in [`NewCredential`].
+    pub tag: Option<u32>,
+    /// Until this Unix millisecond the password that it replaces is right, too. `None`: not any more.
+    pub overlap_until: Option<i64>,
+}
+
+/// Which credential is meant, and what must be true of it for the change to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Its username.
+    pub username: &'a str,
+    /// The slug of the organization it must belong to, if that matters; in another one it is not found.
+    pub organization: Option<&'a str>,
+    /// If given, its [`Credential::revision`] must be one of these.
+    pub revisions: Option<&'a [String]>,
+}
+
+/// What to change; `None` leaves a field as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CredentialEdit<'a> {
+    /// What people call it; the inner `None` takes the name away.
+    pub name: Option<Option<&'a str>>,
+    /// Whether it may be used.
+    pub status: Option<CredentialStatus>,
+    /// From when on it is refused, in Unix milliseconds; the inner `None` means never.
+    pub expires_at: Option<Option<i64>>,
+    /// Whether an overlap after a rotation ends now.
+    pub end_overlap: bool,
+}
+
+impl<'a> From<&'a str> for Wanted<'a> {
+    fn from(username: &'a str) -> Wanted<'a> {
+        Wanted {
+            username,
+            organization: None,
+            revisions: None,
+        }
+    }
+}
+
+impl Wanted<'_> {
+    fn find(self, transaction: &Transaction) -> Result<Credential, Stop> {
+        let found = find(transaction, self.username)?;
+        if self
+            .organization
+            .is_some_and(|slug| slug != found.organization)
+        {
+            return Err(StoreError::not_found(Kind::Credential, self.username).into());
+        }
+        super::super::require(self.revisions, &found.revision(), || {
+            (Kind::Credential, self.username)
+        })?;
+        Ok(found)
+    }
+}
+
+impl Editor<'_> {
+    /// Adds an active credential.
+    ///
+    /// # Errors
+    /// The username is taken, the organization unknown, the name not allowed, the request repeated, or the store cannot be
+    /// written.
+    pub fn create_credential(&self, new: NewCredential) -> Result<Credential, StoreError> {
+        name::check_name(new.name)?;
+        self.store.change(|transaction| {
+            let organization = organizations::key(transaction, new.organization)?;
+            let id = Uuid::now_v7();
+            self.only_once(transaction, id)?;
+            transaction
+                .execute(
+                    "INSERT INTO credentials (id, username, organization, name, password_hash, tag, created_at, expires_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    params![
+                        id.to_string(),
+                        new.username,
+                        organization,
+                        new.name,
+                        new.password_hash,
+                        new.tag,
+                        now(),
+                        new.expires_at
+                    ],
+                )
+                .map_err(|error| taken(error, Kind::Credential, new.username))?;
+            let made = find(transaction, new.username)?;
+            self.note_credential(transaction, "credential.create", &made, None, Some(told(&made)))?;
+            Ok(made)
+        })
+    }
+
+    /// Replaces the password; the old one is wrong from now on, or from the end of the overlap on. The status stays.
+    ///
+    /// # Errors
+    /// There is no such credential, it has changed, or the store cannot be written.
+    pub fn set_password(
+        &self,
+        wanted: Wanted,
+        password: NewPassword,
+    ) -> Result<Credential, StoreError> {
+        self.store.change(|transaction| {
+            let before = wanted.find(transaction)?;
+            transaction.execute(
+                "UPDATE credentials SET previous_hash = iif(?4 IS NULL, NULL, password_hash),
+                     previous_tag = iif(?4 IS NULL, NULL, tag), previous_until = ?4,
+                     password_hash = ?2, tag = ?3, rotated_at = ?5
+                 WHERE key = ?1",
+                params![
+                    before.key,
+                    password.hash,
+                    password.tag,
+                    password.overlap_until,
+                    now()
+                ],
+            )?;
+            let overlap = json!({ "previous_until": password.overlap_until });
+            self.note_credential(
+                transaction,
+                "credential.rotate",
+                &before,
+                None,
+                Some(overlap),
+            )?;
+            find(transaction, wanted.username)
+        })
+    }
+
+    /// Changes what is given. One that is already so stays as it is, also with the time of its first revocation.
+    ///
+    /// # Errors
+    /// There is no such credential, it has changed, the name is not allowed, or the store cannot be written.
+    pub fn edit_credential(
+        &self,
+        wanted: Wanted,
+        edit: CredentialEdit,
+    ) -> Result<Credential, StoreError> {
+        if let Some(name) = edit.name {
+            name::check_name(name)?;
+        }
+        let change = |transaction: &Transaction| {
+            let before = wanted.find(transaction)?;
+            let name = edit.name.unwrap_or(before.name.as_deref());
+            let status = edit.status.unwrap_or(before.status);
+            let expires_at = edit.expires_at.unwrap_or(before.expires_at);
+            let revoked_at = match status {
+                CredentialStatus::Active => None,
+                CredentialStatus::Revoked if before.status == status => before.revoked_at,
+                CredentialStatus::Revoked => Some(now()),
+            };
+            let end_overlap = edit.end_overlap && before.previous_until.is_some();
+            let same = (name, status, expires_at)
+                == (before.name.as_deref(), before.status, before.expires_at);
+            if same && !end_overlap {
+                return Ok(before);
+            }
+            if (status, expires_at) != (before.status, before.expires_at) {
+                transaction.execute(
+                    "UPDATE credentials SET status = ?2, revoked_at = ?3, expires_at = ?4 WHERE key = ?1",
+                    params![before.key, status, revoked_at, expires_at],
+                )?;
+            }
+            if end_overlap {
+                transaction.execute(
+                    "UPDATE credentials SET previous_hash = NULL, previous_tag = NULL, previous_until = NULL WHERE key = ?1",
+                    [before.key],
+                )?;
+            }
+            // Apart, since a new name decides no login and must not move the version.
+            if name != before.name.as_deref() {
+                transaction.execute(
+                    "UPDATE credentials SET name = ?2 WHERE key = ?1",
+                    params![before.key, name],
+                )?;
+            }
+            let after = find(transaction, wanted.username)?;
+            let (old, new) = difference(&before, &after);
+            let action = match (before.status, after.status) {
+                (CredentialStatus::Active, CredentialStatus::Revoked) => "credential.revoke",
+                (CredentialStatus::Revoked, CredentialStatus::Active) => "credential.enable",
+                _ => "credential.update",
+            };
+            self.note_credential(transaction, action, &before, Some(old), Some(new))?;
+            Ok(after)
+        };
+        let decides_logins = edit.status.is_some() || edit.expires_at.is_some() || edit.end_overlap;
+        if decides_logins {
+            self.store.change(change)
+        } else {
+            self.store.write(change)
+        }
+    }
+
+    /// Deletes the credential and what is known of its last use, for good.
+    ///
+    /// # Errors
+    /// There is no such credential, it has changed, or the store cannot be written.
+    pub fn delete_credential(&self, wanted: Wanted) -> Result<(), StoreError> {
+        self.store.change(|transaction| {
+            let before = wanted.find(transaction)?;
+            self.delete_found(transaction, &before)
+        })
+    }
+
+    /// Deletes one of those that go with their organization.
+    pub(in crate::store) fn delete_found(
+        &self,
+        transaction: &Transaction,
+        credential: &Credential,
+    ) -> Result<(), Stop> {
+        transaction.execute("DELETE FROM credentials WHERE key = ?1", [credential.key])?;
+        let told = Some(told(credential));
+        self.note_credential(transaction, "credential.delete", credential, told, None)
+    }
+
+    fn note_credential(
+        &self,
+        transaction: &Transaction,
+        action: &str,
+        credential: &Credential,
+        before: Option<Value>,
+        after: Option<Value>,
+    ) -> Result<(), Stop> {
+        let event = Event {
+            action,
+            object: &credential.username,
+            organization: Some(&credential.organization),
+            before,
+            after,
+        };
+        record(transaction, self.actor, event)
+    }
+}
+
+/// What the audit log tells of a credential.
+fn told(credential: &Credential) -> Value {
+    json!({
+        "name": credential.name,
+        "status": credential.status.as_str(),
+        "expires_at": credential.expires_at,
+        "previous_until": credential.previous_until,
+    })
+}
+
+/// Only the fields that differ.
+fn difference(before: &Credential, after: &Credential) -> (Value, Value) {
+    super::super::difference(told(before), told(after))
+}

@@ -1,0 +1,581 @@
+//! Credentials as an administrator sees them; [`edit`] is how they change.
+
+mod edit;
+
+use std::fmt;
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use uuid::Uuid;
+
+pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Wanted};
+
+use super::error::Stop;
+use super::{Kind, LastUsed, Page, Rows, Store, StoreError, count, organizations};
+
+/// A credential, without its password's hash.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Credential {
+    /// The row, which uses are noted under. Internal, like [`super::Login::key`].
+    pub key: i64,
+    /// UUIDv7, for programs.
+    pub id: Uuid,
+    /// What a client logs in with.
+    pub username: String,
+    /// The slug of its organization.
+    pub organization: String,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Whether it may be used.
+    pub status: CredentialStatus,
+    /// Unix milliseconds, as all times here.
+    pub created_at: i64,
+    /// When its password was last replaced.
+    pub rotated_at: Option<i64>,
+    /// Since when it is revoked, if it is and Gatepost did it.
+    pub revoked_at: Option<i64>,
+    /// From when on it is refused.
+    pub expires_at: Option<i64>,
+    /// Until when the password before the last rotation is right, too; past times are left out.
+    pub previous_until: Option<i64>,
+    /// Moves with everything that decides logins.
+    pub(super) version: i64,
+    /// Its uses, as far as they are flushed.
+    pub last_used: Option<LastUsed>,
+}
+
+/// Whether a credential may be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CredentialStatus {
+    /// It may.
+    Active,
+    /// It may not, but may be made active again.
+    Revoked,
+}
+
+/// Which credentials are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CredentialFilter<'a> {
+    /// Only those of the organization with this slug.
+    pub organization: Option<&'a str>,
+    /// Only those with this status.
+    pub status: Option<CredentialStatus>,
+    /// Only those that were made, and not used, before this Unix millisecond.
+    pub unused_since: Option<i64>,
+    /// Only those with this in their name or username, whatever the case of ASCII letters.
+    pub text: Option<&'a str>,
+}
+
+impl Credential {
+    /// A short text that changes with everything that can be edited.
+    pub fn revision(&self) -> String {
+        let name = self.name.as_deref();
+        super::revision(&[&self.id.to_string(), &self.version.to_string()], name)
+    }
+}
+
+impl Store {
+    /// The credential with this username.
+    ///
+    /// # Errors
+    /// There is none, or the store cannot be read.
+    pub fn credential(&self, username: &str) -> Result<Credential, StoreError> {
+        self.read(|connection| find(connection, username))
+    }
+
+    /// The credentials that pass `filter`, in the order in which they were made.
+    ///
+    /// # Errors
+    /// The organization is unknown, or the store cannot be read.
+    pub fn credentials(
+        &self,
+        filter: CredentialFilter,
+        page: Page,
+    ) -> Result<Rows<Credential>, StoreError> {
+        self.read(|connection| {
+            let organization = filter
+                .organization
+                .map(|slug| organizations::key(connection, slug))
+                .transpose()?;
+            // Two statements, because one with "OR ?1 IS NULL" could not use the index.
+            let within = match organization {
+                Some(_) => "c.organization = ?1",
+                None => "?1 IS NULL",
+            };
+            let mut statement = connection.prepare_cached(&format!(
+                "{SELECT} WHERE {within} AND c.key > ?2 AND (?3 IS NULL OR c.status = ?3)
+                 AND (?4 IS NULL OR max(c.created_at, coalesce(u.at, c.created_at)) < ?4)
+                 AND (?5 IS NULL OR instr(lower(c.username || char(10) || coalesce(c.name, '')), lower(?5)) > 0)
+                 ORDER BY c.key LIMIT ?6"
+            ))?;
+            let wanted = params![
+                organization,
+                page.after.unwrap_or(0),
+                filter.status,
+                filter.unused_since,
+                filter.text,
+                page.fetch(),
+            ];
+            let rows = statement.query_map(wanted, credential)?;
+            let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
+            Ok(Rows::cut(rows, page, |credential| credential.key))
+        })
+    }
+}
+
+const SELECT: &str = "
+    SELECT c.id, c.username, o.slug, c.name, c.status, c.created_at, c.rotated_at, c.revoked_at, c.expires_at,
+           u.at, u.address, u.tls, u.mechanism, u.helo, u.count, c.key, c.version, c.previous_until
+    FROM credentials c
+    JOIN organizations o ON o.key = c.organization
+    LEFT JOIN last_used u ON u.credential = c.key";
+
+pub(super) fn find(connection: &Connection, username: &str) -> Result<Credential, Stop> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE c.username = ?1"))?;
+    let found = statement.query_row([username], credential).optional()?;
+    found.ok_or_else(|| StoreError::not_found(Kind::Credential, username).into())
+}
+
+/// All credentials of the organization with this slug.
+pub(super) fn of_organization(
+    connection: &Connection,
+    slug: &str,
+) -> Result<Vec<Credential>, Stop> {
+    let mut statement =
+        connection.prepare(&format!("{SELECT} WHERE o.slug = ?1 ORDER BY c.key"))?;
+    let rows = statement.query_map([slug], credential)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Reads a row of [`SELECT`].
+fn credential(row: &Row) -> rusqlite::Result<Credential> {
+    let last_used = match row.get(9)? {
+        None => None,
+        Some(at) => Some(LastUsed {
+            at,
+            address: row.get(10)?,
+            tls: row.get(11)?,
+            mechanism: row.get(12)?,
+            helo: row.get(13)?,
+            count: count(row, 14)?,
+        }),
+    };
+    Ok(Credential {
+        id: id(row.get_ref(0)?)?,
+        username: row.get(1)?,
+        organization: row.get(2)?,
+        name: row.get(3)?,
+        status: row.get(4)?,
+        created_at: row.get(5)?,
+        rotated_at: row.get(6)?,
+        revoked_at: row.get(7)?,
+        expires_at: row.get(8)?,
+        key: row.get(15)?,
+        version: row.get(16)?,
+        previous_until: row
+            .get::<_, Option<i64>>(17)?
+            .filter(|&end| end > super::now()),
+        last_used,
+    })
+}
+
+pub(super) fn id(value: ValueRef) -> FromSqlResult<Uuid> {
+    Uuid::parse_str(value.as_str()?).map_err(FromSqlError::other)
+}
+
+/// A broken UNIQUE constraint means that the name is taken; anything else stays what it is.
+pub(super) fn taken(error: rusqlite::Error, kind: Kind, name: &str) -> Stop {
+    match error.sqlite_error() {
+        Some(code) if code.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE => {
+            StoreError::already_exists(kind, name).into()
+        }
+        _ => error.into(),
+    }
+}
+
+impl CredentialStatus {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CredentialStatus::Active => "active",
+            CredentialStatus::Revoked => "revoked",
+        }
+    }
+}
+
+impl fmt::Display for CredentialStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromSql for CredentialStatus {
+    fn column_result(value: ValueRef) -> FromSqlResult<CredentialStatus> {
+        match value.as_str()? {
+            "active" => Ok(CredentialStatus::Active),
+            "revoked" => Ok(CredentialStatus::Revoked),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+}
+
+impl ToSql for CredentialStatus {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_str().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Fixture, named};
+    use super::super::{LastUsed, Noted};
+    use super::*;
+
+    #[test]
+    fn a_new_credential_is_active_and_was_never_used() {
+        let store = Fixture::new();
+        let new = NewCredential {
+            name: Some("Printer"),
+            ..named("smtp_a")
+        };
+        let made = store.create_credential(new).unwrap();
+        assert_eq!(made.status, CredentialStatus::Active);
+        assert_eq!(made.name.as_deref(), Some("Printer"));
+        assert_eq!(
+            (made.rotated_at, made.revoked_at, made.last_used.as_ref()),
+            (None, None, None)
+        );
+        assert_eq!(made.id.get_version_num(), 7);
+        assert_eq!(store.credential("smtp_a").unwrap(), made);
+    }
+
+    #[test]
+    fn a_username_is_taken_only_once() {
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        let error = store.create_credential(named("smtp_a")).unwrap_err();
+        assert!(matches!(error, StoreError::AlreadyExists { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_credential_needs_an_organization() {
+        let store = Fixture::new();
+        let error = store
+            .create_credential(NewCredential {
+                organization: "acme",
+                ..named("smtp_a")
+            })
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                StoreError::NotFound {
+                    kind: Kind::Organization,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(store.credentials(None).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_list_is_in_order_and_can_be_narrowed() {
+        let store = Fixture::new();
+        store.create_organization("acme", None).unwrap();
+        store.create_credential(named("smtp_z")).unwrap();
+        let new = NewCredential {
+            organization: "acme",
+            ..named("smtp_m")
+        };
+        store.create_credential(new).unwrap();
+        store.create_credential(named("smtp_a")).unwrap();
+        let usernames = |organization| -> Vec<String> {
+            let list = store.credentials(organization).unwrap();
+            list.into_iter()
+                .map(|credential| credential.username)
+                .collect()
+        };
+        assert_eq!(usernames(None), ["smtp_z", "smtp_m", "smtp_a"]);
+        assert_eq!(usernames(Some("acme")), ["smtp_m"]);
+        assert!(store.credentials(Some("nobody")).is_err());
+    }
+
+    #[test]
+    fn rotating_replaces_hash_and_tag_and_keeps_the_status() {
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        store
+            .set_status("smtp_a", CredentialStatus::Revoked)
+            .unwrap();
+        let rotated = store.set_password("smtp_a", "$new", Some(7)).unwrap();
+        assert_eq!(rotated.status, CredentialStatus::Revoked);
+        assert!(rotated.rotated_at.is_some());
+        let login = store.lookup("smtp_a").unwrap().unwrap();
+        assert_eq!((login.password_hash.as_str(), login.tag), ("$new", Some(7)));
+    }
+
+    #[test]
+    fn revoking_twice_keeps_the_first_time_and_enabling_forgets_it() {
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        let first = store
+            .set_status("smtp_a", CredentialStatus::Revoked)
+            .unwrap();
+        assert!(first.revoked_at.is_some());
+        store.shell("UPDATE credentials SET revoked_at = 42");
+        let again = store
+            .set_status("smtp_a", CredentialStatus::Revoked)
+            .unwrap();
+        assert_eq!(again.revoked_at, Some(42));
+        let enabled = store
+            .set_status("smtp_a", CredentialStatus::Active)
+            .unwrap();
+        assert_eq!(
+            (enabled.status, enabled.revoked_at),
+            (CredentialStatus::Active, None)
+        );
+    }
+
+    #[test]
+    fn renaming_moves_neither_version_nor_epoch() {
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        let before = (store.lookup("smtp_a").unwrap(), store.epoch());
+        let renamed = store.rename_credential("smtp_a", Some("Scanner")).unwrap();
+        assert_eq!(renamed.name.as_deref(), Some("Scanner"));
+        assert_eq!((store.lookup("smtp_a").unwrap(), store.epoch()), before);
+        assert_eq!(store.rename_credential("smtp_a", None).unwrap().name, None);
+    }
+
+    #[test]
+    fn a_successor_of_the_same_name_is_somebody_else() {
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        let first = store.lookup("smtp_a").unwrap().unwrap();
+        store.delete_credential("smtp_a").unwrap();
+        assert_eq!(store.lookup("smtp_a").unwrap(), None);
+        store.create_credential(named("smtp_a")).unwrap();
+        assert_ne!(store.lookup("smtp_a").unwrap().unwrap().key, first.key);
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_changed() {
+        let store = Fixture::new();
+        let outcomes = [
+            store.credential("smtp_x").map(drop),
+            store.set_password("smtp_x", "$new", None).map(drop),
+            store
+                .set_status("smtp_x", CredentialStatus::Revoked)
+                .map(drop),
+            store.rename_credential("smtp_x", None).map(drop),
+            store.delete_credential("smtp_x"),
+        ];
+        for outcome in outcomes {
+            assert!(
+                matches!(outcome, Err(StoreError::NotFound { .. })),
+                "{outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_list_can_be_narrowed_to_status_text_and_disuse_and_comes_in_pages() {
+        let store = Fixture::new();
+        for (username, name) in [
+            ("smtp_a", "Printer"),
+            ("smtp_b", "printer 2"),
+            ("smtp_c", "100%"),
+        ] {
+            let new = NewCredential {
+                name: Some(name),
+                ..named(username)
+            };
+            store.create_credential(new).unwrap();
+        }
+        store
+            .set_status("smtp_b", CredentialStatus::Revoked)
+            .unwrap();
+        let list = |filter, after, limit| {
+            let found = Store::credentials(&store, filter, Page { after, limit }).unwrap();
+            let names: Vec<_> = found
+                .rows
+                .into_iter()
+                .map(|credential| credential.username)
+                .collect();
+            (names.join(" "), found.next)
+        };
+        let all = CredentialFilter::default();
+        let (first, next) = list(all, None, 2);
+        assert_eq!((first.as_str(), next.is_some()), ("smtp_a smtp_b", true));
+        assert_eq!(list(all, next, 2), ("smtp_c".into(), None));
+        let by = |filter| list(filter, None, 10).0;
+        let text = |text| {
+            by(CredentialFilter {
+                text: Some(text),
+                ..all
+            })
+        };
+        assert_eq!(text("PRINTER"), "smtp_a smtp_b");
+        assert_eq!(text("_c"), "smtp_c");
+        assert_eq!(text("%"), "smtp_c");
+        let status = Some(CredentialStatus::Revoked);
+        assert_eq!(by(CredentialFilter { status, ..all }), "smtp_b");
+        store.shell("UPDATE credentials SET created_at = 1000");
+        let key = store.credential("smtp_a").unwrap().key;
+        let used = LastUsed {
+            at: 2_000,
+            address: "192.0.2.1".into(),
+            tls: None,
+            mechanism: "PLAIN".into(),
+            helo: "c".into(),
+            count: 1,
+        };
+        let noted = Noted {
+            uses: vec![(key, used)],
+            ..Noted::default()
+        };
+        store.flush(&noted).unwrap();
+        let unused = |since| {
+            by(CredentialFilter {
+                unused_since: Some(since),
+                ..all
+            })
+        };
+        assert_eq!(unused(1_000), "");
+        assert_eq!(unused(2_000), "smtp_b smtp_c");
+        assert_eq!(unused(2_001), "smtp_a smtp_b smtp_c");
+    }
+
+    #[test]
+    fn a_change_meant_for_another_state_or_organization_is_refused() {
+        let store = Fixture::new();
+        store.create_organization("acme", None).unwrap();
+        let first = store.create_credential(named("smtp_a")).unwrap();
+        let known = [first.revision()];
+        let wanted = Wanted {
+            username: "smtp_a",
+            organization: Some("default"),
+            revisions: Some(&known),
+        };
+        let rename = |wanted, name| {
+            let edit = CredentialEdit {
+                name: Some(Some(name)),
+                ..CredentialEdit::default()
+            };
+            store.edit().edit_credential(wanted, edit)
+        };
+        let second = rename(wanted, "Printer").unwrap();
+        assert_ne!(second.revision(), first.revision());
+        assert!(matches!(
+            rename(wanted, "Scanner"),
+            Err(StoreError::Changed { .. })
+        ));
+        assert!(matches!(
+            store.edit().delete_credential(wanted),
+            Err(StoreError::Changed { .. })
+        ));
+        let elsewhere = Wanted {
+            organization: Some("acme"),
+            ..Wanted::from("smtp_a")
+        };
+        assert!(matches!(
+            rename(elsewhere, "Scanner"),
+            Err(StoreError::NotFound { .. })
+        ));
+        assert_eq!(store.credential("smtp_a").unwrap(), second);
+    }
+
+    #[test]
+    fn a_request_is_carried_out_once_a_key_and_actor() {
+        let store = Fixture::new();
+        let create = |username, key| store.edit().once(key).create_credential(named(username));
+        let made = create("smtp_a", Some("k")).unwrap();
+        let error = create("smtp_b", Some("k")).unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Repeated { made: id } if *id == made.id.to_string()),
+            "{error}"
+        );
+        create("smtp_b", Some("other")).unwrap();
+        create("smtp_c", None).unwrap();
+        let other = super::super::Actor::cli("root");
+        store
+            .by(&other)
+            .once(Some("k"))
+            .create_credential(named("smtp_d"))
+            .unwrap();
+        assert!(create("smtp_a", Some("new")).is_err());
+        create("smtp_e", Some("new")).expect("a failed request may be made again");
+        store.shell("UPDATE idempotency_keys SET at = 0");
+        create("smtp_f", Some("k")).unwrap();
+    }
+
+    #[test]
+    fn an_overlap_keeps_the_password_before_and_can_be_ended() {
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        let until = super::super::now() + 60_000;
+        let rotate = |overlap_until| {
+            let password = NewPassword {
+                hash: "$new",
+                tag: Some(2),
+                overlap_until,
+            };
+            store
+                .edit()
+                .set_password("smtp_a".into(), password)
+                .unwrap()
+        };
+        let previous = || store.lookup("smtp_a").unwrap().unwrap().previous;
+        assert_eq!(rotate(Some(until)).previous_until, Some(until));
+        let kept = previous().unwrap();
+        assert_eq!(
+            (kept.password_hash.as_str(), kept.tag, kept.until),
+            ("$hash", Some(1), until)
+        );
+        let end = CredentialEdit {
+            end_overlap: true,
+            ..CredentialEdit::default()
+        };
+        let ended = store.edit().edit_credential("smtp_a".into(), end).unwrap();
+        assert_eq!((ended.previous_until, previous()), (None, None));
+        rotate(Some(until));
+        assert_eq!(rotate(None).previous_until, None);
+        assert_eq!(previous(), None);
+    }
+
+    #[test]
+    fn the_audit_log_tells_what_changed_and_nothing_secret() {
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        store
+            .set_status("smtp_a", CredentialStatus::Revoked)
+            .unwrap();
+        store
+            .set_status("smtp_a", CredentialStatus::Revoked)
+            .unwrap();
+        store.set_password("smtp_a", "$secret", Some(77)).unwrap();
+        let log = store
+            .audit(super::super::AuditFilter::default(), Page::ALL)
+            .unwrap()
+            .rows;
+        let actions: Vec<_> = log.iter().map(|record| record.action.as_str()).collect();
+        assert_eq!(
+            actions,
+            [
+                "credential.rotate",
+                "credential.revoke",
+                "credential.create"
+            ]
+        );
+        assert_eq!(
+            log[1].before,
+            Some(serde_json::json!({ "status": "active" }))
+        );
+        assert_eq!(
+            log[1].after,
+            Some(serde_json::json!({ "status": "revoked" }))
+        );
+        assert!(!format!("{log:?}").contains("$"));
+    }
+}
