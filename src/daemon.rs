@@ -17,6 +17,7 @@ use crate::lifecycle::{self, Lifecycle};
 use crate::metrics::Metrics;
 use crate::net::listener;
 use crate::net::tls::{self, Tls, TlsError};
+use crate::sessions::Sessions;
 use crate::smtp;
 use crate::smtp::session::Settings;
 use crate::store::{Store, StoreError};
@@ -122,6 +123,7 @@ impl Daemon {
             tls: tls.acceptor(),
             authenticator,
             dialer: Arc::new(dialer),
+            sessions: Arc::new(Sessions::new()),
             metrics,
             lifecycle: lifecycle.clone(),
         };
@@ -170,6 +172,11 @@ impl Daemon {
     /// The store, for who wants to add to it while the daemon runs.
     pub fn store(&self) -> Arc<Store> {
         self.store.clone()
+    }
+
+    /// Who is connected now, for who administers.
+    pub fn sessions(&self) -> Arc<Sessions> {
+        self.edge.sessions.clone()
     }
 
     /// Asks the upstream what it offers, once; whether it answered decides nothing.

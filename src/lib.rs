@@ -7,7 +7,7 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 | [`sasl`] what a client claims; [`metrics`]; [`lifecycle`] |
-//! | 1 | [`smtp`] the protocol, without I/O; [`config`] |
+//! | 1 | [`smtp`] the protocol, without I/O; [`config`]; [`sessions`] who is connected now |
 //! | 2 | [`store`] credentials in SQLite; [`net`] sockets and TLS |
 //! | 3 | [`auth`] from a claim to a verdict |
 //! | 4 | [`edge`] one client's session; [`dovecot`] verdicts for Postfix itself; [`admin`] HTTP |
@@ -25,5 +25,6 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod net;
 pub mod sasl;
+pub mod sessions;
 pub mod smtp;
 pub mod store;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up. Modules of one floor never use each other.
 const LAYERS: &[&[&str]] = &[
     &["sasl", "metrics", "lifecycle"],
-    &["smtp", "config"],
+    &["smtp", "config", "sessions"],
     &["store", "net"],
     &["auth"],
     &["edge", "admin", "dovecot"],

@@ -22,4 +22,5 @@ mod manners;
 mod postfix;
 mod relay;
 mod replies;
+mod sessions;
 mod upstream_lost;

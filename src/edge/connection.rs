@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Peer;
 use crate::config::ListenerKind;
@@ -21,6 +22,7 @@ use crate::net::buffer::Buffer;
 use crate::net::listener::Accepted;
 use crate::net::stream::ClientStream;
 use crate::sasl::{Credentials, Identity, Verdict};
+use crate::sessions::Client;
 use crate::smtp::data::Scanner;
 use crate::smtp::line::LineReader;
 use crate::smtp::reply::{self, Reply};
@@ -52,10 +54,20 @@ pub async fn serve(edge: &Arc<Edge>, accepted: Accepted, kind: ListenerKind) {
         Err(ending) => ending,
         Ok(stream) => {
             summary.tls = stream.tls_version();
-            let mut connection = Connection::new(edge, accepted.peer, stream, &mut summary);
+            let disconnect = CancellationToken::new();
+            let mut connection = Connection::new(
+                edge,
+                accepted.peer,
+                stream,
+                disconnect.clone(),
+                &mut summary,
+            );
             let ending = tokio::select! {
-                Err(ending) = connection.run() => ending,
+                // In this order: whoever is disconnected is not told first that all went well.
+                biased;
+                () = disconnect.cancelled() => Ending::Disconnected,
                 () = edge.lifecycle.abandoned() => Ending::CutOff,
+                Err(ending) = connection.run() => ending,
             };
             connection.end(ending).await;
             ending
@@ -110,6 +122,8 @@ struct Connection<'a> {
     progress: Instant,
     /// Whether the client has said that it sends no more.
     half_closed: bool,
+    /// Ends the session from outside, once it is somebody's.
+    disconnect: CancellationToken,
     summary: &'a mut Summary,
 }
 
@@ -130,6 +144,7 @@ impl<'a> Connection<'a> {
         edge: &'a Arc<Edge>,
         peer: SocketAddr,
         stream: ClientStream,
+        disconnect: CancellationToken,
         summary: &'a mut Summary,
     ) -> Self {
         let now = Instant::now();
@@ -148,6 +163,7 @@ impl<'a> Connection<'a> {
             began: now,
             progress: now,
             half_closed: false,
+            disconnect,
             summary,
         }
     }
@@ -246,6 +262,10 @@ impl<'a> Connection<'a> {
                 Task::Connect(identity) => {
                     self.send().await?;
                     let extensions = self.hand_over(identity).await;
+                    if extensions.is_none() && !self.session.is_authenticated() {
+                        // Not logged in after all: the client is told so and may try again.
+                        self.summary.entry = None;
+                    }
                     self.session.on_upstream(extensions)
                 }
             };
@@ -285,7 +305,21 @@ impl<'a> Connection<'a> {
             tls: self.summary.tls,
             helo: helo.into(),
         };
-        self.edge.authenticator.verify(credentials, &peer).await
+        let client = Client {
+            address: self.peer,
+            tls: peer.tls,
+            helo: helo.to_owned(),
+            mechanism: credentials.mechanism.as_str(),
+            disconnect: self.disconnect.clone(),
+        };
+        let entry = self.edge.sessions.enter(&credentials.username, client);
+        let entry = self.summary.entry.insert(entry);
+        let verdict = self.edge.authenticator.verify(credentials, &peer).await;
+        match &verdict {
+            Verdict::Accept(identity) => entry.authenticated(identity),
+            Verdict::Reject(_) | Verdict::Unavailable(_) => self.summary.entry = None,
+        }
+        verdict
     }
 
     /// One write to each side; the upstream first, since it has to think.
@@ -333,17 +367,25 @@ impl<'a> Connection<'a> {
             unfinished = relay.in_body() || relay.awaits_message();
             if unfinished {
                 self.edge.metrics.message(MessageOutcome::Lost);
+                // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
+                self.upstream = None;
             } else if relay.is_idle() {
                 let _ = timeout(FAREWELL, upstream.quit()).await;
             }
         }
         // To a client that waits for the word on its message, ours would be that word; behind a
         // reply that is half sent, it would be part of it.
-        if ending == Ending::CutOff && !unfinished && self.output.is_empty() {
-            reply::SHUTTING_DOWN.write_to(&mut self.output);
+        let words = match ending {
+            Ending::CutOff => Some(reply::SHUTTING_DOWN),
+            Ending::Disconnected => Some(reply::DISCONNECTED),
+            _ => None,
+        };
+        let polite = ending == Ending::Closed || words.is_some();
+        if let Some(words) = words.filter(|_| !unfinished && self.output.is_empty()) {
+            words.write_to(&mut self.output);
             let _ = timeout(FAREWELL, self.stream.write_all(&self.output)).await;
         }
-        if matches!(ending, Ending::Closed | Ending::CutOff) {
+        if polite {
             // close_notify, so that the client can tell our end from somebody else's (RFC 8446, 6.1).
             let _ = timeout(FAREWELL, self.stream.shutdown()).await;
         }

@@ -1,10 +1,10 @@
 //! How a connection ended, and what is left of it: one line in the log.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::sasl::Identity;
+use crate::sessions::{Entry, Traffic};
 
 /// Why a connection is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Ending {
     ClientGone,
     /// The drain timeout was over.
     CutOff,
+    /// Whoever administers wanted it so.
+    Disconnected,
     /// TLS was not agreed on.
     HandshakeFailed,
     /// The upstream went away inside a body.
@@ -27,6 +29,7 @@ impl Ending {
             Self::Closed => "closed",
             Self::ClientGone => "client gone",
             Self::CutOff => "cut off",
+            Self::Disconnected => "disconnected",
             Self::HandshakeFailed => "TLS handshake failed",
             Self::UpstreamGone => "upstream gone",
         }
@@ -42,14 +45,9 @@ pub struct Summary {
     pub tls: Option<&'static str>,
     /// The name the client gave.
     pub helo: Option<String>,
-    /// Who it was.
-    pub identity: Option<Arc<Identity>>,
-    /// Messages the upstream took.
-    pub messages: u64,
-    /// Recipients the upstream took.
-    pub recipients: u64,
-    /// Octets of bodies sent upstream.
-    pub bytes: u64,
+    /// Its place among the live sessions, from the claim to be somebody on; taken back where the
+    /// claim fails.
+    pub entry: Option<Entry>,
 }
 
 impl Summary {
@@ -60,26 +58,41 @@ impl Summary {
             peer,
             tls: None,
             helo: None,
-            identity: None,
-            messages: 0,
-            recipients: 0,
-            bytes: 0,
+            entry: None,
+        }
+    }
+
+    /// The username, once it is proved.
+    pub fn username(&self) -> Option<&str> {
+        let identity = self.entry.as_ref()?.identity()?;
+        Some(&identity.username)
+    }
+
+    /// Adds to one of the counts of what the session has sent.
+    pub fn add(&self, counter: fn(&Traffic) -> &AtomicU64, count: u64) {
+        if let Some(entry) = &self.entry {
+            counter(entry.traffic()).fetch_add(count, Ordering::Relaxed);
         }
     }
 
     /// Writes the line; its form is documented.
     pub fn log(&self, ending: Ending) {
+        let identity = self.entry.as_ref().and_then(Entry::identity);
+        let traffic = self.entry.as_ref().map(Entry::traffic);
+        let sum = |counter: fn(&Traffic) -> &AtomicU64| {
+            traffic.map_or(0, |traffic| counter(traffic).load(Ordering::Relaxed))
+        };
         tracing::info!(
             target: "gatepost::session",
             address = %self.peer.ip().to_canonical(),
             port = self.peer.port(),
             tls = self.tls.unwrap_or("none"),
             helo = ?self.helo.as_deref().unwrap_or_default(),
-            username = self.identity.as_ref().map_or("", |identity| &identity.username),
-            organization = self.identity.as_ref().map_or("", |identity| &identity.organization),
-            messages = self.messages,
-            recipients = self.recipients,
-            bytes = self.bytes,
+            username = self.username().unwrap_or_default(),
+            organization = identity.map_or("", |identity| &identity.organization),
+            messages = sum(|traffic| &traffic.messages),
+            recipients = sum(|traffic| &traffic.recipients),
+            bytes = sum(|traffic| &traffic.bytes),
             seconds = self.since.elapsed().as_secs_f64(),
             ending = ending.as_str(),
             "session ended"

@@ -15,6 +15,7 @@ use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::net::listener::Accepted;
+use crate::sessions::Sessions;
 use crate::smtp::data::BareNewline;
 use crate::smtp::session::Settings;
 
@@ -34,6 +35,8 @@ pub struct Edge {
     pub authenticator: Arc<Authenticator>,
     /// Opens upstream sessions.
     pub dialer: Arc<Dialer>,
+    /// Who is connected now.
+    pub sessions: Arc<Sessions>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Says when to stop.

@@ -47,6 +47,8 @@ replies! {
     IDLE = 421 "4.4.2" "Timeout, closing";
     /// The client spoke before the greeting (RFC 5321, 4.3.1).
     SPOKE_FIRST = 421 "4.7.0" "You spoke before the greeting";
+    /// Whoever administers ended the session.
+    DISCONNECTED = 421 "4.7.0" "Disconnected by an administrator";
     /// Too many replies of ours were refusals.
     TOO_MANY_ERRORS = 421 "4.7.0" "Too many errors, closing";
     /// More commands than one session may send.

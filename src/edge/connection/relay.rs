@@ -29,7 +29,6 @@ impl Connection<'_> {
         let (mut upstream, extensions) = self.edge.dialer.hand_over(&client).await.ok()?;
         upstream.relay = Relay::new(extensions.pipelining);
         self.upstream = Some(upstream);
-        self.summary.identity = Some(identity);
         Some(extensions)
     }
 
@@ -54,7 +53,7 @@ impl Connection<'_> {
             // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
             Some(_) => self.upstream = None,
             None => {
-                self.summary.bytes += sent;
+                self.summary.add(|traffic| &traffic.bytes, sent);
                 self.edge.metrics.message_bytes.inc_by(sent);
             }
         }
@@ -67,11 +66,7 @@ impl Connection<'_> {
         match refusal {
             Some(refusal) => {
                 self.edge.metrics.message(MessageOutcome::RefusedHere);
-                let username = self
-                    .summary
-                    .identity
-                    .as_ref()
-                    .map(|identity| &*identity.username);
+                let username = self.summary.username();
                 tracing::info!(target: "gatepost::session", username, ?refusal, "message refused");
                 let action = self.session.on_refused_body(refusal);
                 Some(begin(action, &mut self.upstream, &mut self.output))
@@ -126,7 +121,8 @@ impl Connection<'_> {
     }
 
     fn message_answered(&mut self, taken: bool) {
-        self.summary.messages += u64::from(taken);
+        let count = u64::from(taken);
+        self.summary.add(|traffic| &traffic.messages, count);
         let outcome = if taken {
             MessageOutcome::Accepted
         } else {
@@ -136,8 +132,9 @@ impl Connection<'_> {
     }
 
     fn recipient_answered(&mut self, taken: bool) {
-        self.summary.recipients += u64::from(taken);
-        self.edge.metrics.recipients.inc_by(u64::from(taken));
+        let count = u64::from(taken);
+        self.summary.add(|traffic| &traffic.recipients, count);
+        self.edge.metrics.recipients.inc_by(count);
     }
 
     /// The upstream is gone or cannot be believed any more. What it still owed is never made up.
