@@ -122,6 +122,7 @@ impl Daemon {
             },
             tls: tls.acceptor(),
             authenticator,
+            noted: noted.clone(),
             dialer: Arc::new(dialer),
             sessions: Arc::new(Sessions::new()),
             metrics,

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod administration;
 mod bad_input;
 mod crash;
 mod demo;

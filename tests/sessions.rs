@@ -77,11 +77,11 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         lanes: config.auth.lanes,
     };
     let hasher = Hasher::start(cost, 1, 100, metrics.clone()).expect("threads");
-    let last_used = Arc::new(NotedBatch::new(100, metrics.clone()));
+    let noted = Arc::new(NotedBatch::new(100, metrics.clone()));
     let authenticator = Authenticator::new(
         store,
         hasher,
-        last_used,
+        noted.clone(),
         metrics.clone(),
         100,
         refusal_delay,
@@ -99,6 +99,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         bare_newline: BareNewline::Reject,
         tls: tls.acceptor(),
         authenticator: Arc::new(authenticator),
+        noted,
         dialer: Arc::new(dialer),
         sessions,
         metrics,

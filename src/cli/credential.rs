@@ -9,6 +9,7 @@ use serde_json::json;
 use self::view::{IssuedView, View};
 use super::CliError;
 use super::output::{ago, confirm, document, minute, name, plain, print, table};
+use super::time::{Expiry, expiry, overlap, time};
 use crate::auth::issue::{Issued, New, issue, rotate};
 use crate::auth::password::Cost;
 use crate::store::{
@@ -27,6 +28,9 @@ pub enum CredentialCommand {
         /// What people call it, for example the device that uses it
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
+        /// Refuse it from this day or time on
+        #[arg(long, value_name = "DATE", value_parser = expiry)]
+        expires: Option<Expiry>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -36,6 +40,15 @@ pub enum CredentialCommand {
         /// Only those of this organization
         #[arg(long, value_name = "SLUG")]
         org: Option<String>,
+        /// Only those with this status
+        #[arg(long, value_name = "STATUS", value_parser = ["active", "revoked"])]
+        status: Option<String>,
+        /// Only those made before, and not used since, this day or time
+        #[arg(long, value_name = "DATE", value_parser = time)]
+        unused_since: Option<i64>,
+        /// Only those with this in their name or username
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -52,12 +65,34 @@ pub enum CredentialCommand {
     Rotate {
         /// Its username
         username: String,
+        /// Accept the old password for so long, too (30m, 12h, 7d)
+        #[arg(long, value_name = "SPAN", value_parser = overlap)]
+        overlap: Option<i64>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
     /// Refuse a credential from now on, without deleting it
     Revoke {
+        /// Its username
+        username: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse a credential from some time on, or not any more
+    Expire {
+        /// Its username
+        username: String,
+        /// A day or time, or "never"
+        #[arg(value_parser = expiry)]
+        when: Expiry,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// End an overlap after a rotation: only the new password is right from now on
+    EndOverlap {
         /// Its username
         username: String,
         /// Print one JSON document
@@ -118,28 +153,50 @@ fn answer(
     cost: Cost,
     actor: &Actor,
 ) -> Result<String, CliError> {
-    use CredentialCommand::{Create, Delete, Enable, List, Rename, Revoke, Rotate, Show};
+    use CredentialCommand::{
+        Create, Delete, Enable, EndOverlap, Expire, List, Rename, Revoke, Rotate, Show,
+    };
     let editor = store.by(actor);
+    let edit = |username: &str, edit| editor.edit_credential(username.into(), edit);
     let set_status = |username: &str, status| {
-        let edit = CredentialEdit {
-            status: Some(status),
-            ..CredentialEdit::default()
-        };
-        editor.edit_credential(username.into(), edit)
+        let status = Some(status);
+        edit(
+            username,
+            CredentialEdit {
+                status,
+                ..CredentialEdit::default()
+            },
+        )
     };
     match command {
-        Create { org, name, json } => {
+        Create {
+            org,
+            name,
+            expires,
+            json,
+        } => {
             let new = New {
                 organization: &org,
                 name: name.as_deref(),
-                expires_at: None,
+                expires_at: expires.and_then(|expires| expires.0),
             };
             created(&issue(store, editor, cost, new)?, json)
         }
-        List { org, json } => {
+        List {
+            org,
+            status,
+            unused_since,
+            search,
+            json,
+        } => {
             let filter = CredentialFilter {
                 organization: org.as_deref(),
-                ..CredentialFilter::default()
+                status: status.map(|status| match status.as_str() {
+                    "active" => CredentialStatus::Active,
+                    _ => CredentialStatus::Revoked, // clap lets nothing else through
+                }),
+                unused_since,
+                text: search.as_deref(),
             };
             list(&store.credentials(filter, Page::ALL)?.rows, json)
         }
@@ -147,10 +204,40 @@ fn answer(
             let credential = store.credential(&username)?;
             told(&credential, json, || show(&credential))
         }
-        Rotate { username, json } => rotated(
-            &rotate(store, editor, cost, username.as_str().into(), None)?,
+        Rotate {
+            username,
+            overlap,
             json,
-        ),
+        } => {
+            let until = overlap.map(|length| Timestamp::now().as_millisecond() + length);
+            let wanted = username.as_str().into();
+            rotated(&rotate(store, editor, cost, wanted, until)?, json)
+        }
+        Expire {
+            username,
+            when: Expiry(expires_at),
+            json,
+        } => {
+            let change = CredentialEdit {
+                expires_at: Some(expires_at),
+                ..CredentialEdit::default()
+            };
+            let credential = edit(&username, change)?;
+            told(&credential, json, || match expires_at {
+                Some(end) => format!("{username} is refused from {} on.", minute(end)),
+                None => format!("{username} does not expire."),
+            })
+        }
+        EndOverlap { username, json } => {
+            let change = CredentialEdit {
+                end_overlap: true,
+                ..CredentialEdit::default()
+            };
+            let credential = edit(&username, change)?;
+            told(&credential, json, || {
+                format!("Only the present password of {username} is right now. {SESSIONS}")
+            })
+        }
         Revoke { username, json } => {
             let credential = set_status(&username, CredentialStatus::Revoked)?;
             told(&credential, json, || {
@@ -171,11 +258,11 @@ fn answer(
             json,
         } => {
             let new = Some(new.as_str()).filter(|new| !new.is_empty());
-            let edit = CredentialEdit {
+            let change = CredentialEdit {
                 name: Some(new),
                 ..CredentialEdit::default()
             };
-            let credential = editor.edit_credential(username.as_str().into(), edit)?;
+            let credential = edit(&username, change)?;
             told(&credential, json, || match new {
                 Some(new) => format!("{username} is now called {}.", plain(new)),
                 None => format!("{username} has no name any more."),
@@ -213,10 +300,17 @@ fn rotated(issued: &Issued, json: bool) -> Result<String, CliError> {
     let username = &issued.credential.username;
     let mut text = format!(
         "Gave {username} a new password.\n\n{}\n\n\
-         The password is shown only now: it is stored as a hash and cannot be shown again.\n\
-         The old password is invalid. Sessions that are already authenticated go on; the next authentication\n\
-         with the old password fails.",
-        login(issued)
+         The password is shown only now: it is stored as a hash and cannot be shown again.\n{}",
+        login(issued),
+        match issued.credential.previous_until {
+            None => "The old password is invalid. Sessions that are already authenticated go on; the next authentication\n\
+                     with the old password fails."
+                .to_owned(),
+            Some(until) => format!(
+                "The old password is accepted until {}; end that early with: gatepost credential end-overlap {username}",
+                minute(until)
+            ),
+        }
     );
     if issued.credential.status == CredentialStatus::Revoked {
         text += &format!(
@@ -270,6 +364,7 @@ fn show(credential: &Credential) -> String {
         ("Rotated", credential.rotated_at),
         ("Revoked", credential.revoked_at),
         ("Expires", credential.expires_at),
+        ("Overlap until", credential.previous_until),
     ];
     lines.extend(
         times
@@ -293,7 +388,7 @@ fn show(credential: &Credential) -> String {
     }
     let lines = lines
         .into_iter()
-        .map(|(what, value)| format!("{what:<14}{value}"));
+        .map(|(what, value)| format!("{what:<15}{value}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -1,12 +1,15 @@
 //! The command line: what may be typed, and what a failure exits with. One file a subcommand.
 
 mod actor;
+mod audit;
 mod check;
 mod credential;
 mod demo;
 mod organization;
 mod output;
 mod serve;
+mod store;
+mod time;
 
 use std::path::PathBuf;
 
@@ -30,9 +33,17 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See who changed what, verify the log, shorten it
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Copy the store to a new file, also while Gatepost runs
+    Backup {
+        /// The file to write; it must not exist
+        file: PathBuf,
+    },
     /// Check configuration, certificate, store and upstream, without serving
     Check,
-    /// Make, list, rotate, revoke and delete credentials
+    /// Make, list, rotate, revoke, expire and delete credentials
     #[command(subcommand)]
     Credential(credential::CredentialCommand),
     /// Try it out: everything temporary, on this machine alone
@@ -41,11 +52,22 @@ enum Command {
         #[arg(long)]
         send: bool,
     },
-    /// Make, list, rename and delete organizations
+    /// Make, list, rename, suspend and delete organizations
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
+    /// Put a backup in place of the store, while Gatepost is stopped
+    Restore {
+        /// What `gatepost backup` wrote
+        file: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Serve until SIGTERM; SIGHUP loads the certificate again
     Serve,
+    /// Check the store thoroughly
+    #[command(subcommand)]
+    Store(store::StoreCommand),
 }
 
 /// Carries out what was typed.
@@ -55,6 +77,12 @@ enum Command {
 pub fn run(arguments: Arguments) -> Result<(), CliError> {
     let path = arguments.config;
     match arguments.command {
+        Command::Audit(command) => {
+            let config = Config::load(&path)?;
+            let store = Store::open(&config.store.path)?;
+            audit::run(command, &store, &actor::of_process())
+        }
+        Command::Backup { file } => store::back_up(&Config::load(&path)?.store.path, &file),
         Command::Check => check::run(&path),
         Command::Credential(command) => {
             let config = Config::load(&path)?;
@@ -74,7 +102,12 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
                 &actor::of_process(),
             )
         }
+        Command::Restore { file, yes } => {
+            let config = Config::load(&path)?;
+            store::restore(&config.store.path, &file, yes, &actor::of_process())
+        }
         Command::Serve => serve::run(&Config::load(&path)?),
+        Command::Store(command) => store::run(command, &Config::load(&path)?.store.path),
     }
 }
 

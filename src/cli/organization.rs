@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::CliError;
 use super::output::{confirm, document, minute, name, plain, print, rfc3339, table};
-use crate::store::{Actor, Organization, OrganizationEdit, Store};
+use crate::store::{Actor, Organization, OrganizationEdit, OrganizationStatus, Store};
 
 /// What to do with organizations.
 #[derive(Debug, Subcommand)]
@@ -38,10 +38,29 @@ pub enum OrganizationCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Delete an organization that has no credentials, after asking
+    /// Refuse all credentials of an organization from now on
+    Suspend {
+        /// Its short name
+        slug: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accept the credentials of a suspended organization again
+    Activate {
+        /// Its short name
+        slug: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete an organization, after asking
     Delete {
         /// Its short name
         slug: String,
+        /// Delete its credentials with it
+        #[arg(long)]
+        force: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -61,7 +80,14 @@ pub fn run(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result
 
 fn answer(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<String, CliError> {
     let editor = store.by(actor);
-    use OrganizationCommand::{Create, Delete, List, Rename};
+    use OrganizationCommand::{Activate, Create, Delete, List, Rename, Suspend};
+    let set_status = |slug: &str, status| {
+        let edit = OrganizationEdit {
+            status: Some(status),
+            ..OrganizationEdit::default()
+        };
+        editor.edit_organization(slug, None, edit)
+    };
     match command {
         Create { slug, name, json } => {
             let organization = editor.create_organization(&slug, name.as_deref())?;
@@ -89,7 +115,25 @@ fn answer(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<
                 None => format!("Organization {slug} has no name any more."),
             })
         }
-        Delete { slug, yes, json } => delete(store, actor, &slug, yes, json),
+        Suspend { slug, json } => {
+            let organization = set_status(&slug, OrganizationStatus::Suspended)?;
+            told(&organization, json, || {
+                format!(
+                    "Suspended {slug}: none of its credentials is accepted. Sessions that are already authenticated go on.\n\
+                     Undo it with: gatepost organization activate {slug}"
+                )
+            })
+        }
+        Activate { slug, json } => {
+            let organization = set_status(&slug, OrganizationStatus::Active)?;
+            told(&organization, json, || format!("Activated {slug}."))
+        }
+        Delete {
+            slug,
+            force,
+            yes,
+            json,
+        } => delete(store, actor, &slug, force, yes, json),
     }
 }
 
@@ -116,18 +160,26 @@ fn delete(
     store: &Store,
     actor: &Actor,
     slug: &str,
+    force: bool,
     yes: bool,
     json: bool,
 ) -> Result<String, CliError> {
     let organization = store.organization(slug)?;
     if !yes {
         confirm(
-            &format!("This deletes organization {slug} for good."),
+            &match organization.credentials {
+                count if force && count > 0 => {
+                    format!(
+                        "This deletes organization {slug} and its {count} credential(s) for good."
+                    )
+                }
+                _ => format!("This deletes organization {slug} for good."),
+            },
             "its slug",
             slug,
         )?;
     }
-    store.by(actor).delete_organization(slug, None, false)?;
+    store.by(actor).delete_organization(slug, None, force)?;
     if json {
         return document(
             &json!({ "id": organization.id.to_string(), "slug": slug, "deleted": true }),
@@ -194,6 +246,7 @@ mod tests {
     fn delete(slug: &str) -> OrganizationCommand {
         OrganizationCommand::Delete {
             slug: slug.into(),
+            force: false,
             yes: true,
             json: true,
         }

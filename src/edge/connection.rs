@@ -73,7 +73,16 @@ pub async fn serve(edge: &Arc<Edge>, accepted: Accepted, kind: ListenerKind) {
             ending
         }
     };
+    note_usage(edge, &mut summary);
     summary.log(ending);
+}
+
+/// Of the hour in which it is noted; a message is noted with its reply.
+fn note_usage(edge: &Edge, summary: &mut Summary) {
+    if let Some((key, usage)) = summary.take_usage() {
+        let now = jiff::Timestamp::now().as_millisecond();
+        edge.noted.sent(key, now, &usage);
+    }
 }
 
 async fn open(edge: &Edge, stream: TcpStream, kind: ListenerKind) -> Result<ClientStream, Ending> {

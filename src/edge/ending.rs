@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::sessions::{Entry, Traffic};
+use crate::store::Usage;
 
 /// Why a connection is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Summary {
     /// Its place among the live sessions, from the claim to be somebody on; taken back where the
     /// claim fails.
     pub entry: Option<Entry>,
+    /// What of its traffic is noted as the credential's usage.
+    noted: Usage,
 }
 
 impl Summary {
@@ -59,6 +62,7 @@ impl Summary {
             tls: None,
             helo: None,
             entry: None,
+            noted: Usage::default(),
         }
     }
 
@@ -73,6 +77,27 @@ impl Summary {
         if let Some(entry) = &self.entry {
             counter(entry.traffic()).fetch_add(count, Ordering::Relaxed);
         }
+    }
+
+    /// What was sent since this was last asked, with the key of the credential, if there is anything.
+    pub fn take_usage(&mut self) -> Option<(i64, Usage)> {
+        let entry = self.entry.as_ref()?;
+        let key = entry.identity()?.key;
+        let traffic = entry.traffic();
+        let now = Usage {
+            messages: traffic.messages.load(Ordering::Relaxed),
+            recipients: traffic.recipients.load(Ordering::Relaxed),
+            bytes: traffic.bytes.load(Ordering::Relaxed),
+            ..Usage::default()
+        };
+        let before = std::mem::replace(&mut self.noted, now);
+        let fresh = Usage {
+            messages: now.messages.saturating_sub(before.messages),
+            recipients: now.recipients.saturating_sub(before.recipients),
+            bytes: now.bytes.saturating_sub(before.bytes),
+            ..Usage::default()
+        };
+        (fresh != Usage::default()).then_some((key, fresh))
     }
 
     /// Writes the line; its form is documented.

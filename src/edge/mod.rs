@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, NotedBatch};
 use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -33,6 +33,8 @@ pub struct Edge {
     pub tls: TlsAcceptor,
     /// Verifies.
     pub authenticator: Arc<Authenticator>,
+    /// Notes what credentials send.
+    pub noted: Arc<NotedBatch>,
     /// Opens upstream sessions.
     pub dialer: Arc<Dialer>,
     /// Who is connected now.

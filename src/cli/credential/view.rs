@@ -46,6 +46,7 @@ pub(super) struct View<'a> {
     rotated_at: Option<String>,
     revoked_at: Option<String>,
     expires_at: Option<String>,
+    previous_until: Option<String>,
     last_used: Option<LastUsedView<'a>>,
 }
 
@@ -71,6 +72,7 @@ impl View<'_> {
             rotated_at: credential.rotated_at.and_then(rfc3339),
             revoked_at: credential.revoked_at.and_then(rfc3339),
             expires_at: credential.expires_at.and_then(rfc3339),
+            previous_until: credential.previous_until.and_then(rfc3339),
             last_used: credential.last_used.as_ref().map(|used| LastUsedView {
                 at: rfc3339(used.at),
                 address: &used.address,

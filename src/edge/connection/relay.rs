@@ -15,7 +15,7 @@ use crate::smtp::session::Wants;
 use crate::smtp::xclient::Client;
 
 use super::super::ending::Ending;
-use super::{Connection, Task, begin};
+use super::{Connection, Task, begin, note_usage};
 
 impl Connection<'_> {
     /// Opens an upstream session as this client's.
@@ -123,6 +123,7 @@ impl Connection<'_> {
     fn message_answered(&mut self, taken: bool) {
         let count = u64::from(taken);
         self.summary.add(|traffic| &traffic.messages, count);
+        note_usage(self.edge, self.summary);
         let outcome = if taken {
             MessageOutcome::Accepted
         } else {

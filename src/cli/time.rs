@@ -1,0 +1,87 @@
+//! Times and spans of time as people type them.
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Span, SpanRelativeTo, Timestamp};
+
+/// The longest an old password may be kept beside a new one: a month.
+const LONGEST_OVERLAP: i64 = 31 * 24 * 3_600_000;
+
+/// A day (its begin in UTC) or a time of RFC 3339, in Unix milliseconds.
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn time(text: &str) -> Result<i64, String> {
+    let day = || {
+        let date: Date = text.parse().ok()?;
+        TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()
+    };
+    let time = text.parse::<Timestamp>().ok().or_else(day);
+    time.map(Timestamp::as_millisecond)
+        .ok_or_else(|| format!("{text:?} is not a time: write 2027-01-31, or 2027-01-31T12:00:00Z"))
+}
+
+/// A time that is still to come, or "never".
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn expiry(text: &str) -> Result<Expiry, String> {
+    if text == "never" {
+        return Ok(Expiry(None));
+    }
+    let at = time(text)?;
+    if at <= Timestamp::now().as_millisecond() {
+        return Err(format!("{text} is over: name a time to come"));
+    }
+    Ok(Expiry(Some(at)))
+}
+
+/// When something ends, in Unix milliseconds, if ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Expiry(pub Option<i64>);
+
+/// How long an old password stays valid, in milliseconds.
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn overlap(text: &str) -> Result<i64, String> {
+    let duration = text.parse::<Span>().ok().and_then(|span| {
+        let days = SpanRelativeTo::days_are_24_hours();
+        span.to_duration(days).ok()
+    });
+    let milliseconds = duration.and_then(|duration| i64::try_from(duration.as_millis()).ok());
+    milliseconds
+        .filter(|length| (1..=LONGEST_OVERLAP).contains(length))
+        .ok_or_else(|| format!("{text:?} is not a span up to 31 days: write 30m, 12h or 7d"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_times_are_understood() {
+        assert_eq!(time("1970-01-02"), Ok(86_400_000));
+        assert_eq!(time("1970-01-01T01:00:00Z"), Ok(3_600_000));
+        assert_eq!(time("1970-01-01T01:00:00+01:00"), Ok(0));
+        for wrong in ["", "tomorrow", "2027-02-30", "12:00", "5"] {
+            assert!(time(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_expiry_lies_ahead() {
+        assert_eq!(expiry("never").unwrap().0, None);
+        assert!(expiry("2999-01-01").unwrap().0.is_some());
+        assert!(expiry("2001-01-01").is_err());
+    }
+
+    #[test]
+    fn an_overlap_is_bounded() {
+        assert_eq!(overlap("30m"), Ok(1_800_000));
+        assert_eq!(overlap("7d"), Ok(7 * 86_400_000));
+        for wrong in ["", "7", "0s", "-1h", "32d", "1 fortnight"] {
+            assert!(overlap(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

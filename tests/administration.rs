@@ -1,0 +1,222 @@
+//! The command line as an administrator uses it beside a running daemon: overlaps, expiry, suspension, the audit log, and
+//! copies of the store.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::gatepost::Gatepost;
+use crate::support::refused_soon;
+use crate::support::site::{Config, Credential, Site};
+use crate::support::upstream::Upstream;
+
+fn log_in(site: &Site, credential: &Credential) -> crate::support::client::Reply {
+    let mut client = Client::submissions(site);
+    client.expect("EHLO admin.example.test", "250");
+    client.auth_plain(credential)
+}
+
+fn accepted(site: &Site, credential: &Credential) -> bool {
+    log_in(site, credential).starts_with("235")
+}
+
+#[test]
+fn during_an_overlap_both_passwords_log_in_and_afterwards_only_the_new_one() {
+    let upstream = Upstream::start();
+    let daemon = Gatepost::start(Config::for_upstream(upstream.address));
+    let old = daemon.create();
+    assert!(accepted(&daemon, &old));
+    let document = daemon.succeed(&[
+        "credential",
+        "rotate",
+        &old.username,
+        "--overlap",
+        "1h",
+        "--json",
+    ]);
+    let new = Credential::from_json(document.as_bytes());
+    daemon.remember(&new);
+    eventually("the new password is right", || {
+        accepted(&daemon, &new).then_some(())
+    });
+    assert!(accepted(&daemon, &old) && accepted(&daemon, &new) && accepted(&daemon, &old));
+    assert!(!daemon.json(&["credential", "show", &old.username])["previous_until"].is_null());
+
+    let ended = daemon.json(&["credential", "end-overlap", &old.username]);
+    assert!(ended["previous_until"].is_null());
+    refused_soon(|| log_in(&daemon, &old));
+    assert!(accepted(&daemon, &new));
+}
+
+#[test]
+fn expiry_and_suspension_bite_at_once_and_can_be_taken_back() {
+    let upstream = Upstream::start();
+    let daemon = Gatepost::start(Config::for_upstream(upstream.address));
+    let credential = daemon.create();
+    assert!(accepted(&daemon, &credential));
+    daemon.succeed(&["organization", "suspend", "default"]);
+    refused_soon(|| log_in(&daemon, &credential));
+    daemon.succeed(&["organization", "activate", "default"]);
+    eventually("it is accepted again", || {
+        accepted(&daemon, &credential).then_some(())
+    });
+
+    let shown = daemon.json(&["credential", "expire", &credential.username, "2999-12-31"]);
+    assert_eq!(shown["expires_at"], "2999-12-31T00:00:00.000Z");
+    let over = daemon.run(&["credential", "expire", &credential.username, "2001-01-01"]);
+    assert_eq!(over.status.code(), Some(2), "{over:?}");
+    daemon.sql(
+        "UPDATE credentials SET expires_at = 1 WHERE username = ?1",
+        &credential.username,
+    );
+    refused_soon(|| log_in(&daemon, &credential));
+    daemon.succeed(&["credential", "expire", &credential.username, "never"]);
+    eventually("it is accepted again", || {
+        accepted(&daemon, &credential).then_some(())
+    });
+}
+
+#[test]
+fn an_organization_is_deleted_with_its_credentials_only_by_force() {
+    let upstream = Upstream::start();
+    let daemon = Gatepost::start(Config::for_upstream(upstream.address));
+    daemon.succeed(&["organization", "create", "acme"]);
+    let document = daemon.succeed(&["credential", "create", "--org", "acme", "--json"]);
+    let credential = Credential::from_json(document.as_bytes());
+    daemon.remember(&credential);
+    eventually("it is accepted", || {
+        accepted(&daemon, &credential).then_some(())
+    });
+    let refused = daemon.run(&["organization", "delete", "acme", "--yes"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    daemon.succeed(&["organization", "delete", "acme", "--yes", "--force"]);
+    refused_soon(|| log_in(&daemon, &credential));
+}
+
+#[test]
+fn the_list_is_narrowed() {
+    let site = Site::new(Config::for_upstream("127.0.0.1:1"));
+    let printer = site.json(&["credential", "create", "--name", "Printer"]);
+    site.json(&["credential", "create", "--name", "Scanner"]);
+    let username = printer["username"].as_str().unwrap();
+    site.succeed(&["credential", "revoke", username]);
+    for filter in [["--search", "PRINT"], ["--status", "revoked"]] {
+        let list = site.json(&[&["credential", "list"], &filter[..]].concat());
+        assert_eq!(list.as_array().unwrap().len(), 1, "{filter:?}");
+        assert_eq!(list[0]["username"], username);
+    }
+    let unused = site.json(&["credential", "list", "--unused-since", "2999-01-01"]);
+    assert_eq!(unused.as_array().unwrap().len(), 2);
+    let unused = site.json(&["credential", "list", "--unused-since", "2001-01-01"]);
+    assert_eq!(unused, json!([]));
+}
+
+#[test]
+fn every_change_is_in_the_audit_log_and_tampering_shows() {
+    let site = Site::new(Config::for_upstream("127.0.0.1:1"));
+    let credential = site.create();
+    site.rotate(&credential);
+    site.succeed(&["credential", "revoke", &credential.username]);
+    let log = site.json(&["audit", "list"]);
+    let told: Vec<_> = log
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| &record["action"])
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "credential.revoke",
+            "credential.rotate",
+            "credential.create"
+        ]
+    );
+    assert_eq!(log[0]["after"], json!({ "status": "revoked" }));
+    assert_eq!(log[0]["actor_kind"], "cli");
+    site.assert_no_password_in("the audit log", &log.to_string());
+    assert_eq!(site.json(&["audit", "verify"])["records"], 3);
+
+    assert_eq!(
+        site.json(&["audit", "prune", "--before", "2999-01-01", "--yes"])["removed"],
+        3
+    );
+    assert_eq!(site.json(&["audit", "verify"])["pruned_through"], 3);
+    assert_eq!(site.json(&["audit", "list"])[0]["action"], "audit.prune");
+
+    let connection = rusqlite::Connection::open(site.store()).unwrap();
+    let tamper = "UPDATE audit_log SET actor = 'nobody'";
+    assert!(connection.execute(tamper, []).is_err());
+    connection
+        .execute_batch(&format!("DROP TRIGGER audit_log_is_not_changed; {tamper}"))
+        .unwrap();
+    let broken = site.run(&["audit", "verify"]);
+    assert_eq!(broken.status.code(), Some(74), "{broken:?}");
+    let words = String::from_utf8_lossy(&broken.stderr);
+    assert!(words.contains("broken at record 4"), "{words}");
+}
+
+#[test]
+fn a_backup_is_made_beside_the_daemon_and_restored_without_it() {
+    let upstream = Upstream::start();
+    let site = Arc::new(Site::new(Config::for_upstream(upstream.address)));
+    let daemon = Gatepost::serve(&site);
+    let before = site.create();
+    let file = site.path("backup.db");
+    let file = file.to_str().unwrap();
+    let said = site.succeed(&["backup", file]);
+    assert!(
+        said.contains("sound") && said.contains("1 credential"),
+        "{said}"
+    );
+    assert_eq!(
+        site.run(&["backup", file]).status.code(),
+        Some(1),
+        "never written over"
+    );
+    let after = site.create();
+    assert!(accepted(&site, &before) && accepted(&site, &after));
+
+    let in_use = site.run(&["restore", file, "--yes"]);
+    assert_eq!(in_use.status.code(), Some(1), "{in_use:?}");
+    assert!(
+        String::from_utf8_lossy(&in_use.stderr).contains("stop Gatepost"),
+        "{in_use:?}"
+    );
+    daemon.kill();
+    site.succeed(&["restore", file, "--yes"]);
+    let checked = site.succeed(&["store", "check"]);
+    assert!(
+        checked.contains("sound") && checked.contains("unbroken"),
+        "{checked}"
+    );
+    let _daemon = Gatepost::serve(&site);
+    assert!(accepted(&site, &before));
+    assert!(log_in(&site, &after).starts_with("535"));
+}
+
+#[test]
+fn what_a_session_sends_is_the_usage_of_its_credential() {
+    let upstream = Upstream::start();
+    let config =
+        Config::for_upstream(upstream.address).text("last_used", "flush_interval", "100ms");
+    let daemon = Gatepost::start(config);
+    let credential = daemon.create();
+    log_in(&daemon, &credential.with_wrong_password());
+    let mut client = Client::logged_in(&daemon, &credential);
+    for _ in 0..2 {
+        client.send_message(b"Subject: usage\r\n\r\nHello\r\n");
+    }
+    drop(client);
+    let sums = || -> Option<(i64, i64, i64, i64)> {
+        let connection = rusqlite::Connection::open(daemon.store()).unwrap();
+        let sql = "SELECT sum(messages), sum(recipients), sum(accepted), sum(refused) FROM usage";
+        let read = |row: &rusqlite::Row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        connection.query_row(sql, [], read).ok()
+    };
+    eventually("the usage is written", || {
+        sums().filter(|sums| *sums == (2, 2, 1, 1))
+    });
+}
