@@ -14,7 +14,7 @@ use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{BareNewline, Config, ListenerKind};
 use crate::edge::{Dialer, Edge};
 use crate::lifecycle::{self, Lifecycle};
-use crate::metrics::Metrics;
+use crate::metrics::{Bounds, Metrics};
 use crate::net::listener;
 use crate::net::tls::{self, Tls, TlsError};
 use crate::sessions::Sessions;
@@ -69,6 +69,16 @@ pub fn cost(config: &Config) -> Cost {
     }
 }
 
+fn bounds(config: &Config) -> Bounds {
+    config
+        .metrics
+        .as_ref()
+        .map_or_else(Bounds::default, |metrics| Bounds {
+            series: metrics.series,
+            per_credential: metrics.per_credential,
+        })
+}
+
 /// Everything that runs, made but not yet serving.
 pub struct Daemon {
     edge: Arc<Edge>,
@@ -89,10 +99,12 @@ impl Daemon {
     /// Opens the store, loads the certificate and binds every address, so that whatever is wrong
     /// shows before anybody is served.
     pub fn new(config: &Config) -> Result<Self, DaemonError> {
-        let metrics = Arc::new(Metrics::new()?);
+        let metrics = Arc::new(Metrics::bounded(bounds(config))?);
         let store = Arc::new(Store::open(&config.store.path)?);
         let tls = Arc::new(Tls::load(&config.tls.certificate, &config.tls.key)?);
         metrics.tls_certificate_not_after.set(tls.not_after());
+        let connections = i64::try_from(config.limits.connections).unwrap_or(i64::MAX);
+        metrics.connections_limit.set(connections);
         let noted = Arc::new(NotedBatch::new(config.last_used.pending, metrics.clone()));
         let auth = &config.auth;
         let hasher = Hasher::start(cost(config), auth.workers, auth.queue, metrics.clone())?;

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OTHER};
 use crate::net::listener::{Accepted, accept};
 
 /// How many scrapers may be connected at a time.
@@ -41,6 +41,13 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>, lifecyc
         let metrics = metrics.clone();
         let service = service_fn(move |request| {
             let response = respond(&request, &metrics);
+            // Whatever else was asked for is one and the same to us.
+            let route = match request.uri().path() {
+                "/metrics" => "/metrics",
+                _ => OTHER,
+            };
+            let (method, status) = (request.method().as_str(), response.status().as_u16());
+            metrics.admin_request(route, method, status);
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()

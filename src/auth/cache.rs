@@ -71,11 +71,7 @@ impl Known {
             slot,
             ends_at: end_of(login, slot),
             overlap_until: overlap_until(login),
-            identity: Arc::new(Identity {
-                key: login.key,
-                username: login.username.as_str().into(),
-                organization: login.organization.as_str().into(),
-            }),
+            identity: identity_of(login),
             epoch: AtomicU64::new(epoch),
         }
     }
@@ -118,10 +114,19 @@ impl Known {
         self.overlap_until.is_some()
     }
 
-    /// The row, to note uses under.
-    pub fn key(&self) -> i64 {
-        self.identity.key
+    /// Whose password it is.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
     }
+}
+
+/// Whose credential it is.
+pub fn identity_of(login: &Login) -> Arc<Identity> {
+    Arc::new(Identity {
+        key: login.key,
+        username: login.username.as_str().into(),
+        organization: login.organization.as_str().into(),
+    })
 }
 
 fn hash_of(login: &Login, slot: Slot) -> blake3::Hash {

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Credential, HOUR, LastUsed, Noted, Store, TokenUse, Usage};
 
 /// What waits to be written.
@@ -127,7 +127,13 @@ impl NotedBatch {
         if noted.is_empty() {
             return;
         }
-        match store.flush(&noted) {
+        let began = Instant::now();
+        let flushed = store.flush(&noted);
+        let seconds = began.elapsed().as_secs_f64();
+        self.metrics.last_used_flush_seconds.observe(seconds);
+        let store_seconds = self.metrics.store_seconds.of(StoreOperation::Flush);
+        store_seconds.observe(seconds);
+        match flushed {
             Ok(()) => self
                 .metrics
                 .last_used_flushed

@@ -139,6 +139,9 @@ impl Hasher {
             workers => workers,
         };
         let (sender, receiver) = sync_channel(queue);
+        metrics
+            .argon2_queue_limit
+            .set(i64::try_from(queue).unwrap_or(i64::MAX));
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..workers {
             let receiver = receiver.clone();
@@ -174,12 +177,15 @@ impl Hasher {
         let metrics = self.metrics.clone();
         metrics.argon2_queue.inc();
         let job: Job = Box::new(move |memory| {
+            metrics.argon2_queue.dec();
             // Who no longer waits needs no answer.
             if !answer.is_closed() {
                 metrics.argon2.inc();
-                let _ = answer.send(job(memory));
+                metrics.argon2_in_flight.inc();
+                let result = job(memory);
+                metrics.argon2_in_flight.dec();
+                let _ = answer.send(result);
             }
-            metrics.argon2_queue.dec();
         });
         if self.queue.try_send(job).is_err() {
             self.metrics.argon2_queue.dec();

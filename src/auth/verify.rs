@@ -7,11 +7,11 @@ use std::time::Duration;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 
-use crate::metrics::{Metrics, Path};
+use crate::metrics::{LoginOutcome, Metrics, Path, StoreOperation};
 use crate::sasl::{Credentials, Identity, Outage, Reason, Secret, Verdict};
 use crate::store::{LastUsed, Login, Refusal, Store};
 
-use super::cache::{Digest, Digester, Known, Slot};
+use super::cache::{Digest, Digester, Known, Slot, identity_of};
 use super::denial::Denials;
 use super::noted::NotedBatch;
 use super::password::{Hasher, Match};
@@ -121,17 +121,28 @@ impl Authenticator {
             .observe(claimed.elapsed().as_secs_f64());
         metrics
             .cache_entries
-            .set(i64::try_from(self.core.cache.entry_count()).unwrap_or(i64::MAX));
+            .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));
         match judged.unwrap_or(Err(Refused::Outage(Outage::Busy))) {
             Ok(identity) => {
                 metrics.logins(ACCEPT, "").inc();
+                metrics.login_of(
+                    &identity.organization,
+                    &identity.username,
+                    LoginOutcome::Accepted,
+                );
                 self.noted.accepted(identity.key, used(&credentials, peer));
                 Verdict::Accept(identity)
             }
-            Err(Refused::Reason(reason, key)) => {
+            Err(Refused::Reason(reason, claimed_identity)) => {
                 metrics.logins(REJECT, reason.as_str()).inc();
-                if let Some(key) = key {
-                    self.noted.refused(key, now_ms());
+                // Unknown names are nobody's, and anybody's to make up.
+                if let Some(identity) = claimed_identity {
+                    metrics.login_of(
+                        &identity.organization,
+                        &identity.username,
+                        LoginOutcome::Refused,
+                    );
+                    self.noted.refused(identity.key, now_ms());
                 }
                 log_refusal(&credentials, peer, REJECT, reason.as_str());
                 tokio::time::sleep_until(claimed + refusal::delay(self.refusal_delay)).await;
@@ -174,8 +185,8 @@ fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
 /// No, or could not tell.
 enum Refused {
     Outage(Outage),
-    /// With the key of the credential that was named, if there is one.
-    Reason(Reason, Option<i64>),
+    /// With whom the client claimed to be, if there is such a credential.
+    Reason(Reason, Option<Arc<Identity>>),
 }
 
 impl From<Reason> for Refused {
@@ -212,9 +223,9 @@ impl Recalled {
             match known.judge(digest, now_ms) {
                 None => *ruled_out = true,
                 Some(judged) => {
-                    return Some(
-                        judged.map_err(|reason| Refused::Reason(reason, Some(known.key()))),
-                    );
+                    return Some(judged.map_err(|reason| {
+                        Refused::Reason(reason, Some(known.identity().clone()))
+                    }));
                 }
             }
         }
@@ -275,11 +286,13 @@ impl Core {
                 return judged;
             }
             let Some(login) = self.lookup(username).await? else {
+                let remembered = recalled.known.iter().flatten().count();
+                self.metrics.cache_invalidations.inc_by(remembered as u64);
                 self.forget(username).await;
                 self.metrics.verdict_by(Path::Early);
                 return Err(Reason::Unknown.into());
             };
-            let refused = |reason| Refused::Reason(reason, Some(login.key));
+            let refused = |reason| Refused::Reason(reason, Some(identity_of(&login)));
             if let Some(refusal) = login.refusal(now_ms()) {
                 self.metrics.verdict_by(Path::Early);
                 return Err(refused(reason(refusal)));
@@ -289,6 +302,7 @@ impl Core {
             }
             // A flight would only find it again.
             for slot in recalled.stale(epoch) {
+                self.metrics.cache_invalidations.inc();
                 self.remembered(slot).invalidate(username).await;
             }
             match self
@@ -383,6 +397,8 @@ impl Core {
 
     async fn lookup(&self, username: &str) -> Result<Option<Login>, Outage> {
         let (store, username) = (self.store.clone(), username.to_owned());
+        let seconds = self.metrics.store_seconds.of(StoreOperation::Lookup);
+        let _timer = seconds.start_timer();
         let found = tokio::task::spawn_blocking(move || store.lookup(&username)).await;
         found.map_err(|_| Outage::Store)?.map_err(|error| {
             tracing::error!(%error, "the store cannot be read, logins are put off");
@@ -460,6 +476,8 @@ impl Core {
             return;
         };
         let store = self.store.clone();
+        let seconds = self.metrics.store_seconds.of(StoreOperation::Rehash);
+        let _timer = seconds.start_timer();
         let written =
             tokio::task::spawn_blocking(move || store.rehash(login.key, login.version, &hash));
         if let Ok(Err(error)) = written.await {

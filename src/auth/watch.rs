@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreOperation};
 use crate::store::Store;
 
 /// How often the store is asked. A change must bite within 250 ms.
@@ -22,7 +22,10 @@ pub async fn watch(store: Arc<Store>, metrics: Arc<Metrics>, lifecycle: Lifecycl
             () = tokio::time::sleep(INTERVAL) => {}
         }
         let asked = store.clone();
-        match tokio::task::spawn_blocking(move || asked.poll()).await {
+        let timer = metrics.store_seconds.of(StoreOperation::Poll).start_timer();
+        let polled = tokio::task::spawn_blocking(move || asked.poll()).await;
+        timer.observe_duration();
+        match polled {
             Ok(Ok(_)) => last_success = Instant::now(),
             Ok(Err(error)) => {
                 metrics.store_poll_failures.inc();

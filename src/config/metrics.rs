@@ -1,16 +1,29 @@
-//! `[metrics]`: where Prometheus scrapes.
+//! `[metrics]`: where Prometheus scrapes, and how much it is told.
 
 use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use super::address;
+use super::{address, flag, number};
 
-/// The listener for metrics.
+/// The listener for metrics, and the bounds of what is counted by name.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
     /// Where to listen.
     #[serde(deserialize_with = "address::socket_address")]
     pub listen: SocketAddr,
+    /// Whether credentials are counted one by one, as organizations are.
+    #[serde(default, deserialize_with = "flag::flag")]
+    pub per_credential: bool,
+    /// How many organizations, and how many credentials, are told apart.
+    #[serde(
+        default = "default_series",
+        deserialize_with = "number::within::<_, _, 1, 100_000>"
+    )]
+    pub series: usize,
+}
+
+fn default_series() -> usize {
+    1000
 }

@@ -15,6 +15,7 @@ mod duration;
 mod environment;
 mod error;
 mod explain;
+mod flag;
 mod hostname;
 mod last_used;
 mod limits;

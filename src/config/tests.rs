@@ -227,6 +227,14 @@ fn a_mistake_in_the_file_is_told_with_line_key_cause_and_remedy() {
             "config.toml:2: metrics.listen: 0.0.0.0:465 is taken by listener[1].address; choose another address",
         ),
         (
+            "[metrics]\nlisten = '127.0.0.1:9587'\nper_credential = 'yes'",
+            r#"config.toml:3: metrics.per_credential: found "yes", but true or false is needed"#,
+        ),
+        (
+            "[metrics]\nlisten = '127.0.0.1:9587'\nseries = 0",
+            "config.toml:3: metrics.series: 0 is out of range; use 1 to 100000",
+        ),
+        (
             "[dovecot_auth]\nlisten = '0.0.0.0:10026'",
             r#"config.toml:2: dovecot_auth.listen: 0.0.0.0:10026 would hand verdicts to the network; use a loopback address, such as "127.0.0.1:10026", or "unix:/path""#,
         ),
@@ -357,6 +365,7 @@ fn the_environment_overrides_the_file() {
         ("GATEPOST_AUTH__QUEUE", "200"),
         ("GATEPOST_RELAY__MESSAGE_SIZE", "1048576"),
         ("GATEPOST_METRICS__LISTEN", "127.0.0.1:9587"),
+        ("GATEPOST_METRICS__PER_CREDENTIAL", "true"),
         ("GATEPOST_STORE__PATH", "[/tmp/x]"),
         ("XGATEPOST_AUTH__QUEUE", "9"),
         ("gatepost_auth__queue", "9"),
@@ -364,10 +373,9 @@ fn the_environment_overrides_the_file() {
     let config = load(text, &variables).unwrap();
     assert_eq!((config.auth.queue, config.auth.lanes), (200, 2));
     assert_eq!(config.relay.message_size, 1 << 20);
-    assert_eq!(
-        config.metrics.unwrap().listen,
-        "127.0.0.1:9587".parse().unwrap()
-    );
+    let metrics = config.metrics.unwrap();
+    assert_eq!(metrics.listen, "127.0.0.1:9587".parse().unwrap());
+    assert_eq!((metrics.per_credential, metrics.series), (true, 1000));
     assert_eq!(config.store.path, PathBuf::from("[/tmp/x]"));
 }
 

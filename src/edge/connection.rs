@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Peer;
 use crate::config::ListenerKind;
-use crate::metrics::MessageOutcome;
+use crate::metrics::{self, Flow, HandshakeFailure, MessageOutcome};
 use crate::net::buffer::Buffer;
 use crate::net::listener::Accepted;
 use crate::net::stream::ClientStream;
+use crate::net::tls;
 use crate::sasl::{Credentials, Identity, Verdict};
 use crate::sessions::Client;
 use crate::smtp::data::Scanner;
@@ -98,16 +99,20 @@ async fn open(edge: &Edge, stream: TcpStream, kind: ListenerKind) -> Result<Clie
 async fn shake_hands(edge: &Edge, stream: TcpStream) -> Result<ClientStream, Ending> {
     match timeout(edge.timeouts.handshake, edge.tls.accept(stream)).await {
         Ok(Ok(stream)) => {
-            edge.metrics.tls_handshakes.inc();
-            Ok(ClientStream::Tls(Box::new(stream)))
+            let stream = ClientStream::Tls(Box::new(stream));
+            let version = stream.tls_version().unwrap_or_default();
+            edge.metrics.tls_handshake(version);
+            Ok(stream)
         }
         Ok(Err(error)) => {
-            edge.metrics.tls_handshake_failures.inc();
+            let failures = &edge.metrics.tls_handshake_failures;
+            failures.of(tls::failure(&error)).inc();
             tracing::debug!(%error, "TLS handshake failed");
             Err(Ending::HandshakeFailed)
         }
         Err(_) => {
-            edge.metrics.tls_handshake_failures.inc();
+            let failures = &edge.metrics.tls_handshake_failures;
+            failures.of(HandshakeFailure::Timeout).inc();
             Err(Ending::HandshakeFailed)
         }
     }
@@ -125,6 +130,10 @@ struct Connection<'a> {
     upstream: Option<Upstream>,
     /// Of the message body under way.
     scanner: Option<Scanner>,
+    /// How much of the message under way was sent upstream, in octets.
+    message_bytes: u64,
+    /// Counts what an authenticated session does.
+    counted: Option<metrics::Session>,
     timer: Timer,
     began: Instant,
     /// When the client or the upstream last brought the session forward.
@@ -168,6 +177,8 @@ impl<'a> Connection<'a> {
             lines: LineReader::default(),
             upstream: None,
             scanner: None,
+            message_bytes: 0,
+            counted: None,
             timer: Timer::new(now + edge.timeouts.login),
             began: now,
             progress: now,
@@ -339,6 +350,8 @@ impl<'a> Connection<'a> {
             .filter(|upstream| !upstream.output.is_empty())
         {
             let limit = self.edge.dialer.upstream().command_timeout;
+            let count = upstream.output.len() as u64;
+            self.edge.metrics.bytes.of(Flow::ToUpstream).inc_by(count);
             let sent = timeout(limit, upstream.send()).await;
             if !matches!(sent, Ok(Ok(()))) {
                 // What it said before it went is still the client's to hear.
@@ -355,6 +368,8 @@ impl<'a> Connection<'a> {
         };
         match timeout(self.edge.timeouts.body, sending).await {
             Ok(Ok(())) => {
+                let count = self.output.len() as u64;
+                self.edge.metrics.bytes.of(Flow::ToClient).inc_by(count);
                 self.output.clear();
                 self.output.shrink_to(1024);
                 Ok(())
@@ -375,12 +390,14 @@ impl<'a> Connection<'a> {
             let relay = &upstream.relay;
             unfinished = relay.in_body() || relay.awaits_message();
             if unfinished {
-                self.edge.metrics.message(MessageOutcome::Lost);
                 // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
                 self.upstream = None;
             } else if relay.is_idle() {
                 let _ = timeout(FAREWELL, upstream.quit()).await;
             }
+        }
+        if unfinished {
+            self.count_message(MessageOutcome::Lost);
         }
         // To a client that waits for the word on its message, ours would be that word; behind a
         // reply that is half sent, it would be part of it.

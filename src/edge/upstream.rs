@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::{self, Endpoint};
 use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
+use crate::metrics::{Dialled, Metrics};
 use crate::net::buffer::Buffer;
 use crate::net::stream::LocalStream;
 use crate::smtp::extensions::Extensions;
@@ -95,11 +95,14 @@ impl Dialer {
         &self,
         client: &Client,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
+        let began = Instant::now();
         let mut handover = Handover::new(&self.hostname, client);
         let result = self.within_deadline(&mut handover).await;
         match &result {
             Ok((_, extensions)) => {
                 self.metrics.handovers.inc();
+                let seconds = began.elapsed().as_secs_f64();
+                self.metrics.handover_seconds.observe(seconds);
                 // Told to a client; the next EHLO before AUTH can tell others the same.
                 if **self.offered.load() != *extensions {
                     self.offered.store(Arc::new(extensions.clone()));
@@ -120,10 +123,15 @@ impl Dialer {
         let mut stage = Stage::Connect;
         let opened = self.open(handover, &mut stage);
         let opened = tokio::time::timeout(self.upstream.connect_timeout, opened).await;
-        opened.unwrap_or(Err(UpstreamFailure {
+        if opened.is_err() && stage == Stage::Connect {
+            self.metrics.upstream_connects.of(Dialled::Failed).inc();
+        }
+        let opened = opened.unwrap_or(Err(UpstreamFailure {
             stage,
             cause: FailureCause::Timeout,
-        }))
+        }));
+        self.metrics.upstream_up.set(opened.is_ok().into());
+        opened
     }
 
     async fn open(
@@ -161,6 +169,19 @@ impl Dialer {
     }
 
     async fn connect(&self) -> io::Result<LocalStream> {
+        let began = Instant::now();
+        let connected = self.dial().await;
+        if connected.is_ok() {
+            let seconds = began.elapsed().as_secs_f64();
+            self.metrics.upstream_connect_seconds.observe(seconds);
+            self.metrics.upstream_connects.of(Dialled::Connected).inc();
+        } else {
+            self.metrics.upstream_connects.of(Dialled::Failed).inc();
+        }
+        connected
+    }
+
+    async fn dial(&self) -> io::Result<LocalStream> {
         match &self.upstream.address {
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;

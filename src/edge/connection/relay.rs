@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::metrics::MessageOutcome;
+use crate::metrics::{Flow, MessageOutcome, RecipientOutcome};
 use crate::sasl::Identity;
 use crate::smtp::data::{Progress, Scanner};
 use crate::smtp::extensions::Extensions;
@@ -29,6 +29,11 @@ impl Connection<'_> {
         let (mut upstream, extensions) = self.edge.dialer.hand_over(&client).await.ok()?;
         upstream.relay = Relay::new(extensions.pipelining);
         self.upstream = Some(upstream);
+        // Once a session: an upstream that comes back at a later MAIL is no new one.
+        self.counted.get_or_insert_with(|| {
+            let metrics = &self.edge.metrics;
+            metrics.session(&identity.organization, &identity.username)
+        });
         Some(extensions)
     }
 
@@ -54,7 +59,7 @@ impl Connection<'_> {
             Some(_) => self.upstream = None,
             None => {
                 self.summary.add(|traffic| &traffic.bytes, sent);
-                self.edge.metrics.message_bytes.inc_by(sent);
+                self.message_bytes += sent;
             }
         }
         let Progress::End(taken) = progress else {
@@ -65,7 +70,7 @@ impl Connection<'_> {
         self.scanner = None;
         match refusal {
             Some(refusal) => {
-                self.edge.metrics.message(MessageOutcome::RefusedHere);
+                self.count_message(MessageOutcome::RefusedHere);
                 let username = self.summary.username();
                 tracing::info!(target: "gatepost::session", username, ?refusal, "message refused");
                 let action = self.session.on_refused_body(refusal);
@@ -88,9 +93,13 @@ impl Connection<'_> {
             let on_a_message = upstream.relay.awaits_message();
             let outcome = match upstream.reply() {
                 Ok(None) => break,
-                Ok(Some((reply, relay))) => relay
-                    .on_reply(&reply, &mut self.output)
-                    .map_err(|error| error.to_string()),
+                Ok(Some((reply, relay))) => {
+                    let bytes = self.edge.metrics.bytes.of(Flow::FromUpstream);
+                    bytes.inc_by(reply.bytes.len() as u64);
+                    relay
+                        .on_reply(&reply, &mut self.output)
+                        .map_err(|error| error.to_string())
+                }
                 Err(fault) => Err(fault.to_string()),
             };
             upstream.consume_reply();
@@ -129,13 +138,29 @@ impl Connection<'_> {
         } else {
             MessageOutcome::RefusedUpstream
         };
-        self.edge.metrics.message(outcome);
+        self.count_message(outcome);
+    }
+
+    pub(super) fn count_message(&mut self, outcome: MessageOutcome) {
+        let bytes = std::mem::take(&mut self.message_bytes);
+        self.edge.metrics.message(outcome, bytes);
+        if let Some(session) = &self.counted {
+            session.message(outcome, bytes);
+        }
     }
 
     fn recipient_answered(&mut self, taken: bool) {
         let count = u64::from(taken);
         self.summary.add(|traffic| &traffic.recipients, count);
-        self.edge.metrics.recipients.inc_by(count);
+        let outcome = if taken {
+            RecipientOutcome::Accepted
+        } else {
+            RecipientOutcome::Refused
+        };
+        self.edge.metrics.recipients.of(outcome).inc();
+        if let Some(session) = self.counted.as_ref().filter(|_| taken) {
+            session.recipient();
+        }
     }
 
     /// The upstream is gone or cannot be believed any more. What it still owed is never made up.
@@ -151,7 +176,7 @@ impl Connection<'_> {
         self.edge.metrics.upstream_lost.inc();
         tracing::warn!(address = %self.edge.dialer.upstream().address, why, "the upstream was lost inside a transaction");
         if upstream.relay.awaits_message() || upstream.relay.in_body() {
-            self.edge.metrics.message(MessageOutcome::Lost);
+            self.count_message(MessageOutcome::Lost);
         }
         if self.session.wants() == Wants::Body {
             return Err(Ending::UpstreamGone);

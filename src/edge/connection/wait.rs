@@ -4,6 +4,7 @@ use std::io;
 
 use tokio::time::Instant;
 
+use crate::metrics::Flow;
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
 
@@ -38,7 +39,9 @@ impl Connection<'_> {
                 Ok(())
             }
             Event::Client(Ok(0) | Err(_)) => Err(Ending::ClientGone),
-            Event::Client(Ok(_)) => {
+            Event::Client(Ok(count)) => {
+                let bytes = self.edge.metrics.bytes.of(Flow::FromClient);
+                bytes.inc_by(count as u64);
                 if self.session.wants() == Wants::Body {
                     self.progress = Instant::now();
                 }

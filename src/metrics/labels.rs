@@ -1,0 +1,134 @@
+//! The labels whose values are known beforehand, as types, so that none can be misspelt and every
+//! series begins at zero.
+
+/// A label with a fixed set of values.
+pub trait Label: Copy + PartialEq + 'static {
+    /// Every value.
+    const ALL: &'static [Self];
+
+    /// Its stable name in metrics.
+    fn as_str(self) -> &'static str;
+}
+
+/// Declares a label: each value with its meaning and its stable name.
+macro_rules! label {
+    ($(#[$meaning_of_all:meta])* $name:ident { $($(#[$meaning:meta])* $value:ident = $text:literal,)* }) => {
+        $(#[$meaning_of_all])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$meaning])* $value,)*
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$value),*];
+
+            fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)*
+                }
+            }
+        }
+    };
+}
+
+label! {
+    /// How a verdict was reached.
+    Path {
+        /// argon2 was computed.
+        Argon2 = "argon2",
+        /// The cache knew the right password.
+        Cache = "cache",
+        /// Refused before argon2: by the row's state, by the tag, or unknown.
+        Early = "early",
+    }
+}
+
+label! {
+    /// What became of a message.
+    MessageOutcome {
+        /// The upstream took it.
+        Accepted = "accepted",
+        /// The client or the upstream went away before it was answered.
+        Lost = "lost",
+        /// Refused here: line ends or size.
+        RefusedHere = "refused_here",
+        /// The upstream refused it.
+        RefusedUpstream = "refused_upstream",
+    }
+}
+
+label! {
+    /// What the upstream said to a recipient.
+    RecipientOutcome {
+        /// It took the recipient.
+        Accepted = "accepted",
+        /// It refused the recipient, for now or for good.
+        Refused = "refused",
+    }
+}
+
+label! {
+    /// Whose bytes they are, and which way they went.
+    Flow {
+        /// Read from a client.
+        FromClient = "from_client",
+        /// Read from the upstream.
+        FromUpstream = "from_upstream",
+        /// Written to a client.
+        ToClient = "to_client",
+        /// Written to the upstream.
+        ToUpstream = "to_upstream",
+    }
+}
+
+label! {
+    /// Whether dialling the upstream succeeded.
+    Dialled {
+        /// There is a connection.
+        Connected = "connected",
+        /// There is none.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// Why a TLS handshake failed.
+    HandshakeFailure {
+        /// The client sent an alert: most often it does not believe the certificate.
+        Alert = "alert",
+        /// The client went away midway.
+        Gone = "gone",
+        /// No version, cipher or group in common.
+        Incompatible = "incompatible",
+        /// What came is not TLS.
+        NotTls = "not_tls",
+        /// Anything else.
+        Other = "other",
+        /// It took too long.
+        Timeout = "timeout",
+    }
+}
+
+label! {
+    /// What was asked of the store.
+    StoreOperation {
+        /// Writing last-used times.
+        Flush = "flush",
+        /// Finding a login's row.
+        Lookup = "lookup",
+        /// Looking for other processes' changes.
+        Poll = "poll",
+        /// Storing a hash at today's cost.
+        Rehash = "rehash",
+    }
+}
+
+label! {
+    /// What came of a login of somebody known.
+    LoginOutcome {
+        /// Accepted.
+        Accepted = "accept",
+        /// Refused.
+        Refused = "reject",
+    }
+}

@@ -1,0 +1,182 @@
+//! Every metric's name, and what `/metrics` says it means.
+
+use prometheus::Registry;
+use prometheus::process_collector::ProcessCollector;
+
+use super::family::Maker;
+use super::usage::Everybody;
+use super::{Bounds, Metrics};
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// When two metrics have one name, which a test would have seen.
+    pub fn bounded(bounds: Bounds) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("gatepost".into()), None)?;
+        let process = Registry::new();
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        process.register(Box::new(ProcessCollector::new(pid, "")))?;
+        let made = Maker(&registry);
+        made.info(
+            "build_info",
+            "Always 1; the label says which version runs.",
+            ("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        let overflow = made.counters(
+            "series_overflow_total",
+            "Logins and sessions counted as \"other\", because no more names are told apart.",
+            &["label"],
+        )?;
+        let everybody = |label| {
+            let overflow = overflow.with_label_values(&[label]);
+            Everybody::new(&made, label, bounds.series, overflow)
+        };
+        let metrics = Self {
+            connections: made.counter("connections_total", "Connections accepted.")?,
+            connections_refused: made.counter(
+                "connections_refused_total",
+                "Connections turned away at the limit.",
+            )?,
+            accept_errors: made.counter("accept_errors_total", "Errors of accept(2).")?,
+            connections_open: made.gauge("connections_open", "Connections open now.")?,
+            connections_limit: made.gauge(
+                "connections_limit",
+                "Connections that may be open at a time.",
+            )?,
+            bytes: made.counter_by(
+                "bytes_total",
+                "Octets of SMTP inside TLS, by direction.",
+                "direction",
+            )?,
+            bytes_before_tls: made.counter(
+                "bytes_before_tls_total",
+                "Octets discarded because they came before the TLS handshake.",
+            )?,
+            tls_handshakes: made.counters(
+                "tls_handshakes_total",
+                "TLS handshakes completed, by version.",
+                &["version"],
+            )?,
+            tls_handshake_failures: made.counter_by(
+                "tls_handshake_failures_total",
+                "TLS handshakes failed, by reason.",
+                "reason",
+            )?,
+            tls_certificate_not_after: made.gauge(
+                "tls_certificate_not_after_seconds",
+                "End of the certificate's validity, in seconds since 1970.",
+            )?,
+            tls_reload_failures: made.counter(
+                "tls_reload_failures_total",
+                "Certificate reloads that kept the old pair.",
+            )?,
+            auth: made.counters(
+                "auth_total",
+                "Logins by result and reason.",
+                &["result", "reason"],
+            )?,
+            auth_path: made.counter_by(
+                "auth_path_total",
+                "Verdicts by how they were reached.",
+                "path",
+            )?,
+            auth_seconds: made.histogram(
+                "auth_seconds",
+                "Time to a verdict, without the deliberate delay of refusals.",
+            )?,
+            argon2: made.counter("argon2_total", "Computations of argon2.")?,
+            argon2_queue: made.gauge("argon2_queue", "Passwords waiting for argon2.")?,
+            argon2_queue_limit: made
+                .gauge("argon2_queue_limit", "Passwords that may wait for argon2.")?,
+            argon2_in_flight: made.gauge("argon2_in_flight", "Passwords in argon2.")?,
+            cache_entries: made.gauge("cache_entries", "Right passwords in the cache.")?,
+            cache_invalidations: made.counter(
+                "cache_invalidations_total",
+                "Cached passwords thrown away because their credential changed or went.",
+            )?,
+            last_used_pending: made.gauge(
+                "last_used_pending",
+                "Last-used updates waiting to be written.",
+            )?,
+            last_used_flushed: made
+                .counter("last_used_flushed_total", "Last-used updates written.")?,
+            last_used_dropped: made.counter(
+                "last_used_dropped_total",
+                "Last-used updates given up at the limit.",
+            )?,
+            last_used_flush_failures: made.counter(
+                "last_used_flush_failures_total",
+                "Failed attempts to write last-used updates.",
+            )?,
+            last_used_flush_seconds: made.histogram(
+                "last_used_flush_seconds",
+                "Time to write the last-used updates that waited.",
+            )?,
+            store_poll_failures: made.counter(
+                "store_poll_failures_total",
+                "Failures to look for other processes' changes.",
+            )?,
+            store_seconds: made.histogram_by(
+                "store_operation_seconds",
+                "Time that callers waited for the store, by operation.",
+                "operation",
+            )?,
+            upstream_connects: made.counter_by(
+                "upstream_connects_total",
+                "Attempts to connect to the upstream, by result.",
+                "result",
+            )?,
+            upstream_connect_seconds: made.histogram(
+                "upstream_connect_seconds",
+                "Time to connect to the upstream, where that succeeded.",
+            )?,
+            upstream_up: made.gauge(
+                "upstream_up",
+                "Whether the last hand-over or probe succeeded.",
+            )?,
+            handovers: made.counter("handovers_total", "Sessions the upstream took over.")?,
+            handover_failures: made.counters(
+                "handover_failures_total",
+                "Sessions the upstream did not take over, by stage.",
+                &["stage"],
+            )?,
+            handover_seconds: made.histogram(
+                "handover_seconds",
+                "Time from dialling to a session the upstream took over.",
+            )?,
+            upstream_lost: made
+                .counter("upstream_lost_total", "Upstream sessions lost or dropped.")?,
+            sessions: made.counter("sessions_total", "Sessions authenticated and handed over.")?,
+            sessions_open: made.gauge("sessions_open", "Authenticated sessions open now.")?,
+            messages: made.counter_by("messages_total", "Messages by outcome.", "outcome")?,
+            message_bytes: made.counter_by(
+                "message_bytes_total",
+                "Octets of message bodies sent upstream, by the message's outcome.",
+                "outcome",
+            )?,
+            recipients: made.counter_by(
+                "recipients_total",
+                "Recipients by the upstream's answer.",
+                "outcome",
+            )?,
+            organizations: everybody("organization")?,
+            credentials: bounds
+                .per_credential
+                .then(|| everybody("credential"))
+                .transpose()?,
+            admin_requests: made.counters(
+                "admin_requests_total",
+                "Requests of the administration answered, by route.",
+                &["route", "method", "status"],
+            )?,
+            process,
+            registry,
+        };
+        // A series that appears only with its first event hides that event from `rate()`.
+        for version in ["TLSv1.2", "TLSv1.3"] {
+            metrics.tls_handshakes.with_label_values(&[version]);
+        }
+        Ok(metrics)
+    }
+}
