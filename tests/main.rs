@@ -21,6 +21,7 @@ mod layering;
 mod lifecycle;
 mod manners;
 mod postfix;
+mod prometheus;
 mod relay;
 mod replies;
 mod sessions;

@@ -7,6 +7,7 @@ pub mod dialog;
 pub mod gatepost;
 pub mod ports;
 pub mod postfix;
+pub mod prometheus;
 pub mod site;
 pub mod tls;
 pub mod upstream;

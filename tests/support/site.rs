@@ -49,6 +49,11 @@ impl Config {
         self.raw(table, key, value.to_string())
     }
 
+    /// Sets true or false.
+    pub fn flag(self, table: &'static str, key: &'static str, value: bool) -> Config {
+        self.raw(table, key, value.to_string())
+    }
+
     /// How long SIGTERM waits for transactions.
     pub fn drain_timeout(mut self, timeout: &'static str) -> Config {
         self.drain_timeout = timeout;
