@@ -19,6 +19,7 @@ mod dovecot;
 mod harness;
 mod layering;
 mod lifecycle;
+mod logs;
 mod manners;
 mod postfix;
 mod prometheus;

@@ -159,11 +159,11 @@ impl Authenticator {
 
 /// The one line for each refused login; its form is documented for fail2ban and the like.
 fn log_refusal(credentials: &Credentials, peer: &Peer, result: &str, reason: &str) {
-    let username: String = credentials.username.chars().take(64).collect();
     tracing::info!(
         target: "gatepost::auth",
-        address = %peer.address,
-        username = ?username,
+        address = %peer.address.to_canonical(),
+        // Bounded by SASL: at most 255 octets.
+        username = credentials.username,
         mechanism = credentials.mechanism.as_str(),
         result,
         reason,

@@ -5,6 +5,8 @@ mod audit;
 mod check;
 mod credential;
 mod demo;
+mod journal;
+mod log;
 mod organization;
 mod output;
 mod serve;

@@ -8,11 +8,11 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::text;
 
-/// The log on standard error.
+/// The log, on standard error unless the journal is asked for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// One line for people, or one JSON object for programs.
+    /// One line for people, one JSON object for programs, or the journal.
     pub format: LogFormat,
     /// An [`EnvFilter`] directive that is known to parse.
     #[serde(deserialize_with = "level")]
@@ -31,6 +31,8 @@ impl Default for Log {
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LogFormat {
+    /// To the systemd journal, with each field by its name.
+    Journald,
     /// A JSON object for each line.
     Json,
     /// Text with `key=value` fields.
@@ -43,6 +45,7 @@ impl FromStr for LogFormat {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "journald" => Ok(Self::Journald),
             "json" => Ok(Self::Json),
             "text" => Ok(Self::Text),
             _ => Err(format!("unknown value {text:?}; use {FORMATS}")),
@@ -50,7 +53,7 @@ impl FromStr for LogFormat {
     }
 }
 
-const FORMATS: &str = "\"text\" or \"json\"";
+const FORMATS: &str = "\"text\", \"json\" or \"journald\"";
 
 impl<'de> Deserialize<'de> for LogFormat {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

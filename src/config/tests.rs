@@ -204,7 +204,7 @@ fn a_mistake_in_the_file_is_told_with_line_key_cause_and_remedy() {
         ),
         (
             "[log]\nformat = 0",
-            r#"config.toml:2: log.format: found 0, but "text" or "json" is needed"#,
+            r#"config.toml:2: log.format: found 0, but "text", "json" or "journald" is needed"#,
         ),
         (
             "[log]\nlevel = 'inof'",

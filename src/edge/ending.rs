@@ -112,7 +112,8 @@ impl Summary {
             address = %self.peer.ip().to_canonical(),
             port = self.peer.port(),
             tls = self.tls.unwrap_or("none"),
-            helo = ?self.helo.as_deref().unwrap_or_default(),
+            // Bounded by the command's grammar: at most 255 octets.
+            helo = self.helo.as_deref().unwrap_or_default(),
             username = self.username().unwrap_or_default(),
             organization = identity.map_or("", |identity| &identity.organization),
             messages = sum(|traffic| &traffic.messages),

@@ -27,11 +27,16 @@ impl Gatepost {
 
     /// Starts the daemon of `site` and waits until it says that it serves.
     pub fn serve(site: &Arc<Site>) -> Gatepost {
+        Gatepost::serve_behind(site, &[])
+    }
+
+    /// The same, started by the program that `prefix` names, which must become the daemon (exec).
+    pub fn serve_behind(site: &Arc<Site>, prefix: &[String]) -> Gatepost {
         let socket = site.path("notify.sock");
         // Left by the daemon's predecessor where a test restarts it.
         let _ = std::fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).expect("bind the notify socket");
-        let child = Gatepost::command(site)
+        let child = Gatepost::command(site, prefix)
             .env("NOTIFY_SOCKET", &socket)
             .spawn();
         let child = child.expect("start gatepost");
@@ -44,13 +49,13 @@ impl Gatepost {
         gatepost
     }
 
-    fn command(site: &Site) -> Command {
+    fn command(site: &Site, prefix: &[String]) -> Command {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(site.path("log"));
         let log = log.expect("open the log");
-        let mut command = site.command(&["serve"]);
+        let mut command = site.command_behind(prefix, &["serve"]);
         command
             .stdout(log.try_clone().expect("share the log"))
             .stderr(log);

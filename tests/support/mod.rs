@@ -5,6 +5,7 @@ pub mod auth_client;
 pub mod client;
 pub mod dialog;
 pub mod gatepost;
+pub mod journal;
 pub mod ports;
 pub mod postfix;
 pub mod prometheus;

@@ -171,8 +171,16 @@ impl Site {
 
     /// `gatepost --config FILE ARGUMENTS…`, ready to run or to spawn and kill.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        self.command_behind(&[], arguments)
+    }
+
+    /// The same behind the words of a program that starts it.
+    pub fn command_behind(&self, prefix: &[String], arguments: &[&str]) -> Command {
+        let binary = env!("CARGO_BIN_EXE_gatepost").to_owned();
+        let words = [prefix, &[binary]].concat();
+        let mut command = Command::new(&words[0]);
         command
+            .args(&words[1..])
             .arg("--config")
             .arg(self.config())
             .args(arguments)

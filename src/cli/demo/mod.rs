@@ -16,7 +16,7 @@ use crate::daemon::{self, Daemon};
 use crate::store::{Actor, DEFAULT_ORGANIZATION};
 
 use super::output::print;
-use super::{CliError, serve};
+use super::{CliError, log, serve};
 
 use capture::{Capture, Captured};
 
@@ -27,7 +27,7 @@ pub fn run(send: bool) -> Result<(), CliError> {
         .tempdir()?;
     let capture = Capture::bind(&directory.path().join("maildir"))?;
     let config = configure(&directory, capture.address()?)?;
-    serve::start_log(&config.log);
+    log::start(&config.log);
     serve::runtime()?.block_on(async {
         let daemon = Daemon::new(&config)?;
         let site = Site::new(&daemon, &config, &directory)?;
