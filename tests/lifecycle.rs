@@ -62,13 +62,10 @@ fn a_password_is_shown_once_and_stored_nowhere() {
             stdout.contains(&credential.username),
             "{arguments:?}: {stdout}"
         );
-        site.assert_no_password_in(&arguments.join(" "), &stdout);
+        site.secrets
+            .assert_none_in(&arguments.join(" "), stdout.as_bytes());
     }
-    for file in ["gatepost.db", "gatepost.db-wal"] {
-        if let Ok(bytes) = std::fs::read(site.path(file)) {
-            site.assert_no_password_in(file, &String::from_utf8_lossy(&bytes));
-        }
-    }
+    site.secrets.assert_kept(site.path("").as_path());
 }
 
 #[test]

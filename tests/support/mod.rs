@@ -9,6 +9,7 @@ pub mod journal;
 pub mod ports;
 pub mod postfix;
 pub mod prometheus;
+pub mod secrets;
 pub mod site;
 pub mod tls;
 pub mod upstream;

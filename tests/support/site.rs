@@ -6,7 +6,6 @@ use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::secrets::Secrets;
 use super::{ports, tls};
 
 /// The name the daemon greets with.
@@ -58,6 +58,11 @@ impl Config {
     pub fn drain_timeout(mut self, timeout: &'static str) -> Config {
         self.drain_timeout = timeout;
         self
+    }
+
+    fn metrics(&self) -> Option<SocketAddr> {
+        let address = self.tables.get("metrics")?.get("listen")?;
+        address.trim_matches('"').parse().ok()
     }
 
     fn raw(mut self, table: &'static str, key: &'static str, value: String) -> Config {
@@ -117,12 +122,16 @@ impl Credential {
     }
 }
 
-/// An installation in a directory of its own, removed on drop.
+/// An installation in a directory of its own, removed on drop. All it has put out by then is searched
+/// for the secrets it handed out.
 pub struct Site {
     pub submission: SocketAddr,
     pub submissions: SocketAddr,
+    /// Where `/metrics` is served, if it is.
+    pub metrics: Option<SocketAddr>,
+    /// What was handed out, and what must not show it.
+    pub secrets: Secrets,
     directory: TempDir,
-    passwords: Mutex<Vec<Credential>>,
 }
 
 impl Site {
@@ -135,8 +144,9 @@ impl Site {
         let site = Site {
             submission: ports::free_address(),
             submissions: ports::free_address(),
+            metrics: config.metrics(),
+            secrets: Secrets::default(),
             directory,
-            passwords: Mutex::default(),
         };
         site.renew_certificate();
         let config = config
@@ -190,7 +200,21 @@ impl Site {
 
     /// Runs a subcommand to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("run gatepost")
+        let output = self.command(arguments).output().expect("run gatepost");
+        let command = arguments.join(" ");
+        let shows = matches!(
+            arguments,
+            ["credential", "create" | "rotate", ..] | ["token", "create", ..]
+        );
+        if shows {
+            self.secrets.remember_shown(&output.stdout);
+        } else {
+            self.secrets
+                .note(format!("stdout of {command}"), &output.stdout);
+        }
+        self.secrets
+            .note(format!("stderr of {command}"), &output.stderr);
+        output
     }
 
     /// Runs a subcommand that must succeed; its stdout.
@@ -223,14 +247,12 @@ impl Site {
     #[track_caller]
     fn hand_out(&self, arguments: &[&str]) -> Credential {
         let stdout = self.succeed(&[arguments, &["--json"]].concat());
-        let credential = Credential::from_json(stdout.as_bytes());
-        self.remember(&credential);
-        credential
+        Credential::from_json(stdout.as_bytes())
     }
 
-    /// Notes a password that must never show up in a log of this site.
+    /// Notes a password that nothing of this site's may show.
     pub fn remember(&self, credential: &Credential) {
-        self.passwords.lock().unwrap().push(credential.clone());
+        self.secrets.remember(credential);
     }
 
     /// A change by "another process": a connection that knows nothing of Gatepost.
@@ -243,17 +265,12 @@ impl Site {
         let changed = connection.execute(statement, [username]).expect(statement);
         assert_eq!(changed, 1, "{statement} for {username}");
     }
+}
 
-    /// Panics where `text` betrays a password, in the clear or in any form it has on the wire.
-    pub fn assert_no_password_in(&self, what: &str, text: &str) {
-        for credential in self.passwords.lock().unwrap().iter() {
-            let wire = STANDARD.encode(&credential.password);
-            for secret in [&credential.password, &wire, &credential.plain()] {
-                assert!(
-                    !text.contains(secret),
-                    "{what} shows the password of {credential:?}"
-                );
-            }
+impl Drop for Site {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.secrets.assert_kept(self.directory.path());
         }
     }
 }
