@@ -185,7 +185,7 @@ fn who_speaks_before_the_greeting_is_sent_away() {
     let upstream = Upstream::start();
     let gatepost = Gatepost::start(Config::for_upstream(upstream.address));
     // While the daemon is stopped, the kernel takes connection and bytes: they are there first.
-    gatepost.signal(Signal::STOP);
+    gatepost.freeze();
     let mut client = Client::dial(gatepost.submission).expect("connect");
     client.write(b"EHLO client.example\r\n");
     gatepost.signal(Signal::CONT);

@@ -121,6 +121,26 @@ impl Gatepost {
         kill_process(pid, signal).expect("signal gatepost");
     }
 
+    /// Stops the daemon in its tracks until [`Signal::CONT`]. The signal alone stops a thread that
+    /// runs on another core only after a moment.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let is_stopped = |stat: &str| {
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        eventually("every thread is stopped", || {
+            let mut tasks = std::fs::read_dir(&tasks).expect("the daemon's threads");
+            let all = tasks.all(|task| {
+                let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+                // One that ended between the two is as still as it gets.
+                stat.map_or(true, |stat| is_stopped(&stat))
+            });
+            all.then_some(())
+        });
+    }
+
     /// Waits for the daemon to end by itself.
     pub fn wait(mut self) -> ExitStatus {
         eventually("gatepost ends", || {
