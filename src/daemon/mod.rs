@@ -1,6 +1,9 @@
 //! The wiring: makes everything, starts it, and takes it down in order.
 
-use std::io;
+mod certificate;
+mod error;
+mod sockets;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,49 +19,16 @@ use crate::edge::{Dialer, Edge};
 use crate::lifecycle::{self, Lifecycle};
 use crate::metrics::{Bounds, Metrics};
 use crate::net::listener;
-use crate::net::tls::{self, Tls, TlsError};
+use crate::net::tls::{self, Tls};
 use crate::sessions::Sessions;
 use crate::smtp;
 use crate::smtp::session::Settings;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::{admin, dovecot};
 
-/// Why the daemon did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// A socket cannot be opened.
-    #[error("cannot listen on {address}: {error}{}", hint(error))]
-    Bind {
-        /// The configured address.
-        address: String,
-        /// Why not.
-        error: io::Error,
-    },
-    /// Threads or signals cannot be had.
-    #[error("the system refuses what every program needs: {0}")]
-    System(#[from] io::Error),
-    /// Metrics cannot be registered.
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The certificate cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-}
+pub use error::DaemonError;
 
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program has it: ss -ltnp shows which",
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit grants"
-        }
-        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
-        io::ErrorKind::NotFound => "; the socket's directory does not exist",
-        _ => "",
-    }
-}
+use sockets::bind;
 
 /// What a password costs, as configured.
 pub fn cost(config: &Config) -> Cost {
@@ -242,7 +212,7 @@ impl Daemon {
             self.lifecycle.clone(),
         ));
         let hangups = signal(SignalKind::hangup())?;
-        tokio::spawn(keep_certificate(
+        tokio::spawn(certificate::keep(
             self.tls,
             self.reload_interval,
             hangups,
@@ -312,48 +282,10 @@ impl Serving {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {
-    listener::bind(address).map_err(|error| DaemonError::Bind {
-        address: address.to_string(),
-        error,
-    })
-}
-
 fn describe(addresses: &[(ListenerKind, SocketAddr)]) -> String {
     let words: Vec<_> = addresses
         .iter()
         .map(|(kind, address)| format!("{kind} {address}"))
         .collect();
     words.join(", ")
-}
-
-/// Loads the certificate again when its files change, or at once on SIGHUP.
-async fn keep_certificate(
-    tls: Arc<Tls>,
-    interval: Duration,
-    mut hangups: tokio::signal::unix::Signal,
-    metrics: Arc<Metrics>,
-) {
-    loop {
-        let asked = tokio::select! {
-            _ = hangups.recv() => true,
-            () = tokio::time::sleep(interval) => false,
-        };
-        let tls = tls.clone();
-        let reloaded = tokio::task::spawn_blocking(move || {
-            let due = asked || tls.has_changed();
-            due.then(|| tls.reload().map(|()| tls.not_after()))
-        });
-        match reloaded.await {
-            Ok(Some(Ok(not_after))) => {
-                metrics.tls_certificate_not_after.set(not_after);
-                tracing::info!("certificate loaded; new connections get it");
-            }
-            Ok(Some(Err(error))) => {
-                metrics.tls_reload_failures.inc();
-                tracing::error!(%error, "the new certificate cannot be used, the old one stays");
-            }
-            Ok(None) | Err(_) => {}
-        }
-    }
 }

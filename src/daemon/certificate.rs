@@ -1,0 +1,40 @@
+//! Keeps the certificate that clients are shown the one on disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+
+use crate::metrics::Metrics;
+use crate::net::tls::Tls;
+
+/// Loads the certificate again when its files change, or at once on SIGHUP.
+pub(super) async fn keep(
+    tls: Arc<Tls>,
+    interval: Duration,
+    mut hangups: Signal,
+    metrics: Arc<Metrics>,
+) {
+    loop {
+        let asked = tokio::select! {
+            _ = hangups.recv() => true,
+            () = tokio::time::sleep(interval) => false,
+        };
+        let tls = tls.clone();
+        let reloaded = tokio::task::spawn_blocking(move || {
+            let due = asked || tls.has_changed();
+            due.then(|| tls.reload().map(|()| tls.not_after()))
+        });
+        match reloaded.await {
+            Ok(Some(Ok(not_after))) => {
+                metrics.tls_certificate_not_after.set(not_after);
+                tracing::info!("certificate loaded; new connections get it");
+            }
+            Ok(Some(Err(error))) => {
+                metrics.tls_reload_failures.inc();
+                tracing::error!(%error, "the new certificate cannot be used, the old one stays");
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
