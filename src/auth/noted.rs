@@ -184,10 +184,11 @@ pub async fn flush_regularly(
     interval: Duration,
     lifecycle: Lifecycle,
 ) {
+    let mut pulse = lifecycle.pulse("writing what logins noted");
     loop {
         tokio::select! {
             () = lifecycle.ended() => return,
-            () = tokio::time::sleep(interval) => {}
+            () = pulse.during(tokio::time::sleep(interval)) => {}
         }
         let (batch, store) = (batch.clone(), store.clone());
         // It cannot fail but by panicking, which the next round survives.

@@ -16,10 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Polls until everything else has ended.
 pub async fn watch(store: Arc<Store>, metrics: Arc<Metrics>, lifecycle: Lifecycle) {
     let mut last_success = Instant::now();
+    let mut pulse = lifecycle.pulse("asking the store");
     loop {
         tokio::select! {
             () = lifecycle.ended() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = pulse.during(tokio::time::sleep(INTERVAL)) => {}
         }
         let asked = store.clone();
         let timer = metrics.store_seconds.of(StoreOperation::Poll).start_timer();

@@ -167,7 +167,9 @@ impl From<DaemonError> for CliError {
     fn from(error: DaemonError) -> Self {
         match error {
             DaemonError::Store(error) => error.into(),
-            DaemonError::Tls(error) => Self::Config(error.to_string()),
+            DaemonError::Tls(_) | DaemonError::Passed { .. } | DaemonError::Unconfigured { .. } => {
+                Self::Config(error.to_string())
+            }
             DaemonError::Bind { .. } | DaemonError::Metrics(_) | DaemonError::System(_) => {
                 Self::Io(error.to_string())
             }

@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::Config;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Sockets};
 
 use super::{CliError, log};
 
@@ -15,13 +15,15 @@ const BLOCKING_THREADS: usize = 16;
 
 /// Serves until SIGTERM.
 pub fn run(config: &Config) -> Result<(), CliError> {
+    // First, while there is one thread.
+    let sockets = Sockets::from_service_manager()?;
     log::start(&config.log);
     limits();
     if config.admin.is_some() {
         tracing::warn!("[admin] is configured, but this version does not serve it yet");
     }
     runtime()?.block_on(async {
-        let daemon = Daemon::new(config)?;
+        let daemon = Daemon::new(config, sockets)?;
         daemon.run(std::future::pending()).await?;
         Ok(())
     })

@@ -5,21 +5,27 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 
+use crate::lifecycle::notify;
 use crate::metrics::Metrics;
 use crate::net::tls::Tls;
 
-/// Loads the certificate again when its files change, or at once on SIGHUP.
+/// Loads the certificate again when its files change, or at once on SIGHUP. `status` is what
+/// `systemctl status` shows while all is well.
 pub(super) async fn keep(
     tls: Arc<Tls>,
     interval: Duration,
     mut hangups: Signal,
     metrics: Arc<Metrics>,
+    status: String,
 ) {
     loop {
         let asked = tokio::select! {
             _ = hangups.recv() => true,
             () = tokio::time::sleep(interval) => false,
         };
+        if asked {
+            notify::reloading();
+        }
         let tls = tls.clone();
         let reloaded = tokio::task::spawn_blocking(move || {
             let due = asked || tls.has_changed();
@@ -29,12 +35,17 @@ pub(super) async fn keep(
             Ok(Some(Ok(not_after))) => {
                 metrics.tls_certificate_not_after.set(not_after);
                 tracing::info!("certificate loaded; new connections get it");
+                notify::status(&status);
             }
             Ok(Some(Err(error))) => {
                 metrics.tls_reload_failures.inc();
                 tracing::error!(%error, "the new certificate cannot be used, the old one stays");
+                notify::status(&format!("{status}; the old certificate: {error}"));
             }
             Ok(None) | Err(_) => {}
+        }
+        if asked {
+            notify::ready();
         }
     }
 }

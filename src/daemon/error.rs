@@ -2,6 +2,9 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
+use crate::config::Endpoint;
 use crate::net::tls::TlsError;
 use crate::store::StoreError;
 
@@ -15,6 +18,22 @@ pub enum DaemonError {
         address: String,
         /// Why not.
         error: io::Error,
+    },
+    /// What was handed in cannot be served from.
+    #[error(
+        "socket {index} of those handed in by LISTEN_FDS is not a listening TCP or unix stream socket with an address; the .socket unit needs ListenStream= and Accept=no"
+    )]
+    Passed {
+        /// Which one, from 1.
+        index: usize,
+    },
+    /// Sockets were handed in that nobody would answer on.
+    #[error(
+        "handed in by the .socket unit but not configured: {addresses}; name each exactly so in config.toml (a [[listener]], [admin], [metrics] or [dovecot_auth]), or take its ListenStream= out of the unit"
+    )]
+    Unconfigured {
+        /// The sockets' own addresses.
+        addresses: String,
     },
     /// Threads or signals cannot be had.
     #[error("the system refuses what every program needs: {0}")]
@@ -30,11 +49,31 @@ pub enum DaemonError {
     Tls(#[from] TlsError),
 }
 
+impl DaemonError {
+    pub(super) fn bind(endpoint: &Endpoint, error: io::Error) -> Self {
+        Self::Bind {
+            address: endpoint.to_string(),
+            error,
+        }
+    }
+}
+
 fn hint(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) {
+        return "; the systemd unit may open no network socket of its own, so the address must \
+                stand in a .socket unit exactly as it is configured";
+    }
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program has it: ss -ltnp shows which",
+        io::ErrorKind::AddrInUse => {
+            "; another program has it, which ss -ltnp shows; if that is systemd, a .socket unit \
+             has it, but not exactly as it is configured"
+        }
         io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit grants"
+            "; ports below 1024 are opened by systemd: gatepost.socket must have the address \
+             exactly as it is configured"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; under systemd a socket belongs into /run/gatepost or into a .socket unit"
         }
         io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
         io::ErrorKind::NotFound => "; the socket's directory does not exist",

@@ -3,6 +3,7 @@
 mod certificate;
 mod error;
 mod sockets;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use tokio::sync::Semaphore;
 
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
-use crate::config::{BareNewline, Config, ListenerKind};
+use crate::config::{BareNewline, Config, Endpoint, ListenerKind};
 use crate::edge::{Dialer, Edge};
-use crate::lifecycle::{self, Lifecycle};
+use crate::lifecycle::{Lifecycle, notify};
 use crate::metrics::{Bounds, Metrics};
 use crate::net::listener;
 use crate::net::tls::{self, Tls};
@@ -28,7 +29,7 @@ use crate::{admin, dovecot};
 
 pub use error::DaemonError;
 
-use sockets::bind;
+pub use sockets::Sockets;
 
 /// What a password costs, as configured.
 pub fn cost(config: &Config) -> Cost {
@@ -68,7 +69,7 @@ pub struct Daemon {
 impl Daemon {
     /// Opens the store, loads the certificate and binds every address, so that whatever is wrong
     /// shows before anybody is served.
-    pub fn new(config: &Config) -> Result<Self, DaemonError> {
+    pub fn new(config: &Config, mut sockets: Sockets) -> Result<Self, DaemonError> {
         let metrics = Arc::new(Metrics::bounded(bounds(config))?);
         let store = Arc::new(Store::open(&config.store.path)?);
         let tls = Arc::new(Tls::load(&config.tls.certificate, &config.tls.key)?);
@@ -110,33 +111,43 @@ impl Daemon {
             metrics,
             lifecycle: lifecycle.clone(),
         };
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|listener| Ok((listener.kind, sockets.tcp(listener.address)?)))
+            .collect::<Result<_, DaemonError>>()?;
+        let auth_socket = config.dovecot_auth.as_ref();
+        let auth_socket = auth_socket
+            .map(|socket| sockets.dovecot(&socket.listen))
+            .transpose()?;
+        let metrics_listener = config.metrics.as_ref();
+        let metrics_listener = metrics_listener
+            .map(|metrics| sockets.tcp(metrics.listen))
+            .transpose()?;
+        // Not served yet; a .socket unit may hold them already.
+        if let Some(admin) = &config.admin {
+            drop(
+                admin
+                    .listen
+                    .map(|address| sockets.take(&Endpoint::Tcp(address))),
+            );
+            drop(
+                admin
+                    .socket
+                    .clone()
+                    .map(|path| sockets.take(&Endpoint::Unix(path))),
+            );
+        }
+        sockets.finish()?;
         Ok(Self {
             edge: Arc::new(edge),
             store,
             tls,
             noted,
             lifecycle,
-            listeners: config
-                .listeners
-                .iter()
-                .map(|listener| Ok((listener.kind, bind(listener.address)?)))
-                .collect::<Result<_, DaemonError>>()?,
-            auth_socket: config
-                .dovecot_auth
-                .as_ref()
-                .map(|socket| {
-                    let bound = dovecot::Listener::bind(&socket.listen);
-                    bound.map_err(|error| DaemonError::Bind {
-                        address: socket.listen.to_string(),
-                        error,
-                    })
-                })
-                .transpose()?,
-            metrics_listener: config
-                .metrics
-                .as_ref()
-                .map(|metrics| bind(metrics.listen))
-                .transpose()?,
+            listeners,
+            auth_socket,
+            metrics_listener,
             connections: config.limits.connections,
             drain_timeout: config.drain_timeout,
             flush_interval: config.last_used.flush_interval,
@@ -173,7 +184,11 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt())?;
         tls::warm_up();
         let (addresses, serving) = self.start().await?;
-        lifecycle::notify_ready(&addresses);
+        notify::status(&addresses);
+        notify::ready();
+        if let Some(limit) = notify::watchdog() {
+            tokio::spawn(watchdog::feed(limit, serving.lifecycle.clone()));
+        }
         tracing::info!(listeners = %addresses, "ready");
         tokio::select! {
             _ = terminate.recv() => {}
@@ -217,6 +232,7 @@ impl Daemon {
             self.reload_interval,
             hangups,
             metrics.clone(),
+            addresses.clone(),
         ));
         if let Some(socket) = self.auth_socket {
             let serving = socket.serve(self.edge.authenticator.clone(), self.lifecycle.clone());
@@ -270,7 +286,7 @@ struct Serving {
 
 impl Serving {
     async fn stop(self) {
-        lifecycle::notify_stopping();
+        notify::stopping();
         tracing::info!(timeout = ?self.drain_timeout, "draining: transactions in flight may finish");
         if !self.lifecycle.drain(self.drain_timeout).await {
             tracing::warn!("the drain timeout is over, sessions were cut off");

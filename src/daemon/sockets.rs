@@ -1,17 +1,136 @@
-//! Where listening sockets come from.
+//! Where listening sockets come from: handed in by the service manager, else opened here.
+//!
+//! systemd's `.socket` units hold the addresses across restarts, so that who connects meanwhile
+//! waits instead of being refused, and the daemon needs no right to open any. A socket handed in
+//! is known by its own address; its name and its place in the list mean nothing.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
-use tokio::net::TcpListener;
+use listenfd::ListenFd;
+use socket2::Socket;
+use tokio::net::{TcpListener, UnixListener};
 
+use crate::config::Endpoint;
+use crate::dovecot;
 use crate::net::listener;
 
 use super::DaemonError;
 
-/// Opens a listening socket.
-pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {
-    listener::bind(address).map_err(|error| DaemonError::Bind {
-        address: address.to_string(),
-        error,
-    })
+/// The mode of a unix socket opened here: its owner and its group may use it.
+const MODE: u32 = 0o660;
+
+/// The sockets that were handed in and not asked for yet.
+pub struct Sockets {
+    passed: Vec<(Endpoint, Socket)>,
+}
+
+impl Sockets {
+    /// Nothing is handed in; all addresses are opened here.
+    pub fn none() -> Self {
+        Self { passed: Vec::new() }
+    }
+
+    /// Takes what the service manager hands in (sd_listen_fds(3)), if anything, and clears those
+    /// variables. To be called before there are other threads, which might read the environment.
+    ///
+    /// # Errors
+    /// When a descriptor is something else than a listening stream socket with an address.
+    pub fn from_service_manager() -> Result<Self, DaemonError> {
+        let mut descriptors = ListenFd::from_env();
+        let passed = (0..descriptors.len())
+            .map(|index| {
+                describe(&mut descriptors, index).ok_or(DaemonError::Passed { index: index + 1 })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { passed })
+    }
+
+    /// The TCP socket at this address.
+    ///
+    /// # Errors
+    /// When it was not handed in and cannot be opened.
+    pub fn tcp(&mut self, address: SocketAddr) -> Result<TcpListener, DaemonError> {
+        let endpoint = Endpoint::Tcp(address);
+        match self.take(&endpoint) {
+            Some(socket) => TcpListener::from_std(socket.into()),
+            None => listener::bind(address),
+        }
+        .map_err(|error| DaemonError::bind(&endpoint, error))
+    }
+
+    /// The unix socket at this path; one that is opened here is for its owner and group.
+    ///
+    /// # Errors
+    /// When it was not handed in and cannot be opened.
+    pub fn unix(&mut self, path: &Path) -> Result<UnixListener, DaemonError> {
+        let endpoint = Endpoint::Unix(path.to_owned());
+        match self.take(&endpoint) {
+            Some(socket) => UnixListener::from_std(socket.into()),
+            None => listener::bind_unix(path, MODE),
+        }
+        .map_err(|error| DaemonError::bind(&endpoint, error))
+    }
+
+    /// The socket on which Postfix asks for verdicts.
+    ///
+    /// # Errors
+    /// When it was not handed in and cannot be opened.
+    pub(super) fn dovecot(
+        &mut self,
+        endpoint: &Endpoint,
+    ) -> Result<dovecot::Listener, DaemonError> {
+        match (endpoint, self.take(endpoint)) {
+            (Endpoint::Tcp(_), Some(socket)) => {
+                TcpListener::from_std(socket.into()).map(dovecot::Listener::Tcp)
+            }
+            (Endpoint::Unix(_), Some(socket)) => {
+                UnixListener::from_std(socket.into()).map(dovecot::Listener::Unix)
+            }
+            (_, None) => dovecot::Listener::bind(endpoint),
+        }
+        .map_err(|error| DaemonError::bind(endpoint, error))
+    }
+
+    /// Everything configured has been asked for: what is left would never be answered.
+    ///
+    /// # Errors
+    /// When anything is left.
+    pub fn finish(self) -> Result<(), DaemonError> {
+        if self.passed.is_empty() {
+            return Ok(());
+        }
+        let addresses: Vec<_> = self
+            .passed
+            .iter()
+            .map(|(endpoint, _)| endpoint.to_string())
+            .collect();
+        Err(DaemonError::Unconfigured {
+            addresses: addresses.join(", "),
+        })
+    }
+
+    pub(super) fn take(&mut self, endpoint: &Endpoint) -> Option<Socket> {
+        let at = self.passed.iter().position(|(own, _)| own == endpoint)?;
+        Some(self.passed.swap_remove(at).1)
+    }
+}
+
+/// A descriptor as a socket with its address, not blocking.
+fn describe(descriptors: &mut ListenFd, index: usize) -> Option<(Endpoint, Socket)> {
+    let (endpoint, socket) = match descriptors.take_tcp_listener(index) {
+        Ok(tcp) => {
+            let tcp = tcp?;
+            (Endpoint::Tcp(tcp.local_addr().ok()?), Socket::from(tcp))
+        }
+        Err(_) => {
+            let unix = descriptors.take_unix_listener(index).ok()??;
+            let path = unix.local_addr().ok()?.as_pathname()?.to_owned();
+            (Endpoint::Unix(path), Socket::from(unix))
+        }
+    };
+    // A socket that does not listen is a connection, from a unit with Accept=yes.
+    let listens = socket.is_listener().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    listens.then_some((endpoint, socket))
 }

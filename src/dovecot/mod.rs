@@ -8,8 +8,6 @@ mod connection;
 mod protocol;
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +24,10 @@ use crate::net::stream::LocalStream;
 /// How many smtpd processes may be connected at a time; each holds one connection.
 const CONNECTIONS: usize = 1024;
 
+/// Everyone who can reach the socket's directory may ask, as with Dovecot's own `mode = 0666`,
+/// since smtpd runs as postfix. The directory is the permission.
+const MODE: u32 = 0o666;
+
 /// The pause after an error of accept(2).
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -33,29 +35,28 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub enum Listener {
     /// On loopback.
     Tcp(TcpListener),
-    /// In the file system; everyone who can reach the directory may ask, as with Dovecot's own
-    /// `mode = 0666`, since smtpd runs as postfix. The directory is the permission.
+    /// In the file system.
     Unix(UnixListener),
 }
 
 impl Listener {
-    /// Opens the socket. A socket file that a former process left is replaced; anything else at
-    /// that path is left alone.
+    /// Opens the socket.
     pub fn bind(endpoint: &Endpoint) -> io::Result<Self> {
         match endpoint {
             Endpoint::Tcp(address) => listener::bind(*address).map(Self::Tcp),
-            Endpoint::Unix(path) => bind_unix(path).map(Self::Unix),
+            Endpoint::Unix(path) => listener::bind_unix(path, MODE).map(Self::Unix),
         }
     }
 
     /// Serves until draining.
     pub async fn serve(self, authenticator: Arc<Authenticator>, lifecycle: Lifecycle) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut pulse = lifecycle.pulse("accepting on the auth socket");
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = lifecycle.draining() => return,
-                accepted = self.accept() => accepted,
+                accepted = pulse.during(self.accept()) => accepted,
             };
             let stream = match accepted {
                 Ok(stream) => stream,
@@ -100,15 +101,4 @@ impl Listener {
             Self::Unix(listener) => Ok(LocalStream::Unix(listener.accept().await?.0)),
         }
     }
-}
-
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    let stale = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    // Somebody who still answers is not stale: two gates on one socket would share its clients.
-    if stale && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    Ok(listener)
 }

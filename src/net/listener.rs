@@ -1,12 +1,16 @@
 //! Listening sockets, and the one loop that accepts from them.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::lifecycle::Lifecycle;
@@ -47,6 +51,19 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Opens a listening socket in the file system with these permissions. A socket file that a former
+/// process left is replaced; anything else at that path is left alone.
+pub fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    // Somebody who still answers is not stale: two gates on one socket would share its clients.
+    if stale && UnixStream::connect(path).is_err() {
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
 /// Accepts until draining begins. Only mail's listeners count, in `metrics`.
 pub async fn accept(
     listener: TcpListener,
@@ -55,11 +72,15 @@ pub async fn accept(
     lifecycle: Lifecycle,
     serve: impl Fn(Accepted),
 ) {
+    let mut pulse = lifecycle.pulse(match listener.local_addr() {
+        Ok(address) => format!("accepting on {address}"),
+        Err(_) => "accepting".to_owned(),
+    });
     loop {
         let accepted = tokio::select! {
             biased;
             () = lifecycle.draining() => return,
-            accepted = listener.accept() => accepted,
+            accepted = pulse.during(listener.accept()) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {

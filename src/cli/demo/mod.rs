@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::auth::issue::{self, Issued};
 use crate::config::{Config, ListenerKind};
-use crate::daemon::{self, Daemon};
+use crate::daemon::{self, Daemon, Sockets};
 use crate::store::{Actor, DEFAULT_ORGANIZATION};
 
 use super::output::print;
@@ -29,7 +29,7 @@ pub fn run(send: bool) -> Result<(), CliError> {
     let config = configure(&directory, capture.address()?)?;
     log::start(&config.log);
     serve::runtime()?.block_on(async {
-        let daemon = Daemon::new(&config)?;
+        let daemon = Daemon::new(&config, Sockets::none())?;
         let site = Site::new(&daemon, &config, &directory)?;
         if send {
             let (captured, arrived) = std::sync::mpsc::channel();

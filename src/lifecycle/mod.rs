@@ -1,9 +1,17 @@
-//! Starting, serving, draining: who may still begin something, and what systemd is told.
+//! Starting, serving, draining: who may still begin something, who is still at work, and what
+//! systemd is told of it.
+
+pub mod notify;
+mod pulse;
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use self::pulse::Pulses;
+
+pub use self::pulse::Pulse;
 
 /// How long a task may take to end once it was told to end at once.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -15,6 +23,7 @@ pub struct Lifecycle {
     abandon: CancellationToken,
     ended: CancellationToken,
     tasks: TaskTracker,
+    pulses: Pulses,
 }
 
 impl Lifecycle {
@@ -46,6 +55,20 @@ impl Lifecycle {
         self.ended.cancelled().await;
     }
 
+    /// For a loop that has to turn until draining begins; the name is for the log.
+    pub fn pulse(&self, name: impl Into<String>) -> Pulse {
+        self.pulses.begin(name.into())
+    }
+
+    /// Asks every loop that has a [`Pulse`] whether it still turns; the names of those that do not
+    /// answer within `patience`. To have ended is no answer, but while draining nobody minds.
+    pub async fn silent(&self, patience: Duration) -> Vec<String> {
+        if self.drain.is_cancelled() {
+            self.pulses.forget_ended();
+        }
+        self.pulses.silent(patience).await
+    }
+
     /// Gives up what is under way at once.
     pub fn abandon(&self) {
         self.abandon.cancel();
@@ -67,24 +90,6 @@ impl Lifecycle {
         self.ended.cancel();
         in_time
     }
-}
-
-/// Tells systemd that the listeners are open (sd_notify(3); nothing without NOTIFY_SOCKET).
-pub fn notify_ready(status: &str) {
-    notify(&[
-        sd_notify::NotifyState::Ready,
-        sd_notify::NotifyState::Status(status),
-    ]);
-}
-
-/// Tells systemd that draining has begun.
-pub fn notify_stopping() {
-    notify(&[sd_notify::NotifyState::Stopping]);
-}
-
-fn notify(states: &[sd_notify::NotifyState]) {
-    // Without systemd nobody listens, and a service manager that is gone is no reason to end.
-    let _ = sd_notify::notify(states);
 }
 
 #[cfg(test)]
