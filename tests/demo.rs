@@ -1,12 +1,13 @@
 //! `gatepost demo` and `gatepost check`: what somebody tries first.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use crate::support::PATIENCE;
+use crate::support::auth_client::AuthClient;
 use crate::support::client::Client;
 use crate::support::site::{Config, Credential, Site};
 use crate::support::upstream::{Act, Upstream};
@@ -223,4 +224,28 @@ fn check_names_what_is_wrong() {
         "the key is another's:\n{text}"
     );
     assert!(text.contains("key.pem"), "{text}");
+}
+
+#[test]
+fn check_lends_postfix_the_auth_socket_and_takes_it_back() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    // As /run/gatepost: made with the service, and gone with it.
+    let absent = directory.path().join("gatepost");
+    let path = absent.join("auth");
+    // An smtpd that closes the connection where it finds no auth socket, and here even so.
+    let smtpd = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let config = Config::for_upstream(smtpd.local_addr().expect("an address"));
+    let config = config.text(
+        "dovecot_auth",
+        "listen",
+        &format!("unix:{}", path.display()),
+    );
+    let asking = std::thread::spawn(move || {
+        let _client = smtpd.accept().expect("accept");
+        AuthClient::over_unix(&path).handshake
+    });
+    check(&Site::new(config));
+    let handshake = asking.join().expect("the auth socket was there");
+    assert!(!handshake.is_empty());
+    assert!(!absent.exists());
 }

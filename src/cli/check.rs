@@ -1,6 +1,7 @@
 //! `gatepost check`: everything that can be known to be wrong before serving, one line each.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Config, Endpoint};
@@ -97,26 +98,15 @@ fn store(config: &Config) -> Result<String, CliError> {
 }
 
 async fn upstream(config: &Config) -> Result<String, CliError> {
-    // Postfix's smtpd does not even greet when its SASL socket is missing. Should no daemon hold
-    // that socket, it is lent for the moment.
     let lent = config
         .dovecot_auth
         .as_ref()
-        .and_then(|socket| dovecot::Listener::bind(&socket.listen).ok());
-    let lending = lent.map(|listener| tokio::spawn(listener.introduce()));
+        .and_then(|socket| Lent::open(&socket.listen));
     let metrics = Metrics::new().map_err(|error| CliError::Io(error.to_string()))?;
     let hostname = config.hostname.as_str().to_owned();
     let dialer = Dialer::new(hostname, config.upstream.clone(), Arc::new(metrics));
     let probed = dialer.probe().await;
-    if let Some(lending) = lending {
-        lending.abort();
-        if let Some(Endpoint::Unix(path)) =
-            config.dovecot_auth.as_ref().map(|socket| &socket.listen)
-        {
-            // Made by whoever checks, it would be in the daemon's way.
-            let _ = std::fs::remove_file(path);
-        }
-    }
+    drop(lent);
     let address = &config.upstream.address;
     let offered = probed
         .map_err(|failure| CliError::Io(format!("{address}: {failure}; {}", advice(&failure))))?;
@@ -131,6 +121,45 @@ async fn upstream(config: &Config) -> Result<String, CliError> {
             "{address} does not offer XCLIENT to this host; add to that service in master.cf: \
              -o smtpd_authorized_xclient_hosts=127.0.0.1"
         ))),
+    }
+}
+
+/// The auth socket, open until dropped. Postfix's smtpd does not even greet when it is missing, so
+/// it is lent for the moment should no daemon hold it.
+struct Lent {
+    introducing: tokio::task::JoinHandle<()>,
+    socket: Option<PathBuf>,
+    directory: Option<PathBuf>,
+}
+
+impl Lent {
+    fn open(endpoint: &Endpoint) -> Option<Self> {
+        let socket = match endpoint {
+            Endpoint::Unix(path) => Some(path.clone()),
+            Endpoint::Tcp(_) => None,
+        };
+        // /run/gatepost is there only while systemd runs the service.
+        let directory = socket.as_deref().and_then(Path::parent);
+        let directory = directory.filter(|path| fs::create_dir(path).is_ok());
+        let lent = dovecot::Listener::bind(endpoint).ok()?;
+        Some(Self {
+            introducing: tokio::spawn(lent.introduce()),
+            directory: directory.map(Path::to_owned),
+            socket,
+        })
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.introducing.abort();
+        // Made by whoever checks, they would be in the daemon's way.
+        if let Some(path) = &self.socket {
+            let _ = fs::remove_file(path);
+        }
+        if let Some(path) = &self.directory {
+            let _ = fs::remove_dir(path);
+        }
     }
 }
 
