@@ -26,4 +26,5 @@ mod prometheus;
 mod relay;
 mod replies;
 mod sessions;
+mod systemd;
 mod upstream_lost;

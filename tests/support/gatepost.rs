@@ -29,18 +29,25 @@ impl Gatepost {
 
     /// Starts the daemon of `site` and waits until it says that it serves.
     pub fn serve(site: &Arc<Site>) -> Gatepost {
-        Gatepost::serve_behind(site, &[])
+        Gatepost::launch(site, |command| command)
     }
 
     /// The same, started by the program that `prefix` names, which must become the daemon (exec).
     pub fn serve_behind(site: &Arc<Site>, prefix: &[String]) -> Gatepost {
+        Gatepost::started_by(site, Gatepost::command(site, prefix))
+    }
+
+    /// As [`Gatepost::serve`], started as `arrange` makes of the usual command.
+    pub fn launch(site: &Arc<Site>, arrange: impl FnOnce(Command) -> Command) -> Gatepost {
+        Gatepost::started_by(site, arrange(Gatepost::command(site, &[])))
+    }
+
+    fn started_by(site: &Arc<Site>, mut command: Command) -> Gatepost {
         let socket = site.path("notify.sock");
         // Left by the daemon's predecessor where a test restarts it.
         let _ = std::fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).expect("bind the notify socket");
-        let child = Gatepost::command(site, prefix)
-            .env("NOTIFY_SOCKET", &socket)
-            .spawn();
+        let child = command.env("NOTIFY_SOCKET", &socket).spawn();
         let child = child.expect("start gatepost");
         let mut gatepost = Gatepost {
             child,
@@ -82,8 +89,8 @@ impl Gatepost {
         self.site.secrets.note("/metrics", &answer);
     }
 
-    /// Waits until the daemon tells its service manager `state`.
-    pub fn wait_for_state(&mut self, state: &str) {
+    /// Waits until the daemon tells its service manager `state`; all that it says with it.
+    pub fn wait_for_state(&mut self, state: &str) -> String {
         let step = Duration::from_millis(50);
         self.notify
             .set_read_timeout(Some(step))
@@ -95,7 +102,7 @@ impl Gatepost {
             if let Ok(length) = self.notify.recv(&mut message) {
                 let text = String::from_utf8_lossy(&message[..length]);
                 if text.lines().any(|line| line == state) {
-                    return;
+                    return text.into_owned();
                 }
             } else if let Some(status) = self.child.try_wait().expect("ask for the child") {
                 panic!(
@@ -109,6 +116,19 @@ impl Gatepost {
                 self.log()
             );
         }
+    }
+
+    /// What the daemon told its service manager and nobody has waited for yet.
+    pub fn states(&self) -> Vec<String> {
+        self.notify.set_nonblocking(true).expect("do not wait");
+        let mut message = [0; 4096];
+        let states = std::iter::from_fn(|| {
+            let length = self.notify.recv(&mut message).ok()?;
+            Some(String::from_utf8_lossy(&message[..length]).into_owned())
+        });
+        let states = states.collect();
+        self.notify.set_nonblocking(false).expect("wait again");
+        states
     }
 
     /// The site, for when the daemon is gone.

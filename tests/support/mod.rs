@@ -1,6 +1,7 @@
 //! Everything a test needs around the binary under test: an installation and the daemon, clients,
 //! upstreams that behave or misbehave, and a Postfix of its own.
 
+pub mod activation;
 pub mod auth_client;
 pub mod client;
 pub mod dialog;
