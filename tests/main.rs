@@ -27,4 +27,5 @@ mod relay;
 mod replies;
 mod sessions;
 mod systemd;
+mod units;
 mod upstream_lost;
