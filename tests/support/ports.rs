@@ -1,26 +1,39 @@
 //! Free loopback ports that stay free until a daemon binds them.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Below Linux's ephemeral range (32768 and up): a port handed out here cannot be taken by some
 /// outgoing connection of a parallel test between the choice and the daemon's bind.
 const FIRST: u16 = 12_000;
-const COUNT: u16 = 20_000;
+
+/// A run of the suite has a block of ports for itself.
+const BLOCKS: u16 = 20;
+const BLOCK: u16 = 1_000;
+
+/// The first port of this run's block, which is kept bound: another run on the same machine sees
+/// by that whose the block is.
+static OWN: LazyLock<(u16, TcpListener)> = LazyLock::new(|| {
+    let mut firsts = (0..BLOCKS).map(|block| FIRST + block * BLOCK);
+    let own = firsts.find_map(|first| Some((first, TcpListener::bind(loopback(first)).ok()?)));
+    own.expect("a block of ports that no other run has")
+});
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// An address on 127.0.0.1 nobody listens on and no other test of this run is given.
+/// An address on 127.0.0.1 nobody listens on and no other test is given.
 pub fn free_address() -> SocketAddr {
-    // Two runs on one machine start at different places.
-    let start = std::process::id() % 200 * 97;
-    for _ in 0..COUNT {
-        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = u32::from(FIRST) + (start + step) % u32::from(COUNT);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16));
+    for _ in 1..BLOCK {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % (BLOCK - 1);
+        let address = loopback(OWN.0 + 1 + step);
         if TcpListener::bind(address).is_ok() {
             return address;
         }
     }
-    panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+    panic!("no free port among the {BLOCK} from {} on", OWN.0);
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
