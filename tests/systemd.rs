@@ -17,7 +17,7 @@ use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
 use crate::support::site::{Config, Site};
 use crate::support::upstream::Upstream;
-use crate::support::{eventually, ports};
+use crate::support::{PATIENCE, eventually, ports};
 
 /// The daemon of `site`, with the test's own descriptors handed in.
 fn serve_on<const N: usize>(site: &Arc<Site>, sockets: [&TcpListener; N]) -> Gatepost {
@@ -31,7 +31,19 @@ fn serve_on<const N: usize>(site: &Arc<Site>, sockets: [&TcpListener; N]) -> Gat
 fn refused(site: &Site, socket: impl Into<OwnedFd>) -> (Option<i32>, String) {
     let log = site.path("log");
     let mut command = hand_in(&site.command(&["serve"]), &log, vec![socket.into()]);
-    let status = command.status().expect("run gatepost");
+    let mut child = command.spawn().expect("run gatepost");
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("ask for the child") {
+            break status;
+        }
+        if start.elapsed() > PATIENCE {
+            child.kill().expect("kill gatepost");
+            child.wait().expect("reap gatepost");
+            panic!("it was not refused");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
     let log = std::fs::read_to_string(log).expect("read the log");
     (status.code(), log)
 }
