@@ -164,6 +164,11 @@ impl Sessions {
         described.flatten().collect()
     }
 
+    /// The authenticated session with this id.
+    pub fn get(&self, id: Uuid) -> Option<LiveSession> {
+        self.lock().get(&id)?.describe(id)
+    }
+
     /// How many sessions are authenticated.
     pub fn count(&self) -> usize {
         let present = self.lock();
@@ -176,6 +181,14 @@ impl Sessions {
         let present = self.lock();
         let authenticated = present.values().filter_map(Present::identity);
         let own = authenticated.filter(|identity| &*identity.username == username);
+        own.count()
+    }
+
+    /// How many sessions are authenticated with this organization's credentials.
+    pub fn count_in(&self, organization: &str) -> usize {
+        let present = self.lock();
+        let authenticated = present.values().filter_map(Present::identity);
+        let own = authenticated.filter(|identity| &*identity.organization == organization);
         own.count()
     }
 

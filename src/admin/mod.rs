@@ -1,95 +1,114 @@
-//! HTTP for those who run this: for now the metrics, on a listener of their own.
+//! HTTP for those who run this: the administration on a unix socket and on TCP, and the metrics on a listener of their own.
+//!
+//! A request passes [`gate`] (who may ask), comes to a route of [`api`] (what is asked for), and is carried out at the
+//! [`desk`] (what that means for store, logins and sessions).
 
-use std::convert::Infallible;
+pub mod api;
+mod caller;
+mod desk;
+mod extract;
+mod gate;
+mod health;
+mod http;
+mod metrics;
+mod problem;
+mod revocations;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse as _;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::lifecycle::Lifecycle;
-use crate::metrics::{Metrics, OTHER};
-use crate::net::listener::{Accepted, accept};
+use crate::metrics::Metrics;
+use crate::net::listener::LocalListener;
 
-/// How many scrapers may be connected at a time.
-const CONNECTIONS: usize = 64;
+use self::desk::Desk;
+use self::gate::Gate;
+use self::http::Door;
+use self::problem::{Code, Problem};
 
-/// How long a request's head may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The largest request head, in octets; the least hyper allows is 8 KiB.
-const HEAD_SIZE: usize = 16 * 1024;
-
-/// How long requests under way may take once draining has begun.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub use self::desk::System;
 
 /// Serves `GET /metrics` until draining.
 pub async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>, lifecycle: Lifecycle) {
-    let graceful = GracefulShutdown::new();
-    let serve = |accepted: Accepted| {
-        let Some(permit) = accepted.permit else {
-            return;
+    let door = Door {
+        listener: LocalListener::Tcp(listener),
+        tls: None,
+        routes: metrics::routes(metrics),
+    };
+    door.serve(lifecycle).await;
+}
+
+/// The administration, ready to be served on any number of listeners.
+pub struct Administration {
+    desk: Arc<Desk>,
+    routes: Router,
+}
+
+impl Administration {
+    /// Of this system, under these names besides loopback's.
+    pub fn new(system: System, hosts: impl IntoIterator<Item = String>) -> Administration {
+        let metrics = system.metrics.clone();
+        let desk = Arc::new(Desk::new(system));
+        let gate = Arc::new(Gate::new(desk.clone(), hosts));
+        let (guarded, open) = api::routes();
+        let routes = guarded
+            .fallback(|| async {
+                Problem::new(
+                    Code::NotFound,
+                    "there is no such path; /api/v1/openapi.json has all there are",
+                )
+            })
+            .method_not_allowed_fallback(|| async {
+                Problem::new(
+                    Code::MethodNotAllowed,
+                    "this path does not take that method; Allow has those it takes",
+                )
+            })
+            .layer(from_fn_with_state(gate, gate::guard))
+            .with_state(desk.clone())
+            .merge(open)
+            .merge(health::routes(desk.clone()))
+            .layer(SetResponseHeaderLayer::if_not_present(
+                CACHE_CONTROL,
+                HeaderValue::from_static("no-cache"),
+            ))
+            .layer(SetResponseHeaderLayer::overriding(
+                X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            ))
+            .layer(CatchPanicLayer::custom(|_| {
+                Problem::internal(&"a panic").into_response()
+            }))
+            .layer(from_fn_with_state(metrics, metrics::count));
+        Administration { desk, routes }
+    }
+
+    /// Serves on one listener until draining.
+    pub fn serve(
+        &self,
+        listener: LocalListener,
+        tls: Option<TlsAcceptor>,
+        lifecycle: Lifecycle,
+    ) -> impl Future<Output = ()> + use<> {
+        let door = Door {
+            listener,
+            tls,
+            routes: self.routes.clone(),
         };
-        let metrics = metrics.clone();
-        let service = service_fn(move |request| {
-            let response = respond(&request, &metrics);
-            // Whatever else was asked for is one and the same to us.
-            let route = match request.uri().path() {
-                "/metrics" => "/metrics",
-                _ => OTHER,
-            };
-            let (method, status) = (request.method().as_str(), response.status().as_u16());
-            metrics.admin_request(route, method, status);
-            async move { Ok::<_, Infallible>(response) }
-        });
-        let connection = http1::Builder::new()
-            // Without a timer hyper silently has no timeout at all.
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_SIZE)
-            .serve_connection(TokioIo::new(accepted.stream), service);
-        let watched = graceful.watch(connection);
-        tokio::spawn(async move {
-            // A scraper that goes away midway asks again.
-            let _ = watched.await;
-            drop(permit);
-        });
-    };
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    accept(listener, permits, None, lifecycle, serve).await;
-    let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
-}
+        door.serve(lifecycle)
+    }
 
-fn respond(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>> {
-    let mut response = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => match metrics.render() {
-            Ok(text) => Response::new(Full::from(text)),
-            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-        },
-        (_, "/metrics") => {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-            response
-                .headers_mut()
-                .insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
-            response
-        }
-        _ => plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n"),
-    };
-    let text = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, text);
-    response
-}
-
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(text.into()));
-    *response.status_mut() = status;
-    response
+    /// Writes revocations that could not be written at once, until draining.
+    pub fn keep_revoking(&self) -> impl Future<Output = ()> + use<> {
+        self.desk.clone().keep_revoking()
+    }
 }

@@ -17,6 +17,9 @@ const USERNAME_LENGTH: usize = 16;
 /// Random characters in a password: 190 bits.
 const PASSWORD_LENGTH: usize = 32;
 
+/// The longest an old password may be kept beside a new one, in milliseconds: 31 days.
+pub const LONGEST_OVERLAP: i64 = 31 * 24 * 3_600_000;
+
 /// A second collision of 95-bit names in a row is not chance.
 const ATTEMPTS: u32 = 3;
 
@@ -97,7 +100,7 @@ pub fn rotate(
     wanted: Wanted,
     overlap_until: Option<i64>,
 ) -> Result<Issued, IssueError> {
-    store.credential(wanted.username)?; // before an argon2 is spent on it
+    store.credential(wanted)?; // before an argon2 is spent on it
     let password = Password::generate(cost, store)?;
     let new = NewPassword {
         hash: &password.hash,

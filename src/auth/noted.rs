@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
-use crate::store::{Credential, HOUR, LastUsed, Noted, Store, TokenUse, Usage};
+use crate::store::{Credential, HOUR, LastUsed, Noted, Store, Token, TokenUse, Usage};
 
 /// What waits to be written.
 pub struct NotedBatch {
@@ -87,6 +87,14 @@ impl NotedBatch {
             _ => newer.clone(),
         };
         credential.last_used = Some(LastUsed { count, ..newest });
+    }
+
+    /// Brings what the store says of a token's last use up to now.
+    pub fn update_token(&self, token: &mut Token) {
+        if let Some(newer) = self.lock().tokens.get(&token.key) {
+            token.last_used_at = Some(newer.at);
+            token.last_used_address.clone_from(&newer.address);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {

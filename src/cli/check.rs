@@ -8,6 +8,7 @@ use crate::config::{Config, Endpoint};
 use crate::dovecot;
 use crate::edge::Dialer;
 use crate::metrics::Metrics;
+use crate::net::listener::LocalListener;
 use crate::net::tls::Certificate;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::store::{Store, StoreReport};
@@ -141,9 +142,9 @@ impl Lent {
         // /run/gatepost is there only while systemd runs the service.
         let directory = socket.as_deref().and_then(Path::parent);
         let directory = directory.filter(|path| fs::create_dir(path).is_ok());
-        let lent = dovecot::Listener::bind(endpoint).ok()?;
+        let lent = LocalListener::bind(endpoint, dovecot::MODE).ok()?;
         Some(Self {
-            introducing: tokio::spawn(lent.introduce()),
+            introducing: tokio::spawn(dovecot::introduce(lent)),
             directory: directory.map(Path::to_owned),
             socket,
         })

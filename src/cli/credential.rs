@@ -201,7 +201,7 @@ fn answer(
             list(&store.credentials(filter, Page::ALL)?.rows, json)
         }
         Show { username, json } => {
-            let credential = store.credential(&username)?;
+            let credential = store.credential(username.as_str())?;
             told(&credential, json, || show(&credential))
         }
         Rotate {

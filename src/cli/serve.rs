@@ -19,9 +19,6 @@ pub fn run(config: &Config) -> Result<(), CliError> {
     let sockets = Sockets::from_service_manager()?;
     log::start(&config.log);
     limits();
-    if config.admin.is_some() {
-        tracing::warn!("[admin] is configured, but this version does not serve it yet");
-    }
     runtime()?.block_on(async {
         let daemon = Daemon::new(config, sockets)?;
         daemon.run(std::future::pending()).await?;

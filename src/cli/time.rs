@@ -4,8 +4,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
-/// The longest an old password may be kept beside a new one: a month.
-const LONGEST_OVERLAP: i64 = 31 * 24 * 3_600_000;
+use crate::auth::issue::LONGEST_OVERLAP;
 
 /// A day (its begin in UTC) or a time of RFC 3339, in Unix milliseconds.
 ///

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use super::error::{Key, Problem};
-use super::{Auth, Config, Endpoint};
+use super::{Admin, Auth, Config, Endpoint};
 
 /// Finds the first contradiction between keys.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
     check_listeners(config)?;
     check_upstream(config)?;
+    check_admin(config)?;
     check_argon2_memory(config)?;
     check_refusal_is_sent(config)
 }
@@ -76,6 +77,27 @@ fn check_upstream(config: &Config) -> Result<(), Problem> {
             format!("{upstream} is gatepost's own listener[{index}]; use the address of the MTA"),
         )),
         None => Ok(()),
+    }
+}
+
+/// Tokens and new passwords must not cross a network in clear text.
+fn check_admin(config: &Config) -> Result<(), Problem> {
+    let Some(Admin { listen, tls, .. }) = &config.admin else {
+        return Ok(());
+    };
+    match listen {
+        Some(address) if !tls && !address.ip().to_canonical().is_loopback() => Err(Problem::new(
+            Key::new(["admin", "listen"]),
+            format!(
+                "{address} would carry tokens and new passwords over the network in clear text; \
+                 use a loopback address, such as \"127.0.0.1:8587\", or set admin.tls = true"
+            ),
+        )),
+        None if *tls => Err(Problem::new(
+            Key::new(["admin", "tls"]),
+            "there is no admin.listen that could speak TLS; name a TCP address, or leave this out",
+        )),
+        _ => Ok(()),
     }
 }
 

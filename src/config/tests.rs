@@ -219,6 +219,18 @@ fn a_mistake_in_the_file_is_told_with_line_key_cause_and_remedy() {
             r#"config.toml:2: admin.socket: "admin.sock" is not an absolute path; begin it with "/""#,
         ),
         (
+            "[admin]\nlisten = '0.0.0.0:8587'",
+            r#"config.toml:2: admin.listen: 0.0.0.0:8587 would carry tokens and new passwords over the network in clear text; use a loopback address, such as "127.0.0.1:8587", or set admin.tls = true"#,
+        ),
+        (
+            "[admin]\ntls = true",
+            "config.toml:2: admin.tls: there is no admin.listen that could speak TLS; name a TCP address, or leave this out",
+        ),
+        (
+            "[admin]\nhosts = 'a_b'",
+            r#"config.toml:2: admin.hosts: "a_b" is not a host name; use letters, digits, hyphens and dots, as in "mail.example.org", or an address literal, as "[192.0.2.1]""#,
+        ),
+        (
             "[metrics]",
             "config.toml:1: metrics.listen: missing; write listen = ... here, as config.toml.example shows",
         ),

@@ -9,17 +9,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
+use crate::admin::Administration;
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{BareNewline, Config, Endpoint, ListenerKind};
 use crate::edge::{Dialer, Edge};
 use crate::lifecycle::{Lifecycle, notify};
 use crate::metrics::{Bounds, Metrics};
-use crate::net::listener;
+use crate::net::listener::{self, Accept as _, LocalListener};
 use crate::net::tls::{self, Tls};
 use crate::sessions::Sessions;
 use crate::smtp;
@@ -50,6 +52,42 @@ fn bounds(config: &Config) -> Bounds {
         })
 }
 
+/// The mode of the administration's socket where no .socket unit makes it: its owner and its group may use it.
+const ADMIN_MODE: u32 = 0o660;
+
+fn admin_listeners(
+    config: &Config,
+    sockets: &mut Sockets,
+) -> Result<Vec<(LocalListener, bool)>, DaemonError> {
+    let Some(admin) = &config.admin else {
+        return Ok(Vec::new());
+    };
+    let unix = admin
+        .socket
+        .clone()
+        .map(|path| (Endpoint::Unix(path), false));
+    let tcp = admin
+        .listen
+        .map(|address| (Endpoint::Tcp(address), admin.tls));
+    let endpoints = unix.into_iter().chain(tcp);
+    endpoints
+        .map(|(endpoint, tls)| Ok((sockets.local(&endpoint, ADMIN_MODE)?, tls)))
+        .collect()
+}
+
+/// The names under which the administration may be asked for.
+fn hosts(config: &Config) -> Vec<String> {
+    let admin = config.admin.as_ref();
+    let own = admin
+        .and_then(|admin| admin.listen)
+        .map(|address| address.ip().to_string());
+    let named = admin.into_iter().flat_map(|admin| &admin.hosts);
+    let named = named
+        .chain([&config.hostname])
+        .map(|name| name.as_str().to_owned());
+    own.into_iter().chain(named).collect()
+}
+
 /// Everything that runs, made but not yet serving.
 pub struct Daemon {
     edge: Arc<Edge>,
@@ -58,8 +96,11 @@ pub struct Daemon {
     noted: Arc<NotedBatch>,
     lifecycle: Lifecycle,
     listeners: Vec<(ListenerKind, TcpListener)>,
-    auth_socket: Option<dovecot::Listener>,
+    auth_socket: Option<LocalListener>,
     metrics_listener: Option<TcpListener>,
+    administration: Administration,
+    /// Where it is served, and whether by TLS.
+    admin_listeners: Vec<(LocalListener, bool)>,
     connections: usize,
     drain_timeout: Duration,
     flush_interval: Duration,
@@ -111,36 +152,58 @@ impl Daemon {
             metrics,
             lifecycle: lifecycle.clone(),
         };
-        let listeners = config
+        let listeners: Vec<_> = config
             .listeners
             .iter()
             .map(|listener| Ok((listener.kind, sockets.tcp(listener.address)?)))
             .collect::<Result<_, DaemonError>>()?;
         let auth_socket = config.dovecot_auth.as_ref();
         let auth_socket = auth_socket
-            .map(|socket| sockets.dovecot(&socket.listen))
+            .map(|socket| sockets.local(&socket.listen, dovecot::MODE))
             .transpose()?;
         let metrics_listener = config.metrics.as_ref();
         let metrics_listener = metrics_listener
             .map(|metrics| sockets.tcp(metrics.listen))
             .transpose()?;
-        // Not served yet; a .socket unit may hold them already.
-        if let Some(admin) = &config.admin {
-            drop(
-                admin
-                    .listen
-                    .map(|address| sockets.take(&Endpoint::Tcp(address))),
-            );
-            drop(
-                admin
-                    .socket
-                    .clone()
-                    .map(|path| sockets.take(&Endpoint::Unix(path))),
-            );
-        }
+        let admin_listeners = admin_listeners(config, &mut sockets)?;
         sockets.finish()?;
+        let edge = Arc::new(edge);
+        let mut places: Vec<_> = listeners
+            .iter()
+            .map(|(kind, listener)| (kind.to_string(), listener.place()))
+            .collect();
+        places.extend(
+            auth_socket
+                .iter()
+                .map(|socket| ("dovecot_auth".to_owned(), socket.place())),
+        );
+        places.extend(
+            metrics_listener
+                .iter()
+                .map(|listener| ("metrics".to_owned(), listener.place())),
+        );
+        places.extend(
+            admin_listeners
+                .iter()
+                .map(|(listener, _)| ("admin".to_owned(), listener.place())),
+        );
+        let system = admin::System {
+            store: store.clone(),
+            authenticator: edge.authenticator.clone(),
+            noted: noted.clone(),
+            sessions: edge.sessions.clone(),
+            tls: tls.clone(),
+            metrics: edge.metrics.clone(),
+            lifecycle: lifecycle.clone(),
+            cost: cost(config),
+            started_at: Timestamp::now(),
+            listeners: places,
+            upstream: config.upstream.address.to_string(),
+        };
         Ok(Self {
-            edge: Arc::new(edge),
+            administration: Administration::new(system, hosts(config)),
+            admin_listeners,
+            edge,
             store,
             tls,
             noted,
@@ -235,7 +298,8 @@ impl Daemon {
             addresses.clone(),
         ));
         if let Some(socket) = self.auth_socket {
-            let serving = socket.serve(self.edge.authenticator.clone(), self.lifecycle.clone());
+            let authenticator = self.edge.authenticator.clone();
+            let serving = dovecot::serve(socket, authenticator, self.lifecycle.clone());
             self.lifecycle.spawn(serving);
         }
         // After the auth socket, without which Postfix may not even greet; before the listeners, so
@@ -253,6 +317,14 @@ impl Daemon {
                 self.lifecycle.clone(),
             ));
         }
+        for (listener, tls) in self.admin_listeners {
+            let tls = tls.then(|| self.edge.tls.clone());
+            let serving = self
+                .administration
+                .serve(listener, tls, self.lifecycle.clone());
+            self.lifecycle.spawn(serving);
+        }
+        self.lifecycle.spawn(self.administration.keep_revoking());
         let permits = Arc::new(Semaphore::new(self.connections));
         for (kind, listener) in self.listeners {
             let edge = self.edge.clone();

@@ -5,20 +5,15 @@
 //! is known by its own address; its name and its place in the list mean nothing.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use listenfd::ListenFd;
 use socket2::Socket;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Endpoint;
-use crate::dovecot;
-use crate::net::listener;
+use crate::net::listener::{self, LocalListener};
 
 use super::DaemonError;
-
-/// The mode of a unix socket opened here: its owner and its group may use it.
-const MODE: u32 = 0o660;
 
 /// The sockets that were handed in and not asked for yet.
 pub struct Sockets {
@@ -59,35 +54,19 @@ impl Sockets {
         .map_err(|error| DaemonError::bind(&endpoint, error))
     }
 
-    /// The unix socket at this path; one that is opened here is for its owner and group.
+    /// The socket at this place; one that is opened here in the file system has this mode.
     ///
     /// # Errors
     /// When it was not handed in and cannot be opened.
-    pub fn unix(&mut self, path: &Path) -> Result<UnixListener, DaemonError> {
-        let endpoint = Endpoint::Unix(path.to_owned());
-        match self.take(&endpoint) {
-            Some(socket) => UnixListener::from_std(socket.into()),
-            None => listener::bind_unix(path, MODE),
-        }
-        .map_err(|error| DaemonError::bind(&endpoint, error))
-    }
-
-    /// The socket on which Postfix asks for verdicts.
-    ///
-    /// # Errors
-    /// When it was not handed in and cannot be opened.
-    pub(super) fn dovecot(
-        &mut self,
-        endpoint: &Endpoint,
-    ) -> Result<dovecot::Listener, DaemonError> {
+    pub fn local(&mut self, endpoint: &Endpoint, mode: u32) -> Result<LocalListener, DaemonError> {
         match (endpoint, self.take(endpoint)) {
             (Endpoint::Tcp(_), Some(socket)) => {
-                TcpListener::from_std(socket.into()).map(dovecot::Listener::Tcp)
+                TcpListener::from_std(socket.into()).map(LocalListener::Tcp)
             }
             (Endpoint::Unix(_), Some(socket)) => {
-                UnixListener::from_std(socket.into()).map(dovecot::Listener::Unix)
+                UnixListener::from_std(socket.into()).map(LocalListener::Unix)
             }
-            (_, None) => dovecot::Listener::bind(endpoint),
+            (_, None) => LocalListener::bind(endpoint, mode),
         }
         .map_err(|error| DaemonError::bind(endpoint, error))
     }
@@ -110,7 +89,7 @@ impl Sockets {
         })
     }
 
-    pub(super) fn take(&mut self, endpoint: &Endpoint) -> Option<Socket> {
+    fn take(&mut self, endpoint: &Endpoint) -> Option<Socket> {
         let at = self.passed.iter().position(|(own, _)| own == endpoint)?;
         Some(self.passed.swap_remove(at).1)
     }

@@ -45,6 +45,11 @@ impl Lifecycle {
         self.drain.cancelled().await;
     }
 
+    /// Whether draining has begun.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
     /// Resolves once even what is under way must end at once.
     pub async fn abandoned(&self) {
         self.abandon.cancelled().await;

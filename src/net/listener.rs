@@ -13,8 +13,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::config::Endpoint;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+
+use super::stream::LocalStream;
 
 /// How many connections may wait to be accepted; during a restart they wait instead of failing.
 const BACKLOG: i32 = 4096;
@@ -25,13 +28,108 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection that was let in, and what it holds of the limit while it lives.
 #[derive(Debug)]
-pub struct Accepted {
-    /// The connection, without Nagle's delay.
-    pub stream: TcpStream,
-    /// The client's address.
-    pub peer: SocketAddr,
+pub struct Accepted<S = TcpStream, P = SocketAddr> {
+    /// The connection; over TCP, without Nagle's delay.
+    pub stream: S,
+    /// Who is at its other end.
+    pub peer: P,
     /// Given back when dropped; `None` when the limit is reached and the client must be told.
     pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A socket that connections come from.
+pub trait Accept: Sync {
+    /// What a connection is.
+    type Stream;
+    /// What is known of who made it.
+    type Peer;
+
+    /// The next connection.
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+
+    /// Where it listens, for the log.
+    fn place(&self) -> String;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
+
+    async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.accept().await?;
+        // A client that is gone already shows at the first read.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, peer))
+    }
+
+    fn place(&self) -> String {
+        let address = self.local_addr();
+        address.map_or_else(|_| "TCP".to_owned(), |address| address.to_string())
+    }
+}
+
+/// A socket for neighbours: over TCP, or in the file system.
+#[derive(Debug)]
+pub enum LocalListener {
+    /// Over TCP.
+    Tcp(TcpListener),
+    /// In the file system.
+    Unix(UnixListener),
+}
+
+/// Who is at the other end of a [`LocalStream`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Neighbour {
+    /// Somebody at this address.
+    Tcp(SocketAddr),
+    /// A process of this user, as far as that can be seen from here.
+    Unix {
+        /// The user's id; in a namespace of our own it is somebody else's or none.
+        uid: Option<u32>,
+    },
+}
+
+impl LocalListener {
+    /// Opens the socket; `mode` is for one in the file system.
+    pub fn bind(endpoint: &Endpoint, mode: u32) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Tcp(address) => bind(*address).map(Self::Tcp),
+            Endpoint::Unix(path) => bind_unix(path, mode).map(Self::Unix),
+        }
+    }
+}
+
+impl Accept for LocalListener {
+    type Stream = LocalStream;
+    type Peer = Neighbour;
+
+    async fn next(&self) -> io::Result<(LocalStream, Neighbour)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.next().await?;
+                Ok((LocalStream::Tcp(stream), Neighbour::Tcp(peer)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let uid = stream.peer_cred().ok().map(|process| process.uid());
+                Ok((LocalStream::Unix(stream), Neighbour::Unix { uid }))
+            }
+        }
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.place(),
+            Self::Unix(listener) => {
+                let address = listener.local_addr().ok();
+                let path = address.and_then(|address| Some(address.as_pathname()?.to_owned()));
+                path.map_or_else(
+                    || "unix".to_owned(),
+                    |path| format!("unix:{}", path.display()),
+                )
+            }
+        }
+    }
 }
 
 /// Opens a listening socket. `[::]` takes IPv6 alone, so that it can stand beside `0.0.0.0`.
@@ -65,30 +163,26 @@ pub fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
 }
 
 /// Accepts until draining begins. Only mail's listeners count, in `metrics`.
-pub async fn accept(
-    listener: TcpListener,
+pub async fn accept<L: Accept>(
+    listener: L,
     permits: Arc<Semaphore>,
     metrics: Option<Arc<Metrics>>,
     lifecycle: Lifecycle,
-    serve: impl Fn(Accepted),
+    serve: impl Fn(Accepted<L::Stream, L::Peer>),
 ) {
-    let mut pulse = lifecycle.pulse(match listener.local_addr() {
-        Ok(address) => format!("accepting on {address}"),
-        Err(_) => "accepting".to_owned(),
-    });
+    let place = listener.place();
+    let mut pulse = lifecycle.pulse(format!("accepting on {place}"));
     loop {
         let accepted = tokio::select! {
             biased;
             () = lifecycle.draining() => return,
-            accepted = pulse.during(listener.accept()) => accepted,
+            accepted = pulse.during(listener.next()) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 if let Some(metrics) = &metrics {
                     metrics.connections.inc();
                 }
-                // A client that is gone already shows at the first read.
-                let _ = stream.set_nodelay(true);
                 let permit = Arc::clone(&permits).try_acquire_owned().ok();
                 serve(Accepted {
                     stream,
@@ -100,7 +194,7 @@ pub async fn accept(
                 if let Some(metrics) = &metrics {
                     metrics.accept_errors.inc();
                 }
-                tracing::warn!(%error, "cannot accept a connection, trying again");
+                tracing::warn!(place, %error, "cannot accept a connection, trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -238,6 +238,29 @@ impl Editor<'_> {
 }
 
 impl Editor<'_> {
+    /// Records that live sessions were ended: those of `object`, which is a credential, an organization or one session.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn note_disconnect(
+        &self,
+        object: &str,
+        organization: Option<&str>,
+        sessions: usize,
+    ) -> Result<(), StoreError> {
+        self.store.write(|transaction| {
+            let after = Map::from_iter([("sessions".to_owned(), sessions.into())]);
+            let event = Event {
+                action: "session.disconnect",
+                object,
+                organization,
+                before: None,
+                after: Some(after.into()),
+            };
+            record(transaction, self.actor, event)
+        })
+    }
+
     /// Records that the store was put back from a backup: what the log says after that is of another past.
     pub(super) fn note_restore(&self, source: &std::path::Path) -> Result<(), StoreError> {
         self.store.write(|transaction| {

@@ -258,7 +258,8 @@ impl StoreError {
         StoreError::AlreadyExists { kind, name }
     }
 
-    pub(super) fn not_found(kind: Kind, name: &str) -> StoreError {
+    /// There is nothing of that name.
+    pub fn not_found(kind: Kind, name: &str) -> StoreError {
         let name = name.to_owned();
         StoreError::NotFound { kind, name }
     }

@@ -37,7 +37,7 @@ pub use self::credentials::{
 pub use self::error::{Fault, Kind, StoreError};
 pub use self::flush::{LastUsed, Noted, TokenUse};
 pub use self::login::{Login, Previous, Refusal};
-pub use self::name::DEFAULT_ORGANIZATION;
+pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug};
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
 pub use self::page::{Page, Rows};
 pub use self::tokens::{Access, NewToken, Scope, Token};
@@ -86,6 +86,17 @@ pub enum StoreReport {
     },
 }
 
+/// How much is in a store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct StoreSize {
+    /// How many organizations it holds.
+    pub organizations: u64,
+    /// How many credentials it holds.
+    pub credentials: u64,
+    /// The size of the database in bytes, without its write-ahead log.
+    pub bytes: u64,
+}
+
 impl Store {
     /// Opens the store at `path`. Makes the file (mode 0600, in a directory that exists) and its schema when absent, and
     /// migrates an older schema.
@@ -124,6 +135,24 @@ impl Store {
         }
         let connection = open_writable(path)?;
         inspect(&connection, path).map_err(|stop| stop.at(path))
+    }
+
+    /// How much is in it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn size(&self) -> Result<StoreSize, StoreError> {
+        self.read(|connection| {
+            let counted = "SELECT (SELECT count(*) FROM organizations), (SELECT count(*) FROM credentials),
+                                  (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)";
+            Ok(connection.query_row(counted, [], |row| {
+                Ok(StoreSize {
+                    organizations: count(row, 0)?,
+                    credentials: count(row, 1)?,
+                    bytes: count(row, 2)?,
+                })
+            })?)
+        })
     }
 
     /// A number that moves on whenever something that decides a login may have changed: for changes through this `Store`

@@ -9,7 +9,10 @@ const LONGEST_SLUG: usize = 63;
 const LONGEST_NAME: usize = 200;
 
 /// Accepts `[a-z0-9-]{1,63}`.
-pub(super) fn check_slug(slug: &str) -> Result<(), StoreError> {
+///
+/// # Errors
+/// [`StoreError::Invalid`] with what a slug is.
+pub fn check_slug(slug: &str) -> Result<(), StoreError> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if (1..=LONGEST_SLUG).contains(&slug.len()) && slug.bytes().all(allowed) {
         return Ok(());
@@ -20,7 +23,10 @@ pub(super) fn check_slug(slug: &str) -> Result<(), StoreError> {
 }
 
 /// Accepts up to 200 characters, none of them a control character: names are printed on terminals and in logs.
-pub(super) fn check_name(name: Option<&str>) -> Result<(), StoreError> {
+///
+/// # Errors
+/// [`StoreError::Invalid`] with what a name is.
+pub fn check_name(name: Option<&str>) -> Result<(), StoreError> {
     let Some(name) = name else { return Ok(()) };
     if name.chars().count() > LONGEST_NAME {
         return Err(StoreError::Invalid(format!(

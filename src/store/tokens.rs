@@ -137,6 +137,14 @@ impl Store {
         })
     }
 
+    /// The token with this id, or with this name if no other valid one has the same; whether it may be used or not.
+    ///
+    /// # Errors
+    /// There is no such token, several have the name, or the store cannot be read.
+    pub fn token(&self, which: &str) -> Result<Token, StoreError> {
+        self.read(|connection| find(connection, which))
+    }
+
     /// The tokens, those of one organization only if given, in the order in which they were made.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! How credentials change.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ pub struct NewPassword<'a> {
     pub overlap_until: Option<i64>,
 }
 
-/// Which credential is meant, and what must be true of it for the change to be made.
+/// Which credential is meant, and what must be true of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// Its username.
@@ -72,8 +72,8 @@ impl<'a> From<&'a str> for Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn find(self, transaction: &Transaction) -> Result<Credential, Stop> {
-        let found = find(transaction, self.username)?;
+    pub(super) fn find(self, connection: &Connection) -> Result<Credential, Stop> {
+        let found = find(connection, self.username)?;
         if self
             .organization
             .is_some_and(|slug| slug != found.organization)

@@ -75,12 +75,12 @@ impl Credential {
 }
 
 impl Store {
-    /// The credential with this username.
+    /// The credential with this username, or one of which more is known.
     ///
     /// # Errors
-    /// There is none, or the store cannot be read.
-    pub fn credential(&self, username: &str) -> Result<Credential, StoreError> {
-        self.read(|connection| find(connection, username))
+    /// There is none, it has changed, or the store cannot be read.
+    pub fn credential<'a>(&self, wanted: impl Into<Wanted<'a>>) -> Result<Credential, StoreError> {
+        self.read(|connection| wanted.into().find(connection))
     }
 
     /// The credentials that pass `filter`, in the order in which they were made.

@@ -1,0 +1,454 @@
+//! Credentials.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::admin::caller::Caller;
+use crate::admin::desk::Desk;
+use crate::admin::extract::{Body, Condition, MaybeBody, Once, Path, Query};
+use crate::admin::problem::Problem;
+use crate::auth::issue::{self, Issued, LONGEST_OVERLAP, New};
+use crate::store::{self, CredentialEdit, CredentialFilter, CredentialStatus, Wanted};
+
+use super::field::{Cursor, Limit, Name, Time, page, present};
+use super::organizations::InOrganization;
+use super::reply::{Confidential, Created, List, Tagged};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
+    OpenApiRouter::new()
+        .routes(routes!(list_credentials, create_credential))
+        .routes(routes!(get_credential, edit_credential, delete_credential))
+        .routes(routes!(rotate_credential))
+        .routes(routes!(find_credential))
+}
+
+/// A credential, without its password.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Credential {
+    /// UUIDv7.
+    id: Uuid,
+    /// What a client logs in with.
+    username: String,
+    /// The slug of its organization.
+    organization: String,
+    /// What people call it.
+    name: Option<String>,
+    status: Status,
+    created_at: Time,
+    /// When its password was last replaced.
+    rotated_at: Option<Time>,
+    /// Since when it is revoked, if it is.
+    revoked_at: Option<Time>,
+    /// From when on it is refused.
+    expires_at: Option<Time>,
+    /// Until when the password before the last rotation is right, too.
+    previous_until: Option<Time>,
+    /// Its latest use; null if there was none.
+    last_used: Option<LastUsed>,
+    /// How many sessions are logged in with it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    live_sessions: Option<usize>,
+}
+
+/// Whether a credential may be used.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = CredentialStatus)]
+pub enum Status {
+    /// It may, unless it has expired.
+    Active,
+    /// It may not.
+    Revoked,
+}
+
+/// The latest use of a credential.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LastUsed {
+    at: Time,
+    /// The client's IP address.
+    address: String,
+    /// The version of TLS, if there was TLS.
+    tls: Option<String>,
+    /// The SASL mechanism.
+    mechanism: String,
+    /// What the client called itself.
+    helo: String,
+    /// How many uses there were in all.
+    count: u64,
+}
+
+impl From<CredentialStatus> for Status {
+    fn from(status: CredentialStatus) -> Status {
+        match status {
+            CredentialStatus::Active => Status::Active,
+            CredentialStatus::Revoked => Status::Revoked,
+        }
+    }
+}
+
+impl From<Status> for CredentialStatus {
+    fn from(status: Status) -> CredentialStatus {
+        match status {
+            Status::Active => CredentialStatus::Active,
+            Status::Revoked => CredentialStatus::Revoked,
+        }
+    }
+}
+
+impl From<store::Credential> for Credential {
+    fn from(credential: store::Credential) -> Credential {
+        Credential {
+            id: credential.id,
+            username: credential.username,
+            organization: credential.organization,
+            name: credential.name,
+            status: credential.status.into(),
+            created_at: Time(credential.created_at),
+            rotated_at: credential.rotated_at.map(Time),
+            revoked_at: credential.revoked_at.map(Time),
+            expires_at: credential.expires_at.map(Time),
+            previous_until: credential.previous_until.map(Time),
+            last_used: credential.last_used.map(|used| LastUsed {
+                at: Time(used.at),
+                address: used.address,
+                tls: used.tls,
+                mechanism: used.mechanism,
+                helo: used.helo,
+                count: used.count,
+            }),
+            live_sessions: None,
+        }
+    }
+}
+
+/// A credential with its password, which is shown only in this answer.
+#[derive(Serialize, ToSchema)]
+pub struct IssuedCredential {
+    #[serde(flatten)]
+    credential: Credential,
+    /// `sk_` and 32 characters. It is stored as a hash and cannot be shown again.
+    password: String,
+}
+
+impl IssuedCredential {
+    /// To be shown once.
+    pub fn new(issued: Issued) -> IssuedCredential {
+        IssuedCredential {
+            credential: issued.credential.into(),
+            // Generated from ASCII.
+            password: String::from_utf8_lossy(issued.password.expose()).into_owned(),
+        }
+    }
+}
+
+fn view(desk: &Desk, credential: store::Credential) -> Credential {
+    let live = desk.system.sessions.count_of(&credential.username);
+    Credential {
+        live_sessions: Some(live),
+        ..credential.into()
+    }
+}
+
+fn tagged(desk: &Desk, credential: store::Credential) -> Tagged<Credential> {
+    Tagged {
+        revision: credential.revision(),
+        body: view(desk, credential),
+    }
+}
+
+fn shown_once(desk: &Desk, issued: Issued) -> Confidential<Tagged<IssuedCredential>> {
+    let live = desk.system.sessions.count_of(&issued.credential.username);
+    let revision = issued.credential.revision();
+    let mut body = IssuedCredential::new(issued);
+    body.credential.live_sessions = Some(live);
+    Confidential(Tagged { revision, body })
+}
+
+/// The credential in the path.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfCredential {
+    /// The slug of its organization.
+    pub(super) slug: String,
+    /// Its username.
+    pub(super) username: String,
+}
+
+impl OfCredential {
+    fn wanted<'a>(&'a self, revisions: Option<&'a [String]>) -> Wanted<'a> {
+        Wanted {
+            username: &self.username,
+            organization: Some(&self.slug),
+            revisions,
+        }
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct CredentialsQuery {
+    /// Only those with this status.
+    #[param(inline)]
+    status: Option<Status>,
+    /// Only those made before, and not used since, this time.
+    #[param(inline)]
+    unused_since: Option<Time>,
+    /// Only those with this in their name or username.
+    text: Option<String>,
+    /// How many at most, 1 to 200; 50 if left out.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    limit: Limit,
+    /// `next` of the page before.
+    #[param(inline)]
+    after: Option<Cursor>,
+}
+
+/// Lists an organization's credentials in the order in which they were made.
+#[utoipa::path(get, path = "/organizations/{slug}/credentials", tag = "credentials", params(InOrganization, CredentialsQuery),
+    responses((status = 200, description = "A page of them.", body = List<Credential>)))]
+async fn list_credentials(
+    State(desk): State<Arc<Desk>>,
+    Path(at): Path<InOrganization>,
+    Query(query): Query<CredentialsQuery>,
+) -> Result<Json<List<Credential>>, Problem> {
+    desk.run(move |desk| {
+        let filter = CredentialFilter {
+            organization: Some(&at.slug),
+            status: query.status.map(Into::into),
+            unused_since: query.unused_since.map(|time| time.0),
+            text: query.text.as_deref(),
+        };
+        let page = page(query.limit, query.after);
+        let mut found = desk
+            .system
+            .store
+            .credentials(filter, page)?
+            .map(|row| desk.up_to_date(row));
+        // The store does not know of the uses that wait to be written.
+        if let Some(since) = filter.unused_since {
+            found
+                .rows
+                .retain(|row| row.last_used.as_ref().is_none_or(|used| used.at < since));
+        }
+        Ok(Json(found.map(|row| view(desk, row)).into()))
+    })
+    .await
+}
+
+/// What a credential starts with.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewCredential {
+    name: Option<Name>,
+    /// From when on it is refused.
+    expires_at: Option<Time>,
+}
+
+/// Makes a credential. Its password is in this answer, and in no other.
+#[utoipa::path(post, path = "/organizations/{slug}/credentials", tag = "credentials",
+    params(InOrganization, ("Idempotency-Key" = Option<String>, Header, description = "Under this name the request is carried out only once within a day; repeated, it answers 409 with the id of what it made, never with the password.", min_length = 1, max_length = 255)),
+    request_body(content = NewCredential),
+    responses((status = 201, description = "It was made.", body = IssuedCredential,
+        headers(("Location" = String, description = "Where it is."), ("ETag" = String, description = "Its state, for If-Match.")))))]
+async fn create_credential(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(at): Path<InOrganization>,
+    Once(key): Once,
+    MaybeBody(new): MaybeBody<NewCredential>,
+) -> Result<Created<Confidential<Tagged<IssuedCredential>>>, Problem> {
+    desk.run(move |desk| {
+        let store = &desk.system.store;
+        let editor = store.by(&caller.actor).once(key.as_deref());
+        let new = New {
+            organization: &at.slug,
+            name: new.name.as_ref().map(|name| name.0.as_str()),
+            expires_at: new.expires_at.map(|time| time.0),
+        };
+        let issued = issue::issue(store, editor, desk.system.cost, new)?;
+        Ok(Created {
+            location: format!(
+                "/api/v1/organizations/{}/credentials/{}",
+                at.slug, issued.credential.username
+            ),
+            body: shown_once(desk, issued),
+        })
+    })
+    .await
+}
+
+/// Shows a credential.
+#[utoipa::path(get, path = "/organizations/{slug}/credentials/{username}", tag = "credentials", params(OfCredential),
+    responses((status = 200, description = "The credential.", body = Credential,
+        headers(("ETag" = String, description = "Its state, for If-Match.")))))]
+async fn get_credential(
+    State(desk): State<Arc<Desk>>,
+    Path(of): Path<OfCredential>,
+) -> Result<Tagged<Credential>, Problem> {
+    desk.run(move |desk| Ok(tagged(desk, desk.credential(of.wanted(None))?)))
+        .await
+}
+
+/// What to change; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CredentialChange {
+    /// Null takes the name away.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Name>)]
+    name: Option<Option<Name>>,
+    status: Option<Status>,
+    /// From when on it is refused; null means never.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Time>)]
+    expires_at: Option<Option<Time>>,
+    /// End an overlap after a rotation now.
+    #[serde(default)]
+    end_overlap: bool,
+    /// End its live sessions, too. Without this they go on, and the next login fails.
+    #[serde(default)]
+    disconnect: bool,
+}
+
+/// Renames, revokes, re-enables or expires a credential. It counts before this answers.
+#[utoipa::path(patch, path = "/organizations/{slug}/credentials/{username}", tag = "credentials",
+    params(OfCredential, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
+    request_body = CredentialChange,
+    responses((status = 200, description = "The credential as it is now.", body = Credential,
+        headers(("ETag" = String, description = "Its state, for If-Match.")))))]
+async fn edit_credential(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(of): Path<OfCredential>,
+    Condition(revisions): Condition,
+    Body(change): Body<CredentialChange>,
+) -> Result<Tagged<Credential>, Problem> {
+    desk.run(move |desk| {
+        let edit = CredentialEdit {
+            name: change
+                .name
+                .as_ref()
+                .map(|name| name.as_ref().map(|name| name.0.as_str())),
+            status: change.status.map(Into::into),
+            expires_at: change.expires_at.map(|time| time.map(|time| time.0)),
+            end_overlap: change.end_overlap,
+        };
+        let wanted = of.wanted(revisions.as_deref());
+        let edited = desk.edit_credential(&caller.actor, wanted, edit, change.disconnect)?;
+        Ok(tagged(desk, edited))
+    })
+    .await
+}
+
+/// How to rotate.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    /// For so many seconds the old password stays right, too; at most 31 days. Left out, it is wrong at once.
+    #[schema(minimum = 1, maximum = 2_678_400)]
+    overlap: Option<u32>,
+    /// End its live sessions, too.
+    #[serde(default)]
+    disconnect: bool,
+}
+
+/// Gives a credential a new password, which is in this answer and in no other.
+#[utoipa::path(post, path = "/organizations/{slug}/credentials/{username}/rotate", tag = "credentials",
+    params(OfCredential, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
+    request_body(content = Rotation),
+    responses((status = 200, description = "The credential with its new password.", body = IssuedCredential,
+        headers(("ETag" = String, description = "Its state, for If-Match.")))))]
+async fn rotate_credential(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(of): Path<OfCredential>,
+    Condition(revisions): Condition,
+    MaybeBody(how): MaybeBody<Rotation>,
+) -> Result<Confidential<Tagged<IssuedCredential>>, Problem> {
+    let until = how.overlap.map(overlap_until).transpose()?;
+    desk.run(move |desk| {
+        let wanted = of.wanted(revisions.as_deref());
+        let issued = desk.rotate(&caller.actor, wanted, until, how.disconnect)?;
+        Ok(shown_once(desk, issued))
+    })
+    .await
+}
+
+fn overlap_until(seconds: u32) -> Result<i64, Problem> {
+    let length = i64::from(seconds) * 1_000;
+    if (1..=LONGEST_OVERLAP).contains(&length) {
+        return Ok(Timestamp::now().as_millisecond() + length);
+    }
+    let longest = LONGEST_OVERLAP / 1_000;
+    Err(Problem::field(
+        "#/overlap",
+        format!("write 1 to {longest} seconds, which is 31 days"),
+    ))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct DeleteCredential {
+    /// End its live sessions, too.
+    #[serde(default)]
+    #[param(required = false)]
+    disconnect: bool,
+}
+
+/// Deletes a credential for good.
+#[utoipa::path(delete, path = "/organizations/{slug}/credentials/{username}", tag = "credentials",
+    params(OfCredential, DeleteCredential, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
+    responses((status = 204, description = "It is gone.")))]
+async fn delete_credential(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(of): Path<OfCredential>,
+    Query(how): Query<DeleteCredential>,
+    Condition(revisions): Condition,
+) -> Result<StatusCode, Problem> {
+    desk.run(move |desk| {
+        let wanted = of.wanted(revisions.as_deref());
+        desk.delete_credential(&caller.actor, wanted, how.disconnect)?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct ByUsername {
+    /// Its username.
+    username: String,
+}
+
+/// Finds a credential in whatever organization it is.
+#[utoipa::path(get, path = "/credentials/{username}", tag = "credentials", params(ByUsername),
+    responses((status = 200, description = "The credential.", body = Credential,
+        headers(("ETag" = String, description = "Its state, for If-Match.")))))]
+async fn find_credential(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(by): Path<ByUsername>,
+) -> Result<Tagged<Credential>, Problem> {
+    desk.run(move |desk| {
+        let wanted = Wanted {
+            organization: caller.scope.organization.as_deref(),
+            ..by.username.as_str().into()
+        };
+        Ok(tagged(desk, desk.credential(wanted)?))
+    })
+    .await
+}

@@ -1,0 +1,176 @@
+//! The fields of requests and answers, each as it is written in JSON.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
+
+use crate::store::{self, Page};
+
+/// A time in RFC 3339; in answers to the millisecond and in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, ToSchema)]
+#[schema(value_type = String, format = DateTime, example = "2027-01-31T12:00:00.000Z")]
+pub struct Time(pub i64);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // What lies outside the calendar was written by hand; the nearest time says as much.
+        let end = if self.0 < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        };
+        let time = Timestamp::from_millisecond(self.0).unwrap_or(end);
+        serializer.collect_str(&format_args!("{time:.3}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+        let time = Timestamp::deserialize(deserializer)?;
+        Ok(Time(time.as_millisecond()))
+    }
+}
+
+/// What people call something: 1 to 200 characters, none of them a control character.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 200, pattern = r"^\P{Cc}*[^\p{Cc}\s]\P{Cc}*$", example = "Printer")]
+pub(super) struct Name(pub(super) String);
+
+impl TryFrom<String> for Name {
+    type Error = store::StoreError;
+
+    fn try_from(text: String) -> Result<Name, store::StoreError> {
+        store::check_name(Some(&text))?;
+        Ok(Name(text))
+    }
+}
+
+/// An organization's short name: 1 to 63 lower-case letters, digits and hyphens.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 63, pattern = "^[a-z0-9-]{1,63}$", example = "acme")]
+pub(super) struct Slug(pub(super) String);
+
+impl TryFrom<String> for Slug {
+    type Error = store::StoreError;
+
+    fn try_from(text: String) -> Result<Slug, store::StoreError> {
+        store::check_slug(&text)?;
+        Ok(Slug(text))
+    }
+}
+
+/// What a token may do: `instance:admin`, `instance:read`, `org:SLUG:admin` or `org:SLUG:read`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, pattern = "^(instance|org:[a-z0-9-]{1,63}):(admin|read)$", example = "org:acme:admin")]
+pub(super) struct Scope(pub(super) store::Scope);
+
+impl TryFrom<String> for Scope {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Scope, String> {
+        text.parse().map(Scope)
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// Tells a field that is null, which takes something away, from one that is not there, which leaves it as it is.
+pub(super) fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// How many items a page has: 1 to 200.
+#[derive(Clone, Copy, Debug, ToSchema)]
+#[schema(value_type = u32, minimum = 1, maximum = 200, default = 50)]
+pub(super) struct Limit(u32);
+
+impl Default for Limit {
+    fn default() -> Limit {
+        Limit(50)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Limit, D::Error> {
+        match u32::deserialize(deserializer)? {
+            limit @ 1..=200 => Ok(Limit(limit)),
+            _ => Err(serde::de::Error::custom(
+                "limit: write a number from 1 to 200",
+            )),
+        }
+    }
+}
+
+/// Where a page begins: `next` of the page before.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, pattern = "^[0-9]{1,18}$")]
+pub(super) struct Cursor(i64);
+
+impl TryFrom<String> for Cursor {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Cursor, &'static str> {
+        let digits =
+            (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        let key = digits.then(|| text.parse().ok()).flatten();
+        key.map(Cursor)
+            .ok_or("after: give next of the page before, as it came")
+    }
+}
+
+/// The page that is asked for.
+pub(super) fn page(limit: Limit, after: Option<Cursor>) -> Page {
+    Page {
+        after: after.map(|cursor| cursor.0),
+        limit: limit.0,
+    }
+}
+
+impl Limit {
+    pub(super) fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_to_the_millisecond_in_utc() {
+        let text = |time| serde_json::to_value(Time(time)).unwrap();
+        assert_eq!(text(1_800_000_000_000), "2027-01-15T08:00:00.000Z");
+        assert!(text(i64::MAX).as_str().unwrap().starts_with("9999-12-3"));
+        let time: Time = serde_json::from_str("\"2027-01-15T09:00:00.0005+01:00\"").unwrap();
+        assert_eq!(time, Time(1_800_000_000_000));
+    }
+
+    #[test]
+    fn a_limit_and_a_cursor_are_bounded() {
+        let limit = |text| serde_json::from_str::<Limit>(text).is_ok();
+        assert!(limit("1") && limit("200") && !limit("0") && !limit("201") && !limit("-1"));
+        let cursor = |text: &str| Cursor::try_from(text.to_owned()).is_ok();
+        assert!(cursor("7") && !cursor("") && !cursor("-7") && !cursor("+7"));
+        assert!(!cursor("1234567890123456789"));
+    }
+}

@@ -1,0 +1,51 @@
+//! The API, version 1: what programs may ask of the administration. Every route is described where it is answered, and the
+//! OpenAPI document is made from that.
+
+mod audit;
+mod credentials;
+mod field;
+mod openapi;
+mod organizations;
+mod reply;
+mod sessions;
+mod status;
+mod tokens;
+mod usage;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::desk::Desk;
+
+/// Where the document is.
+const DOCUMENT: &str = "/api/v1/openapi.json";
+
+/// Every route behind the gate, and the one in front of it that describes them.
+pub(super) fn routes() -> (Router<Arc<Desk>>, Router) {
+    let (guarded, mut document) = OpenApiRouter::with_openapi(openapi::outline())
+        .nest("/api/v1", described())
+        .split_for_parts();
+    openapi::complete(&mut document);
+    // Made once: it is the same for everybody.
+    let text = document.to_pretty_json().unwrap_or_default();
+    let describe = move || {
+        let text = text.clone();
+        async move { ([("content-type", "application/json")], text).into_response() }
+    };
+    (guarded, Router::new().route(DOCUMENT, get(describe)))
+}
+
+fn described() -> OpenApiRouter<Arc<Desk>> {
+    OpenApiRouter::new()
+        .merge(organizations::routes())
+        .merge(credentials::routes())
+        .merge(usage::routes())
+        .merge(sessions::routes())
+        .merge(audit::routes())
+        .merge(tokens::routes())
+        .merge(status::routes())
+}

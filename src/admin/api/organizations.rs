@@ -1,0 +1,280 @@
+//! Organizations.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::admin::caller::Caller;
+use crate::admin::desk::Desk;
+use crate::admin::extract::{Body, Condition, Once, Path, Query};
+use crate::admin::problem::Problem;
+use crate::store::{self, Access, OrganizationEdit, OrganizationStatus};
+
+use super::field::{Limit, Name, Slug, Time, present};
+use super::reply::{Created, List, Tagged};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
+    OpenApiRouter::new()
+        .routes(routes!(list_organizations, create_organization))
+        .routes(routes!(
+            get_organization,
+            edit_organization,
+            delete_organization
+        ))
+}
+
+/// An organization: whom credentials belong to.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Organization {
+    /// UUIDv7.
+    id: Uuid,
+    /// Its short name, for life.
+    slug: String,
+    /// What people call it.
+    name: Option<String>,
+    status: Status,
+    created_at: Time,
+    /// How many credentials it has, of any status.
+    credentials: u64,
+    /// How many sessions are logged in with them now.
+    live_sessions: usize,
+}
+
+/// Whether an organization's credentials may be used.
+#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = OrganizationStatus)]
+pub(super) enum Status {
+    Active,
+    Suspended,
+}
+
+impl From<OrganizationStatus> for Status {
+    fn from(status: OrganizationStatus) -> Status {
+        match status {
+            OrganizationStatus::Active => Status::Active,
+            OrganizationStatus::Suspended => Status::Suspended,
+        }
+    }
+}
+
+impl From<Status> for OrganizationStatus {
+    fn from(status: Status) -> OrganizationStatus {
+        match status {
+            Status::Active => OrganizationStatus::Active,
+            Status::Suspended => OrganizationStatus::Suspended,
+        }
+    }
+}
+
+fn view(desk: &Desk, organization: store::Organization) -> Organization {
+    Organization {
+        live_sessions: desk.system.sessions.count_in(&organization.slug),
+        id: organization.id,
+        slug: organization.slug,
+        name: organization.name,
+        status: organization.status.into(),
+        created_at: Time(organization.created_at),
+        credentials: organization.credentials,
+    }
+}
+
+fn tagged(desk: &Desk, organization: store::Organization) -> Tagged<Organization> {
+    Tagged {
+        revision: organization.revision(),
+        body: view(desk, organization),
+    }
+}
+
+/// The organization in the path.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct InOrganization {
+    /// The organization's slug.
+    pub(super) slug: String,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct OrganizationsQuery {
+    /// How many at most, 1 to 200; 50 if left out.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    limit: Limit,
+    /// Begin behind this slug.
+    #[param(inline, value_type = Option<String>, pattern = "^[a-z0-9-]{1,63}$")]
+    after: Option<Slug>,
+}
+
+/// Lists organizations by slug. Whoever has an organization's token sees that one.
+#[utoipa::path(get, path = "/organizations", tag = "organizations", params(OrganizationsQuery),
+    responses((status = 200, description = "A page of them.", body = List<Organization>)))]
+async fn list_organizations(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Query(query): Query<OrganizationsQuery>,
+) -> Result<Json<List<Organization>>, Problem> {
+    desk.run(move |desk| {
+        if let Some(own) = &caller.scope.organization {
+            let items = vec![view(desk, desk.system.store.organization(own)?)];
+            return Ok(Json(List { items, next: None }));
+        }
+        let limit = query.limit.get();
+        let after = query.after.as_ref().map(|slug| slug.0.as_str());
+        let mut found = desk.system.store.organizations(after, limit + 1)?;
+        let more = found.len() > limit as usize;
+        found.truncate(limit as usize);
+        let next = found.last().filter(|_| more).map(|last| last.slug.clone());
+        let items = found
+            .into_iter()
+            .map(|organization| view(desk, organization))
+            .collect();
+        Ok(Json(List { items, next }))
+    })
+    .await
+}
+
+/// What an organization starts with.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewOrganization {
+    slug: Slug,
+    name: Option<Name>,
+}
+
+/// Makes an organization.
+#[utoipa::path(post, path = "/organizations", tag = "organizations",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Under this name the request is carried out only once within a day.", min_length = 1, max_length = 255)),
+    request_body = NewOrganization,
+    responses((status = 201, description = "It was made.", body = Organization,
+        headers(("Location" = String, description = "Where it is."), ("ETag" = String, description = "Its state, for If-Match.")))))]
+async fn create_organization(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Once(key): Once,
+    Body(new): Body<NewOrganization>,
+) -> Result<Created<Tagged<Organization>>, Problem> {
+    caller.require_instance(Access::Admin)?;
+    desk.run(move |desk| {
+        let editor = desk.system.store.by(&caller.actor).once(key.as_deref());
+        let name = new.name.as_ref().map(|name| name.0.as_str());
+        let made = editor.create_organization(&new.slug.0, name)?;
+        Ok(Created {
+            location: format!("/api/v1/organizations/{}", made.slug),
+            body: tagged(desk, made),
+        })
+    })
+    .await
+}
+
+/// Shows an organization.
+#[utoipa::path(get, path = "/organizations/{slug}", tag = "organizations", params(InOrganization),
+    responses((status = 200, description = "The organization.", body = Organization,
+        headers(("ETag" = String, description = "Its state, for If-Match.")))))]
+async fn get_organization(
+    State(desk): State<Arc<Desk>>,
+    Path(at): Path<InOrganization>,
+) -> Result<Tagged<Organization>, Problem> {
+    desk.run(move |desk| Ok(tagged(desk, desk.system.store.organization(&at.slug)?)))
+        .await
+}
+
+/// What to change; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OrganizationChange {
+    /// Null takes the name away.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Name>)]
+    name: Option<Option<Name>>,
+    /// Only an instance's token may change this.
+    status: Option<Status>,
+    /// End its live sessions, too.
+    #[serde(default)]
+    disconnect: bool,
+}
+
+/// Renames, suspends or activates an organization.
+#[utoipa::path(patch, path = "/organizations/{slug}", tag = "organizations",
+    params(InOrganization, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
+    request_body = OrganizationChange,
+    responses((status = 200, description = "The organization as it is now.", body = Organization,
+        headers(("ETag" = String, description = "Its state, for If-Match.")))))]
+async fn edit_organization(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(at): Path<InOrganization>,
+    Condition(revisions): Condition,
+    Body(change): Body<OrganizationChange>,
+) -> Result<Tagged<Organization>, Problem> {
+    if change.status.is_some() {
+        // Else whom the instance has suspended could lift that.
+        caller.require_instance(Access::Admin)?;
+    }
+    desk.run(move |desk| {
+        let edit = OrganizationEdit {
+            name: change
+                .name
+                .as_ref()
+                .map(|name| name.as_ref().map(|name| name.0.as_str())),
+            status: change.status.map(Into::into),
+        };
+        let edited = desk.edit_organization(
+            &caller.actor,
+            &at.slug,
+            revisions.as_deref(),
+            edit,
+            change.disconnect,
+        )?;
+        Ok(tagged(desk, edited))
+    })
+    .await
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct DeleteOrganization {
+    /// Delete its credentials, too.
+    #[serde(default)]
+    #[param(required = false)]
+    force: bool,
+    /// End its live sessions, too.
+    #[serde(default)]
+    #[param(required = false)]
+    disconnect: bool,
+}
+
+/// Deletes an organization with its tokens and its usage; `default` stays.
+#[utoipa::path(delete, path = "/organizations/{slug}", tag = "organizations",
+    params(InOrganization, DeleteOrganization, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
+    responses((status = 204, description = "It is gone.")))]
+async fn delete_organization(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(at): Path<InOrganization>,
+    Query(how): Query<DeleteOrganization>,
+    Condition(revisions): Condition,
+) -> Result<StatusCode, Problem> {
+    caller.require_instance(Access::Admin)?;
+    desk.run(move |desk| {
+        let revisions = revisions.as_deref();
+        desk.delete_organization(
+            &caller.actor,
+            &at.slug,
+            revisions,
+            how.force,
+            how.disconnect,
+        )?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}

@@ -1,0 +1,201 @@
+//! Admin tokens.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::admin::caller::Caller;
+use crate::admin::desk::Desk;
+use crate::admin::extract::{Body, Once, Path, Query};
+use crate::admin::problem::{Code, Problem};
+use crate::auth::token::{self, IssuedToken};
+use crate::store::{self, Kind, StoreError};
+
+use super::field::{Cursor, Limit, Name, Scope, Time, page};
+use super::reply::{Confidential, Created, List};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
+    OpenApiRouter::new()
+        .routes(routes!(list_tokens, create_token))
+        .routes(routes!(get_token, revoke_token))
+}
+
+/// An admin token, without its secret.
+#[derive(Serialize, ToSchema)]
+pub struct Token {
+    /// UUIDv7.
+    id: Uuid,
+    /// What people call it.
+    name: String,
+    scope: Scope,
+    created_at: Time,
+    /// From when on it is refused.
+    expires_at: Option<Time>,
+    /// Since when it is revoked, if it is.
+    revoked_at: Option<Time>,
+    /// When it was last used.
+    last_used_at: Option<Time>,
+    /// The IP address it was last used from; null over the unix socket.
+    last_used_address: Option<String>,
+}
+
+impl From<store::Token> for Token {
+    fn from(token: store::Token) -> Token {
+        Token {
+            id: token.id,
+            name: token.name,
+            scope: Scope(token.scope),
+            created_at: Time(token.created_at),
+            expires_at: token.expires_at.map(Time),
+            revoked_at: token.revoked_at.map(Time),
+            last_used_at: token.last_used_at.map(Time),
+            last_used_address: token.last_used_address,
+        }
+    }
+}
+
+/// A token with its secret, which is shown only in this answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = IssuedToken)]
+pub struct NewlyIssued {
+    #[serde(flatten)]
+    token: Token,
+    /// `gp_` and 40 characters. It is stored as a hash and cannot be shown again.
+    secret: String,
+}
+
+impl From<IssuedToken> for NewlyIssued {
+    fn from(issued: IssuedToken) -> NewlyIssued {
+        NewlyIssued {
+            token: issued.token.into(),
+            // Generated from ASCII.
+            secret: String::from_utf8_lossy(issued.secret.expose()).into_owned(),
+        }
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct TokensQuery {
+    /// Only those of the organization with this slug.
+    organization: Option<String>,
+    /// How many at most, 1 to 200; 50 if left out.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    limit: Limit,
+    /// `next` of the page before.
+    #[param(inline)]
+    after: Option<Cursor>,
+}
+
+/// Lists tokens, revoked ones too, in the order in which they were made.
+#[utoipa::path(get, path = "/tokens", tag = "tokens", params(TokensQuery),
+    responses((status = 200, description = "A page of them.", body = List<Token>)))]
+async fn list_tokens(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Query(query): Query<TokensQuery>,
+) -> Result<Json<List<Token>>, Problem> {
+    let organization = caller.narrow(query.organization)?;
+    desk.run(move |desk| {
+        let page = page(query.limit, query.after);
+        let tokens = desk.system.store.tokens(organization.as_deref(), page)?;
+        Ok(Json(
+            tokens
+                .map(|token| Token::from(desk.token_up_to_date(token)))
+                .into(),
+        ))
+    })
+    .await
+}
+
+/// What a token starts with.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewToken {
+    name: Name,
+    scope: Scope,
+    /// From when on it is refused; left out, it is the caller's own end, if that has one.
+    expires_at: Option<Time>,
+}
+
+/// Makes a token that may do no more, and no longer, than the caller. Its secret is in this answer, and in no other.
+#[utoipa::path(post, path = "/tokens", tag = "tokens",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Under this name the request is carried out only once within a day; repeated, it answers 409 with the id of what it made, never with the secret.", min_length = 1, max_length = 255)),
+    request_body = NewToken,
+    responses((status = 201, description = "It was made.", body = NewlyIssued,
+        headers(("Location" = String, description = "Where it is.")))))]
+async fn create_token(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Once(key): Once,
+    Body(new): Body<NewToken>,
+) -> Result<Created<Confidential<Json<NewlyIssued>>>, Problem> {
+    caller.require(&new.scope.0)?;
+    let expires_at = match (new.expires_at.map(|time| time.0), caller.expires_at) {
+        (Some(wanted), Some(own)) if wanted > own => {
+            let detail = "a token that expires cannot make one that lasts longer";
+            return Err(Problem::new(Code::Forbidden, detail));
+        }
+        (wanted, own) => wanted.or(own),
+    };
+    desk.run(move |desk| {
+        let editor = desk.system.store.by(&caller.actor).once(key.as_deref());
+        let issued = token::issue(editor, &new.name.0, &new.scope.0, expires_at)?;
+        Ok(Created {
+            location: format!("/api/v1/tokens/{}", issued.token.id),
+            body: Confidential(Json(issued.into())),
+        })
+    })
+    .await
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct ById {
+    /// The token's id.
+    id: Uuid,
+}
+
+/// Shows a token, without its secret.
+#[utoipa::path(get, path = "/tokens/{id}", tag = "tokens", params(ById),
+    responses((status = 200, description = "The token.", body = Token)))]
+async fn get_token(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(by): Path<ById>,
+) -> Result<Json<Token>, Problem> {
+    desk.run(move |desk| {
+        let token = desk.system.store.token(&by.id.to_string())?;
+        if !caller.reaches(token.scope.organization.as_deref()) {
+            return Err(StoreError::not_found(Kind::Token, &by.id.to_string()).into());
+        }
+        Ok(Json(desk.token_up_to_date(token).into()))
+    })
+    .await
+}
+
+/// Revokes a token for good.
+#[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", params(ById),
+    responses((status = 204, description = "It is revoked.")))]
+async fn revoke_token(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(by): Path<ById>,
+) -> Result<StatusCode, Problem> {
+    desk.run(move |desk| {
+        let organization = caller.scope.organization.as_deref();
+        let editor = desk.system.store.by(&caller.actor);
+        editor.revoke_token(&by.id.to_string(), organization)?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}

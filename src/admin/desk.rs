@@ -1,0 +1,239 @@
+//! What administrators can have done, whoever asks and by whatever page: every change with its effect on logins and on live
+//! sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+
+use crate::auth::issue::{self, Issued};
+use crate::auth::password::Cost;
+use crate::auth::{Authenticator, NotedBatch};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::net::tls::Tls;
+use crate::sessions::Sessions;
+use crate::store::{
+    Actor, Credential, CredentialEdit, Organization, OrganizationEdit, Store, Token, Wanted,
+};
+
+use super::problem::{Code, Problem};
+use super::revocations::{Revocations, Unwritten};
+
+/// Requests that may use the store at a time. Fewer than it has connections: logins come first.
+const WORKERS: usize = 4;
+
+/// How long a request waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The running system, as far as it is administered.
+pub struct System {
+    /// What is stored.
+    pub store: Arc<Store>,
+    /// Who verifies logins.
+    pub authenticator: Arc<Authenticator>,
+    /// What waits to be written.
+    pub noted: Arc<NotedBatch>,
+    /// Who is connected.
+    pub sessions: Arc<Sessions>,
+    /// The certificate.
+    pub tls: Arc<Tls>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Whether it is ending.
+    pub lifecycle: Lifecycle,
+    /// What a password costs.
+    pub cost: Cost,
+    /// Since when it runs.
+    pub started_at: Timestamp,
+    /// Every listener by its kind, with its address.
+    pub listeners: Vec<(String, String)>,
+    /// The upstream's address.
+    pub upstream: String,
+}
+
+/// Where requests are carried out.
+pub(super) struct Desk {
+    pub(super) system: System,
+    revocations: Revocations,
+    workers: Arc<Semaphore>,
+}
+
+impl Desk {
+    pub(super) fn new(system: System) -> Desk {
+        Desk {
+            revocations: Revocations::new(system.authenticator.denials()),
+            workers: Arc::new(Semaphore::new(WORKERS)),
+            system,
+        }
+    }
+
+    /// Does what blocks on a thread where it may. What has begun is finished, also when nobody waits for it any more.
+    pub(super) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = tokio::time::timeout(PATIENCE, self.workers.clone().acquire_owned());
+        let Ok(Ok(turn)) = turn.await else {
+            let detail = "too many requests wait for the store; try again";
+            return Err(Problem::new(Code::StoreBusy, detail).retry_after(1));
+        };
+        let desk = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work(&desk)
+        });
+        done.await
+            .unwrap_or_else(|panic| Err(Problem::internal(&panic)))
+    }
+
+    /// Writes the revocations that could not be written, until draining.
+    pub(super) async fn keep_revoking(self: Arc<Self>) {
+        let lifecycle = self.system.lifecycle.clone();
+        loop {
+            tokio::select! {
+                () = lifecycle.draining() => return,
+                () = self.revocations.due() => {}
+            }
+            // A panic would be a fault of ours; the next round tries again.
+            let _ = self
+                .run(|desk| {
+                    desk.revocations.write(&desk.system.store);
+                    Ok(())
+                })
+                .await;
+        }
+    }
+
+    /// A credential as it is at this moment.
+    pub(super) fn credential(&self, wanted: Wanted) -> Result<Credential, Problem> {
+        Ok(self.up_to_date(self.system.store.credential(wanted)?))
+    }
+
+    /// With the uses that are not written yet.
+    pub(super) fn up_to_date(&self, mut credential: Credential) -> Credential {
+        self.system.noted.update(&mut credential);
+        credential
+    }
+
+    /// With the uses that are not written yet.
+    pub(super) fn token_up_to_date(&self, mut token: Token) -> Token {
+        self.system.noted.update_token(&mut token);
+        token
+    }
+
+    /// Changes a credential. A revocation counts even where it cannot be written.
+    pub(super) fn edit_credential(
+        &self,
+        actor: &Actor,
+        wanted: Wanted,
+        edit: CredentialEdit,
+        disconnect: bool,
+    ) -> Result<Credential, Problem> {
+        let store = &self.system.store;
+        let edited = self.revocations.edit(store, actor, wanted, edit);
+        let is_effective = !matches!(edited, Err(Unwritten::Refused(_)));
+        if disconnect && is_effective {
+            self.disconnect_credential(actor, wanted);
+        }
+        Ok(self.up_to_date(edited?))
+    }
+
+    /// Gives a credential a new password.
+    pub(super) fn rotate(
+        &self,
+        actor: &Actor,
+        wanted: Wanted,
+        overlap_until: Option<i64>,
+        disconnect: bool,
+    ) -> Result<Issued, Problem> {
+        let System { store, cost, .. } = &self.system;
+        let mut issued = issue::rotate(store, store.by(actor), *cost, wanted, overlap_until)?;
+        if disconnect {
+            self.disconnect_credential(actor, wanted);
+        }
+        self.system.noted.update(&mut issued.credential);
+        Ok(issued)
+    }
+
+    /// Deletes a credential.
+    pub(super) fn delete_credential(
+        &self,
+        actor: &Actor,
+        wanted: Wanted,
+        disconnect: bool,
+    ) -> Result<(), Problem> {
+        self.system.store.by(actor).delete_credential(wanted)?;
+        self.revocations.forget(wanted.username);
+        if disconnect {
+            self.disconnect_credential(actor, wanted);
+        }
+        Ok(())
+    }
+
+    /// Changes an organization.
+    pub(super) fn edit_organization(
+        &self,
+        actor: &Actor,
+        slug: &str,
+        revisions: Option<&[String]>,
+        edit: OrganizationEdit,
+        disconnect: bool,
+    ) -> Result<Organization, Problem> {
+        let editor = self.system.store.by(actor);
+        let edited = editor.edit_organization(slug, revisions, edit)?;
+        if disconnect {
+            self.disconnect_organization(actor, slug);
+        }
+        Ok(edited)
+    }
+
+    /// Deletes an organization, with `force` together with its credentials.
+    pub(super) fn delete_organization(
+        &self,
+        actor: &Actor,
+        slug: &str,
+        revisions: Option<&[String]>,
+        force: bool,
+        disconnect: bool,
+    ) -> Result<(), Problem> {
+        let editor = self.system.store.by(actor);
+        editor.delete_organization(slug, revisions, force)?;
+        if disconnect {
+            self.disconnect_organization(actor, slug);
+        }
+        Ok(())
+    }
+
+    /// Ends the live sessions of a credential. Returns how many there were.
+    pub(super) fn disconnect_credential(&self, actor: &Actor, wanted: Wanted) -> usize {
+        let ended = self.system.sessions.disconnect_credential(wanted.username);
+        self.note_disconnect(actor, wanted.username, wanted.organization, ended);
+        ended
+    }
+
+    /// Ends the live sessions of an organization. Returns how many there were.
+    pub(super) fn disconnect_organization(&self, actor: &Actor, slug: &str) -> usize {
+        let ended = self.system.sessions.disconnect_organization(slug);
+        self.note_disconnect(actor, slug, Some(slug), ended);
+        ended
+    }
+
+    /// Puts ended sessions on record. They have ended anyway, so a store that cannot be written hinders nothing.
+    pub(super) fn note_disconnect(
+        &self,
+        actor: &Actor,
+        object: &str,
+        organization: Option<&str>,
+        ended: usize,
+    ) {
+        if ended == 0 {
+            return;
+        }
+        let editor = self.system.store.by(actor);
+        if let Err(error) = editor.note_disconnect(object, organization, ended) {
+            tracing::error!(%actor, object, ended, %error, "sessions were ended, which could not be recorded");
+        }
+    }
+}

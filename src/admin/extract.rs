@@ -1,0 +1,299 @@
+//! What is read from a request: path, query, conditions and body, each with its own way of saying what is wrong.
+
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header::{CONTENT_TYPE, HeaderName, IF_MATCH};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::problem::{Code, FieldError, Problem};
+
+/// The largest body, in octets; what is asked for here are a few short fields.
+pub(super) const BODY_SIZE: usize = 64 * 1024;
+
+/// How long a body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest Idempotency-Key.
+const IDEMPOTENCY_KEY_LENGTH: usize = 255;
+
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What the path names.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Problem))]
+pub(super) struct Path<T>(pub(super) T);
+
+/// What the query asks for.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Problem))]
+pub(super) struct Query<T>(pub(super) T);
+
+/// If-Match: the revisions that the caller knows of, or whatever there is.
+pub(super) struct Condition(pub(super) Option<Vec<String>>);
+
+impl<S: Sync> FromRequestParts<S> for Condition {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Condition, Problem> {
+        let mut revisions = Vec::new();
+        for header in parts.headers.get_all(IF_MATCH) {
+            if header.as_bytes().trim_ascii() == b"*" {
+                return Ok(Condition(None)); // what is not there is not found anyway
+            }
+            revisions.extend(entity_tags(header).ok_or_else(|| {
+                Problem::new(
+                    Code::InvalidHeader,
+                    "If-Match: write the ETag as it came, in its quotes",
+                )
+            })?);
+        }
+        let any = parts.headers.contains_key(IF_MATCH);
+        Ok(Condition(any.then_some(revisions)))
+    }
+}
+
+/// The opaque parts of the strong tags in a list; a weak one never matches here (RFC 9110 section 13.1.1).
+fn entity_tags(header: &HeaderValue) -> Option<Vec<String>> {
+    let tag = |text: &str| {
+        let (strong, quoted) = match text.strip_prefix("W/") {
+            Some(weak) => (false, weak),
+            None => (true, text),
+        };
+        let opaque = quoted.strip_prefix('"')?.strip_suffix('"')?;
+        let plain = opaque
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'"');
+        plain.then(|| strong.then(|| opaque.to_owned()))
+    };
+    let tags = header
+        .to_str()
+        .ok()?
+        .split(',')
+        .map(|text| tag(text.trim()));
+    Some(
+        tags.collect::<Option<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
+}
+
+/// Idempotency-Key: under what name the caller may repeat the request without its being carried out twice.
+pub(super) struct Once(pub(super) Option<String>);
+
+impl<S: Sync> FromRequestParts<S> for Once {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Once, Problem> {
+        let mut keys = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(key) = keys.next() else {
+            return Ok(Once(None));
+        };
+        let key = key
+            .to_str()
+            .ok()
+            .filter(|key| (1..=IDEMPOTENCY_KEY_LENGTH).contains(&key.len()));
+        match key {
+            Some(key) if keys.next().is_none() => Ok(Once(Some(key.to_owned()))),
+            _ => Err(Problem::new(
+                Code::InvalidHeader,
+                format!(
+                    "Idempotency-Key: send one of 1 to {IDEMPOTENCY_KEY_LENGTH} ASCII characters"
+                ),
+            )),
+        }
+    }
+}
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Body<T>, Problem> {
+        require_json(request.headers())?;
+        parse(&read(request).await?).map(Body)
+    }
+}
+
+/// A JSON body that may be left out.
+pub(super) struct MaybeBody<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<MaybeBody<T>, Problem> {
+        let described = request
+            .headers()
+            .contains_key(CONTENT_TYPE)
+            .then(|| require_json(request.headers()));
+        let bytes = read(request).await?;
+        if bytes.is_empty() && described.is_none() {
+            return Ok(MaybeBody(T::default()));
+        }
+        described.unwrap_or_else(|| Err(unsupported()))?;
+        parse(&bytes).map(MaybeBody)
+    }
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    let known = ["application/json", "application/merge-patch+json"];
+    let is_json = known
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known));
+    is_json.then_some(()).ok_or_else(unsupported)
+}
+
+fn unsupported() -> Problem {
+    Problem::new(
+        Code::UnsupportedMediaType,
+        "send JSON, and say so: Content-Type: application/json",
+    )
+}
+
+async fn read(request: Request) -> Result<Vec<u8>, Problem> {
+    let bytes = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_SIZE));
+    let bytes = bytes.await.map_err(|_| {
+        Problem::new(
+            Code::TooSlow,
+            format!("the body took longer than {BODY_TIMEOUT:?}"),
+        )
+    })?;
+    Ok(bytes
+        .map_err(|error| match std::error::Error::source(&error) {
+            Some(limit) if limit.is::<http_body_util::LengthLimitError>() => Problem::new(
+                Code::TooLarge,
+                format!("the body has more than {BODY_SIZE} octets"),
+            ),
+            _ => Problem::new(Code::MalformedBody, "the body broke off"),
+        })?
+        .to_vec())
+}
+
+/// Reads every field; where some are wrong, tells of each.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| {
+        Problem::new(
+            Code::MalformedBody,
+            format!("the body is not JSON: {error}"),
+        )
+    })?;
+    let mut errors = Vec::new();
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, T>(&value) {
+            Ok(parsed) if errors.is_empty() => return Ok(parsed),
+            Ok(_) => return Err(Problem::fields(errors)),
+            Err(error) => error,
+        };
+        let field = match error.path().iter().next() {
+            Some(serde_path_to_error::Segment::Map { key }) => Some(key.clone()),
+            _ => None,
+        };
+        // Without the wrong field the others can be looked at; a missing one is the last thing to be found.
+        let removed = match (&field, &mut value) {
+            (Some(field), Value::Object(fields)) => fields.remove(field).is_some(),
+            _ => false,
+        };
+        if removed || errors.is_empty() {
+            errors.push(FieldError {
+                pointer: field
+                    .map_or_else(|| "#".to_owned(), |field| format!("#/{}", escape(&field))),
+                detail: error.into_inner().to_string(),
+            });
+        }
+        if !removed {
+            return Err(Problem::fields(errors));
+        }
+    }
+}
+
+/// As JSON pointers write it (RFC 6901 section 3), in a URI fragment.
+fn escape(field: &str) -> String {
+    let mut escaped = String::new();
+    for byte in field.bytes() {
+        match byte {
+            b'~' => escaped.push_str("~0"),
+            b'/' => escaped.push_str("~1"),
+            b'-' | b'.' | b'_' => escaped.push(byte.into()),
+            _ if byte.is_ascii_alphanumeric() => escaped.push(byte.into()),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        name: String,
+        #[serde(default)]
+        size: u8,
+    }
+
+    fn wrong(body: &str) -> Vec<(String, String)> {
+        let document =
+            serde_json::to_value(parse::<Sample>(body.as_bytes()).unwrap_err().document().1);
+        let document = document.unwrap();
+        let errors = document["errors"].as_array().cloned().unwrap_or_default();
+        let text = |error: &Value, key: &str| error[key].as_str().unwrap().to_owned();
+        errors
+            .iter()
+            .map(|error| (text(error, "pointer"), text(error, "detail")))
+            .collect()
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let fields = |body| {
+            wrong(body)
+                .into_iter()
+                .map(|(pointer, _)| pointer)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            fields(r#"{"name": 1, "size": 300, "colour": 2}"#),
+            ["#/colour", "#/name", "#/size"]
+        );
+        assert_eq!(fields(r#"{"a/b~ c": 1, "name": ""}"#), ["#/a~1b~0%20c"]);
+        assert_eq!(
+            wrong("{}"),
+            [("#".to_owned(), "missing field `name`".to_owned())]
+        );
+        assert_eq!(fields("[]"), ["#"]);
+        let sample: Sample = parse(br#"{"name": "x", "size": 3}"#).unwrap();
+        assert_eq!((sample.name.as_str(), sample.size), ("x", 3));
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_apart() {
+        let problem = parse::<Sample>(b"{").unwrap_err();
+        assert_eq!(problem.code, Code::MalformedBody);
+    }
+
+    #[test]
+    fn entity_tags_are_read_as_they_are_written() {
+        let read = |text: &str| entity_tags(&HeaderValue::from_str(text).unwrap());
+        assert_eq!(read("\"a\"").unwrap(), ["a"]);
+        assert_eq!(read("\"a\" , W/\"b\",\"c\"").unwrap(), ["a", "c"]);
+        for wrong in ["a", "\"a", "a\"", "\"a\"b\"", "", "\"a\",", "w/\"a\""] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}

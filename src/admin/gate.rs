@@ -1,0 +1,255 @@
+//! Who may ask at all: by the name they ask for, the page they come from, and the token they bring.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use jiff::Timestamp;
+use moka::future::Cache;
+
+use crate::auth::token::{self, TokenError};
+use crate::net::listener::Neighbour;
+use crate::sasl::Secret;
+use crate::store::{Access, Actor, ActorKind, Scope, TokenUse};
+
+use super::caller::Caller;
+use super::desk::Desk;
+use super::problem::{Code, Problem};
+
+/// Wrong tokens from one address within [`FORGOTTEN_AFTER`] that are answered with 401; further ones get 429.
+const FAILURES: u32 = 10;
+
+/// How long a wrong token is remembered.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
+/// How many addresses are remembered for wrong tokens.
+const ADDRESSES: u64 = 10_000;
+
+/// What decides who may ask.
+pub(super) struct Gate {
+    desk: Arc<Desk>,
+    /// Lower case; loopback's names and every loopback address are allowed anyhow.
+    hosts: Vec<String>,
+    failures: Cache<IpAddr, Arc<AtomicU32>>,
+}
+
+impl Gate {
+    /// Lets those through who ask for one of these `hosts` and may do what they ask.
+    pub(super) fn new(desk: Arc<Desk>, hosts: impl IntoIterator<Item = String>) -> Gate {
+        Gate {
+            desk,
+            hosts: hosts
+                .into_iter()
+                .map(|host| host.to_ascii_lowercase())
+                .collect(),
+            failures: Cache::builder()
+                .max_capacity(ADDRESSES)
+                .time_to_live(FORGOTTEN_AFTER)
+                .build(),
+        }
+    }
+
+    fn check_host(&self, request: &Request) -> Result<(), Problem> {
+        let host = self::host(request)?;
+        let name = host.host().to_ascii_lowercase();
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let address: Option<IpAddr> = bare.parse().ok();
+        let is_loopback = address.is_some_and(|address| address.to_canonical().is_loopback());
+        if is_loopback || name == "localhost" || self.hosts.iter().any(|host| *host == bare) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::ForeignHost,
+            format!(
+                "{name:?} is not a name of this Gatepost; if it should be, add it to admin.hosts"
+            ),
+        ))
+    }
+
+    async fn by_token(&self, text: Secret, from: Neighbour) -> Result<Caller, Problem> {
+        let address = match from {
+            Neighbour::Tcp(peer) => Some(peer.ip().to_canonical()),
+            Neighbour::Unix { .. } => None,
+        };
+        let now = Timestamp::now().as_millisecond();
+        let found = self.desk.run(move |desk| {
+            let text = str::from_utf8(text.expose()).unwrap_or_default();
+            match token::find(&desk.system.store, text, now) {
+                Ok(token) => Ok(Ok(token)),
+                Err(TokenError::Store(error)) => Err(error.into()),
+                Err(wrong) => Ok(Err(wrong)),
+            }
+        });
+        match found.await? {
+            Ok(token) => {
+                let address = address.map(|address| address.to_string());
+                let used = TokenUse {
+                    at: now,
+                    address: address.clone(),
+                };
+                self.desk.system.noted.token_used(token.key, used);
+                Ok(Caller {
+                    actor: Actor {
+                        kind: ActorKind::Token,
+                        name: format!("{} ({})", token.name, token.id),
+                        address,
+                    },
+                    scope: token.scope,
+                    expires_at: token.expires_at,
+                })
+            }
+            Err(wrong) => Err(self.failed(address, &wrong).await),
+        }
+    }
+
+    /// A right token is never kept waiting by wrong ones, so this only has to spare the log.
+    async fn failed(&self, address: Option<IpAddr>, error: &TokenError) -> Problem {
+        let Some(address) = address else {
+            return Problem::new(Code::Unauthorized, error.to_string());
+        };
+        let failures = self
+            .failures
+            .get_with(address, async { Arc::default() })
+            .await;
+        let before = failures.fetch_add(1, Ordering::Relaxed);
+        if before >= FAILURES {
+            return Problem::new(
+                Code::TooManyFailures,
+                "too many wrong tokens came from this address; a right one is taken at any time",
+            )
+            .retry_after(FORGOTTEN_AFTER.as_secs());
+        }
+        tracing::info!(
+            target: "gatepost::admin",
+            %address,
+            reason = match error {
+                TokenError::Malformed => "malformed",
+                _ => "invalid",
+            },
+            "token refused"
+        );
+        Problem::new(Code::Unauthorized, error.to_string())
+    }
+}
+
+/// Lets a request through to its route, together with its [`Caller`], or answers it.
+pub(super) async fn guard(
+    State(gate): State<Arc<Gate>>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let Some(from) = request.extensions().get::<Neighbour>().copied() else {
+        return Err(Problem::internal(&"a request came from nowhere"));
+    };
+    // Whoever reaches the unix socket names no host, or any.
+    if matches!(from, Neighbour::Tcp(_)) {
+        gate.check_host(&request)?;
+    }
+    check_origin(&request)?;
+    let caller = match (bearer(request.headers())?, from) {
+        (Some(token), _) => gate.by_token(token, from).await?,
+        (None, Neighbour::Unix { uid }) => local(uid),
+        (None, Neighbour::Tcp(_)) => {
+            return Err(Problem::new(
+                Code::Unauthorized,
+                "a token is needed: Authorization: Bearer gp_...; make one with gatepost token create",
+            ));
+        }
+    };
+    let slug = match &parameters {
+        Ok(parameters) => {
+            let slug = parameters.iter().find(|(name, _)| *name == "slug");
+            slug.map(|(_, slug)| slug.to_owned())
+        }
+        Err(RawPathParamsRejection::InvalidUtf8InPathParam(_)) => {
+            return Err(Problem::new(Code::InvalidPath, "the path is not UTF-8"));
+        }
+        // No route matched, or one that names nothing.
+        Err(_) => None,
+    };
+    let access = match *request.method() {
+        Method::GET | Method::HEAD => Access::Read,
+        _ => Access::Admin,
+    };
+    // What lies below an organization needs that organization's scope, and everything else at least the right to do
+    // such things to one's own.
+    caller.require(&Scope {
+        organization: slug.or_else(|| caller.scope.organization.clone()),
+        access,
+    })?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// Who may open the socket may do everything.
+fn local(uid: Option<u32>) -> Caller {
+    Caller {
+        actor: Actor {
+            kind: ActorKind::Socket,
+            name: uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}")),
+            address: None,
+        },
+        scope: Scope::INSTANCE_ADMIN,
+        expires_at: None,
+    }
+}
+
+/// The name that is asked for: in the request line if it stands there, else in the Host header (RFC 9112 section 3.2.2).
+fn host(request: &Request) -> Result<Authority, Problem> {
+    if let Some(authority) = request.uri().authority() {
+        return Ok(authority.clone());
+    }
+    let mut all = request.headers().get_all(HOST).iter();
+    let only = all.next().filter(|_| all.next().is_none());
+    let text = only.and_then(|host| host.to_str().ok());
+    text.and_then(|host| host.parse().ok())
+        .ok_or_else(|| Problem::new(Code::InvalidHeader, "the request needs one Host header"))
+}
+
+/// Browsers say which site a page is from that sends something; ours are only from here.
+fn check_origin(request: &Request) -> Result<(), Problem> {
+    let mut origins = request.headers().get_all(ORIGIN).iter().peekable();
+    if origins.peek().is_none() {
+        return Ok(());
+    }
+    let own = host(request)?;
+    let is_own = |origin: &str| {
+        let site = origin.split_once("://").map(|(_, site)| site);
+        site.is_some_and(|site| site.eq_ignore_ascii_case(own.as_str()))
+    };
+    if origins.all(|origin| origin.to_str().is_ok_and(is_own)) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::ForeignOrigin,
+        "a page of another site sent this request; it was not carried out",
+    ))
+}
+
+/// The token of a request, if it brings one.
+fn bearer(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let Some(first) = all.next() else {
+        return Ok(None);
+    };
+    let mut words = first.as_bytes().splitn(2, |byte| *byte == b' ');
+    let scheme = words.next().unwrap_or_default();
+    match words.next().map(<[u8]>::trim_ascii) {
+        Some(token) if all.next().is_none() && scheme.eq_ignore_ascii_case(b"bearer") => {
+            Ok(Some(Secret::new(token)))
+        }
+        _ => Err(Problem::new(
+            Code::Unauthorized,
+            "the Authorization header must be one: Bearer and a token",
+        )),
+    }
+}

@@ -1,0 +1,96 @@
+//! HTTP/1.1 on one listener: bounded in connections, in the size and time of a request's head, and drained like everything
+//! else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::lifecycle::Lifecycle;
+use crate::net::listener::{Accepted, LocalListener, Neighbour, accept};
+use crate::net::stream::LocalStream;
+
+/// How many clients may be connected to one listener at a time.
+const CONNECTIONS: usize = 64;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request's head may take, counted from the end of the request before.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest request head, in octets; the least hyper allows is 8 KiB.
+const HEAD_SIZE: usize = 16 * 1024;
+
+/// How long requests under way may take once draining has begun: longer than anything here waits.
+const FAREWELL: Duration = Duration::from_secs(15);
+
+/// A place where requests are taken, and what answers them there.
+pub(super) struct Door {
+    pub(super) listener: LocalListener,
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) routes: Router,
+}
+
+impl Door {
+    /// Serves until draining. Each request knows its [`Neighbour`].
+    pub(super) async fn serve(self, lifecycle: Lifecycle) {
+        let graceful = GracefulShutdown::new();
+        let serve = |accepted: Accepted<LocalStream, Neighbour>| {
+            let Some(permit) = accepted.permit else {
+                tracing::warn!("the administration has too many clients, one was turned away");
+                return;
+            };
+            let (tls, routes, watcher) =
+                (self.tls.clone(), self.routes.clone(), graceful.watcher());
+            tokio::spawn(async move {
+                match tls {
+                    None => converse(accepted.stream, accepted.peer, routes, watcher).await,
+                    Some(tls) => {
+                        let shaken = tls.accept(accepted.stream);
+                        // Who cannot shake hands has not asked for anything yet.
+                        if let Ok(Ok(stream)) =
+                            tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await
+                        {
+                            converse(stream, accepted.peer, routes, watcher).await;
+                        }
+                    }
+                }
+                drop(permit);
+            });
+        };
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        accept(self.listener, permits, None, lifecycle, serve).await;
+        let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
+    }
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    neighbour: Neighbour,
+    routes: Router,
+    watcher: Watcher,
+) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(neighbour);
+        TowerToHyperService::new(routes.clone()).call(request)
+    });
+    let connection = http1::Builder::new()
+        // Without a timer hyper silently has no timeout at all.
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_SIZE)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that goes away midway asks again.
+    let _ = watcher.watch(connection).await;
+}
