@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, HeaderName, IF_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use utoipa::IntoParams;
 
 use super::problem::{Code, FieldError, Problem};
 
@@ -32,6 +33,35 @@ pub(super) struct Path<T>(pub(super) T);
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 pub(super) struct Query<T>(pub(super) T);
+
+/// How [`Condition`] is described.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only described; Condition reads it")]
+pub(super) struct IfMatch {
+    /// Carry it out only if the ETag is one of these, or, with `*`, whatever it is.
+    #[param(
+        rename = "If-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#
+    )]
+    if_match: Option<String>,
+}
+
+/// How [`Once`] is described.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only described; Once reads it")]
+pub(super) struct IdempotencyKey {
+    /// Under this name the request is carried out only once within a day. Repeated, it answers 409 with the id of what it
+    /// made, never with a password or a secret.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[!-~]+$"
+    )]
+    idempotency_key: Option<String>,
+}
 
 /// If-Match: the revisions that the caller knows of, or whatever there is.
 pub(super) struct Condition(pub(super) Option<Vec<String>>);
@@ -110,56 +140,40 @@ impl<S: Sync> FromRequestParts<S> for Once {
     }
 }
 
-/// A JSON body.
+/// A JSON body; one that is left out is an empty object.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Body<T>, Problem> {
-        require_json(request.headers())?;
-        parse(&read(request).await?).map(Body)
-    }
-}
-
-/// A JSON body that may be left out.
-pub(super) struct MaybeBody<T>(pub(super) T);
-
-impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeBody<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, _: &S) -> Result<MaybeBody<T>, Problem> {
-        let described = request
-            .headers()
-            .contains_key(CONTENT_TYPE)
-            .then(|| require_json(request.headers()));
+        let kind = request.headers().get(CONTENT_TYPE).cloned();
         let bytes = read(request).await?;
-        if bytes.is_empty() && described.is_none() {
-            return Ok(MaybeBody(T::default()));
+        match kind {
+            None if bytes.is_empty() => parse(b"{}"),
+            kind => {
+                require_json(kind.as_ref())?;
+                parse(&bytes)
+            }
         }
-        described.unwrap_or_else(|| Err(unsupported()))?;
-        parse(&bytes).map(MaybeBody)
+        .map(Body)
     }
 }
 
-fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let kind = headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .unwrap_or_default();
+fn require_json(kind: Option<&HeaderValue>) -> Result<(), Problem> {
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     let known = ["application/json", "application/merge-patch+json"];
-    let is_json = known
+    if known
         .iter()
-        .any(|known| essence.eq_ignore_ascii_case(known));
-    is_json.then_some(()).ok_or_else(unsupported)
-}
-
-fn unsupported() -> Problem {
-    Problem::new(
+        .any(|known| essence.eq_ignore_ascii_case(known))
+    {
+        return Ok(());
+    }
+    Err(Problem::new(
         Code::UnsupportedMediaType,
         "send JSON, and say so: Content-Type: application/json",
-    )
+    ))
 }
 
 async fn read(request: Request) -> Result<Vec<u8>, Problem> {

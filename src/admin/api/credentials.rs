@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
-use crate::admin::extract::{Body, Condition, MaybeBody, Once, Path, Query};
+use crate::admin::extract::{Body, Condition, IdempotencyKey, IfMatch, Once, Path, Query};
 use crate::admin::problem::Problem;
 use crate::auth::issue::{self, Issued, LONGEST_OVERLAP, New};
 use crate::store::{self, CredentialEdit, CredentialFilter, CredentialStatus, Wanted};
@@ -248,7 +248,7 @@ async fn list_credentials(
 }
 
 /// What a credential starts with.
-#[derive(Default, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewCredential {
     name: Option<Name>,
@@ -258,8 +258,8 @@ struct NewCredential {
 
 /// Makes a credential. Its password is in this answer, and in no other.
 #[utoipa::path(post, path = "/organizations/{slug}/credentials", tag = "credentials",
-    params(InOrganization, ("Idempotency-Key" = Option<String>, Header, description = "Under this name the request is carried out only once within a day; repeated, it answers 409 with the id of what it made, never with the password.", min_length = 1, max_length = 255)),
-    request_body(content = NewCredential),
+    params(InOrganization, IdempotencyKey),
+    request_body = NewCredential,
     responses((status = 201, description = "It was made.", body = IssuedCredential,
         headers(("Location" = String, description = "Where it is."), ("ETag" = String, description = "Its state, for If-Match.")))))]
 async fn create_credential(
@@ -267,7 +267,7 @@ async fn create_credential(
     caller: Caller,
     Path(at): Path<InOrganization>,
     Once(key): Once,
-    MaybeBody(new): MaybeBody<NewCredential>,
+    Body(new): Body<NewCredential>,
 ) -> Result<Created<Confidential<Tagged<IssuedCredential>>>, Problem> {
     desk.run(move |desk| {
         let store = &desk.system.store;
@@ -324,7 +324,7 @@ struct CredentialChange {
 
 /// Renames, revokes, re-enables or expires a credential. It counts before this answers.
 #[utoipa::path(patch, path = "/organizations/{slug}/credentials/{username}", tag = "credentials",
-    params(OfCredential, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
+    params(OfCredential, IfMatch),
     request_body = CredentialChange,
     responses((status = 200, description = "The credential as it is now.", body = Credential,
         headers(("ETag" = String, description = "Its state, for If-Match.")))))]
@@ -353,7 +353,7 @@ async fn edit_credential(
 }
 
 /// How to rotate.
-#[derive(Default, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Rotation {
     /// For so many seconds the old password stays right, too; at most 31 days. Left out, it is wrong at once.
@@ -366,8 +366,8 @@ struct Rotation {
 
 /// Gives a credential a new password, which is in this answer and in no other.
 #[utoipa::path(post, path = "/organizations/{slug}/credentials/{username}/rotate", tag = "credentials",
-    params(OfCredential, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
-    request_body(content = Rotation),
+    params(OfCredential, IfMatch),
+    request_body = Rotation,
     responses((status = 200, description = "The credential with its new password.", body = IssuedCredential,
         headers(("ETag" = String, description = "Its state, for If-Match.")))))]
 async fn rotate_credential(
@@ -375,7 +375,7 @@ async fn rotate_credential(
     caller: Caller,
     Path(of): Path<OfCredential>,
     Condition(revisions): Condition,
-    MaybeBody(how): MaybeBody<Rotation>,
+    Body(how): Body<Rotation>,
 ) -> Result<Confidential<Tagged<IssuedCredential>>, Problem> {
     let until = how.overlap.map(overlap_until).transpose()?;
     desk.run(move |desk| {
@@ -410,7 +410,7 @@ struct DeleteCredential {
 
 /// Deletes a credential for good.
 #[utoipa::path(delete, path = "/organizations/{slug}/credentials/{username}", tag = "credentials",
-    params(OfCredential, DeleteCredential, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
+    params(OfCredential, DeleteCredential, IfMatch),
     responses((status = 204, description = "It is gone.")))]
 async fn delete_credential(
     State(desk): State<Arc<Desk>>,

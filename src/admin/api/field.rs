@@ -36,7 +36,7 @@ impl<'de> Deserialize<'de> for Time {
 /// What people call something: 1 to 200 characters, none of them a control character.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
-#[schema(value_type = String, min_length = 1, max_length = 200, pattern = r"^\P{Cc}*[^\p{Cc}\s]\P{Cc}*$", example = "Printer")]
+#[schema(value_type = String, min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$", example = "Printer")]
 pub(super) struct Name(pub(super) String);
 
 impl TryFrom<String> for Name {

@@ -1,10 +1,11 @@
 //! The OpenAPI document: what the routes say of themselves, and what is true of all of them.
 
-use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::content::{Content, ContentBuilder};
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder,
+    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder,
+    Schema,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
@@ -45,6 +46,12 @@ pub(super) fn outline() -> OpenApi {
 
 /// Adds the problems that follow from what a route takes.
 pub(super) fn complete(document: &mut OpenApi) {
+    let schemas = document.components.iter().flat_map(|all| &all.schemas);
+    let optional = schemas.filter_map(|(name, schema)| match schema {
+        RefOr::T(Schema::Object(object)) if object.required.is_empty() => Some(reference(name)),
+        _ => None,
+    });
+    let optional: Vec<_> = optional.collect();
     for item in document.paths.paths.values_mut() {
         let PathItem {
             get,
@@ -54,15 +61,35 @@ pub(super) fn complete(document: &mut OpenApi) {
             ..
         } = item;
         for operation in [get].into_iter().flatten() {
-            complete_operation(operation, false);
+            complete_operation(operation, false, &optional);
         }
         for operation in [post, patch, delete].into_iter().flatten() {
-            complete_operation(operation, true);
+            complete_operation(operation, true, &optional);
         }
     }
 }
 
-fn complete_operation(operation: &mut Operation, changes: bool) {
+fn reference(name: &str) -> RefOr<Schema> {
+    RefOr::Ref(Ref::from_schema_name(name))
+}
+
+fn complete_operation(operation: &mut Operation, changes: bool, optional: &[RefOr<Schema>]) {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        // An empty object says as much as no body.
+        let may_be_empty = |content: &RefOr<Content>| match content {
+            RefOr::T(content) => content
+                .schema
+                .as_ref()
+                .is_some_and(|schema| optional.contains(schema)),
+            RefOr::Ref(_) => false,
+        };
+        let required = !body.content.values().all(may_be_empty);
+        body.required = Some(if required {
+            Required::True
+        } else {
+            Required::False
+        });
+    }
     let parameters = operation.parameters.iter().flatten();
     let takes = |place: fn(&ParameterIn) -> bool, name: Option<&str>| {
         parameters.clone().any(|parameter| match parameter {
@@ -121,7 +148,7 @@ fn complete_operation(operation: &mut Operation, changes: bool) {
     ];
     for (status, _, description) in problems.into_iter().filter(|(_, applies, _)| *applies) {
         let content = ContentBuilder::new()
-            .schema(Some(Ref::from_schema_name("Problem")))
+            .schema(Some(reference("Problem")))
             .build();
         let response = ResponseBuilder::new()
             .description(description)

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
-use crate::admin::extract::{Body, Condition, Once, Path, Query};
+use crate::admin::extract::{Body, Condition, IdempotencyKey, IfMatch, Once, Path, Query};
 use crate::admin::problem::Problem;
 use crate::store::{self, Access, OrganizationEdit, OrganizationStatus};
 
@@ -152,7 +152,7 @@ struct NewOrganization {
 
 /// Makes an organization.
 #[utoipa::path(post, path = "/organizations", tag = "organizations",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Under this name the request is carried out only once within a day.", min_length = 1, max_length = 255)),
+    params(IdempotencyKey),
     request_body = NewOrganization,
     responses((status = 201, description = "It was made.", body = Organization,
         headers(("Location" = String, description = "Where it is."), ("ETag" = String, description = "Its state, for If-Match.")))))]
@@ -204,7 +204,7 @@ struct OrganizationChange {
 
 /// Renames, suspends or activates an organization.
 #[utoipa::path(patch, path = "/organizations/{slug}", tag = "organizations",
-    params(InOrganization, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
+    params(InOrganization, IfMatch),
     request_body = OrganizationChange,
     responses((status = 200, description = "The organization as it is now.", body = Organization,
         headers(("ETag" = String, description = "Its state, for If-Match.")))))]
@@ -255,7 +255,7 @@ struct DeleteOrganization {
 
 /// Deletes an organization with its tokens and its usage; `default` stays.
 #[utoipa::path(delete, path = "/organizations/{slug}", tag = "organizations",
-    params(InOrganization, DeleteOrganization, ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these.")),
+    params(InOrganization, DeleteOrganization, IfMatch),
     responses((status = 204, description = "It is gone.")))]
 async fn delete_organization(
     State(desk): State<Arc<Desk>>,

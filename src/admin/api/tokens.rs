@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
-use crate::admin::extract::{Body, Once, Path, Query};
+use crate::admin::extract::{Body, IdempotencyKey, Once, Path, Query};
 use crate::admin::problem::{Code, Problem};
 use crate::auth::token::{self, IssuedToken};
 use crate::store::{self, Kind, StoreError};
@@ -129,7 +129,7 @@ struct NewToken {
 
 /// Makes a token that may do no more, and no longer, than the caller. Its secret is in this answer, and in no other.
 #[utoipa::path(post, path = "/tokens", tag = "tokens",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Under this name the request is carried out only once within a day; repeated, it answers 409 with the id of what it made, never with the secret.", min_length = 1, max_length = 255)),
+    params(IdempotencyKey),
     request_body = NewToken,
     responses((status = 201, description = "It was made.", body = NewlyIssued,
         headers(("Location" = String, description = "Where it is.")))))]
