@@ -10,6 +10,7 @@
 mod support;
 
 mod administration;
+mod api;
 mod bad_input;
 mod crash;
 mod demo;

@@ -124,10 +124,10 @@ impl<S: Sync> FromRequestParts<S> for Once {
         let Some(key) = keys.next() else {
             return Ok(Once(None));
         };
-        let key = key
-            .to_str()
-            .ok()
-            .filter(|key| (1..=IDEMPOTENCY_KEY_LENGTH).contains(&key.len()));
+        let key = key.to_str().ok().filter(|key| {
+            (1..=IDEMPOTENCY_KEY_LENGTH).contains(&key.len())
+                && key.bytes().all(|byte| byte.is_ascii_graphic())
+        });
         match key {
             Some(key) if keys.next().is_none() => Ok(Once(Some(key.to_owned()))),
             _ => Err(Problem::new(

@@ -12,6 +12,7 @@ mod output;
 mod serve;
 mod store;
 mod time;
+mod token;
 
 use std::path::PathBuf;
 
@@ -70,6 +71,9 @@ enum Command {
     /// Check the store thoroughly
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Make, list and revoke the tokens of the administration
+    #[command(subcommand)]
+    Token(token::TokenCommand),
 }
 
 /// Carries out what was typed.
@@ -110,6 +114,11 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::Serve => serve::run(&Config::load(&path)?),
         Command::Store(command) => store::run(command, &Config::load(&path)?.store.path),
+        Command::Token(command) => {
+            let config = Config::load(&path)?;
+            let store = Store::open(&config.store.path)?;
+            token::run(command, &store, &actor::of_process())
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! The fields of requests and answers, each as it is written in JSON.
 
-use std::fmt;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
@@ -67,7 +65,7 @@ impl TryFrom<String> for Slug {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(value_type = String, pattern = "^(instance|org:[a-z0-9-]{1,63}):(admin|read)$", example = "org:acme:admin")]
-pub(super) struct Scope(pub(super) store::Scope);
+pub struct Scope(pub(super) store::Scope);
 
 impl TryFrom<String> for Scope {
     type Error = String;
@@ -143,12 +141,6 @@ pub(super) fn page(limit: Limit, after: Option<Cursor>) -> Page {
 impl Limit {
     pub(super) fn get(self) -> u32 {
         self.0
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 

@@ -21,6 +21,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::desk::Desk;
 
+pub use self::tokens::{NewlyIssued as IssuedToken, Token};
+
 /// Where the document is.
 const DOCUMENT: &str = "/api/v1/openapi.json";
 

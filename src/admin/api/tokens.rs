@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -24,7 +23,8 @@ use super::reply::{Confidential, Created, List};
 pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
     OpenApiRouter::new()
         .routes(routes!(list_tokens, create_token))
-        .routes(routes!(get_token, revoke_token))
+        .routes(routes!(get_token))
+        .routes(routes!(revoke_token))
 }
 
 /// An admin token, without its secret.
@@ -183,19 +183,19 @@ async fn get_token(
     .await
 }
 
-/// Revokes a token for good.
-#[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", params(ById),
-    responses((status = 204, description = "It is revoked.")))]
+/// Revokes a token for good. It stays in the list.
+#[utoipa::path(post, path = "/tokens/{id}/revoke", tag = "tokens", params(ById),
+    responses((status = 200, description = "The token, revoked.", body = Token)))]
 async fn revoke_token(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
     Path(by): Path<ById>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Json<Token>, Problem> {
     desk.run(move |desk| {
         let organization = caller.scope.organization.as_deref();
         let editor = desk.system.store.by(&caller.actor);
-        editor.revoke_token(&by.id.to_string(), organization)?;
-        Ok(StatusCode::NO_CONTENT)
+        let revoked = editor.revoke_token(&by.id.to_string(), organization)?;
+        Ok(Json(desk.token_up_to_date(revoked).into()))
     })
     .await
 }

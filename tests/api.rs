@@ -1,0 +1,320 @@
+//! The administration over HTTP: who may ask, what a change does to logins, and what is never told.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::{Value, json};
+
+use crate::support::PATIENCE;
+use crate::support::client::{Client, Reply};
+use crate::support::gatepost::Gatepost;
+use crate::support::ports;
+use crate::support::site::{Config, Credential};
+use crate::support::upstream::Upstream;
+
+/// An answer: its status, its head and its document.
+struct Answer {
+    status: u16,
+    head: String,
+    body: Value,
+}
+
+impl Answer {
+    #[track_caller]
+    fn expect(self, status: u16) -> Answer {
+        assert_eq!(self.status, status, "{} {}", self.head, self.body);
+        self
+    }
+
+    fn header(&self, name: &str) -> &str {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let found = lines.find(|(own, _)| own.eq_ignore_ascii_case(name));
+        found.unwrap_or_else(|| panic!("no {name}")).1
+    }
+}
+
+/// A daemon with its administration on TCP, and a token for everything.
+struct Served {
+    daemon: Gatepost,
+    address: SocketAddr,
+    token: String,
+}
+
+impl Served {
+    fn start(upstream: &Upstream) -> Served {
+        let address = ports::free_address();
+        let config = Config::for_upstream(upstream.address);
+        let config = config.text("admin", "listen", &address.to_string());
+        let mut served = Served {
+            daemon: Gatepost::start(config),
+            address,
+            token: String::new(),
+        };
+        served.token = served.token_for("instance:admin", &[]);
+        served
+    }
+
+    fn token_for(&self, scope: &str, more: &[&str]) -> String {
+        let create = ["token", "create", "--name", "t", "--scope", scope];
+        let made = self.daemon.json(&[&create, more].concat());
+        made["secret"].as_str().unwrap().to_owned()
+    }
+
+    fn host(&self) -> String {
+        format!("Host: {}", self.address)
+    }
+
+    /// Asks with these headers and no others.
+    fn ask(&self, request: &str, headers: &[&str], body: Option<Value>) -> Answer {
+        let body = body.map_or_else(String::new, |body| body.to_string());
+        let mut socket = TcpStream::connect(self.address).expect("connect");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut text = format!("{request} HTTP/1.1\r\nConnection: close\r\n");
+        for header in headers {
+            text.push_str(&format!("{header}\r\n"));
+        }
+        if !body.is_empty() {
+            let length = body.len();
+            text.push_str(&format!(
+                "Content-Type: application/json\r\nContent-Length: {length}\r\n"
+            ));
+        }
+        socket
+            .write_all(format!("{text}\r\n{body}").as_bytes())
+            .unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        let shows = request.ends_with("/credentials") || request.ends_with("/rotate");
+        if request.starts_with("POST") && (shows || request.ends_with("/tokens")) {
+            self.daemon.secrets.remember_shown(&answer);
+        } else {
+            self.daemon.secrets.note(request, &answer);
+        }
+        let text = String::from_utf8(answer).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        Answer {
+            status: head[9..12].parse().unwrap(),
+            head: head.to_owned(),
+            body: serde_json::from_str(body).unwrap_or(Value::Null),
+        }
+    }
+
+    /// Asks with a token.
+    fn by(&self, token: &str, request: &str, body: Option<Value>) -> Answer {
+        let token = format!("Authorization: Bearer {token}");
+        self.ask(request, &[&self.host(), &token], body)
+    }
+
+    fn log_in(&self, credential: &Credential) -> Reply {
+        let mut client = Client::submissions(&self.daemon);
+        client.expect("EHLO api.example.test", "250");
+        client.auth_plain(credential)
+    }
+}
+
+const DEFAULT: &str = "/api/v1/organizations/default/credentials";
+
+fn issued(answer: &Answer) -> Credential {
+    Credential::from_json(answer.body.to_string().as_bytes())
+}
+
+#[test]
+fn a_change_counts_before_it_is_answered() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let token = served.token.clone();
+    let made = served.by(
+        &token,
+        &format!("POST {DEFAULT}"),
+        Some(json!({ "name": "Printer" })),
+    );
+    let old = issued(&made.expect(201));
+    let one = format!("{DEFAULT}/{}", old.username);
+    for _ in 0..20 {
+        assert!(served.log_in(&old).starts_with("235"));
+        let revoked = served.by(
+            &token,
+            &format!("PATCH {one}"),
+            Some(json!({ "status": "revoked" })),
+        );
+        assert_eq!(revoked.expect(200).body["status"], "revoked");
+        assert!(served.log_in(&old).starts_with("535 5.7.8"));
+        served
+            .by(
+                &token,
+                &format!("PATCH {one}"),
+                Some(json!({ "status": "active" })),
+            )
+            .expect(200);
+    }
+    let shown = served.by(&token, &format!("GET {one}"), None).expect(200);
+    assert_eq!(
+        shown.body["last_used"]["count"], 20,
+        "what waits to be written is told, too"
+    );
+
+    let new = issued(
+        &served
+            .by(&token, &format!("POST {one}/rotate"), None)
+            .expect(200),
+    );
+    assert!(served.log_in(&old).starts_with("535"));
+    assert!(served.log_in(&new).starts_with("235"));
+    served
+        .by(&token, &format!("DELETE {one}"), None)
+        .expect(204);
+    assert!(served.log_in(&new).starts_with("535"));
+    served.by(&token, &format!("GET {one}"), None).expect(404);
+}
+
+#[test]
+fn a_live_session_ends_only_if_asked() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let token = served.token.clone();
+    let credential = issued(
+        &served
+            .by(&token, &format!("POST {DEFAULT}"), None)
+            .expect(201),
+    );
+    let mut client = Client::logged_in(&served.daemon, &credential);
+    let one = format!("PATCH {DEFAULT}/{}", credential.username);
+    let revoked = served
+        .by(&token, &one, Some(json!({ "status": "revoked" })))
+        .expect(200);
+    assert_eq!(revoked.body["live_sessions"], 1);
+    client.expect("NOOP", "250");
+    let listed = served.by(&token, "GET /api/v1/sessions", None).expect(200);
+    assert_eq!(
+        listed.body["items"][0]["credential"],
+        json!(credential.username)
+    );
+    let again = json!({ "status": "revoked", "disconnect": true });
+    served.by(&token, &one, Some(again)).expect(200);
+    client.reply().expect("421 4.7.0");
+    let audit = served
+        .by(&token, "GET /api/v1/audit?action=session.", None)
+        .expect(200);
+    assert_eq!(audit.body["items"][0]["object"], json!(credential.username));
+    assert_eq!(audit.body["items"][0]["actor"]["kind"], "token");
+}
+
+#[test]
+fn only_the_right_token_from_the_right_place_is_let_in() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let bearer = format!("Authorization: Bearer {}", served.token);
+    let (own, status) = (served.host(), "GET /api/v1/status");
+    served.ask(status, &[&own, &bearer], None).expect(200);
+    served.ask(status, &[&own], None).expect(401);
+    let wrong = served.by(&served.token.replace("gp_", "gp_x"), status, None);
+    assert_eq!(wrong.expect(401).body["code"], "unauthorized");
+    let foreign = served
+        .ask(status, &["Host: evil.test", &bearer], None)
+        .expect(403);
+    assert_eq!(foreign.body["code"], "foreign-host");
+    for origin in ["Origin: http://evil.test", "Origin: null"] {
+        let make = format!("POST {DEFAULT}");
+        let foreign = served
+            .ask(&make, &[&own, &bearer, origin], None)
+            .expect(403);
+        assert_eq!(foreign.body["code"], "foreign-origin");
+    }
+    let listed = served
+        .by(&served.token, &format!("GET {DEFAULT}"), None)
+        .expect(200);
+    assert_eq!(listed.body["items"], json!([]), "nothing was made");
+
+    let tokens = served
+        .by(&served.token, "GET /api/v1/tokens", None)
+        .expect(200);
+    let id = tokens.body["items"][0]["id"].as_str().unwrap().to_owned();
+    served.daemon.succeed(&["token", "revoke", &id]);
+    served.ask(status, &[&own, &bearer], None).expect(401);
+}
+
+#[test]
+fn an_organizations_token_stays_in_its_organization() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    served.daemon.succeed(&["organization", "create", "acme"]);
+    let foreign = served.daemon.create();
+    let own = served.token_for("org:acme:admin", &[]);
+    let elsewhere = [
+        format!("GET {DEFAULT}"),
+        format!("POST {DEFAULT}"),
+        format!("GET {DEFAULT}/{}", foreign.username),
+        format!("PATCH {DEFAULT}/{}", foreign.username),
+        format!("DELETE {DEFAULT}/{}", foreign.username),
+        format!("POST {DEFAULT}/{}/rotate", foreign.username),
+        format!("GET {DEFAULT}/{}/usage", foreign.username),
+        "GET /api/v1/organizations/default".to_owned(),
+        "GET /api/v1/organizations/default/usage".to_owned(),
+        "DELETE /api/v1/organizations/default?force=true".to_owned(),
+        "GET /api/v1/sessions?organization=default".to_owned(),
+        "GET /api/v1/audit?organization=default".to_owned(),
+        "GET /api/v1/tokens?organization=default".to_owned(),
+        "GET /api/v1/status".to_owned(),
+    ];
+    for request in elsewhere {
+        assert_eq!(served.by(&own, &request, None).status, 403, "{request}");
+    }
+    let within = "/api/v1/organizations/acme/credentials";
+    for request in [
+        format!("GET /api/v1/credentials/{}", foreign.username),
+        format!("GET {within}/{}", foreign.username),
+        format!("DELETE {within}/{}", foreign.username),
+        format!("DELETE /api/v1/sessions?credential={}", foreign.username),
+    ] {
+        assert_eq!(served.by(&own, &request, None).status, 404, "{request}");
+    }
+    let stronger = json!({ "name": "more", "scope": "instance:read" });
+    served
+        .by(&own, "POST /api/v1/tokens", Some(stronger))
+        .expect(403);
+    let audit = served.by(&own, "GET /api/v1/audit", None).expect(200);
+    assert!(!audit.body.to_string().contains(&foreign.username));
+    served.by(&own, &format!("POST {within}"), None).expect(201);
+    let reader = served.token_for("org:acme:read", &[]);
+    served
+        .by(&reader, &format!("POST {within}"), None)
+        .expect(403);
+    assert!(served.log_in(&foreign).starts_with("235"));
+}
+
+#[test]
+fn a_lost_race_and_a_repeated_request_are_told() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let bearer = format!("Authorization: Bearer {}", served.token);
+    let host = served.host();
+    let make = format!("POST {DEFAULT}");
+    let once = [host.as_str(), &bearer, "Idempotency-Key: order-7"];
+    let made = served.ask(&make, &once, None).expect(201);
+    let repeated = served.ask(&make, &once, None).expect(409);
+    assert_eq!(repeated.body["made"], made.body["id"]);
+    assert!(repeated.body["password"].is_null());
+
+    let edit = format!(
+        "PATCH {DEFAULT}/{}",
+        made.body["username"].as_str().unwrap()
+    );
+    let condition = format!("If-Match: {}", made.header("etag"));
+    let headers = [host.as_str(), &bearer, &condition];
+    served
+        .ask(&edit, &headers, Some(json!({ "name": "first" })))
+        .expect(200);
+    let lost = served
+        .ask(&edit, &headers, Some(json!({ "name": "second" })))
+        .expect(412);
+    assert_eq!(lost.body["code"], "changed");
+    let wrong = json!({ "name": "\u{1}", "status": "gone" });
+    let wrong = served.by(&served.token, &edit, Some(wrong)).expect(422);
+    let pointers: Vec<_> = wrong.body["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| &error["pointer"])
+        .collect();
+    assert_eq!(pointers, ["#/name", "#/status"]);
+}
