@@ -50,6 +50,10 @@ impl Served {
             address,
             token: String::new(),
         };
+        let advice = "gatepost token create --name NAME --scope instance:admin";
+        served
+            .daemon
+            .wait_for_log(&["there is no admin token yet", advice]);
         served.token = served.token_for("instance:admin", &[]);
         served
     }

@@ -187,6 +187,15 @@ impl Daemon {
                 .iter()
                 .map(|(listener, _)| ("admin".to_owned(), listener.place())),
         );
+        let by_token = config
+            .admin
+            .as_ref()
+            .is_some_and(|admin| admin.listen.is_some());
+        if by_token && store.has_no_tokens()? {
+            tracing::warn!(
+                "there is no admin token yet; make one with: gatepost token create --name NAME --scope instance:admin"
+            );
+        }
         let system = admin::System {
             store: store.clone(),
             authenticator: edge.authenticator.clone(),
