@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// outgoing connection of a parallel test between the choice and the daemon's bind.
 const FIRST: u16 = 12_000;
 
-/// A run of the suite has a block of ports for itself.
-const BLOCKS: u16 = 20;
-const BLOCK: u16 = 1_000;
+/// A run of the suite has a block of ports for itself, large enough that none is given out twice.
+const BLOCKS: u16 = 10;
+const BLOCK: u16 = 2_000;
 
 /// The first port of this run's block, which is kept bound: another run on the same machine sees
 /// by that whose the block is.
