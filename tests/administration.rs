@@ -135,7 +135,7 @@ fn every_change_is_in_the_audit_log_and_tampering_shows() {
         ]
     );
     assert_eq!(log[0]["after"], json!({ "status": "revoked" }));
-    assert_eq!(log[0]["actor_kind"], "cli");
+    assert_eq!(log[0]["actor"]["kind"], "cli");
     assert_eq!(site.json(&["audit", "verify"])["records"], 3);
 
     assert_eq!(

@@ -18,7 +18,7 @@ use crate::store::{
     Actor, Credential, CredentialEdit, Organization, OrganizationEdit, Store, Token, Wanted,
 };
 
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use super::revocations::{Revocations, Unwritten};
 
 /// Requests that may use the store at a time. Fewer than it has connections: logins come first.
@@ -77,7 +77,7 @@ impl Desk {
         let turn = tokio::time::timeout(PATIENCE, self.workers.clone().acquire_owned());
         let Ok(Ok(turn)) = turn.await else {
             let detail = "too many requests wait for the store; try again";
-            return Err(Problem::new(Code::StoreBusy, detail).retry_after(1));
+            return Err(Problem::busy(detail));
         };
         let desk = self.clone();
         let done = tokio::task::spawn_blocking(move || {

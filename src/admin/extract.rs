@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 use super::problem::{Code, FieldError, Problem};
 
 /// The largest body, in octets; what is asked for here are a few short fields.
-pub(super) const BODY_SIZE: usize = 64 * 1024;
+const BODY_SIZE: usize = 64 * 1024;
 
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest Idempotency-Key.
 const IDEMPOTENCY_KEY_LENGTH: usize = 255;
 
-pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What the path names.
 #[derive(FromRequestParts)]

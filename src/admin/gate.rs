@@ -48,7 +48,7 @@ impl Gate {
             desk,
             hosts: hosts
                 .into_iter()
-                .map(|host| host.to_ascii_lowercase())
+                .map(|host| bare(&host.to_ascii_lowercase()).to_owned())
                 .collect(),
             failures: Cache::builder()
                 .max_capacity(ADDRESSES)
@@ -60,7 +60,7 @@ impl Gate {
     fn check_host(&self, request: &Request) -> Result<(), Problem> {
         let host = self::host(request)?;
         let name = host.host().to_ascii_lowercase();
-        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let bare = bare(&name);
         let address: Option<IpAddr> = bare.parse().ok();
         let is_loopback = address.is_some_and(|address| address.to_canonical().is_loopback());
         if is_loopback || name == "localhost" || self.hosts.iter().any(|host| *host == bare) {
@@ -215,6 +215,15 @@ fn host(request: &Request) -> Result<Authority, Problem> {
         .ok_or_else(|| Problem::new(Code::InvalidHeader, "the request needs one Host header"))
 }
 
+/// An address without the brackets that it has in URLs, or in SMTP with "IPv6:".
+fn bare(host: &str) -> &str {
+    let literal = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let literal = literal.map(|inner| inner.strip_prefix("ipv6:").unwrap_or(inner));
+    literal.unwrap_or(host)
+}
+
 /// Browsers say which site a page is from that sends something; ours are only from here.
 fn check_origin(request: &Request) -> Result<(), Problem> {
     let mut origins = request.headers().get_all(ORIGIN).iter().peekable();
@@ -251,5 +260,33 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
             Code::Unauthorized,
             "the Authorization header must be one: Bearer and a token",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_known_with_and_without_brackets() {
+        let hosts = ["[::1]", "[ipv6:::1]", "::1"];
+        assert!(hosts.iter().all(|host| bare(host) == "::1"));
+        assert_eq!(bare("mail.example.org"), "mail.example.org");
+    }
+
+    #[test]
+    fn a_token_comes_as_one_bearer() {
+        let token = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, value.parse().unwrap());
+            }
+            bearer(&headers).map(|token| token.map(|token| token.expose().to_vec()))
+        };
+        assert_eq!(token(&[]).unwrap(), None);
+        assert_eq!(token(&["bearer  gp_x "]).unwrap().unwrap(), b"gp_x");
+        for wrong in [&["gp_x"][..], &["Basic gp_x"], &["Bearer a", "Bearer b"]] {
+            assert_eq!(token(wrong).unwrap_err().code, Code::Unauthorized);
+        }
     }
 }

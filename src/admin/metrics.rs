@@ -15,11 +15,9 @@ use crate::metrics::{Metrics, OTHER};
 /// What Prometheus scrapes.
 pub(super) fn routes(metrics: Arc<Metrics>) -> Router {
     Router::new()
-        .route(
-            "/metrics",
-            get(render).fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, "use GET\n") }),
-        )
+        .route("/metrics", get(render))
         .fallback(|| async { (StatusCode::NOT_FOUND, "metrics are at /metrics\n") })
+        .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, "use GET\n") })
         .layer(from_fn_with_state(metrics.clone(), count))
         .with_state(metrics)
 }

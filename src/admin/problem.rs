@@ -179,14 +179,20 @@ impl Problem {
         )
     }
 
-    /// A revocation that counts but is not written.
-    pub(super) fn not_durable(error: &StoreError) -> Problem {
+    /// A revocation that counts but is not written. What ails the store is for whoever reads the log.
+    pub(super) fn not_durable() -> Problem {
         Problem::new(
             Code::EffectiveNotDurable,
-            format!(
-                "the credential is refused from now on, but that could not be written and would be forgotten by a restart; it is tried again every second ({error})"
-            ),
+            "the credential is refused from now on, but that could not be written and would be forgotten by a restart; it is tried again every second, and Gatepost's log says what is wrong",
         )
+    }
+
+    /// The store has no time now.
+    pub(super) fn busy(detail: &str) -> Problem {
+        Problem {
+            retry_after: Some(BUSY_RETRY),
+            ..Problem::new(Code::StoreBusy, detail)
+        }
     }
 
     pub(super) fn document(self) -> (StatusCode, ProblemDocument) {
@@ -233,11 +239,9 @@ impl From<StoreError> for Problem {
             StoreError::AlreadyExists { .. } => {
                 Problem::new(Code::AlreadyExists, error.to_string())
             }
-            StoreError::Busy { .. } => Problem::new(
-                Code::StoreBusy,
-                "another process keeps the store locked; try again",
-            )
-            .retry_after(BUSY_RETRY),
+            StoreError::Busy { .. } => {
+                Problem::busy("another process keeps the store locked; try again")
+            }
             StoreError::Changed { .. } => Problem::new(Code::Changed, error.to_string()),
             StoreError::Full { .. } => unavailable(
                 Code::StoreFull,

@@ -21,7 +21,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Unwritten {
     /// It counts all the same.
-    Effective(StoreError),
+    Effective,
     /// It was refused, and nothing has changed.
     Refused(StoreError),
 }
@@ -29,7 +29,7 @@ pub(super) enum Unwritten {
 impl From<Unwritten> for Problem {
     fn from(unwritten: Unwritten) -> Problem {
         match unwritten {
-            Unwritten::Effective(error) => Problem::not_durable(&error),
+            Unwritten::Effective => Problem::not_durable(),
             Unwritten::Refused(error) => error.into(),
         }
     }
@@ -84,7 +84,7 @@ impl Revocations {
                 tracing::error!(username = wanted.username, %error, "revoked, but that cannot be written yet; trying again every second");
                 unwritten.insert(wanted.username.to_owned(), actor.clone());
                 self.added.notify_one();
-                Err(Unwritten::Effective(error))
+                Err(Unwritten::Effective)
             }
             Err(error) => {
                 if !unwritten.contains_key(wanted.username) {

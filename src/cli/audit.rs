@@ -1,12 +1,12 @@
 //! `gatepost audit`: who changed what, whether the log is whole, and how it is shortened.
 
 use clap::Subcommand;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::output::{confirm, document, minute, plain, print, rfc3339, table};
+use super::output::{confirm, document, minute, plain, print, table};
 use super::time::time;
+use crate::admin::api;
 use crate::store::{Actor, AuditFilter, AuditRecord, Page, Store, hex};
 
 /// What to do with the audit log.
@@ -98,7 +98,12 @@ fn answer(command: AuditCommand, store: &Store, actor: &Actor) -> Result<String,
 
 fn list(records: &[AuditRecord], json: bool) -> Result<String, CliError> {
     if json {
-        return document(&records.iter().map(View::of).collect::<Vec<_>>());
+        return document(
+            &records
+                .iter()
+                .map(api::AuditRecord::from)
+                .collect::<Vec<_>>(),
+        );
     }
     let rows = records.iter().map(|record| {
         vec![
@@ -151,36 +156,4 @@ fn verify(store: &Store, json: bool) -> Result<String, CliError> {
          Its hash, to be kept elsewhere and compared later: {head}",
         report.records, report.seq
     ))
-}
-
-/// What programs are told.
-#[derive(Serialize)]
-struct View<'a> {
-    seq: i64,
-    at: Option<String>,
-    actor_kind: &'a str,
-    actor: &'a str,
-    address: Option<&'a str>,
-    action: &'a str,
-    object: &'a str,
-    organization: Option<&'a str>,
-    before: Option<&'a Value>,
-    after: Option<&'a Value>,
-}
-
-impl View<'_> {
-    fn of(record: &AuditRecord) -> View<'_> {
-        View {
-            seq: record.seq,
-            at: rfc3339(record.at),
-            actor_kind: record.actor.kind.as_str(),
-            actor: &record.actor.name,
-            address: record.actor.address.as_deref(),
-            action: &record.action,
-            object: &record.object,
-            organization: record.organization.as_deref(),
-            before: record.before.as_ref(),
-            after: record.after.as_ref(),
-        }
-    }
 }

@@ -1,15 +1,13 @@
 //! `gatepost credential`: make, list, rotate, revoke and delete credentials, whether the daemon runs or not.
 
-mod view;
-
 use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::json;
 
-use self::view::{IssuedView, View};
 use super::CliError;
 use super::output::{ago, confirm, document, minute, name, plain, print, table};
 use super::time::{Expiry, expiry, overlap, time};
+use crate::admin::api;
 use crate::auth::issue::{Issued, New, issue, rotate};
 use crate::auth::password::Cost;
 use crate::store::{
@@ -322,7 +320,12 @@ fn rotated(issued: &Issued, json: bool) -> Result<String, CliError> {
 
 fn list(credentials: &[Credential], json: bool) -> Result<String, CliError> {
     if json {
-        return document(&credentials.iter().map(View::of).collect::<Vec<_>>());
+        return document(
+            &credentials
+                .iter()
+                .map(api::Credential::from)
+                .collect::<Vec<_>>(),
+        );
     }
     if credentials.is_empty() {
         return Ok("No credentials yet. Make one with: gatepost credential create".to_owned());
@@ -429,7 +432,7 @@ fn told(
     sentence: impl FnOnce() -> String,
 ) -> Result<String, CliError> {
     if json {
-        document(&View::of(credential))
+        document(&api::Credential::from(credential))
     } else {
         Ok(sentence())
     }
@@ -476,7 +479,7 @@ fn last_four(username: &str) -> &str {
 }
 
 fn issued_json(issued: &Issued) -> Result<String, CliError> {
-    document(&IssuedView::of(&issued.credential, password(issued)))
+    document(&api::IssuedCredential::from(issued))
 }
 
 #[cfg(test)]

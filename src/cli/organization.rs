@@ -1,11 +1,11 @@
 //! `gatepost organization`: make, list, rename and delete organizations.
 
 use clap::Subcommand;
-use serde::Serialize;
 use serde_json::json;
 
 use super::CliError;
-use super::output::{confirm, document, minute, name, plain, print, rfc3339, table};
+use super::output::{confirm, document, minute, name, plain, print, table};
+use crate::admin::api;
 use crate::store::{Actor, Organization, OrganizationEdit, OrganizationStatus, Store};
 
 /// What to do with organizations.
@@ -139,7 +139,12 @@ fn answer(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<
 
 fn list(organizations: &[Organization], json: bool) -> Result<String, CliError> {
     if json {
-        return document(&organizations.iter().map(View::of).collect::<Vec<_>>());
+        return document(
+            &organizations
+                .iter()
+                .map(api::Organization::from)
+                .collect::<Vec<_>>(),
+        );
     }
     let rows = organizations.iter().map(|organization| {
         vec![
@@ -195,33 +200,9 @@ fn told(
     sentence: impl FnOnce() -> String,
 ) -> Result<String, CliError> {
     if json {
-        document(&View::of(organization))
+        document(&api::Organization::from(organization))
     } else {
         Ok(sentence())
-    }
-}
-
-/// What programs are told.
-#[derive(Serialize)]
-struct View<'a> {
-    id: String,
-    slug: &'a str,
-    name: Option<&'a str>,
-    status: &'a str,
-    credentials: u64,
-    created_at: Option<String>,
-}
-
-impl View<'_> {
-    fn of(organization: &Organization) -> View<'_> {
-        View {
-            id: organization.id.to_string(),
-            slug: &organization.slug,
-            name: organization.name.as_deref(),
-            status: organization.status.as_str(),
-            credentials: organization.credentials,
-            created_at: rfc3339(organization.created_at),
-        }
     }
 }
 

@@ -62,13 +62,6 @@ pub(super) fn name(name: Option<&str>) -> String {
     name.map_or_else(|| "-".to_owned(), plain)
 }
 
-/// A stored time for programs: RFC 3339, UTC.
-pub(super) fn rfc3339(ms: i64) -> Option<String> {
-    Timestamp::from_millisecond(ms)
-        .ok()
-        .map(|time| format!("{time:.3}"))
-}
-
 /// A stored time for people, to the minute.
 pub(super) fn minute(ms: i64) -> String {
     match Timestamp::from_millisecond(ms) {
@@ -150,16 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn times_for_programs_are_rfc_3339_in_utc() {
-        assert_eq!(
-            rfc3339(1_800_000_000_123).unwrap(),
-            "2027-01-15T08:00:00.123Z"
-        );
-        assert_eq!(
-            rfc3339(1_800_000_000_000).unwrap(),
-            "2027-01-15T08:00:00.000Z"
-        );
-        assert_eq!(rfc3339(i64::MAX), None);
+    fn times_for_people_are_to_the_minute() {
         assert_eq!(minute(1_800_000_000_123), "2027-01-15 08:00 UTC");
         assert_eq!(minute(i64::MAX), "?");
     }

@@ -1,5 +1,6 @@
 //! The wiring: makes everything, starts it, and takes it down in order.
 
+mod administration;
 mod certificate;
 mod error;
 mod sockets;
@@ -9,15 +10,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
-use crate::admin::Administration;
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
-use crate::config::{BareNewline, Config, Endpoint, ListenerKind};
+use crate::config::{BareNewline, Config, ListenerKind};
 use crate::edge::{Dialer, Edge};
 use crate::lifecycle::{Lifecycle, notify};
 use crate::metrics::{Bounds, Metrics};
@@ -52,42 +51,6 @@ fn bounds(config: &Config) -> Bounds {
         })
 }
 
-/// The mode of the administration's socket where no .socket unit makes it: its owner and its group may use it.
-const ADMIN_MODE: u32 = 0o660;
-
-fn admin_listeners(
-    config: &Config,
-    sockets: &mut Sockets,
-) -> Result<Vec<(LocalListener, bool)>, DaemonError> {
-    let Some(admin) = &config.admin else {
-        return Ok(Vec::new());
-    };
-    let unix = admin
-        .socket
-        .clone()
-        .map(|path| (Endpoint::Unix(path), false));
-    let tcp = admin
-        .listen
-        .map(|address| (Endpoint::Tcp(address), admin.tls));
-    let endpoints = unix.into_iter().chain(tcp);
-    endpoints
-        .map(|(endpoint, tls)| Ok((sockets.local(&endpoint, ADMIN_MODE)?, tls)))
-        .collect()
-}
-
-/// The names under which the administration may be asked for.
-fn hosts(config: &Config) -> Vec<String> {
-    let admin = config.admin.as_ref();
-    let own = admin
-        .and_then(|admin| admin.listen)
-        .map(|address| address.ip().to_string());
-    let named = admin.into_iter().flat_map(|admin| &admin.hosts);
-    let named = named
-        .chain([&config.hostname])
-        .map(|name| name.as_str().to_owned());
-    own.into_iter().chain(named).collect()
-}
-
 /// Everything that runs, made but not yet serving.
 pub struct Daemon {
     edge: Arc<Edge>,
@@ -98,9 +61,7 @@ pub struct Daemon {
     listeners: Vec<(ListenerKind, TcpListener)>,
     auth_socket: Option<LocalListener>,
     metrics_listener: Option<TcpListener>,
-    administration: Administration,
-    /// Where it is served, and whether by TLS.
-    admin_listeners: Vec<(LocalListener, bool)>,
+    administration: Option<administration::Closed>,
     connections: usize,
     drain_timeout: Duration,
     flush_interval: Duration,
@@ -165,7 +126,7 @@ impl Daemon {
         let metrics_listener = metrics_listener
             .map(|metrics| sockets.tcp(metrics.listen))
             .transpose()?;
-        let admin_listeners = admin_listeners(config, &mut sockets)?;
+        let admin_listeners = administration::listeners(config, &mut sockets)?;
         sockets.finish()?;
         let edge = Arc::new(edge);
         let mut places: Vec<_> = listeners
@@ -182,36 +143,10 @@ impl Daemon {
                 .iter()
                 .map(|listener| ("metrics".to_owned(), listener.place())),
         );
-        places.extend(
-            admin_listeners
-                .iter()
-                .map(|(listener, _)| ("admin".to_owned(), listener.place())),
-        );
-        let by_token = config
-            .admin
-            .as_ref()
-            .is_some_and(|admin| admin.listen.is_some());
-        if by_token && store.has_no_tokens()? {
-            tracing::warn!(
-                "there is no admin token yet; make one with: gatepost token create --name NAME --scope instance:admin"
-            );
-        }
-        let system = admin::System {
-            store: store.clone(),
-            authenticator: edge.authenticator.clone(),
-            noted: noted.clone(),
-            sessions: edge.sessions.clone(),
-            tls: tls.clone(),
-            metrics: edge.metrics.clone(),
-            lifecycle: lifecycle.clone(),
-            cost: cost(config),
-            started_at: Timestamp::now(),
-            listeners: places,
-            upstream: config.upstream.address.to_string(),
-        };
+        let administration =
+            administration::Closed::new(config, admin_listeners, places, &edge, &store, &tls)?;
         Ok(Self {
-            administration: Administration::new(system, hosts(config)),
-            admin_listeners,
+            administration,
             edge,
             store,
             tls,
@@ -326,14 +261,9 @@ impl Daemon {
                 self.lifecycle.clone(),
             ));
         }
-        for (listener, tls) in self.admin_listeners {
-            let tls = tls.then(|| self.edge.tls.clone());
-            let serving = self
-                .administration
-                .serve(listener, tls, self.lifecycle.clone());
-            self.lifecycle.spawn(serving);
+        if let Some(administration) = self.administration {
+            administration.open();
         }
-        self.lifecycle.spawn(self.administration.keep_revoking());
         let permits = Arc::new(Semaphore::new(self.connections));
         for (kind, listener) in self.listeners {
             let edge = self.edge.clone();

@@ -55,21 +55,21 @@ struct Actor {
     address: Option<String>,
 }
 
-impl From<store::AuditRecord> for AuditRecord {
-    fn from(record: store::AuditRecord) -> AuditRecord {
+impl From<&store::AuditRecord> for AuditRecord {
+    fn from(record: &store::AuditRecord) -> AuditRecord {
         AuditRecord {
             seq: record.seq,
             at: Time(record.at),
             actor: Actor {
                 kind: record.actor.kind.as_str(),
-                name: record.actor.name,
-                address: record.actor.address,
+                name: record.actor.name.clone(),
+                address: record.actor.address.clone(),
             },
-            action: record.action,
-            object: record.object,
-            organization: record.organization,
-            before: record.before,
-            after: record.after,
+            action: record.action.clone(),
+            object: record.object.clone(),
+            organization: record.organization.clone(),
+            before: record.before.clone(),
+            after: record.after.clone(),
         }
     }
 }
@@ -119,7 +119,9 @@ async fn list_audit(
             .system
             .store
             .audit(filter, page(query.limit, query.after))?;
-        Ok(Json(records.map(AuditRecord::from).into()))
+        Ok(Json(
+            records.map(|record| AuditRecord::from(&record)).into(),
+        ))
     })
     .await
 }

@@ -17,9 +17,10 @@ use crate::admin::desk::Desk;
 use crate::admin::extract::{Body, Condition, IdempotencyKey, IfMatch, Once, Path, Query};
 use crate::admin::problem::Problem;
 use crate::auth::issue::{self, Issued, LONGEST_OVERLAP, New};
+use crate::sasl::Secret;
 use crate::store::{self, CredentialEdit, CredentialFilter, CredentialStatus, Wanted};
 
-use super::field::{Cursor, Limit, Name, Time, page, present};
+use super::field::{Cursor, Limit, Name, Time, exposed, page, present};
 use super::organizations::InOrganization;
 use super::reply::{Confidential, Created, List, Tagged};
 
@@ -105,25 +106,25 @@ impl From<Status> for CredentialStatus {
     }
 }
 
-impl From<store::Credential> for Credential {
-    fn from(credential: store::Credential) -> Credential {
+impl From<&store::Credential> for Credential {
+    fn from(credential: &store::Credential) -> Credential {
         Credential {
             id: credential.id,
-            username: credential.username,
-            organization: credential.organization,
-            name: credential.name,
+            username: credential.username.clone(),
+            organization: credential.organization.clone(),
+            name: credential.name.clone(),
             status: credential.status.into(),
             created_at: Time(credential.created_at),
             rotated_at: credential.rotated_at.map(Time),
             revoked_at: credential.revoked_at.map(Time),
             expires_at: credential.expires_at.map(Time),
             previous_until: credential.previous_until.map(Time),
-            last_used: credential.last_used.map(|used| LastUsed {
+            last_used: credential.last_used.as_ref().map(|used| LastUsed {
                 at: Time(used.at),
-                address: used.address,
-                tls: used.tls,
-                mechanism: used.mechanism,
-                helo: used.helo,
+                address: used.address.clone(),
+                tls: used.tls.clone(),
+                mechanism: used.mechanism.clone(),
+                helo: used.helo.clone(),
                 count: used.count,
             }),
             live_sessions: None,
@@ -137,21 +138,21 @@ pub struct IssuedCredential {
     #[serde(flatten)]
     credential: Credential,
     /// `sk_` and 32 characters. It is stored as a hash and cannot be shown again.
-    password: String,
+    #[serde(serialize_with = "exposed")]
+    #[schema(value_type = String)]
+    password: Secret,
 }
 
-impl IssuedCredential {
-    /// To be shown once.
-    pub fn new(issued: Issued) -> IssuedCredential {
+impl From<&Issued> for IssuedCredential {
+    fn from(issued: &Issued) -> IssuedCredential {
         IssuedCredential {
-            credential: issued.credential.into(),
-            // Generated from ASCII.
-            password: String::from_utf8_lossy(issued.password.expose()).into_owned(),
+            credential: (&issued.credential).into(),
+            password: issued.password.clone(),
         }
     }
 }
 
-fn view(desk: &Desk, credential: store::Credential) -> Credential {
+fn view(desk: &Desk, credential: &store::Credential) -> Credential {
     let live = desk.system.sessions.count_of(&credential.username);
     Credential {
         live_sessions: Some(live),
@@ -162,14 +163,14 @@ fn view(desk: &Desk, credential: store::Credential) -> Credential {
 fn tagged(desk: &Desk, credential: store::Credential) -> Tagged<Credential> {
     Tagged {
         revision: credential.revision(),
-        body: view(desk, credential),
+        body: view(desk, &credential),
     }
 }
 
-fn shown_once(desk: &Desk, issued: Issued) -> Confidential<Tagged<IssuedCredential>> {
+fn shown_once(desk: &Desk, issued: &Issued) -> Confidential<Tagged<IssuedCredential>> {
     let live = desk.system.sessions.count_of(&issued.credential.username);
     let revision = issued.credential.revision();
-    let mut body = IssuedCredential::new(issued);
+    let mut body = IssuedCredential::from(issued);
     body.credential.live_sessions = Some(live);
     Confidential(Tagged { revision, body })
 }
@@ -242,7 +243,7 @@ async fn list_credentials(
                 .rows
                 .retain(|row| row.last_used.as_ref().is_none_or(|used| used.at < since));
         }
-        Ok(Json(found.map(|row| view(desk, row)).into()))
+        Ok(Json(found.map(|row| view(desk, &row)).into()))
     })
     .await
 }
@@ -283,7 +284,7 @@ async fn create_credential(
                 "/api/v1/organizations/{}/credentials/{}",
                 at.slug, issued.credential.username
             ),
-            body: shown_once(desk, issued),
+            body: shown_once(desk, &issued),
         })
     })
     .await
@@ -381,7 +382,7 @@ async fn rotate_credential(
     desk.run(move |desk| {
         let wanted = of.wanted(revisions.as_deref());
         let issued = desk.rotate(&caller.actor, wanted, until, how.disconnect)?;
-        Ok(shown_once(desk, issued))
+        Ok(shown_once(desk, &issued))
     })
     .await
 }

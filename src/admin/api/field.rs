@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::sasl::Secret;
 use crate::store::{self, Page};
 
 /// A time in RFC 3339; in answers to the millisecond and in UTC.
@@ -79,6 +80,12 @@ impl Serialize for Scope {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
+}
+
+/// The one moment a secret is shown.
+pub(super) fn exposed<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = str::from_utf8(secret.expose()).map_err(serde::ser::Error::custom)?;
+    serializer.serialize_str(text)
 }
 
 /// Tells a field that is null, which takes something away, from one that is not there, which leaves it as it is.

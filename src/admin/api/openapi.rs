@@ -1,11 +1,11 @@
 //! The OpenAPI document: what the routes say of themselves, and what is true of all of them.
 
 use utoipa::openapi::content::{Content, ContentBuilder};
-use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder,
-    Schema,
+    Schema, Type, schema::SchemaType,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
@@ -73,6 +73,21 @@ fn reference(name: &str) -> RefOr<Schema> {
     RefOr::Ref(Ref::from_schema_name(name))
 }
 
+/// A header or a query can be left out, but not be null.
+fn without_null(parameter: &mut RefOr<Parameter>) {
+    if let RefOr::T(Parameter {
+        schema: Some(RefOr::T(Schema::Object(object))),
+        ..
+    }) = parameter
+        && let SchemaType::Array(types) = &mut object.schema_type
+    {
+        types.retain(|kind| *kind != Type::Null);
+        if let [only] = types.as_slice() {
+            object.schema_type = SchemaType::Type(only.clone());
+        }
+    }
+}
+
 fn complete_operation(operation: &mut Operation, changes: bool, optional: &[RefOr<Schema>]) {
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         // An empty object says as much as no body.
@@ -90,6 +105,11 @@ fn complete_operation(operation: &mut Operation, changes: bool, optional: &[RefO
             Required::False
         });
     }
+    operation
+        .parameters
+        .iter_mut()
+        .flatten()
+        .for_each(without_null);
     let parameters = operation.parameters.iter().flatten();
     let takes = |place: fn(&ParameterIn) -> bool, name: Option<&str>| {
         parameters.clone().any(|parameter| match parameter {

@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
 
 /// An organization: whom credentials belong to.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Organization {
+pub struct Organization {
     /// UUIDv7.
     id: Uuid,
     /// Its short name, for life.
@@ -44,15 +44,19 @@ pub(super) struct Organization {
     /// How many credentials it has, of any status.
     credentials: u64,
     /// How many sessions are logged in with them now.
-    live_sessions: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    live_sessions: Option<usize>,
 }
 
 /// Whether an organization's credentials may be used.
 #[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = OrganizationStatus)]
-pub(super) enum Status {
+pub enum Status {
+    /// As far as each of them may.
     Active,
+    /// None of them may.
     Suspended,
 }
 
@@ -74,22 +78,31 @@ impl From<Status> for OrganizationStatus {
     }
 }
 
-fn view(desk: &Desk, organization: store::Organization) -> Organization {
+impl From<&store::Organization> for Organization {
+    fn from(organization: &store::Organization) -> Organization {
+        Organization {
+            id: organization.id,
+            slug: organization.slug.clone(),
+            name: organization.name.clone(),
+            status: organization.status.into(),
+            created_at: Time(organization.created_at),
+            credentials: organization.credentials,
+            live_sessions: None,
+        }
+    }
+}
+
+fn view(desk: &Desk, organization: &store::Organization) -> Organization {
     Organization {
-        live_sessions: desk.system.sessions.count_in(&organization.slug),
-        id: organization.id,
-        slug: organization.slug,
-        name: organization.name,
-        status: organization.status.into(),
-        created_at: Time(organization.created_at),
-        credentials: organization.credentials,
+        live_sessions: Some(desk.system.sessions.count_in(&organization.slug)),
+        ..organization.into()
     }
 }
 
 fn tagged(desk: &Desk, organization: store::Organization) -> Tagged<Organization> {
     Tagged {
         revision: organization.revision(),
-        body: view(desk, organization),
+        body: view(desk, &organization),
     }
 }
 
@@ -124,7 +137,7 @@ async fn list_organizations(
 ) -> Result<Json<List<Organization>>, Problem> {
     desk.run(move |desk| {
         if let Some(own) = &caller.scope.organization {
-            let items = vec![view(desk, desk.system.store.organization(own)?)];
+            let items = vec![view(desk, &desk.system.store.organization(own)?)];
             return Ok(Json(List { items, next: None }));
         }
         let limit = query.limit.get();
@@ -134,7 +147,7 @@ async fn list_organizations(
         found.truncate(limit as usize);
         let next = found.last().filter(|_| more).map(|last| last.slug.clone());
         let items = found
-            .into_iter()
+            .iter()
             .map(|organization| view(desk, organization))
             .collect();
         Ok(Json(List { items, next }))

@@ -15,9 +15,10 @@ use crate::admin::desk::Desk;
 use crate::admin::extract::{Body, IdempotencyKey, Once, Path, Query};
 use crate::admin::problem::{Code, Problem};
 use crate::auth::token::{self, IssuedToken};
+use crate::sasl::Secret;
 use crate::store::{self, Kind, StoreError};
 
-use super::field::{Cursor, Limit, Name, Scope, Time, page};
+use super::field::{Cursor, Limit, Name, Scope, Time, exposed, page};
 use super::reply::{Confidential, Created, List};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
@@ -68,15 +69,16 @@ pub struct NewlyIssued {
     #[serde(flatten)]
     token: Token,
     /// `gp_` and 40 characters. It is stored as a hash and cannot be shown again.
-    secret: String,
+    #[serde(serialize_with = "exposed")]
+    #[schema(value_type = String)]
+    secret: Secret,
 }
 
 impl From<IssuedToken> for NewlyIssued {
     fn from(issued: IssuedToken) -> NewlyIssued {
         NewlyIssued {
             token: issued.token.into(),
-            // Generated from ASCII.
-            secret: String::from_utf8_lossy(issued.secret.expose()).into_owned(),
+            secret: issued.secret,
         }
     }
 }

@@ -68,6 +68,11 @@ fn create_and_rotate_tell_programs_all_they_need() {
         "name",
         "status",
         "created_at",
+        "rotated_at",
+        "revoked_at",
+        "expires_at",
+        "previous_until",
+        "last_used",
     ];
     assert_eq!(keys.len(), expected.len());
     assert!(expected.iter().all(|key| keys.contains(key)), "{keys:?}");

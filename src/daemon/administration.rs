@@ -1,0 +1,103 @@
+//! The administration as it is configured: where it listens, by which names it is asked for, and what it is told.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio_rustls::TlsAcceptor;
+
+use super::{DaemonError, Sockets, cost};
+use crate::admin::{Administration, System};
+use crate::config::{Config, Endpoint};
+use crate::edge::Edge;
+use crate::lifecycle::Lifecycle;
+use crate::net::listener::{Accept as _, LocalListener};
+use crate::net::tls::Tls;
+use crate::store::Store;
+
+/// The mode of the unix socket where no .socket unit makes it: its owner and its group may use it.
+const MODE: u32 = 0o660;
+
+/// Where the administration listens, and whether by TLS.
+pub(super) fn listeners(
+    config: &Config,
+    sockets: &mut Sockets,
+) -> Result<Vec<(LocalListener, bool)>, DaemonError> {
+    let Some(admin) = &config.admin else {
+        return Ok(Vec::new());
+    };
+    let unix = admin.socket.clone().map(Endpoint::Unix);
+    let tcp = admin.listen.map(Endpoint::Tcp);
+    let endpoints = [(unix, false), (tcp, admin.tls)].into_iter();
+    let endpoints = endpoints.filter_map(|(endpoint, tls)| Some((endpoint?, tls)));
+    endpoints
+        .map(|(endpoint, tls)| Ok((sockets.local(&endpoint, MODE)?, tls)))
+        .collect()
+}
+
+/// The administration, open but not serving; none if it listens nowhere.
+pub(super) struct Closed {
+    administration: Administration,
+    listeners: Vec<(LocalListener, bool)>,
+    tls: TlsAcceptor,
+    lifecycle: Lifecycle,
+}
+
+impl Closed {
+    /// `places` are all other listeners, by their kind.
+    pub(super) fn new(
+        config: &Config,
+        listeners: Vec<(LocalListener, bool)>,
+        mut places: Vec<(String, String)>,
+        edge: &Edge,
+        store: &Arc<Store>,
+        tls: &Arc<Tls>,
+    ) -> Result<Option<Closed>, DaemonError> {
+        let Some(admin) = config.admin.as_ref().filter(|_| !listeners.is_empty()) else {
+            return Ok(None);
+        };
+        if admin.listen.is_some() && store.has_no_tokens()? {
+            tracing::warn!(
+                "there is no admin token yet; make one with: gatepost token create --name NAME --scope instance:admin"
+            );
+        }
+        let own = listeners.iter().map(|(listener, _)| listener.place());
+        places.extend(own.map(|place| ("admin".to_owned(), place)));
+        let system = System {
+            store: store.clone(),
+            authenticator: edge.authenticator.clone(),
+            noted: edge.noted.clone(),
+            sessions: edge.sessions.clone(),
+            tls: tls.clone(),
+            metrics: edge.metrics.clone(),
+            lifecycle: edge.lifecycle.clone(),
+            cost: cost(config),
+            started_at: Timestamp::now(),
+            listeners: places,
+            upstream: config.upstream.address.to_string(),
+        };
+        let address = admin.listen.map(|address| address.ip().to_string());
+        let names = admin.hosts.iter().chain([&config.hostname]);
+        let names = names.map(|name| name.as_str().to_owned());
+        Ok(Some(Closed {
+            administration: Administration::new(system, address.into_iter().chain(names)),
+            listeners,
+            tls: edge.tls.clone(),
+            lifecycle: edge.lifecycle.clone(),
+        }))
+    }
+
+    /// Serves until draining, which waits for requests under way.
+    pub(super) fn open(self) {
+        let Closed {
+            administration,
+            listeners,
+            tls,
+            lifecycle,
+        } = self;
+        for (listener, by_tls) in listeners {
+            let tls = by_tls.then(|| tls.clone());
+            lifecycle.spawn(administration.serve(listener, tls, lifecycle.clone()));
+        }
+        lifecycle.spawn(administration.keep_revoking());
+    }
+}
