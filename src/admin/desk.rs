@@ -208,6 +208,7 @@ impl Desk {
 
     /// Ends the live sessions of a credential. Returns how many there were.
     pub(super) fn disconnect_credential(&self, actor: &Actor, wanted: Wanted) -> usize {
+        self.see_changes();
         let ended = self.system.sessions.disconnect_credential(wanted.username);
         self.note_disconnect(actor, wanted.username, wanted.organization, ended);
         ended
@@ -215,9 +216,19 @@ impl Desk {
 
     /// Ends the live sessions of an organization. Returns how many there were.
     pub(super) fn disconnect_organization(&self, actor: &Actor, slug: &str) -> usize {
+        self.see_changes();
         let ended = self.system.sessions.disconnect_organization(slug);
         self.note_disconnect(actor, slug, Some(slug), ended);
         ended
+    }
+
+    /// Has logins obey at once what another process wrote: whoever is sent away must not come back by what is remembered of
+    /// the time before.
+    fn see_changes(&self) {
+        let store = &self.system.store;
+        if store.poll().is_err() {
+            store.advance_epoch();
+        }
     }
 
     /// Puts ended sessions on record. They have ended anyway, so a store that cannot be written hinders nothing.

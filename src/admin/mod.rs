@@ -5,6 +5,7 @@
 
 pub mod api;
 mod caller;
+pub mod client;
 mod desk;
 mod extract;
 mod gate;

@@ -16,7 +16,7 @@ use crate::admin::desk::Desk;
 use crate::admin::extract::{Path, Query};
 use crate::admin::problem::{Code, Problem};
 use crate::sessions::LiveSession;
-use crate::store::Wanted;
+use crate::store::{Access, Scope, Wanted};
 
 use super::field::{Limit, Time};
 use super::reply::List;
@@ -136,7 +136,9 @@ async fn list_sessions(
 #[serde(deny_unknown_fields)]
 struct DisconnectQuery {
     /// The username of the credential whose sessions are to end.
-    credential: String,
+    credential: Option<String>,
+    /// The slug of the organization whose sessions are to end, instead of a credential.
+    organization: Option<String>,
 }
 
 /// How many sessions were ended.
@@ -146,32 +148,61 @@ pub struct Disconnected {
     pub disconnected: usize,
 }
 
-/// Ends all sessions of a credential: with 421 between messages, and a message in flight is dropped.
+/// Ends all sessions of a credential or of an organization: with 421 between messages, and a message in flight is dropped.
 #[utoipa::path(delete, path = "/sessions", tag = "sessions", params(DisconnectQuery),
-    responses((status = 200, description = "They have ended.", body = Disconnected), (status = 404, description = "There is no such credential.", body = crate::admin::problem::ProblemDocument, content_type = "application/problem+json")))]
+    responses((status = 200, description = "They have ended.", body = Disconnected), (status = 404, description = "There is no such credential or organization.", body = crate::admin::problem::ProblemDocument, content_type = "application/problem+json")))]
 async fn disconnect_sessions(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
     Query(query): Query<DisconnectQuery>,
 ) -> Result<Json<Disconnected>, Problem> {
     desk.run(move |desk| {
-        let wanted = Wanted {
-            organization: caller.scope.organization.as_deref(),
-            ..query.credential.as_str().into()
+        let disconnected = match (&query.credential, &query.organization) {
+            (Some(username), None) => disconnect_credential(desk, &caller, username)?,
+            (None, Some(slug)) => disconnect_organization(desk, &caller, slug)?,
+            _ => {
+                return Err(Problem::new(
+                    Code::InvalidQuery,
+                    "say whose sessions are to end: either credential or organization",
+                ));
+            }
         };
-        // One that is deleted may still have sessions, which only the instance can know to be its to end.
-        let found = match desk.credential(wanted) {
-            Err(problem) if problem.code == Code::NotFound && wanted.organization.is_none() => None,
-            found => Some(found?.organization),
-        };
-        let wanted = Wanted {
-            organization: found.as_deref(),
-            ..wanted
-        };
-        let disconnected = desk.disconnect_credential(&caller.actor, wanted);
         Ok(Json(Disconnected { disconnected }))
     })
     .await
+}
+
+fn disconnect_credential(desk: &Desk, caller: &Caller, username: &str) -> Result<usize, Problem> {
+    let wanted = Wanted {
+        organization: caller.scope.organization.as_deref(),
+        ..username.into()
+    };
+    let of = unless_deleted(caller, desk.credential(wanted))?.map(|found| found.organization);
+    let wanted = Wanted {
+        organization: of.as_deref(),
+        ..wanted
+    };
+    Ok(desk.disconnect_credential(&caller.actor, wanted))
+}
+
+fn disconnect_organization(desk: &Desk, caller: &Caller, slug: &str) -> Result<usize, Problem> {
+    caller.require(&Scope {
+        organization: Some(slug.to_owned()),
+        access: Access::Admin,
+    })?;
+    let found = desk.system.store.organization(slug);
+    unless_deleted(caller, found.map_err(Problem::from))?;
+    Ok(desk.disconnect_organization(&caller.actor, slug))
+}
+
+/// What is deleted may still have sessions, which only the instance can know to be its to end.
+fn unless_deleted<T>(caller: &Caller, found: Result<T, Problem>) -> Result<Option<T>, Problem> {
+    match found {
+        Err(problem) if problem.code == Code::NotFound && caller.scope.organization.is_none() => {
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
 }
 
 #[derive(Deserialize, IntoParams)]
