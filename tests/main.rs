@@ -20,6 +20,7 @@ mod dovecot;
 mod harness;
 mod layering;
 mod lifecycle;
+mod live;
 mod logs;
 mod manners;
 mod postfix;

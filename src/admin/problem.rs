@@ -315,6 +315,22 @@ mod tests {
     }
 
     #[test]
+    fn every_code_is_in_the_readme_with_its_status() {
+        let readme = include_str!("../../README.md");
+        for code in Code::ALL {
+            let (status, text) = (code.status().as_u16(), code.as_str());
+            let mut rows = readme.lines().filter(|line| line.starts_with("| "));
+            let is_told = rows.any(|row| {
+                let cells: Vec<_> = row.split(" | ").collect();
+                cells.len() == 3
+                    && cells[0].contains(&status.to_string())
+                    && cells[1].contains(&format!("`{text}`"))
+            });
+            assert!(is_told, "{status} {text}");
+        }
+    }
+
+    #[test]
     fn a_damaged_store_is_not_described_to_the_caller() {
         let error = StoreError::Corrupt {
             path: "/var/lib/secret-place".into(),

@@ -5,14 +5,15 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::CliError;
-use super::output::{ago, confirm, document, minute, name, plain, print, table};
+use super::output::{ago, confirm, document, minute, name, plain, table};
+use super::running::{Aftermath, Answer, Running, Whose};
 use super::time::{Expiry, expiry, overlap, time};
 use crate::admin::api;
 use crate::auth::issue::{Issued, New, issue, rotate};
 use crate::auth::password::Cost;
 use crate::store::{
     Actor, Credential, CredentialEdit, CredentialFilter, CredentialStatus, DEFAULT_ORGANIZATION,
-    LastUsed, Page, Store,
+    Fault, LastUsed, Page, Store,
 };
 
 /// What to do with credentials.
@@ -66,6 +67,9 @@ pub enum CredentialCommand {
         /// Accept the old password for so long, too (30m, 12h, 7d)
         #[arg(long, value_name = "SPAN", value_parser = overlap)]
         overlap: Option<i64>,
+        /// End its live sessions, too, instead of letting them go on
+        #[arg(long)]
+        disconnect: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -74,6 +78,9 @@ pub enum CredentialCommand {
     Revoke {
         /// Its username
         username: String,
+        /// End its live sessions, too, instead of letting them go on
+        #[arg(long)]
+        disconnect: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -122,15 +129,14 @@ pub enum CredentialCommand {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// End its live sessions, too, instead of letting them go on
+        #[arg(long)]
+        disconnect: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
 }
-
-/// What revoking, rotating and deleting do to who is logged in, in words for everyone.
-const SESSIONS: &str =
-    "Sessions that are already authenticated go on; the next authentication with it fails.";
 
 /// Carries out `command` and prints the answer.
 ///
@@ -141,8 +147,9 @@ pub fn run(
     store: &Store,
     cost: Cost,
     actor: &Actor,
+    running: &Running,
 ) -> Result<(), CliError> {
-    print(&answer(command, store, cost, actor)?)
+    answer(command, store, cost, actor, running)?.print()
 }
 
 fn answer(
@@ -150,7 +157,8 @@ fn answer(
     store: &Store,
     cost: Cost,
     actor: &Actor,
-) -> Result<String, CliError> {
+    running: &Running,
+) -> Result<Answer, CliError> {
     use CredentialCommand::{
         Create, Delete, Enable, EndOverlap, Expire, List, Rename, Revoke, Rotate, Show,
     };
@@ -166,7 +174,7 @@ fn answer(
             },
         )
     };
-    match command {
+    let text = match command {
         Create {
             org,
             name,
@@ -205,11 +213,16 @@ fn answer(
         Rotate {
             username,
             overlap,
+            disconnect,
             json,
         } => {
+            running.needed(disconnect)?;
             let until = overlap.map(|length| Timestamp::now().as_millisecond() + length);
             let wanted = username.as_str().into();
-            rotated(&rotate(store, editor, cost, wanted, until)?, json)
+            let issued = rotate(store, editor, cost, wanted, until)?;
+            let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
+            let text = rotated(&issued, &after, json);
+            return Ok(after.answer(text?));
         }
         Expire {
             username,
@@ -233,16 +246,33 @@ fn answer(
             };
             let credential = edit(&username, change)?;
             told(&credential, json, || {
-                format!("Only the present password of {username} is right now. {SESSIONS}")
-            })
-        }
-        Revoke { username, json } => {
-            let credential = set_status(&username, CredentialStatus::Revoked)?;
-            told(&credential, json, || {
                 format!(
-                    "Revoked {username}. {SESSIONS}\nUndo it with: gatepost credential enable {username}"
+                    "Only the present password of {username} is right now. {}",
+                    Aftermath::GoOn.words()
                 )
             })
+        }
+        Revoke {
+            username,
+            disconnect,
+            json,
+        } => {
+            running.needed(disconnect)?;
+            let (credential, unwritten) = revoke(store, actor, running, &username)?;
+            let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
+            let text = if json {
+                after.document(&api::Credential::from(&credential))?
+            } else {
+                format!(
+                    "Revoked {username}. {}\nUndo it with: gatepost credential enable {username}",
+                    after.words()
+                )
+            };
+            let answer = after.answer(text);
+            return Ok(Answer {
+                failure: answer.failure.or(unwritten),
+                ..answer
+            });
         }
         Enable { username, json } => {
             let credential = set_status(&username, CredentialStatus::Active)?;
@@ -269,14 +299,53 @@ fn answer(
         Delete {
             username,
             yes,
+            disconnect,
             json,
-        } => delete(store, actor, &username, yes, json),
+        } => {
+            running.needed(disconnect)?;
+            let credential = store.credential(username.as_str())?;
+            if !yes {
+                confirm_deletion(&credential)?;
+            }
+            editor.delete_credential(username.as_str().into())?;
+            let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
+            let text = if json {
+                let id = credential.id.to_string();
+                after.document(&json!({ "id": id, "username": username, "deleted": true }))?
+            } else {
+                format!("Deleted {}. {}", plain(&username), after.words())
+            };
+            return Ok(after.answer(text));
+        }
+    };
+    Ok(text?.into())
+}
+
+/// Revokes a credential; where the store cannot be written from here, by the running Gatepost. Returns what is still wrong
+/// then, too.
+fn revoke(
+    store: &Store,
+    actor: &Actor,
+    running: &Running,
+    username: &str,
+) -> Result<(Credential, Option<CliError>), CliError> {
+    let edit = CredentialEdit {
+        status: Some(CredentialStatus::Revoked),
+        ..CredentialEdit::default()
+    };
+    match store.by(actor).edit_credential(username.into(), edit) {
+        Ok(credential) => Ok((credential, None)),
+        Err(error) if error.fault() == Fault::Machine => {
+            let unwritten = running.revoke(&store.credential(username)?, error.into())?;
+            Ok((store.credential(username)?, unwritten))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
 fn created(issued: &Issued, json: bool) -> Result<String, CliError> {
     if json {
-        return issued_json(issued);
+        return document(&api::IssuedCredential::from(issued));
     }
     let Credential {
         username,
@@ -291,9 +360,9 @@ fn created(issued: &Issued, json: bool) -> Result<String, CliError> {
     ))
 }
 
-fn rotated(issued: &Issued, json: bool) -> Result<String, CliError> {
+fn rotated(issued: &Issued, after: &Aftermath, json: bool) -> Result<String, CliError> {
     if json {
-        return issued_json(issued);
+        return after.document(&api::IssuedCredential::from(issued));
     }
     let username = &issued.credential.username;
     let mut text = format!(
@@ -301,15 +370,16 @@ fn rotated(issued: &Issued, json: bool) -> Result<String, CliError> {
          The password is shown only now: it is stored as a hash and cannot be shown again.\n{}",
         login(issued),
         match issued.credential.previous_until {
-            None => "The old password is invalid. Sessions that are already authenticated go on; the next authentication\n\
-                     with the old password fails."
-                .to_owned(),
+            None => "The old password is invalid.".to_owned(),
             Some(until) => format!(
                 "The old password is accepted until {}; end that early with: gatepost credential end-overlap {username}",
                 minute(until)
             ),
         }
     );
+    if issued.credential.previous_until.is_none() || !matches!(after, Aftermath::GoOn) {
+        text += &format!(" {}", after.words());
+    }
     if issued.credential.status == CredentialStatus::Revoked {
         text += &format!(
             "\nThe credential is still revoked. To accept it: gatepost credential enable {username}"
@@ -395,34 +465,19 @@ fn show(credential: &Credential) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn delete(
-    store: &Store,
-    actor: &Actor,
-    username: &str,
-    yes: bool,
-    json: bool,
-) -> Result<String, CliError> {
-    let credential = store.credential(username)?;
-    if !yes {
-        let called = credential
-            .name
-            .as_deref()
-            .map(|name| format!(", called {},", plain(name)));
-        let called = called.unwrap_or_default();
-        let warning = format!("This deletes {}{called} for good.", plain(username));
-        confirm(
-            &warning,
-            "the last four characters of the username",
-            last_four(username),
-        )?;
-    }
-    store.by(actor).delete_credential(username.into())?;
-    if json {
-        return document(
-            &json!({ "id": credential.id.to_string(), "username": username, "deleted": true }),
-        );
-    }
-    Ok(format!("Deleted {}. {SESSIONS}", plain(username)))
+fn confirm_deletion(credential: &Credential) -> Result<(), CliError> {
+    let username = &credential.username;
+    let called = credential
+        .name
+        .as_deref()
+        .map(|name| format!(", called {},", plain(name)));
+    let called = called.unwrap_or_default();
+    let warning = format!("This deletes {}{called} for good.", plain(username));
+    confirm(
+        &warning,
+        "the last four characters of the username",
+        last_four(username),
+    )
 }
 
 /// The credential as JSON, or a sentence about it.
@@ -476,10 +531,6 @@ fn last_four(username: &str) -> &str {
         .nth(3)
         .map_or(0, |(index, _)| index);
     &username[start..]
-}
-
-fn issued_json(issued: &Issued) -> Result<String, CliError> {
-    document(&api::IssuedCredential::from(issued))
 }
 
 #[cfg(test)]

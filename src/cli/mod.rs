@@ -9,7 +9,9 @@ mod journal;
 mod log;
 mod organization;
 mod output;
+mod running;
 mod serve;
+mod sessions;
 mod store;
 mod time;
 mod token;
@@ -22,6 +24,8 @@ use crate::auth::issue::IssueError;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::daemon::{self, DaemonError};
 use crate::store::{Fault, Store, StoreError};
+
+use self::running::Running;
 
 /// The gate in front of Postfix: TLS, SMTP AUTH against its own credentials, hand-over by XCLIENT
 #[derive(Debug, Parser)]
@@ -68,6 +72,9 @@ enum Command {
     },
     /// Serve until SIGTERM; SIGHUP loads the certificate again
     Serve,
+    /// See who is logged in now, and end that
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
     /// Check the store thoroughly
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -97,6 +104,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
                 &Store::open(&config.store.path)?,
                 daemon::cost(&config),
                 &actor::of_process(),
+                &Running::of(&config, path),
             )
         }
         Command::Demo { send } => demo::run(send),
@@ -106,6 +114,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
                 command,
                 &Store::open(&config.store.path)?,
                 &actor::of_process(),
+                &Running::of(&config, path),
             )
         }
         Command::Restore { file, yes } => {
@@ -113,6 +122,10 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
             store::restore(&config.store.path, &file, yes, &actor::of_process())
         }
         Command::Serve => serve::run(&Config::load(&path)?),
+        Command::Sessions(command) => {
+            let config = Config::load(&path)?;
+            sessions::run(command, &Running::of(&config, path))
+        }
         Command::Store(command) => store::run(command, &Config::load(&path)?.store.path),
         Command::Token(command) => {
             let config = Config::load(&path)?;

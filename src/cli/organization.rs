@@ -4,7 +4,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::CliError;
-use super::output::{confirm, document, minute, name, plain, print, table};
+use super::output::{confirm, document, minute, name, plain, table};
+use super::running::{Aftermath, Answer, Running, Whose};
 use crate::admin::api;
 use crate::store::{Actor, Organization, OrganizationEdit, OrganizationStatus, Store};
 
@@ -42,6 +43,9 @@ pub enum OrganizationCommand {
     Suspend {
         /// Its short name
         slug: String,
+        /// End its live sessions, too, instead of letting them go on
+        #[arg(long)]
+        disconnect: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -64,6 +68,9 @@ pub enum OrganizationCommand {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// End its live sessions, too, instead of letting them go on
+        #[arg(long)]
+        disconnect: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -74,11 +81,21 @@ pub enum OrganizationCommand {
 ///
 /// # Errors
 /// Refusals, failures of the store, and standard output being closed.
-pub fn run(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<(), CliError> {
-    print(&answer(command, store, actor)?)
+pub fn run(
+    command: OrganizationCommand,
+    store: &Store,
+    actor: &Actor,
+    running: &Running,
+) -> Result<(), CliError> {
+    answer(command, store, actor, running)?.print()
 }
 
-fn answer(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<String, CliError> {
+fn answer(
+    command: OrganizationCommand,
+    store: &Store,
+    actor: &Actor,
+    running: &Running,
+) -> Result<Answer, CliError> {
     let editor = store.by(actor);
     use OrganizationCommand::{Activate, Create, Delete, List, Rename, Suspend};
     let set_status = |slug: &str, status| {
@@ -88,7 +105,7 @@ fn answer(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<
         };
         editor.edit_organization(slug, None, edit)
     };
-    match command {
+    let text = match command {
         Create { slug, name, json } => {
             let organization = editor.create_organization(&slug, name.as_deref())?;
             told(&organization, json, || {
@@ -115,14 +132,24 @@ fn answer(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<
                 None => format!("Organization {slug} has no name any more."),
             })
         }
-        Suspend { slug, json } => {
+        Suspend {
+            slug,
+            disconnect,
+            json,
+        } => {
+            running.needed(disconnect)?;
             let organization = set_status(&slug, OrganizationStatus::Suspended)?;
-            told(&organization, json, || {
+            let after = Aftermath::of(disconnect, running, Whose::Organization(&slug));
+            let text = if json {
+                after.document(&api::Organization::from(&organization))?
+            } else {
                 format!(
-                    "Suspended {slug}: none of its credentials is accepted. Sessions that are already authenticated go on.\n\
-                     Undo it with: gatepost organization activate {slug}"
+                    "Suspended {slug}: none of its credentials is accepted. {}\n\
+                     Undo it with: gatepost organization activate {slug}",
+                    after.words()
                 )
-            })
+            };
+            return Ok(after.answer(text));
         }
         Activate { slug, json } => {
             let organization = set_status(&slug, OrganizationStatus::Active)?;
@@ -132,9 +159,40 @@ fn answer(command: OrganizationCommand, store: &Store, actor: &Actor) -> Result<
             slug,
             force,
             yes,
+            disconnect,
             json,
-        } => delete(store, actor, &slug, force, yes, json),
-    }
+        } => {
+            running.needed(disconnect)?;
+            let organization = store.organization(&slug)?;
+            if !yes {
+                confirm_deletion(&organization, force)?;
+            }
+            editor.delete_organization(&slug, None, force)?;
+            let after = Aftermath::of(disconnect, running, Whose::Organization(&slug));
+            let text = if json {
+                let id = organization.id.to_string();
+                after.document(&json!({ "id": id, "slug": slug, "deleted": true }))?
+            } else {
+                format!("Deleted organization {slug}. {}", after.words())
+            };
+            return Ok(after.answer(text));
+        }
+    };
+    Ok(text?.into())
+}
+
+fn confirm_deletion(organization: &Organization, force: bool) -> Result<(), CliError> {
+    let slug = &organization.slug;
+    confirm(
+        &match organization.credentials {
+            count if force && count > 0 => {
+                format!("This deletes organization {slug} and its {count} credential(s) for good.")
+            }
+            _ => format!("This deletes organization {slug} for good."),
+        },
+        "its slug",
+        slug,
+    )
 }
 
 fn list(organizations: &[Organization], json: bool) -> Result<String, CliError> {
@@ -159,38 +217,6 @@ fn list(organizations: &[Organization], json: bool) -> Result<String, CliError> 
         &["Name", "Slug", "Status", "Credentials", "Created"],
         rows,
     ))
-}
-
-fn delete(
-    store: &Store,
-    actor: &Actor,
-    slug: &str,
-    force: bool,
-    yes: bool,
-    json: bool,
-) -> Result<String, CliError> {
-    let organization = store.organization(slug)?;
-    if !yes {
-        confirm(
-            &match organization.credentials {
-                count if force && count > 0 => {
-                    format!(
-                        "This deletes organization {slug} and its {count} credential(s) for good."
-                    )
-                }
-                _ => format!("This deletes organization {slug} for good."),
-            },
-            "its slug",
-            slug,
-        )?;
-    }
-    store.by(actor).delete_organization(slug, None, force)?;
-    if json {
-        return document(
-            &json!({ "id": organization.id.to_string(), "slug": slug, "deleted": true }),
-        );
-    }
-    Ok(format!("Deleted organization {slug}."))
 }
 
 /// The organization as JSON, or a sentence about it.
@@ -229,6 +255,7 @@ mod tests {
             slug: slug.into(),
             force: false,
             yes: true,
+            disconnect: false,
             json: true,
         }
     }
@@ -237,7 +264,12 @@ mod tests {
     fn an_organization_is_made_listed_renamed_and_deleted() {
         let (_directory, store) = store();
         let said = |command| -> serde_json::Value {
-            serde_json::from_str(&answer(command, &store, &Actor::cli("tester")).unwrap()).unwrap()
+            serde_json::from_str(
+                &answer(command, &store, &Actor::cli("tester"), &Running::default())
+                    .unwrap()
+                    .text,
+            )
+            .unwrap()
         };
         let made = said(create("acme"));
         assert_eq!(
@@ -256,8 +288,10 @@ mod tests {
             OrganizationCommand::List { json: false },
             &store,
             &Actor::cli("tester"),
+            &Running::default(),
         )
-        .unwrap();
+        .unwrap()
+        .text;
         assert!(list.contains("default") && !list.contains("acme"), "{list}");
     }
 
@@ -271,7 +305,7 @@ mod tests {
             delete("acme"),
         ] {
             assert!(matches!(
-                answer(command, &store, &Actor::cli("tester")),
+                answer(command, &store, &Actor::cli("tester"), &Running::default()),
                 Err(CliError::Refused(_))
             ));
         }

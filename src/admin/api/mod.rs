@@ -24,6 +24,8 @@ use super::desk::Desk;
 pub use self::audit::AuditRecord;
 pub use self::credentials::{Credential, IssuedCredential};
 pub use self::organizations::Organization;
+pub use self::reply::List;
+pub use self::sessions::{Disconnected, Session};
 pub use self::tokens::{NewlyIssued as IssuedToken, Token};
 
 /// Where the document is.

@@ -4,18 +4,18 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, ETAG, LOCATION};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::store::Rows;
 
 /// Part of a list.
-#[derive(Serialize, ToSchema)]
-pub(super) struct List<T> {
+#[derive(Deserialize, Serialize, ToSchema)]
+pub struct List<T> {
     /// In the order of the list.
-    pub(super) items: Vec<T>,
+    pub items: Vec<T>,
     /// `after` for the page that follows; null when this was the end.
-    pub(super) next: Option<String>,
+    pub next: Option<String>,
 }
 
 impl<T> From<Rows<T>> for List<T> {

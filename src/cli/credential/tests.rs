@@ -35,7 +35,9 @@ impl Desk {
 
     fn says(&self, line: &[&str]) -> Result<String, CliError> {
         let line = Line::try_parse_from([&["credential"], line].concat()).unwrap();
-        answer(line.command, &self.store, CHEAP, &Actor::cli("tester"))
+        let running = Running::default();
+        let actor = Actor::cli("tester");
+        answer(line.command, &self.store, CHEAP, &actor, &running).map(|answer| answer.text)
     }
 
     fn json(&self, line: &[&str]) -> Value {
