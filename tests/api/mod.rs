@@ -1,5 +1,6 @@
 //! The administration over HTTP: who may ask, what a change does to logins, and what is never told.
 
+mod full_disk;
 mod races;
 mod table;
 
@@ -45,9 +46,7 @@ struct Served {
 
 impl Served {
     fn start(upstream: &Upstream) -> Served {
-        let address = ports::free_address();
-        let config = Config::for_upstream(upstream.address);
-        let config = config.text("admin", "listen", &address.to_string());
+        let (address, config) = Served::config(upstream);
         let mut served = Served {
             daemon: Gatepost::start(config),
             address,
@@ -59,6 +58,15 @@ impl Served {
             .wait_for_log(&["there is no admin token yet", advice]);
         served.token = served.token_for("instance:admin");
         served
+    }
+
+    fn config(upstream: &Upstream) -> (SocketAddr, Config) {
+        let address = ports::free_address();
+        let config = Config::for_upstream(upstream.address);
+        (
+            address,
+            config.text("admin", "listen", &address.to_string()),
+        )
     }
 
     fn token_for(&self, scope: &str) -> String {

@@ -131,6 +131,12 @@ impl Gatepost {
         states
     }
 
+    /// The words that run a program in the daemon's mount namespace.
+    pub fn prefix(&self) -> [String; 4] {
+        let target = self.child.id().to_string();
+        ["nsenter", "--mount", "--target", &target].map(str::to_owned)
+    }
+
     /// The site, for when the daemon is gone.
     pub fn site(&self) -> Arc<Site> {
         Arc::clone(&self.site)

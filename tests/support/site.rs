@@ -149,6 +149,7 @@ impl Site {
             directory,
         };
         site.renew_certificate();
+        std::fs::create_dir(site.path("store")).expect("a directory for the store");
         let config = config
             .text(
                 "tls",
@@ -171,7 +172,7 @@ impl Site {
     }
 
     pub fn store(&self) -> PathBuf {
-        self.path("gatepost.db")
+        self.path("store").join("gatepost.db")
     }
 
     /// Replaces the pair on disk.
