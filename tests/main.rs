@@ -27,6 +27,7 @@ mod postfix;
 mod prometheus;
 mod relay;
 mod replies;
+mod schemathesis;
 mod sessions;
 mod systemd;
 mod units;

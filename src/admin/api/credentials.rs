@@ -20,7 +20,7 @@ use crate::auth::issue::{self, Issued, LONGEST_OVERLAP, New};
 use crate::sasl::Secret;
 use crate::store::{self, CredentialEdit, CredentialFilter, CredentialStatus, Wanted};
 
-use super::field::{Cursor, Limit, Name, Time, exposed, page, present};
+use super::field::{Cursor, Limit, Name, Time, exposed, page, present, whole};
 use super::organizations::InOrganization;
 use super::reply::{Confidential, Created, List, Tagged};
 
@@ -358,6 +358,7 @@ async fn edit_credential(
 #[serde(deny_unknown_fields)]
 struct Rotation {
     /// For so many seconds the old password stays right, too; at most 31 days. Left out, it is wrong at once.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1, maximum = 2_678_400)]
     overlap: Option<u32>,
     /// End its live sessions, too.

@@ -119,6 +119,18 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
+/// Reads an integer as JSON Schema has it, to which 60.0 is one.
+pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let whole = number as u32;
+    match f64::from(whole) == number {
+        true => Ok(Some(whole)),
+        false => Err(serde::de::Error::custom("write a whole number")),
+    }
+}
+
 /// Where a page begins: `next` of the page before.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
@@ -162,6 +174,18 @@ mod tests {
         assert!(text(i64::MAX).as_str().unwrap().starts_with("9999-12-3"));
         let time: Time = serde_json::from_str("\"2027-01-15T09:00:00.0005+01:00\"").unwrap();
         assert_eq!(time, Time(1_800_000_000_000));
+    }
+
+    #[test]
+    fn an_integer_may_have_a_point() {
+        let read = |text| whole(&mut serde_json::Deserializer::from_str(text)).ok();
+        assert_eq!(read("60"), Some(Some(60)));
+        assert_eq!(read("60.0"), Some(Some(60)));
+        assert_eq!(read("4294967295"), Some(Some(u32::MAX)));
+        assert_eq!(read("null"), Some(None));
+        for wrong in ["60.5", "-1", "4294967296", "1e300", "\"60\"", "true"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
