@@ -377,8 +377,9 @@ fn rotated(issued: &Issued, after: &Aftermath, json: bool) -> Result<String, Cli
             ),
         }
     );
+    // With an overlap nothing ends, and whoever goes on is no news.
     if issued.credential.previous_until.is_none() || !matches!(after, Aftermath::GoOn) {
-        text += &format!(" {}", after.words());
+        text += &format!("\n{}", after.words());
     }
     if issued.credential.status == CredentialStatus::Revoked {
         text += &format!(

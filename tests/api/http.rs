@@ -1,0 +1,286 @@
+//! The administration as an HTTP server: what it refuses to read, how long it waits, how many it serves, and how it ends.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use rustix::process::Signal;
+use rustls::StreamOwned;
+use serde_json::{Value, json};
+
+use super::{Answer, DEFAULT, Served, issued};
+use crate::support::client::Client;
+use crate::support::gatepost::Gatepost;
+use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, eventually, tls};
+
+/// One connection, on which several requests may be sent.
+struct Connection<S: Read + Write> {
+    stream: BufReader<S>,
+    head: String,
+}
+
+impl Connection<TcpStream> {
+    fn to(served: &Served) -> Connection<TcpStream> {
+        let stream = TcpStream::connect(served.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Connection::over(stream, served)
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    fn over(stream: S, served: &Served) -> Connection<S> {
+        let (host, token) = (served.host(), &served.token);
+        Connection {
+            stream: BufReader::new(stream),
+            head: format!("{host}\r\nAuthorization: Bearer {token}\r\n"),
+        }
+    }
+
+    /// Sends a request with these further headers and this body, whole or not.
+    fn send(&mut self, request: &str, headers: &str, body: &str) {
+        let text = format!("{request} HTTP/1.1\r\n{}{headers}\r\n{body}", self.head);
+        self.stream.get_mut().write_all(text.as_bytes()).unwrap();
+        self.stream.get_mut().flush().unwrap();
+    }
+
+    fn receive(&mut self) -> Answer {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.stream.read_line(&mut head).unwrap(), 0, "{head:?}");
+        }
+        let mut answer = Answer {
+            status: head[9..12].parse().unwrap(),
+            head,
+            body: Value::Null,
+        };
+        let mut body = vec![0; answer.header("content-length").parse().unwrap()];
+        self.stream.read_exact(&mut body).unwrap();
+        answer.body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        answer
+    }
+
+    fn ask(&mut self, request: &str, headers: &str, body: &str) -> Answer {
+        self.send(request, headers, body);
+        self.receive()
+    }
+
+    /// Whether the other side has closed.
+    fn is_closed(&mut self) -> bool {
+        matches!(self.stream.get_mut().read(&mut [0]), Ok(0) | Err(_))
+    }
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+#[test]
+fn what_cannot_be_read_is_refused_by_name() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let make = format!("POST {DEFAULT}");
+    let refused = |request: &str, headers: &str, body: &str| {
+        let answer = Connection::to(&served).ask(request, headers, body);
+        let kind = answer.header("content-type").to_owned();
+        assert_eq!(kind, "application/problem+json");
+        answer
+    };
+    let code = |answer: &Answer| {
+        (
+            answer.status,
+            answer.body["code"].as_str().unwrap().to_owned(),
+        )
+    };
+
+    let put = refused("PUT /api/v1/status", "", "");
+    assert_eq!(code(&put), (405, "method-not-allowed".to_owned()));
+    assert!(put.header("allow").contains("GET"));
+    let nowhere = refused("GET /api/v1/nowhere", "", "");
+    assert_eq!(code(&nowhere), (404, "not-found".to_owned()));
+    let text = refused(
+        &make,
+        "Content-Type: text/plain\r\nContent-Length: 2\r\n",
+        "{}",
+    );
+    assert_eq!(code(&text), (415, "unsupported-media-type".to_owned()));
+    let malformed = refused(&make, &format!("{JSON}Content-Length: 1\r\n"), "{");
+    assert_eq!(code(&malformed), (400, "malformed-body".to_owned()));
+    let unknown = refused("GET /api/v1/sessions?colour=red", "", "");
+    assert_eq!(code(&unknown), (400, "invalid-query".to_owned()));
+    let large = format!("{JSON}Content-Length: 65537\r\n");
+    let body = format!("{{\"name\":\"{}\"}}", "x".repeat(65_537 - 11));
+    assert_eq!(
+        code(&refused(&make, &large, &body)),
+        (413, "too-large".to_owned())
+    );
+    let begun = Instant::now();
+    let slow = refused(&make, &format!("{JSON}Content-Length: 2\r\n"), "{");
+    assert_eq!(code(&slow), (408, "too-slow".to_owned()));
+    assert!(begun.elapsed().as_secs() >= 9, "{:?}", begun.elapsed());
+
+    let mut connection = Connection::to(&served);
+    let long = format!("X-Long: {}\r\n", "x".repeat(20_000));
+    connection.send("GET /api/v1/status", &long, "");
+    let mut line = String::new();
+    // What was not read may take the answer with it.
+    let _ = connection.stream.read_line(&mut line);
+    assert!(line.is_empty() || line.contains(" 431 "), "{line}");
+}
+
+#[test]
+fn pages_follow_one_another_and_hold_everything_once() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let mut made: Vec<_> = (0..5).map(|_| served.daemon.create().username).collect();
+    let mut connection = Connection::to(&served);
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let request = format!("GET {DEFAULT}?limit=2{after}");
+        let page = connection.ask(&request, "", "").expect(200).body;
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 2);
+        found.extend(
+            items
+                .iter()
+                .map(|item| item["username"].as_str().unwrap().to_owned()),
+        );
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    made.sort();
+    found.sort();
+    assert_eq!(found, made);
+    for limit in ["0", "201", "x"] {
+        let request = format!("GET {DEFAULT}?limit={limit}");
+        connection.ask(&request, "", "").expect(400);
+    }
+}
+
+#[test]
+fn use_shows_in_usage_and_status_and_an_overlap_can_be_ended() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let old = served.daemon.create();
+    served.log_in(&old.with_wrong_password()).expect("535");
+    let mut client = Client::logged_in(&served.daemon, &old);
+    client.send_message(b"Subject: usage\r\n\r\nHello\r\n");
+    client.expect("QUIT", "221");
+    let one = format!("{DEFAULT}/{}", old.username);
+    for of in [&one, "/api/v1/organizations/default"] {
+        for by in ["hour", "day"] {
+            let request = format!("GET {of}/usage?by={by}");
+            eventually("the usage is told", || {
+                let told = served.by(&served.token, &request, None).expect(200).body;
+                let total = &told["total"];
+                (total["messages"] == 1 && total["recipients"] == 1).then(|| {
+                    assert_eq!(told["items"].as_array().unwrap().len(), 1, "{told}");
+                    assert_eq!(total["auth_accepted"], 1, "{told}");
+                    assert_eq!(total["auth_refused"], 1, "{told}");
+                })
+            });
+        }
+    }
+    let status = served
+        .by(&served.token, "GET /api/v1/status", None)
+        .expect(200)
+        .body;
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    let tokens = served
+        .by(&served.token, "GET /api/v1/tokens", None)
+        .expect(200)
+        .body;
+    assert_eq!(tokens["items"][0]["last_used_address"], "127.0.0.1");
+
+    let rotate = format!("POST {one}/rotate");
+    let rotated = served.by(&served.token, &rotate, Some(json!({ "overlap": 3600 })));
+    let new = issued(&rotated.expect(200));
+    served.log_in(&old).expect("235");
+    served.log_in(&new).expect("235");
+    let end = Some(json!({ "end_overlap": true }));
+    served
+        .by(&served.token, &format!("PATCH {one}"), end)
+        .expect(200);
+    served.log_in(&old).expect("535");
+    served.log_in(&new).expect("235");
+}
+
+#[test]
+fn health_is_told_without_a_token() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    for path in ["/healthz", "/readyz"] {
+        let request = format!("GET {path}");
+        eventually("the first look at the upstream", || {
+            let answer = served.ask(&request, &[&served.host()], None);
+            (answer.status == 200).then_some(())
+        });
+    }
+}
+
+#[test]
+fn tls_is_spoken_where_it_is_asked_for() {
+    let upstream = Upstream::start();
+    let (address, config) = Served::config(&upstream);
+    let mut served = Served {
+        daemon: Gatepost::start(config.flag("admin", "tls", true)),
+        address,
+        token: String::new(),
+    };
+    served.token = served.token_for("instance:read");
+    let stream = TcpStream::connect(address).unwrap();
+    let stream = StreamOwned::new(tls::session(), stream);
+    let mut connection = Connection::over(stream, &served);
+    connection.ask("GET /api/v1/status", "", "").expect(200);
+    let mut plain = Connection::to(&served);
+    plain.send("GET /api/v1/status", "", "");
+    let mut first = [0];
+    // An alert of TLS, and nothing of HTTP.
+    assert!(!matches!(plain.stream.read(&mut first), Ok(1) if first == *b"H"));
+}
+
+#[test]
+fn sixty_four_are_served_at_a_time() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let mut connections: Vec<_> = (0..64).map(|_| Connection::to(&served)).collect();
+    for connection in &mut connections {
+        connection.ask("GET /api/v1/status", "", "").expect(200);
+    }
+    assert!(Connection::to(&served).is_closed());
+    served.daemon.wait_for_log(&["too many clients"]);
+    connections.truncate(63);
+    eventually("a place is free again", || {
+        let mut connection = Connection::to(&served);
+        let request = format!("GET /healthz HTTP/1.1\r\n{}\r\n\r\n", served.host());
+        let _ = connection.stream.get_mut().write_all(request.as_bytes());
+        let mut line = String::new();
+        let _ = connection.stream.read_line(&mut line);
+        line.contains(" 200 ").then_some(())
+    });
+}
+
+#[test]
+fn a_request_under_way_is_answered_before_the_end() {
+    let upstream = Upstream::start();
+    let mut served = Served::start(&upstream);
+    let mut idle = Connection::to(&served);
+    idle.ask("GET /api/v1/status", "", "").expect(200);
+    idle.ask("GET /api/v1/status", "", "").expect(200);
+    let mut busy = Connection::to(&served);
+    let create = "POST /api/v1/organizations";
+    let headers = format!("{JSON}Content-Length: 15\r\nExpect: 100-continue\r\n");
+    busy.send(create, &headers, "");
+    let mut interim = [0; 25];
+    busy.stream.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    served.daemon.signal(Signal::TERM);
+    served.daemon.wait_for_state("STOPPING=1");
+    assert!(idle.is_closed());
+    busy.stream
+        .get_mut()
+        .write_all(b"{\"slug\":\"last\"}")
+        .unwrap();
+    assert_eq!(busy.receive().expect(201).body["slug"], "last");
+    assert!(served.daemon.wait().success());
+}
