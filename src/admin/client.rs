@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-/// How long an answer may take: longer than the daemon waits for its store.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take: longer than the daemon waits for a turn, for its store, and for the record of it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The largest answer, in octets; a page of 200 of anything is far below.
 const ANSWER_SIZE: usize = 4 * 1024 * 1024;
@@ -72,7 +72,7 @@ impl Client {
         }
     }
 
-    /// Asks for `path` with its query, and waits for the answer, at most 10 seconds.
+    /// Asks for `path` with its query, and waits for the answer, at most 30 seconds.
     ///
     /// # Errors
     /// Nobody answers, or the answer is a problem.
@@ -89,7 +89,7 @@ impl Client {
         let asked = async {
             tokio::time::timeout(PATIENCE, self.converse(method, path, body))
                 .await
-                .unwrap_or_else(|_| Err(self.broken(&"no answer within 10 seconds")))
+                .unwrap_or_else(|_| Err(self.broken(&"no answer within 30 seconds")))
         };
         let (status, answer) = runtime.block_on(asked)?;
         // What has no content is the same as null to a reader.

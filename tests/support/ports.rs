@@ -1,6 +1,6 @@
 //! Free loopback ports that stay free until a daemon binds them.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -27,7 +27,9 @@ pub fn free_address() -> SocketAddr {
     for _ in 1..BLOCK {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % (BLOCK - 1);
         let address = loopback(OWN.0 + 1 + step);
-        if TcpListener::bind(address).is_ok() {
+        // Not asked by binding it: a process that another thread starts at that moment keeps the port bound until it has
+        // closed what it was born with.
+        if TcpStream::connect(address).is_err() {
             return address;
         }
     }
