@@ -12,15 +12,16 @@ const EDITS: usize = 200;
 const AT_ONCE: usize = 20;
 
 /// Renames one credential [`EDITS`] times from [`AT_ONCE`] threads. Returns how many were carried out, and how many were
-/// refused because the credential had changed.
-fn rename_at_once(served: &Served, one: &str, headers: &[&str]) -> (usize, usize) {
+/// refused because the credential had changed. Each name is new: one that it has already changes nothing, and is not
+/// recorded.
+fn rename_at_once(served: &Served, one: &str, round: &str, headers: &[&str]) -> (usize, usize) {
     let (made, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for thread in 0..AT_ONCE {
             let (made, lost) = (&made, &lost);
             scope.spawn(move || {
                 for edit in 0..EDITS / AT_ONCE {
-                    let name = json!({ "name": format!("edit {thread}.{edit}") });
+                    let name = json!({ "name": format!("{round} {thread}.{edit}") });
                     match served
                         .ask(&format!("PATCH {one}"), headers, Some(name))
                         .status
@@ -61,9 +62,9 @@ fn of_200_edits_at_once_none_is_lost_silently() {
         format!("Authorization: Bearer {}", served.token),
     );
     let condition = format!("If-Match: {}", made.header("etag"));
-    let conditional = rename_at_once(&served, &one, &[&host, &bearer, &condition]);
+    let conditional = rename_at_once(&served, &one, "first", &[&host, &bearer, &condition]);
     assert_eq!(conditional, (1, EDITS - 1));
-    let free = rename_at_once(&served, &one, &[&host, &bearer]);
+    let free = rename_at_once(&served, &one, "second", &[&host, &bearer]);
     assert_eq!(free, (EDITS, 0));
     // Newest first: what each found is what the one before it left.
     let edits = edits(&served);
