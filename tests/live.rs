@@ -72,6 +72,11 @@ fn live_sessions_are_listed_and_ended() {
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains(id));
 
+    let mistyped = ["sessions", "disconnect", "--credential", "smtp_nobody"];
+    assert_eq!(desk.daemon.run(&mistyped).status.code(), Some(1));
+    let mistyped = ["sessions", "disconnect", "--org", "nobody"];
+    assert_eq!(desk.daemon.run(&mistyped).status.code(), Some(1));
+
     let by_username = ["sessions", "disconnect", "--credential", &second.username];
     assert_eq!(desk.daemon.json(&by_username), json!({ "disconnected": 2 }));
     two.reply().expect("421 4.7.0");
@@ -100,6 +105,15 @@ fn a_change_ends_sessions_if_asked_and_nobody_comes_back() {
         assert!(desk.log_in(&credential).starts_with("535"), "{change}");
         client.reply().expect("421 4.7.0");
     }
+    let unused = desk.daemon.create();
+    let delete = [
+        "credential",
+        "delete",
+        &unused.username,
+        "--yes",
+        "--disconnect",
+    ];
+    assert_eq!(desk.daemon.json(&delete)["disconnected"], 0);
     let (credential, mut client) = desk.logged_in();
     let suspend = ["organization", "suspend", "default", "--disconnect"];
     let said = desk.daemon.succeed(&suspend);

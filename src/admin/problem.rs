@@ -183,7 +183,7 @@ impl Problem {
     pub(super) fn not_durable() -> Problem {
         Problem::new(
             Code::EffectiveNotDurable,
-            "the credential is refused from now on, but that could not be written and would be forgotten by a restart; it is tried again every second, and Gatepost's log says what is wrong",
+            "the credential is refused from now on, but that could not be written and would be forgotten by a restart; the revocation, and nothing else that was asked for with it, is tried again every second, and Gatepost's log says what is wrong",
         )
     }
 

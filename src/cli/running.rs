@@ -37,10 +37,19 @@ pub enum Whose<'a> {
 }
 
 impl Whose<'_> {
+    /// The query parameter that says so.
     fn parameter(self) -> (&'static str, String) {
         match self {
             Whose::Credential(username) => ("credential", username.to_owned()),
             Whose::Organization(slug) => ("organization", slug.to_owned()),
+        }
+    }
+
+    /// The same at the command line.
+    fn option(self) -> String {
+        match self {
+            Whose::Credential(username) => format!("--credential {username}"),
+            Whose::Organization(slug) => format!("--org {slug}"),
         }
     }
 }
@@ -172,16 +181,12 @@ impl Aftermath {
         }
         match running.disconnect(whose) {
             Ok(count) => Aftermath::Ended(count),
-            Err(error) => {
-                let (kind, name) = whose.parameter();
-                let option = match kind {
-                    "credential" => "--credential",
-                    _ => "--org",
-                };
-                Aftermath::Unended(CliError::Io(format!(
-                    "{name} is changed, but its live sessions were not ended: {error}\nonce it runs: gatepost sessions disconnect {option} {name}"
-                )))
-            }
+            // Deleted, and nobody was logged in with it.
+            Err(CliError::Refused(_)) => Aftermath::Ended(0),
+            Err(error) => Aftermath::Unended(CliError::Io(format!(
+                "the change is made, but live sessions were not ended: {error}\nonce it runs: gatepost sessions disconnect {}",
+                whose.option()
+            ))),
         }
     }
 

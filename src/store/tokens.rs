@@ -265,8 +265,11 @@ const SELECT: &str = "
     FROM admin_tokens t LEFT JOIN organizations o ON o.key = t.organization";
 
 fn find(connection: &Connection, which: &str) -> Result<Token, Stop> {
+    // An id goes before any name: names are free, and whoever gave a token the id of another for a name would keep that
+    // one from being found.
     let mut statement = connection.prepare_cached(&format!(
-        "{SELECT} WHERE t.id = ?1 OR (t.name = ?1 AND t.revoked_at IS NULL) LIMIT 2"
+        "{SELECT} WHERE t.id = ?1 OR (t.name = ?1 AND t.revoked_at IS NULL
+             AND NOT EXISTS (SELECT 1 FROM admin_tokens WHERE id = ?1)) LIMIT 2"
     ))?;
     let rows = statement.query_map([which], token)?;
     let mut rows: Vec<_> = rows.collect::<Result<_, _>>()?;
@@ -421,6 +424,22 @@ mod tests {
             .revoke_token(&first.id.to_string(), None)
             .unwrap();
         store.edit().revoke_token("deploy", None).unwrap();
+    }
+
+    #[test]
+    fn a_token_named_by_the_id_of_another_does_not_hide_it() {
+        let store = Fixture::new();
+        let edit = || store.edit();
+        let scope = scope("instance:read");
+        let first = edit().create_token(new(&[1; 32], &scope)).unwrap();
+        let id = first.id.to_string();
+        let shadow = NewToken {
+            name: &id,
+            ..new(&[2; 32], &scope)
+        };
+        edit().create_token(shadow).unwrap();
+        assert_eq!(edit().revoke_token(&id, None).unwrap().id, first.id);
+        assert_eq!(store.token(&id).unwrap().id, first.id);
     }
 
     #[test]

@@ -79,7 +79,9 @@ impl Guarded {
         let daemon = &self.served.daemon;
         let mut tokens = daemon.json(&["token", "list"]);
         for token in tokens.as_array_mut().unwrap() {
-            token.as_object_mut().unwrap().remove("last_used");
+            for used in ["last_used_at", "last_used_address"] {
+                assert!(token.as_object_mut().unwrap().remove(used).is_some());
+            }
         }
         let sessions = self
             .served

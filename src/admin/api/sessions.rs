@@ -177,12 +177,16 @@ fn disconnect_credential(desk: &Desk, caller: &Caller, username: &str) -> Result
         organization: caller.scope.organization.as_deref(),
         ..username.into()
     };
-    let of = unless_deleted(caller, desk.credential(wanted))?.map(|found| found.organization);
+    let found = desk.credential(wanted);
+    if caller.scope.organization.is_some() && found.is_err() {
+        return found.map(|_| 0);
+    }
+    let of = found.as_ref().ok().map(|found| found.organization.clone());
     let wanted = Wanted {
         organization: of.as_deref(),
         ..wanted
     };
-    Ok(desk.disconnect_credential(&caller.actor, wanted))
+    known_or_ended(found, desk.disconnect_credential(&caller.actor, wanted))
 }
 
 fn disconnect_organization(desk: &Desk, caller: &Caller, slug: &str) -> Result<usize, Problem> {
@@ -191,17 +195,15 @@ fn disconnect_organization(desk: &Desk, caller: &Caller, slug: &str) -> Result<u
         access: Access::Admin,
     })?;
     let found = desk.system.store.organization(slug);
-    unless_deleted(caller, found.map_err(Problem::from))?;
-    Ok(desk.disconnect_organization(&caller.actor, slug))
+    let ended = desk.disconnect_organization(&caller.actor, slug);
+    known_or_ended(found.map_err(Problem::from), ended)
 }
 
-/// What is deleted may still have sessions, which only the instance can know to be its to end.
-fn unless_deleted<T>(caller: &Caller, found: Result<T, Problem>) -> Result<Option<T>, Problem> {
+/// What is deleted may still have sessions; a name with none of them that nothing has was mistyped.
+fn known_or_ended<T>(found: Result<T, Problem>, ended: usize) -> Result<usize, Problem> {
     match found {
-        Err(problem) if problem.code == Code::NotFound && caller.scope.organization.is_none() => {
-            Ok(None)
-        }
-        found => found.map(Some),
+        Err(problem) if ended == 0 => Err(problem),
+        _ => Ok(ended),
     }
 }
 
@@ -220,12 +222,16 @@ async fn disconnect_session(
     caller: Caller,
     Path(by): Path<ById>,
 ) -> Result<StatusCode, Problem> {
-    let gone = || Problem::new(Code::NotFound, format!("there is no session {}", by.id));
-    let session = desk.system.sessions.get(by.id).ok_or_else(gone)?;
-    if !caller.reaches(Some(&session.organization)) || !desk.system.sessions.disconnect(by.id) {
-        return Err(gone());
-    }
     desk.run(move |desk| {
+        let sessions = &desk.system.sessions;
+        let ended = sessions
+            .get(by.id)
+            .filter(|session| caller.reaches(Some(&session.organization)))
+            .filter(|_| sessions.disconnect(by.id));
+        let Some(session) = ended else {
+            let detail = format!("there is no session {}", by.id);
+            return Err(Problem::new(Code::NotFound, detail));
+        };
         let organization = Some(session.organization.as_str());
         desk.note_disconnect(&caller.actor, &session.username, organization, 1);
         Ok(StatusCode::NO_CONTENT)
