@@ -258,6 +258,7 @@ impl From<StoreError> for Problem {
                 Problem::new(Code::NotFound, format!("there is no {kind} {name:?}"))
             }
             StoreError::Protected { .. } => Problem::new(Code::Protected, error.to_string()),
+            StoreError::TokenInvalid => Problem::new(Code::Unauthorized, error.to_string()),
             StoreError::Repeated { made } => Problem {
                 made: Some(made.clone()),
                 ..Problem::new(Code::Repeated, error.to_string())

@@ -82,7 +82,12 @@ impl Revocations {
             }
             Err(error) if revokes && error.fault() == Fault::Machine => {
                 tracing::error!(username = wanted.username, %error, "revoked, but that cannot be written yet; trying again every second");
-                unwritten.insert(wanted.username.to_owned(), actor.clone());
+                // It was asked for by a valid token, and stays asked for when that is one no more.
+                let actor = Actor {
+                    token: None,
+                    ..actor.clone()
+                };
+                unwritten.insert(wanted.username.to_owned(), actor);
                 self.added.notify_one();
                 Err(Unwritten::Effective)
             }

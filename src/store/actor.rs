@@ -3,8 +3,10 @@
 use std::fmt;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Transaction, params};
 
-use super::Store;
+use super::error::Stop;
+use super::{Store, StoreError, now};
 
 /// Who makes a change, and from where.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,6 +17,8 @@ pub struct Actor {
     pub name: String,
     /// The client's IP address, for who came over TCP.
     pub address: Option<String>,
+    /// The [`super::Token::key`] of the token that was shown. It has to be valid still when the change is made.
+    pub token: Option<i64>,
 }
 
 /// How somebody came to make a change.
@@ -37,6 +41,7 @@ impl Actor {
             kind: ActorKind::Cli,
             name: user.into(),
             address: None,
+            token: None,
         }
     }
 
@@ -46,6 +51,7 @@ impl Actor {
             kind: ActorKind::System,
             name: part.into(),
             address: None,
+            token: None,
         }
     }
 }
@@ -77,6 +83,46 @@ impl<'a> Editor<'a> {
         Editor {
             idempotency_key: key,
             ..self
+        }
+    }
+
+    /// [`Store::change`], if the actor may still make one.
+    pub(super) fn change<T>(
+        &self,
+        work: impl FnOnce(&Transaction) -> Result<T, Stop>,
+    ) -> Result<T, StoreError> {
+        self.store.change(|transaction| {
+            self.still_valid(transaction)?;
+            work(transaction)
+        })
+    }
+
+    /// [`Store::write`], if the actor may still make a change.
+    pub(super) fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction) -> Result<T, Stop>,
+    ) -> Result<T, StoreError> {
+        self.store.write(|transaction| {
+            self.still_valid(transaction)?;
+            work(transaction)
+        })
+    }
+
+    /// Some time passes between the look at a token and the change: a body comes slowly, the store is busy. Whoever revokes
+    /// the token meanwhile must not find changes by it afterwards.
+    fn still_valid(&self, transaction: &Transaction) -> Result<(), Stop> {
+        let Some(key) = self.actor.token else {
+            return Ok(());
+        };
+        let is_valid: bool = transaction.query_row(
+            "SELECT EXISTS (SELECT 1 FROM admin_tokens WHERE key = ?1 AND revoked_at IS NULL
+                 AND (expires_at IS NULL OR expires_at > ?2))",
+            params![key, now()],
+            |row| row.get(0),
+        )?;
+        match is_valid {
+            true => Ok(()),
+            false => Err(StoreError::TokenInvalid.into()),
         }
     }
 }

@@ -373,6 +373,7 @@ impl Entry {
                 kind: self.actor_kind,
                 name: self.actor,
                 address: self.address,
+                token: None,
             },
             action: self.action,
             object: self.object,

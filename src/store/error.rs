@@ -159,6 +159,9 @@ pub enum StoreError {
         /// The id of what was made.
         made: String,
     },
+    /// The token by which a change was asked for was revoked, or expired, before the change was made.
+    #[error("the token is not valid any more, and nothing was changed")]
+    TokenInvalid,
     /// The SQLite library can damage a database in WAL mode that several connections write.
     #[error(
         "SQLite {found} is too old, its WAL can lose data: build Gatepost with 3.51.3 or newer"
@@ -236,6 +239,7 @@ impl StoreError {
             | Self::NotEmpty { .. }
             | Self::NotFound { .. }
             | Self::Repeated { .. }
+            | Self::TokenInvalid
             | Self::Protected { .. } => Fault::Request,
             Self::Foreign { .. }
             | Self::MissingDirectory { .. }

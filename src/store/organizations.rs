@@ -95,7 +95,7 @@ impl Editor<'_> {
     ) -> Result<Organization, StoreError> {
         name::check_slug(slug)?;
         name::check_name(name)?;
-        self.store.write(|transaction| {
+        self.write(|transaction| {
             let id = Uuid::now_v7();
             self.only_once(transaction, id)?;
             transaction
@@ -150,8 +150,8 @@ impl Editor<'_> {
             Ok(after)
         };
         match edit.status {
-            Some(_) => self.store.change(change),
-            None => self.store.write(change),
+            Some(_) => self.change(change),
+            None => self.write(change),
         }
     }
 
@@ -171,7 +171,7 @@ impl Editor<'_> {
                 slug: slug.to_owned(),
             });
         }
-        self.store.change(|transaction| {
+        self.change(|transaction| {
             let found = find(transaction, slug)?;
             super::require(revisions, &found.revision(), || (Kind::Organization, slug))?;
             if found.credentials > 0 && !force {

@@ -184,7 +184,7 @@ impl Editor<'_> {
     /// The name is not allowed, the organization unknown, the request repeated, or the store cannot be written.
     pub fn create_token(&self, new: NewToken) -> Result<Token, StoreError> {
         name::check_name(Some(new.name))?;
-        self.store.write(|transaction| {
+        self.write(|transaction| {
             let slug = new.scope.organization.as_deref();
             let organization = slug
                 .map(|slug| organizations::key(transaction, slug))
@@ -220,7 +220,7 @@ impl Editor<'_> {
         which: &str,
         organization: Option<&str>,
     ) -> Result<Token, StoreError> {
-        self.store.write(|transaction| {
+        self.write(|transaction| {
             let found = find(transaction, which)?;
             if organization.is_some() && organization != found.scope.organization.as_deref() {
                 return Err(StoreError::not_found(Kind::Token, which).into());

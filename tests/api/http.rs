@@ -44,6 +44,15 @@ impl<S: Read + Write> Connection<S> {
         self.stream.get_mut().flush().unwrap();
     }
 
+    /// Sends the head of a request and waits until its body is asked for: by then the token was found to be right.
+    fn begin(&mut self, request: &str, length: usize) {
+        let headers = format!("{JSON}Content-Length: {length}\r\nExpect: 100-continue\r\n");
+        self.send(request, &headers, "");
+        let mut interim = [0; 25];
+        self.stream.read_exact(&mut interim).unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
     fn receive(&mut self) -> Answer {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -261,6 +270,21 @@ fn sixty_four_are_served_at_a_time() {
 }
 
 #[test]
+fn a_token_that_is_revoked_while_a_request_comes_in_changes_nothing() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let mut slow = Connection::to(&served);
+    slow.begin("POST /api/v1/organizations", 15);
+    served.daemon.succeed(&["token", "revoke", "t"]);
+    let body = b"{\"slug\":\"last\"}";
+    slow.stream.get_mut().write_all(body).unwrap();
+    let refused = slow.receive().expect(401);
+    assert_eq!(refused.body["code"], "unauthorized");
+    let organizations = served.daemon.json(&["organization", "list"]);
+    assert_eq!(organizations.as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_request_under_way_is_answered_before_the_end() {
     let upstream = Upstream::start();
     let mut served = Served::start(&upstream);
@@ -269,11 +293,7 @@ fn a_request_under_way_is_answered_before_the_end() {
     idle.ask("GET /api/v1/status", "", "").expect(200);
     let mut busy = Connection::to(&served);
     let create = "POST /api/v1/organizations";
-    let headers = format!("{JSON}Content-Length: 15\r\nExpect: 100-continue\r\n");
-    busy.send(create, &headers, "");
-    let mut interim = [0; 25];
-    busy.stream.read_exact(&mut interim).unwrap();
-    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    busy.begin(create, 15);
     served.daemon.signal(Signal::TERM);
     served.daemon.wait_for_state("STOPPING=1");
     assert!(idle.is_closed());

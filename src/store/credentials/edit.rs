@@ -95,7 +95,7 @@ impl Editor<'_> {
     /// written.
     pub fn create_credential(&self, new: NewCredential) -> Result<Credential, StoreError> {
         name::check_name(new.name)?;
-        self.store.change(|transaction| {
+        self.change(|transaction| {
             let organization = organizations::key(transaction, new.organization)?;
             let id = Uuid::now_v7();
             self.only_once(transaction, id)?;
@@ -130,7 +130,7 @@ impl Editor<'_> {
         wanted: Wanted,
         password: NewPassword,
     ) -> Result<Credential, StoreError> {
-        self.store.change(|transaction| {
+        self.change(|transaction| {
             let before = wanted.find(transaction)?;
             transaction.execute(
                 "UPDATE credentials SET previous_hash = iif(?4 IS NULL, NULL, password_hash),
@@ -216,9 +216,9 @@ impl Editor<'_> {
         };
         let decides_logins = edit.status.is_some() || edit.expires_at.is_some() || edit.end_overlap;
         if decides_logins {
-            self.store.change(change)
+            self.change(change)
         } else {
-            self.store.write(change)
+            self.write(change)
         }
     }
 
@@ -227,7 +227,7 @@ impl Editor<'_> {
     /// # Errors
     /// There is no such credential, it has changed, or the store cannot be written.
     pub fn delete_credential(&self, wanted: Wanted) -> Result<(), StoreError> {
-        self.store.change(|transaction| {
+        self.change(|transaction| {
             let before = wanted.find(transaction)?;
             self.delete_found(transaction, &before)
         })
