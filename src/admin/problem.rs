@@ -35,7 +35,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The slug is taken.
+    /// The slug is taken, or was.
     AlreadyExists = CONFLICT "already-exists",
     /// What was there when the caller looked is not there any more.
     Changed = PRECONDITION_FAILED "changed",
@@ -236,7 +236,7 @@ impl From<StoreError> for Problem {
             Problem::new(code, detail)
         };
         match &error {
-            StoreError::AlreadyExists { .. } => {
+            StoreError::AlreadyExists { .. } | StoreError::SlugUsed { .. } => {
                 Problem::new(Code::AlreadyExists, error.to_string())
             }
             StoreError::Busy { .. } => {

@@ -159,6 +159,14 @@ pub enum StoreError {
         /// The id of what was made.
         made: String,
     },
+    /// A deleted organization had this slug, and the audit log still tells of it.
+    #[error(
+        "organization {slug:?} was deleted, and the audit log still has its records: take another slug"
+    )]
+    SlugUsed {
+        /// The slug.
+        slug: String,
+    },
     /// The token by which a change was asked for was revoked, or expired, before the change was made.
     #[error("the token is not valid any more, and nothing was changed")]
     TokenInvalid,
@@ -239,6 +247,7 @@ impl StoreError {
             | Self::NotEmpty { .. }
             | Self::NotFound { .. }
             | Self::Repeated { .. }
+            | Self::SlugUsed { .. }
             | Self::TokenInvalid
             | Self::Protected { .. } => Fault::Request,
             Self::Foreign { .. }

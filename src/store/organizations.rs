@@ -104,6 +104,17 @@ impl Editor<'_> {
                     params![id.to_string(), slug, name, now()],
                 )
                 .map_err(|error| taken(error, Kind::Organization, slug))?;
+            // The audit log and live sessions know organizations by their slug. Whoever has a token of a new one must not
+            // see what was done in one before it.
+            let is_remembered: bool = transaction.query_row(
+                "SELECT EXISTS (SELECT 1 FROM audit_log WHERE organization = ?1)",
+                [slug],
+                |row| row.get(0),
+            )?;
+            if is_remembered {
+                let slug = slug.to_owned();
+                return Err(StoreError::SlugUsed { slug }.into());
+            }
             let made = find(transaction, slug)?;
             self.note_organization(transaction, "organization.create", slug, None, Some(told(&made)))?;
             Ok(made)
@@ -399,6 +410,18 @@ mod tests {
             store.count("SELECT count(*) FROM audit_log WHERE action = 'credential.delete'"),
             2
         );
+    }
+
+    #[test]
+    fn the_slug_of_a_deleted_organization_is_given_again_when_nothing_tells_of_it() {
+        let store = Fixture::new();
+        let edit = || store.edit();
+        edit().create_organization("acme", None).unwrap();
+        edit().delete_organization("acme", None, false).unwrap();
+        let error = edit().create_organization("acme", None).unwrap_err();
+        assert!(matches!(error, StoreError::SlugUsed { .. }), "{error}");
+        edit().prune_audit(i64::MAX).unwrap();
+        edit().create_organization("acme", None).unwrap();
     }
 
     #[test]
