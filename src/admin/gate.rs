@@ -79,6 +79,11 @@ impl Gate {
             Neighbour::Tcp(peer) => Some(peer.ip().to_canonical()),
             Neighbour::Unix { .. } => None,
         };
+        // Whatever cannot be a token does not cost a turn at the store.
+        let is_token = str::from_utf8(text.expose()).is_ok_and(token::is_well_formed);
+        if !is_token {
+            return Err(self.failed(address, &TokenError::Malformed).await);
+        }
         let now = Timestamp::now().as_millisecond();
         let found = self.desk.run(move |desk| {
             let text = str::from_utf8(text.expose()).unwrap_or_default();
@@ -118,7 +123,7 @@ impl Gate {
         };
         let failures = self
             .failures
-            .get_with(address, async { Arc::default() })
+            .get_with(one_client(address), async { Arc::default() })
             .await;
         let before = failures.fetch_add(1, Ordering::Relaxed);
         if before >= FAILURES {
@@ -226,6 +231,17 @@ fn bare(host: &str) -> &str {
     literal.unwrap_or(host)
 }
 
+/// What one client has of addresses: in IPv6 a /64, else an address.
+fn one_client(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+    }
+}
+
 /// Browsers say which site a page is from that sends something; ours are only from here.
 fn check_origin(request: &Request) -> Result<(), Problem> {
     let mut origins = request.headers().get_all(ORIGIN).iter().peekable();
@@ -274,6 +290,13 @@ mod tests {
         let hosts = ["[::1]", "[ipv6:::1]", "::1"];
         assert!(hosts.iter().all(|host| bare(host) == "::1"));
         assert_eq!(bare("mail.example.org"), "mail.example.org");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let client = |text: &str| one_client(text.parse().unwrap()).to_string();
+        assert_eq!(client("192.0.2.7"), "192.0.2.7");
+        assert_eq!(client("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
     }
 
     #[test]

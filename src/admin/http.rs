@@ -14,6 +14,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::lifecycle::Lifecycle;
@@ -29,10 +30,13 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request's head may take, counted from the end of the request before.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a client may leave what is sent to it unread; else a few of them could hold every place for ever.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The largest request head, in octets; the least hyper allows is 8 KiB.
 const HEAD_SIZE: usize = 16 * 1024;
 
-/// How long requests under way may take once draining has begun: longer than anything here waits.
+/// How long requests under way may take once draining has begun: longer than a request waits for the store.
 const FAREWELL: Duration = Duration::from_secs(15);
 
 /// A place where requests are taken, and what answers them there.
@@ -76,11 +80,13 @@ impl Door {
 }
 
 async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
     neighbour: Neighbour,
     routes: Router,
     watcher: Watcher,
 ) {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(UNREAD_TIMEOUT));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(neighbour);
         TowerToHyperService::new(routes.clone()).call(request)
@@ -90,7 +96,42 @@ async fn converse(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_SIZE)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     // A client that goes away midway asks again.
     let _ = watcher.watch(connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_reads_nothing_is_left() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let routes = Router::new().route("/", get(|| async { "x".repeat(64 * 1024) }));
+        let neighbour = Neighbour::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        let graceful = GracefulShutdown::new();
+        let started = Instant::now();
+        let conversation = tokio::spawn(converse(server, neighbour, routes, graceful.watcher()));
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        conversation.await.unwrap();
+        let waited = started.elapsed();
+        assert!(
+            waited >= UNREAD_TIMEOUT && waited < UNREAD_TIMEOUT * 2,
+            "{waited:?}"
+        );
+        // What was sent before that is no whole answer.
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.len() <= 1024);
+    }
 }

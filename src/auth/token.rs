@@ -80,7 +80,8 @@ pub fn find(store: &Store, text: &str, now_ms: i64) -> Result<Token, TokenError>
     }
 }
 
-fn is_well_formed(text: &str) -> bool {
+/// Whether `text` could be a token; its checksum is right then.
+pub fn is_well_formed(text: &str) -> bool {
     let (whole, checked) = (PREFIX.len() + LENGTH + CHECK_LENGTH, PREFIX.len() + LENGTH);
     text.len() == whole
         && text.is_ascii()

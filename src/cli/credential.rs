@@ -276,6 +276,7 @@ fn answer(
         }
         Enable { username, json } => {
             let credential = set_status(&username, CredentialStatus::Active)?;
+            running.enable(&credential)?;
             told(&credential, json, || {
                 format!("Enabled {username}. It may log in with the password it has.")
             })

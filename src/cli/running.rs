@@ -131,15 +131,8 @@ impl Running {
         let Some(client) = &self.client else {
             return Err(cause);
         };
-        let Credential {
-            username,
-            organization,
-            ..
-        } = credential;
-        let path = format!("/api/v1/organizations/{organization}/credentials/{username}");
-        let change = json!({ "status": "revoked" });
-        match client.ask::<Value>(Method::PATCH, &path, Some(&change)) {
-            Ok(_) => Ok(None),
+        match set_status(client, credential, "revoked") {
+            Ok(()) => Ok(None),
             Err(ClientError::Refused { code, detail }) if code == EFFECTIVE_NOT_DURABLE => {
                 Ok(Some(CliError::Io(detail)))
             }
@@ -149,6 +142,37 @@ impl Running {
             ))),
         }
     }
+
+    /// Has a credential enabled that is enabled in the store: a revocation that waits to be written would undo that.
+    ///
+    /// # Errors
+    /// A running Gatepost refuses that. One that is not running has forgotten what waited.
+    pub fn enable(&self, credential: &Credential) -> Result<(), CliError> {
+        let told = self
+            .client
+            .as_ref()
+            .map(|client| set_status(client, credential, "active"));
+        match told {
+            Some(Err(error @ ClientError::Refused { .. })) => Err(CliError::Io(format!(
+                "{} is enabled in the store, but the running Gatepost does not take that: {error}",
+                credential.username
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn set_status(client: &Client, credential: &Credential, status: &str) -> Result<(), ClientError> {
+    let Credential {
+        username,
+        organization,
+        ..
+    } = credential;
+    let path = format!("/api/v1/organizations/{organization}/credentials/{username}");
+    let change = json!({ "status": status });
+    client
+        .ask::<Value>(Method::PATCH, &path, Some(&change))
+        .map(drop)
 }
 
 impl From<ClientError> for CliError {

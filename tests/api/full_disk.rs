@@ -116,3 +116,29 @@ fn a_revocation_bites_on_a_full_disk_and_is_written_when_there_is_room() {
         assert!(served.log_in(credential).starts_with("535 5.7.8"));
     }
 }
+
+#[test]
+fn what_is_enabled_again_is_not_revoked_by_what_waited_to_be_written() {
+    let upstream = Upstream::start();
+    let (served, _directory) = Served::on_a_small_disk(&upstream);
+    let [enabled, revoked] = [(); 2].map(|()| served.create_there());
+    let ballast = fill(&served.disk());
+    for credential in [&enabled, &revoked] {
+        let patch = format!("PATCH {DEFAULT}/{}", credential.username);
+        let change = Some(json!({ "status": "revoked" }));
+        served.by(&served.token, &patch, change).expect(507);
+    }
+
+    served.there(&["credential", "enable", &enabled.username, "--json"]);
+    assert!(served.log_in(&enabled).starts_with("235"));
+
+    std::fs::remove_file(ballast).unwrap();
+    let status = |credential: &Credential| {
+        served.there(&["credential", "show", &credential.username, "--json"])["status"].clone()
+    };
+    eventually("the other's revocation is written", || {
+        (status(&revoked) == "revoked").then_some(())
+    });
+    assert_eq!(status(&enabled), "active");
+    assert!(served.log_in(&enabled).starts_with("235"));
+}

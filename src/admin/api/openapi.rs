@@ -163,7 +163,7 @@ fn complete_operation(operation: &mut Operation, changes: bool, optional: &[RefO
         (
             "507",
             changes,
-            "The disk is full. With the code `effective-not-durable` the change counts but is not written yet.",
+            "The disk is full. With the code `effective-not-durable` the revocation counts, but the store could not be written, whatever the reason.",
         ),
     ];
     for (status, _, description) in problems.into_iter().filter(|(_, applies, _)| *applies) {
