@@ -2,7 +2,11 @@
 
 mod full_disk;
 mod http;
+mod neighbours;
+mod operations;
 mod races;
+mod snapshot;
+mod strangers;
 mod table;
 
 use std::io::{Read, Write};
