@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 use rustls::StreamOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Answer, DEFAULT, Served, issued};
-use crate::support::client::Client;
+use super::{Answer, DEFAULT, Served};
 use crate::support::gatepost::Gatepost;
 use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, eventually, tls};
@@ -100,11 +99,6 @@ fn what_cannot_be_read_is_refused_by_name() {
         )
     };
 
-    let put = refused("PUT /api/v1/status", "", "");
-    assert_eq!(code(&put), (405, "method-not-allowed".to_owned()));
-    assert!(put.header("allow").contains("GET"));
-    let nowhere = refused("GET /api/v1/nowhere", "", "");
-    assert_eq!(code(&nowhere), (404, "not-found".to_owned()));
     let text = refused(
         &make,
         "Content-Type: text/plain\r\nContent-Length: 2\r\n",
@@ -113,8 +107,6 @@ fn what_cannot_be_read_is_refused_by_name() {
     assert_eq!(code(&text), (415, "unsupported-media-type".to_owned()));
     let malformed = refused(&make, &format!("{JSON}Content-Length: 1\r\n"), "{");
     assert_eq!(code(&malformed), (400, "malformed-body".to_owned()));
-    let unknown = refused("GET /api/v1/sessions?colour=red", "", "");
-    assert_eq!(code(&unknown), (400, "invalid-query".to_owned()));
     let large = format!("{JSON}Content-Length: 65537\r\n");
     let body = format!("{{\"name\":\"{}\"}}", "x".repeat(65_537 - 11));
     assert_eq!(
@@ -133,98 +125,6 @@ fn what_cannot_be_read_is_refused_by_name() {
     // What was not read may take the answer with it.
     let _ = connection.stream.read_line(&mut line);
     assert!(line.is_empty() || line.contains(" 431 "), "{line}");
-}
-
-#[test]
-fn pages_follow_one_another_and_hold_everything_once() {
-    let upstream = Upstream::start();
-    let served = Served::start(&upstream);
-    let mut made: Vec<_> = (0..5).map(|_| served.daemon.create().username).collect();
-    let mut connection = Connection::to(&served);
-    let (mut found, mut after) = (Vec::new(), String::new());
-    loop {
-        let request = format!("GET {DEFAULT}?limit=2{after}");
-        let page = connection.ask(&request, "", "").expect(200).body;
-        let items = page["items"].as_array().unwrap();
-        assert!(items.len() <= 2);
-        found.extend(
-            items
-                .iter()
-                .map(|item| item["username"].as_str().unwrap().to_owned()),
-        );
-        match page["next"].as_str() {
-            Some(next) => after = format!("&after={next}"),
-            None => break,
-        }
-    }
-    made.sort();
-    found.sort();
-    assert_eq!(found, made);
-    for limit in ["0", "201", "x"] {
-        let request = format!("GET {DEFAULT}?limit={limit}");
-        connection.ask(&request, "", "").expect(400);
-    }
-}
-
-#[test]
-fn use_shows_in_usage_and_status_and_an_overlap_can_be_ended() {
-    let upstream = Upstream::start();
-    let served = Served::start(&upstream);
-    let old = served.daemon.create();
-    served.log_in(&old.with_wrong_password()).expect("535");
-    let mut client = Client::logged_in(&served.daemon, &old);
-    client.send_message(b"Subject: usage\r\n\r\nHello\r\n");
-    client.expect("QUIT", "221");
-    let one = format!("{DEFAULT}/{}", old.username);
-    for of in [&one, "/api/v1/organizations/default"] {
-        for by in ["hour", "day"] {
-            let request = format!("GET {of}/usage?by={by}");
-            eventually("the usage is told", || {
-                let told = served.by(&served.token, &request, None).expect(200).body;
-                let total = &told["total"];
-                (total["messages"] == 1 && total["recipients"] == 1).then(|| {
-                    assert_eq!(told["items"].as_array().unwrap().len(), 1, "{told}");
-                    assert_eq!(total["auth_accepted"], 1, "{told}");
-                    assert_eq!(total["auth_refused"], 1, "{told}");
-                })
-            });
-        }
-    }
-    let status = served
-        .by(&served.token, "GET /api/v1/status", None)
-        .expect(200)
-        .body;
-    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
-    let tokens = served
-        .by(&served.token, "GET /api/v1/tokens", None)
-        .expect(200)
-        .body;
-    assert_eq!(tokens["items"][0]["last_used_address"], "127.0.0.1");
-
-    let rotate = format!("POST {one}/rotate");
-    let rotated = served.by(&served.token, &rotate, Some(json!({ "overlap": 3600 })));
-    let new = issued(&rotated.expect(200));
-    served.log_in(&old).expect("235");
-    served.log_in(&new).expect("235");
-    let end = Some(json!({ "end_overlap": true }));
-    served
-        .by(&served.token, &format!("PATCH {one}"), end)
-        .expect(200);
-    served.log_in(&old).expect("535");
-    served.log_in(&new).expect("235");
-}
-
-#[test]
-fn health_is_told_without_a_token() {
-    let upstream = Upstream::start();
-    let served = Served::start(&upstream);
-    for path in ["/healthz", "/readyz"] {
-        let request = format!("GET {path}");
-        eventually("the first look at the upstream", || {
-            let answer = served.ask(&request, &[&served.host()], None);
-            (answer.status == 200).then_some(())
-        });
-    }
 }
 
 #[test]

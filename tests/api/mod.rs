@@ -1,11 +1,16 @@
 //! The administration over HTTP: who may ask, what a change does to logins, and what is never told.
 
+mod answers;
+mod disconnects;
 mod full_disk;
 mod http;
+mod lists;
 mod neighbours;
 mod operations;
+mod overlap;
 mod races;
 mod snapshot;
+mod socket;
 mod strangers;
 mod table;
 
@@ -33,6 +38,16 @@ impl Answer {
     fn expect(self, status: u16) -> Answer {
         assert_eq!(self.status, status, "{} {}", self.head, self.body);
         self
+    }
+
+    /// It must be this problem.
+    #[track_caller]
+    fn problem(self, status: u16, code: &str) -> Answer {
+        let answer = self.expect(status);
+        assert_eq!(answer.body["code"], code, "{}", answer.body);
+        assert_eq!(answer.body["status"], status, "{}", answer.body);
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        answer
     }
 
     fn header(&self, name: &str) -> &str {

@@ -1,0 +1,170 @@
+//! What is told: lists page by page, the state of things, and what was done when.
+
+use std::net::Ipv4Addr;
+
+use jiff::{Timestamp, ToSpan as _};
+use serde_json::{Value, json};
+
+use super::{DEFAULT, Served};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::upstream::Upstream;
+
+/// One field of each item.
+fn each<'a>(page: &'a Value, field: &str) -> Vec<&'a str> {
+    let items = page["items"].as_array().expect("items").iter();
+    let field = items.map(|item| item[field].as_str().expect("a text"));
+    field.collect()
+}
+
+#[test]
+fn a_list_comes_page_by_page_in_order_without_a_gap() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let made: Vec<_> = (0..5).map(|_| served.daemon.create().username).collect();
+    let page = |query: &str| {
+        let answer = served.admin(&format!("GET {DEFAULT}?{query}"), None);
+        answer.expect(200).body
+    };
+    let mut seen: Vec<String> = Vec::new();
+    let mut query = "limit=2".to_owned();
+    for size in [2, 2, 1] {
+        let page = page(&query);
+        let names = each(&page, "username");
+        assert_eq!(names.len(), size, "{page}");
+        seen.extend(names.into_iter().map(str::to_owned));
+        match page["next"].as_str() {
+            Some(next) => query = format!("limit=2&after={next}"),
+            None => assert_eq!(seen.len(), 5, "{page}"),
+        }
+    }
+    assert_eq!(seen, made);
+    assert_eq!(page("limit=5")["next"], Value::Null, "the end is seen");
+    assert_eq!(
+        page(&format!("text={}", made[3]))["items"][0]["username"],
+        json!(made[3])
+    );
+    for wrong in ["limit=0", "limit=201", "limit=x", "after=x", "colour=red"] {
+        let answer = served.admin(&format!("GET {DEFAULT}?{wrong}"), None);
+        answer.problem(400, "invalid-query");
+    }
+
+    let audit = served
+        .admin("GET /api/v1/audit?limit=4", None)
+        .expect(200)
+        .body;
+    let newest: Vec<_> = made.iter().rev().take(4).map(String::as_str).collect();
+    assert_eq!(each(&audit, "object"), newest);
+    let next = audit["next"].as_str().expect("more");
+    let rest = served.admin(&format!("GET /api/v1/audit?after={next}"), None);
+    let rest = rest.expect(200).body;
+    let actions = ["credential.create", "token.create"];
+    assert_eq!(each(&rest, "action"), actions);
+    assert_eq!(rest["next"], Value::Null);
+}
+
+#[test]
+fn the_status_says_how_things_are() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let credential = served.daemon.create();
+    let _session = Client::logged_in(&served.daemon, &credential);
+    let status = served.admin("GET /api/v1/status", None).expect(200).body;
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert!(status["uptime_seconds"].as_i64().unwrap() < 60);
+    let site = &served.daemon;
+    for (kind, address) in [
+        ("submission", site.submission),
+        ("submissions", site.submissions),
+        ("admin", served.address),
+    ] {
+        let listener = json!({ "kind": kind, "address": address.to_string() });
+        let listeners = status["listeners"].as_array().unwrap();
+        assert!(
+            listeners.contains(&listener),
+            "no {listener} in {listeners:?}"
+        );
+    }
+    let up = json!({ "address": upstream.address.to_string(), "up": true });
+    assert_eq!(status["upstream"], up);
+    let expires_at = status["certificate"]["expires_at"].as_str().unwrap();
+    assert!(expires_at.ends_with('Z'), "{expires_at}");
+    let store = &status["store"];
+    assert_eq!(
+        (&store["organizations"], &store["credentials"]),
+        (&json!(1), &json!(1))
+    );
+    assert!(store["bytes"].as_u64().unwrap() > 4096);
+    // moka counts when it has time.
+    assert!(status["cache"]["entries"].is_u64(), "{status}");
+    assert_eq!(status["sessions"], 1);
+    assert_eq!(status["revocations_not_durable"], 0);
+}
+
+#[test]
+fn a_delivered_message_is_in_the_usage_by_hour_and_by_day() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let credential = served.daemon.create();
+    let begun = Timestamp::now();
+    served
+        .log_in(&credential.with_wrong_password())
+        .expect("535");
+    let mut client = Client::logged_in(&served.daemon, &credential);
+    let body = b"Subject: usage\r\n\r\nHello\r\n";
+    client.send_message(body).expect("250");
+    drop(client);
+    let done = json!({
+        "messages": 1, "recipients": 1, "bytes": body.len() + 3, "auth_accepted": 1, "auth_refused": 1,
+    });
+    let of_credential = format!("{DEFAULT}/{}/usage", credential.username);
+    for path in [
+        of_credential.as_str(),
+        "/api/v1/organizations/default/usage",
+    ] {
+        for (by, begins, hours) in [("hour", ":00:00.000Z", 1), ("day", "T00:00:00.000Z", 24)] {
+            let request = format!("GET {path}?by={by}");
+            let report = eventually("the usage is written", || {
+                let report = served.admin(&request, None).expect(200).body;
+                (report["total"] == done).then_some(report)
+            });
+            assert_eq!(report["by"], by);
+            let since = each(&report, "since");
+            // Two where an hour or a day ended meanwhile.
+            assert!((1..=2).contains(&since.len()), "{report}");
+            for since in since {
+                assert!(since.ends_with(begins), "{report}");
+                let since: Timestamp = since.parse().expect("a time");
+                assert!(since + hours.hours() > begun, "{report}");
+            }
+        }
+    }
+    let long_ago = format!("GET {of_credential}?by=hour&since=2001-01-01T00:00:00Z");
+    served.admin(&long_ago, None).problem(400, "invalid-query");
+}
+
+#[test]
+fn a_tokens_last_use_is_told_at_once_and_written_soon() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let (id, secret) = served.token_and_id("elsewhere", "instance:read");
+    let shown = || {
+        let token = served.admin(&format!("GET /api/v1/tokens/{id}"), None);
+        token.expect(200).body
+    };
+    assert_eq!(shown()["last_used_at"], Value::Null);
+    let bearer = format!("Authorization: Bearer {secret}");
+    let (host, from) = (served.host(), Ipv4Addr::new(127, 0, 0, 44));
+    let used = served.ask_from(from, "GET /api/v1/tokens", &[&host, &bearer], None);
+    used.expect(200);
+    assert_eq!(shown()["last_used_address"], "127.0.0.44");
+    eventually("it is written", || {
+        let tokens = served.daemon.json(&["token", "list"]);
+        let tokens = tokens.as_array().unwrap();
+        let used = |token: &&Value| token["last_used_address"] == "127.0.0.44";
+        tokens
+            .iter()
+            .find(used)
+            .map(|token| assert_eq!(token["id"], json!(id)))
+    });
+}
