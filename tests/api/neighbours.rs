@@ -22,6 +22,9 @@ const NAMELESS: [&str; 10] = [
     "unused_since",
 ];
 
+/// Nobody's sessions are meant, so it is refused whoever asks: the one request that is not about the organization it names.
+const WHOSE: &str = "DELETE /api/v1/sessions";
+
 /// Two organizations with everything that one can have.
 struct Neighbours {
     served: Served,
@@ -92,6 +95,9 @@ fn nobody() -> Things {
 /// The ways to ask for an operation that name `things`, within their organization or, if `own` has one, within that.
 fn asked_about(operation: &Operation, things: &Things, own: &Things) -> Vec<String> {
     let mut requests = vec![operation.request(things)];
+    if operation.id == "disconnect_sessions" {
+        requests.push(WHOSE.to_owned());
+    }
     if operation.names("slug") && operation.names("username") {
         requests.push(operation.request(&Things {
             slug: own.slug.clone(),
@@ -157,6 +163,7 @@ fn an_organizations_token_neither_sees_nor_touches_another_organization() {
                     ),
                     // A list, or what is their own, filtered by a name: nothing foreign is in it.
                     200 => assert!(operation.only_looks(), "{request}"),
+                    400 => assert_eq!(request, WHOSE, "{said}"),
                     status => panic!("{status} to {request}: {said}"),
                 }
             }
@@ -181,22 +188,56 @@ fn what_is_its_own_an_organizations_token_sees() {
         let told = answer.expect(200).body.to_string();
         assert!(told.contains(name), "{list}: {told}");
     }
-    // Not even the state it is in is an organization's to change, nor is a token that may do more.
-    let suspend = json!({ "status": "suspended" });
-    let wider = ["instance:read", "instance:admin", "org:default:read"];
-    let wider = wider.map(|scope| {
-        (
-            "POST /api/v1/tokens",
-            json!({ "name": "n", "scope": scope }),
-        )
-    });
-    let itself = ("PATCH /api/v1/organizations/acme", suspend);
-    for (request, body) in wider.into_iter().chain([itself]) {
-        served.by(&token, request, Some(body)).expect(403);
-    }
+    let make = "POST /api/v1/organizations/acme/credentials";
+    served.by(&token, make, None).expect(201);
     let narrower = json!({ "name": "n", "scope": "org:acme:read" });
     let made = served.by(&token, "POST /api/v1/tokens", Some(narrower));
     made.expect(201);
+}
+
+#[test]
+fn no_body_reaches_further_than_the_token() {
+    let mut neighbours = Neighbours::start();
+    let served = &neighbours.served;
+    let tokens = ["org:acme:admin", "org:acme:read"].map(|scope| served.token_for(scope));
+    let patches = [
+        json!({ "name": "intruder" }),
+        json!({ "status": "suspended" }),
+        json!({ "disconnect": true }),
+        json!({ "status": "suspended", "disconnect": true }),
+    ];
+    let foreign = ["default", "nowhere"].map(|slug| format!("PATCH /api/v1/organizations/{slug}"));
+    let mut attempts = Vec::new();
+    for request in &foreign {
+        attempts.extend(
+            patches
+                .iter()
+                .map(|patch| (request.as_str(), patch.clone())),
+        );
+    }
+    // Not even the state its own organization is in is a token's to change, nor may it make one that may do more.
+    let itself = "PATCH /api/v1/organizations/acme";
+    attempts.push((itself, json!({ "status": "suspended" })));
+    attempts.push((itself, json!({ "status": "active", "disconnect": true })));
+    for scope in [
+        "org:default:admin",
+        "org:default:read",
+        "org:nowhere:read",
+        "instance:admin",
+        "instance:read",
+    ] {
+        let token = json!({ "name": "intruder", "scope": scope });
+        attempts.push(("POST /api/v1/tokens", token));
+    }
+    let before = Snapshot::of(&served.daemon);
+    for (request, body) in attempts {
+        for token in &tokens {
+            let answer = served.by(token, request, Some(body.clone()));
+            let told = (answer.status, &answer.body["code"]);
+            assert_eq!(told, (403, &json!("forbidden")), "{request} {body}");
+        }
+    }
+    neighbours.expect_unchanged(&before);
 }
 
 #[test]
@@ -206,9 +247,11 @@ fn a_readers_token_changes_nothing_anywhere() {
     let tokens = ["org:acme:read", "instance:read"].map(|scope| (scope, served.token_for(scope)));
     let before = Snapshot::of(&served.daemon);
     for operation in &Operation::all(served) {
-        for (scope, token) in &tokens {
-            let request = operation.request(own);
-            let answer = served.by(token, &request, operation.body(own));
+        for (request, (scope, token)) in asked_about(operation, own, own)
+            .iter()
+            .flat_map(|request| tokens.iter().map(move |token| (request, token)))
+        {
+            let answer = served.by(token, request, operation.body(own));
             let is_kept_back = !operation.only_looks()
                 || (operation.id == "get_status" && *scope != "instance:read");
             let expected = if is_kept_back { 403 } else { 200 };

@@ -7,7 +7,10 @@ use serde_json::Value;
 use super::operations::{Operation, Things};
 use super::snapshot::Snapshot;
 use super::{Answer, Served};
+use crate::support::site::{Config, Site};
 use crate::support::upstream::Upstream;
+
+const STATUS: &str = "GET /api/v1/status";
 
 /// Who must not be let in, with what headers, and how that is answered.
 struct Stranger {
@@ -23,14 +26,14 @@ fn bearer(token: &str) -> String {
 fn strangers(served: &Served) -> Vec<Stranger> {
     let for_everything = |name| served.token_and_id(name, "instance:admin");
     let (_, revoked) = for_everything("revoked");
+    // Used before: what was right once must not be remembered as such.
+    served.by(&revoked, STATUS, None).expect(200);
     served.daemon.succeed(&["token", "revoke", "revoked"]);
     let (id, expired) = for_everything("expired");
+    served.by(&expired, STATUS, None).expect(200);
     let expire = "UPDATE admin_tokens SET expires_at = created_at + 1 WHERE id = ?1";
     served.daemon.sql(expire, &id);
-    let (id, unknown) = for_everything("unknown");
-    served
-        .daemon
-        .sql("DELETE FROM admin_tokens WHERE id = ?1", &id);
+    let unknown = token_of_another_site(served);
     let misspelt = served.token.replace("gp_", "gp_x");
     let right = bearer(&served.token);
     let basic = right.replace("Bearer", "Basic");
@@ -38,7 +41,7 @@ fn strangers(served: &Served) -> Vec<Stranger> {
     let unauthorized = [
         ("nobody", vec![]),
         ("a malformed token", vec![bearer(&misspelt)]),
-        ("an unknown token", vec![bearer(&unknown)]),
+        ("a token of another site", vec![bearer(&unknown)]),
         ("a revoked token", vec![bearer(&revoked)]),
         ("an expired token", vec![bearer(&expired)]),
         ("another scheme", vec![basic]),
@@ -69,6 +72,16 @@ fn strangers(served: &Served) -> Vec<Stranger> {
         answer,
     })
     .collect()
+}
+
+/// A token with everything that makes one, but issued by somebody else's Gatepost.
+fn token_of_another_site(served: &Served) -> String {
+    let site = Site::new(Config::for_upstream("127.0.0.1:25"));
+    let create = ["token", "create", "--name", "t", "--scope"];
+    let made = site.succeed(&[&create[..], &["instance:admin", "--json"]].concat());
+    served.daemon.secrets.remember_shown(made.as_bytes());
+    let made: Value = serde_json::from_str(&made).expect("one JSON document");
+    made["secret"].as_str().expect("a secret").to_owned()
 }
 
 /// Asks from an address where nobody has brought a wrong token yet.
