@@ -1,11 +1,16 @@
 //! Many at once, and many times over: no edit is lost silently, and no revocation comes late.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
 use super::{DEFAULT, Served, issued};
 use crate::support::client::Client;
+use crate::support::gatepost::Gatepost;
+use crate::support::ports;
+use crate::support::prometheus::get;
+use crate::support::site::Credential;
 use crate::support::upstream::Upstream;
 
 const EDITS: usize = 200;
@@ -78,30 +83,60 @@ fn of_200_edits_at_once_none_is_lost_silently() {
     assert_eq!(shown.body["name"], edits[0]["after"]["name"]);
 }
 
+/// Side by side, because each refusal takes its time.
+const CREDENTIALS: usize = 10;
+const REVOCATIONS: usize = 100;
+
 #[test]
 fn a_thousand_revocations_each_bite_at_the_very_next_login() {
     let upstream = Upstream::start();
-    let served = Served::start(&upstream);
+    let metrics = ports::free_address();
+    let (address, config) = Served::config(&upstream);
+    let config = config.text("metrics", "listen", &metrics.to_string());
+    let mut served = Served {
+        daemon: Gatepost::start(config),
+        address,
+        token: String::new(),
+    };
+    served.token = served.token_for("instance:admin");
+    let credentials: Vec<_> = (0..CREDENTIALS).map(|_| served.daemon.create()).collect();
+    for credential in &credentials {
+        served.log_in(credential).expect("235");
+    }
+    let before = found_in_cache(metrics);
     std::thread::scope(|scope| {
-        for _ in 0..10 {
-            scope.spawn(|| revoke_a_hundred_times(&served));
+        for credential in &credentials {
+            scope.spawn(|| revoke_again_and_again(&served, credential));
         }
     });
+    // Each login before a revocation, and none behind one, found the verdict remembered.
+    let found = found_in_cache(metrics) - before;
+    assert_eq!(found, CREDENTIALS * REVOCATIONS);
 }
 
-fn revoke_a_hundred_times(served: &Served) {
-    let credential = served.daemon.create();
+/// With a login that finds the verdict remembered, one that is refused, and one that has it remembered again.
+fn revoke_again_and_again(served: &Served, credential: &Credential) {
     let patch = format!("PATCH {DEFAULT}/{}", credential.username);
     let set = |status: &str| {
         let change = Some(json!({ "status": status }));
         served.by(&served.token, &patch, change).expect(200);
     };
-    for _ in 0..100 {
-        // Accepted, so that the verdict is remembered when the revocation comes; in the same session nobody logs in twice.
-        Client::logged_in(&served.daemon, &credential).expect("QUIT", "221");
+    for _ in 0..REVOCATIONS {
+        served.log_in(credential).expect("235");
+        // Connected already, so that its login is all there is behind the revocation.
+        let mut client = Client::submissions(&served.daemon);
+        client.expect("EHLO api.example.test", "250");
         set("revoked");
-        let reply = served.log_in(&credential);
-        assert!(reply.starts_with("535 5.7.8"), "{reply:?}");
+        client.auth_plain(credential).expect("535 5.7.8");
         set("active");
+        client.auth_plain(credential).expect("235");
     }
+}
+
+/// Logins so far that the cache decided.
+fn found_in_cache(metrics: SocketAddr) -> usize {
+    let text = get(metrics, "/metrics");
+    let series = "gatepost_auth_path_total{path=\"cache\"} ";
+    let count = text.lines().find_map(|line| line.strip_prefix(series));
+    count.expect(series).parse().expect("a count")
 }
