@@ -1,4 +1,5 @@
-//! Refusals in one form: what is wrong has its status and its code, and each field that is wrong its pointer.
+//! Refusals in one form: what is wrong has its status and its code, and each field that is wrong its pointer. And names that
+//! are not what they seem.
 
 use serde_json::json;
 
@@ -58,4 +59,39 @@ fn without_an_upstream_it_lives_but_is_not_ready() {
     drop(upstream);
     served.log_in(&credential).expect("454");
     assert_eq!((status("/healthz"), status("/readyz")), (200, 503));
+}
+
+#[test]
+fn a_slug_that_the_audit_log_still_tells_of_is_taken() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let make = || {
+        served.admin(
+            "POST /api/v1/organizations",
+            Some(json!({ "slug": "acme" })),
+        )
+    };
+    make().expect(201);
+    make().problem(409, "already-exists");
+    let delete = served.admin("DELETE /api/v1/organizations/acme", None);
+    delete.expect(204);
+    make().problem(409, "already-exists");
+    let gone = served.admin("GET /api/v1/organizations/acme", None);
+    gone.problem(404, "not-found");
+}
+
+#[test]
+fn a_token_is_revoked_by_its_id_whatever_others_are_named() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let (id, secret) = served.token_and_id("leaked", "instance:admin");
+    let shadow = json!({ "name": id, "scope": "org:default:read" });
+    let shadow = served.admin("POST /api/v1/tokens", Some(shadow));
+    let shadow = shadow.expect(201).body["secret"].clone();
+    let revoked = served.admin(&format!("POST /api/v1/tokens/{id}/revoke"), None);
+    assert_eq!(revoked.expect(200).body["name"], "leaked");
+    let list = "GET /api/v1/tokens";
+    served.by(&secret, list, None).problem(401, "unauthorized");
+    let shadow = shadow.as_str().expect("a secret");
+    served.by(shadow, list, None).expect(200);
 }
