@@ -1,4 +1,4 @@
--- Gatepost's store: the whole schema, as of PRAGMA user_version = 2.
+-- Gatepost's store: the whole schema, as of PRAGMA user_version = 3.
 --
 -- Times are integer Unix milliseconds, UTC. Ids are UUIDv7 in text. The file stays readable and writable for SQLite 3.40
 -- (Debian 12), so that an administrator's sqlite3 shell can change it while the daemon runs; the daemon notices.
@@ -39,6 +39,11 @@ CREATE TABLE credentials (
 ) STRICT;
 
 CREATE INDEX credentials_by_organization ON credentials (organization);
+
+-- So that a page of a long table is found in any order without sorting all of it.
+CREATE INDEX credentials_by_name ON credentials (organization, name COLLATE NOCASE);
+CREATE INDEX credentials_by_status ON credentials (organization, status);
+CREATE INDEX credentials_by_username ON credentials (organization, username);
 
 -- A verified password is remembered for one (key, version). The trigger moves the version whoever makes the change. Its own
 -- update names only `version`, which is not in the list, so it cannot set itself off.

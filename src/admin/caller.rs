@@ -38,13 +38,29 @@ impl Caller {
         })
     }
 
+    /// They may do this to the organization with this slug.
+    pub(super) fn require_in(&self, slug: &str, access: Access) -> Result<(), Problem> {
+        self.require(&Scope {
+            organization: Some(slug.to_owned()),
+            access,
+        })
+    }
+
+    /// When what they make ends: as they want it, but never after what they make it with.
+    pub(super) fn bounded(&self, wanted: Option<i64>) -> Result<Option<i64>, Problem> {
+        match (wanted, self.expires_at) {
+            (Some(wanted), Some(own)) if wanted > own => Err(Problem::new(
+                Code::Forbidden,
+                "a token that expires cannot make one that lasts longer",
+            )),
+            (wanted, own) => Ok(wanted.or(own)),
+        }
+    }
+
     /// The only organization they may ask about: their own, if they have one, else the one they name.
     pub(super) fn narrow(&self, wanted: Option<String>) -> Result<Option<String>, Problem> {
         if let Some(slug) = &wanted {
-            self.require(&Scope {
-                organization: Some(slug.clone()),
-                access: Access::Read,
-            })?;
+            self.require_in(slug, Access::Read)?;
         }
         Ok(wanted.or_else(|| self.scope.organization.clone()))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use crate::auth::issue::{self, Issued};
 use crate::auth::password::Cost;
@@ -13,12 +14,13 @@ use crate::auth::{Authenticator, NotedBatch};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::net::tls::Tls;
-use crate::sessions::Sessions;
+use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
     Actor, Credential, CredentialEdit, Organization, OrganizationEdit, Store, Token, Wanted,
 };
 
-use super::problem::Problem;
+use super::caller::Caller;
+use super::problem::{Code, Problem};
 use super::revocations::{Revocations, Unwritten};
 
 /// Requests that may use the store at a time. Fewer than it has connections: logins come first.
@@ -51,6 +53,8 @@ pub struct System {
     pub listeners: Vec<(String, String)>,
     /// The upstream's address.
     pub upstream: String,
+    /// The name that clients connect to.
+    pub hostname: String,
 }
 
 /// Where requests are carried out.
@@ -206,6 +210,26 @@ impl Desk {
         Ok(())
     }
 
+    /// Ends a live session that is within the caller's reach, and returns it as it was.
+    pub(super) fn disconnect_session(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+    ) -> Result<LiveSession, Problem> {
+        let sessions = &self.system.sessions;
+        let ended = sessions
+            .get(id)
+            .filter(|session| caller.reaches(Some(&session.organization)))
+            .filter(|_| sessions.disconnect(id));
+        let Some(session) = ended else {
+            let detail = format!("there is no session {id}");
+            return Err(Problem::new(Code::NotFound, detail));
+        };
+        let organization = Some(session.organization.as_str());
+        self.note_disconnect(&caller.actor, &session.username, organization, 1);
+        Ok(session)
+    }
+
     /// Ends the live sessions of a credential. Returns how many there were.
     pub(super) fn disconnect_credential(&self, actor: &Actor, wanted: Wanted) -> usize {
         self.see_changes();
@@ -232,7 +256,7 @@ impl Desk {
     }
 
     /// Puts ended sessions on record. They have ended anyway, so a store that cannot be written hinders nothing.
-    pub(super) fn note_disconnect(
+    fn note_disconnect(
         &self,
         actor: &Actor,
         object: &str,

@@ -148,7 +148,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Body<T>, Problem> {
         let kind = request.headers().get(CONTENT_TYPE).cloned();
-        let bytes = read(request).await?;
+        let bytes = read(request.into_body()).await?;
         match kind {
             None if bytes.is_empty() => parse(b"{}"),
             kind => {
@@ -176,8 +176,9 @@ fn require_json(kind: Option<&HeaderValue>) -> Result<(), Problem> {
     ))
 }
 
-async fn read(request: Request) -> Result<Vec<u8>, Problem> {
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_SIZE));
+/// Reads a body, which is bounded in size and time.
+pub(super) async fn read(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
+    let bytes = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_SIZE));
     let bytes = bytes.await.map_err(|_| {
         Problem::new(
             Code::TooSlow,

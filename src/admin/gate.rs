@@ -15,7 +15,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use moka::future::Cache;
 
-use crate::auth::token::{self, TokenError};
+use crate::auth::token::{self, TokenError, TokenHash};
 use crate::net::listener::Neighbour;
 use crate::sasl::Secret;
 use crate::store::{Access, Actor, ActorKind, Scope, TokenUse};
@@ -57,7 +57,11 @@ impl Gate {
         }
     }
 
-    fn check_host(&self, request: &Request) -> Result<(), Problem> {
+    /// The request must be for a name of ours. Whoever reaches the unix socket names none, or any.
+    pub(super) fn check_host(&self, request: &Request) -> Result<(), Problem> {
+        if !matches!(neighbour(request)?, Neighbour::Tcp(_)) {
+            return Ok(());
+        }
         let host = self::host(request)?;
         let name = host.host().to_ascii_lowercase();
         let bare = bare(&name);
@@ -74,46 +78,54 @@ impl Gate {
         ))
     }
 
-    async fn by_token(&self, text: Secret, from: Neighbour) -> Result<Caller, Problem> {
-        let address = match from {
-            Neighbour::Tcp(peer) => Some(peer.ip().to_canonical()),
-            Neighbour::Unix { .. } => None,
-        };
+    /// Who has this token. Wrong ones are counted.
+    pub(super) async fn by_token(&self, text: &Secret, from: Neighbour) -> Result<Caller, Problem> {
+        let text = str::from_utf8(text.expose()).unwrap_or_default();
         // Whatever cannot be a token does not cost a turn at the store.
-        let is_token = str::from_utf8(text.expose()).is_ok_and(token::is_well_formed);
-        if !is_token {
-            return Err(self.failed(address, &TokenError::Malformed).await);
+        let found = match token::is_well_formed(text) {
+            true => self.by_hash(token::hash(text), from).await?,
+            false => Err(TokenError::Malformed),
+        };
+        match found {
+            Ok(caller) => Ok(caller),
+            Err(wrong) => Err(self.failed(address(from), &wrong).await),
         }
+    }
+
+    /// Who has the token with this hash, if it is valid at this moment.
+    pub(super) async fn by_hash(
+        &self,
+        hash: TokenHash,
+        from: Neighbour,
+    ) -> Result<Result<Caller, TokenError>, Problem> {
         let now = Timestamp::now().as_millisecond();
-        let found = self.desk.run(move |desk| {
-            let text = str::from_utf8(text.expose()).unwrap_or_default();
-            match token::find(&desk.system.store, text, now) {
+        let found = self.desk.run(
+            move |desk| match token::find(&desk.system.store, hash, now) {
                 Ok(token) => Ok(Ok(token)),
                 Err(TokenError::Store(error)) => Err(error.into()),
                 Err(wrong) => Ok(Err(wrong)),
-            }
-        });
-        match found.await? {
-            Ok(token) => {
-                let address = address.map(|address| address.to_string());
-                let used = TokenUse {
-                    at: now,
-                    address: address.clone(),
-                };
-                self.desk.system.noted.token_used(token.key, used);
-                Ok(Caller {
-                    actor: Actor {
-                        kind: ActorKind::Token,
-                        name: format!("{} ({})", token.name, token.id),
-                        address,
-                        token: Some(token.key),
-                    },
-                    scope: token.scope,
-                    expires_at: token.expires_at,
-                })
-            }
-            Err(wrong) => Err(self.failed(address, &wrong).await),
-        }
+            },
+        );
+        let token = match found.await? {
+            Ok(token) => token,
+            Err(wrong) => return Ok(Err(wrong)),
+        };
+        let address = address(from).map(|address| address.to_string());
+        let used = TokenUse {
+            at: now,
+            address: address.clone(),
+        };
+        self.desk.system.noted.token_used(token.key, used);
+        Ok(Ok(Caller {
+            actor: Actor {
+                kind: ActorKind::Token,
+                name: format!("{} ({})", token.name, token.id),
+                address,
+                token: Some(token.key),
+            },
+            scope: token.scope,
+            expires_at: token.expires_at,
+        }))
     }
 
     /// A right token is never kept waiting by wrong ones, so this only has to spare the log.
@@ -153,16 +165,11 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let Some(from) = request.extensions().get::<Neighbour>().copied() else {
-        return Err(Problem::internal(&"a request came from nowhere"));
-    };
-    // Whoever reaches the unix socket names no host, or any.
-    if matches!(from, Neighbour::Tcp(_)) {
-        gate.check_host(&request)?;
-    }
+    let from = neighbour(&request)?;
+    gate.check_host(&request)?;
     check_origin(&request)?;
     let caller = match (bearer(request.headers())?, from) {
-        (Some(token), _) => gate.by_token(token, from).await?,
+        (Some(token), _) => gate.by_token(&token, from).await?,
         (None, Neighbour::Unix { uid }) => local(uid),
         (None, Neighbour::Tcp(_)) => {
             return Err(Problem::new(
@@ -171,6 +178,17 @@ pub(super) async fn guard(
             ));
         }
     };
+    authorize(&caller, parameters, request.method())?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// The caller may do such things to what the path names.
+pub(super) fn authorize(
+    caller: &Caller,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    method: &Method,
+) -> Result<(), Problem> {
     let slug = match &parameters {
         Ok(parameters) => {
             let slug = parameters.iter().find(|(name, _)| *name == "slug");
@@ -182,7 +200,7 @@ pub(super) async fn guard(
         // No route matched, or one that names nothing.
         Err(_) => None,
     };
-    let access = match *request.method() {
+    let access = match *method {
         Method::GET | Method::HEAD => Access::Read,
         _ => Access::Admin,
     };
@@ -191,9 +209,21 @@ pub(super) async fn guard(
     caller.require(&Scope {
         organization: slug.or_else(|| caller.scope.organization.clone()),
         access,
-    })?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    })
+}
+
+/// Where a request comes from.
+pub(super) fn neighbour(request: &Request) -> Result<Neighbour, Problem> {
+    let from = request.extensions().get::<Neighbour>().copied();
+    from.ok_or_else(|| Problem::internal(&"a request came from nowhere"))
+}
+
+/// What is known of where somebody is; on the unix socket, nothing.
+fn address(from: Neighbour) -> Option<IpAddr> {
+    match from {
+        Neighbour::Tcp(peer) => Some(peer.ip().to_canonical()),
+        Neighbour::Unix { .. } => None,
+    }
 }
 
 /// Who may open the socket may do everything.
@@ -243,7 +273,7 @@ fn one_client(address: IpAddr) -> IpAddr {
 }
 
 /// Browsers say which site a page is from that sends something; ours are only from here.
-fn check_origin(request: &Request) -> Result<(), Problem> {
+pub(super) fn check_origin(request: &Request) -> Result<(), Problem> {
     let mut origins = request.headers().get_all(ORIGIN).iter().peekable();
     if origins.peek().is_none() {
         return Ok(());
@@ -256,10 +286,7 @@ fn check_origin(request: &Request) -> Result<(), Problem> {
     if origins.all(|origin| origin.to_str().is_ok_and(is_own)) {
         return Ok(());
     }
-    Err(Problem::new(
-        Code::ForeignOrigin,
-        "a page of another site sent this request; it was not carried out",
-    ))
+    Err(Problem::foreign_origin())
 }
 
 /// The token of a request, if it brings one.

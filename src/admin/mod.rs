@@ -1,11 +1,12 @@
 //! HTTP for those who run this: the administration on a unix socket and on TCP, and the metrics on a listener of their own.
 //!
-//! A request passes [`gate`] (who may ask), comes to a route of [`api`] (what is asked for), and is carried out at the
-//! [`desk`] (what that means for store, logins and sessions).
+//! A request passes [`gate`] (who may ask), comes to a route of [`api`] or a page of [`dashboard`] (what is asked for), and is
+//! carried out at the [`desk`] (what that means for store, logins and sessions).
 
 pub mod api;
 mod caller;
 pub mod client;
+mod dashboard;
 mod desk;
 mod extract;
 mod gate;
@@ -22,6 +23,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse as _;
+use axum::routing::any;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -61,22 +63,25 @@ impl Administration {
         let desk = Arc::new(Desk::new(system));
         let gate = Arc::new(Gate::new(desk.clone(), hosts));
         let (guarded, open) = api::routes();
+        let missing = || async {
+            Problem::new(
+                Code::NotFound,
+                "there is no such path; /api/v1/openapi.json has all there are",
+            )
+        };
         let routes = guarded
-            .fallback(|| async {
-                Problem::new(
-                    Code::NotFound,
-                    "there is no such path; /api/v1/openapi.json has all there are",
-                )
-            })
+            .route("/api", any(missing))
+            .route("/api/{*path}", any(missing))
             .method_not_allowed_fallback(|| async {
                 Problem::new(
                     Code::MethodNotAllowed,
                     "this path does not take that method; Allow has those it takes",
                 )
             })
-            .layer(from_fn_with_state(gate, gate::guard))
+            .layer(from_fn_with_state(gate.clone(), gate::guard))
             .with_state(desk.clone())
             .merge(open)
+            .merge(dashboard::routes(desk.clone(), gate))
             .merge(health::routes(desk.clone()))
             .layer(SetResponseHeaderLayer::if_not_present(
                 CACHE_CONTROL,

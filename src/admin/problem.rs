@@ -27,7 +27,8 @@ macro_rules! codes {
                 match self { $(Code::$code => $text,)+ }
             }
 
-            fn status(self) -> StatusCode {
+            /// What the answer begins with.
+            pub(super) fn status(self) -> StatusCode {
                 match self { $(Code::$code => StatusCode::$status,)+ }
             }
         }
@@ -162,6 +163,14 @@ impl Problem {
         }])
     }
 
+    /// Another site had the browser send this.
+    pub(super) fn foreign_origin() -> Problem {
+        Problem::new(
+            Code::ForeignOrigin,
+            "a page of another site sent this request; it was not carried out",
+        )
+    }
+
     /// It may be worth another try after so many seconds.
     pub(super) fn retry_after(self, seconds: u64) -> Problem {
         Problem {
@@ -185,6 +194,16 @@ impl Problem {
             Code::EffectiveNotDurable,
             "the credential is refused from now on, but that could not be written and would be forgotten by a restart; the revocation, and nothing else that was asked for with it, is tried again every second, and Gatepost's log says what is wrong",
         )
+    }
+
+    /// What is said of it to people.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// After how many seconds it may be worth another try.
+    pub(super) fn worth_a_try_after(&self) -> Option<u64> {
+        self.retry_after
     }
 
     /// The store has no time now.

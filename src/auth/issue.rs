@@ -132,7 +132,7 @@ impl Password {
 }
 
 /// `prefix` and `length` characters of [0-9A-Za-z], each equally likely, straight from the operating system's generator.
-pub(super) fn random(prefix: &str, length: usize) -> String {
+pub fn random(prefix: &str, length: usize) -> String {
     // Linux's getrandom does not fail once the system is up, and without randomness there is nothing sensible left to do.
     let mut generator = UnwrapErr(SysRng);
     let mut text = String::with_capacity(prefix.len() + length); // no reallocation leaves a copy behind

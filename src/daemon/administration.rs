@@ -74,6 +74,7 @@ impl Closed {
             started_at: Timestamp::now(),
             listeners: places,
             upstream: config.upstream.address.to_string(),
+            hostname: config.hostname.to_string(),
         };
         let address = admin.listen.map(|address| address.ip().to_string());
         let names = admin.hosts.iter().chain([&config.hostname]);

@@ -31,8 +31,8 @@ use uuid::Uuid;
 pub use self::actor::{Actor, ActorKind, Editor};
 pub use self::audit::{AuditFilter, AuditRecord, AuditReport, hex};
 pub use self::credentials::{
-    Credential, CredentialEdit, CredentialFilter, CredentialStatus, NewCredential, NewPassword,
-    Wanted,
+    Credential, CredentialColumn, CredentialEdit, CredentialFilter, CredentialOrder,
+    CredentialStatus, NewCredential, NewPassword, Wanted,
 };
 pub use self::error::{Fault, Kind, StoreError};
 pub use self::flush::{LastUsed, Noted, TokenUse};

@@ -14,7 +14,10 @@ use super::{DEFAULT_ORGANIZATION, StoreError, backup, connection, now};
 const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2. A test holds their outcome against [`SCHEMA`].
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/2.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+];
 
 /// The newest version this build knows.
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64 + 1;

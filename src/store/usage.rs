@@ -34,6 +34,8 @@ pub struct Usage {
 pub enum UsageOf<'a> {
     /// Of the credential with this [`super::Credential::key`].
     Credential(i64),
+    /// Of all organizations.
+    Instance,
     /// Of the organization with this slug, with the credentials it no longer has.
     Organization(&'a str),
 }
@@ -82,14 +84,18 @@ impl Store {
         until: i64,
     ) -> Result<Vec<(i64, Usage)>, StoreError> {
         self.read(|connection| {
-            let (column, key) = match of {
-                UsageOf::Credential(key) => ("credential", key),
-                UsageOf::Organization(slug) => ("organization", organizations::key(connection, slug)?),
+            // One statement each, so that each is answered by an index.
+            let (own, key) = match of {
+                UsageOf::Credential(key) => ("credential = ?1", Some(key)),
+                UsageOf::Instance => ("?1 IS NULL", None),
+                UsageOf::Organization(slug) => {
+                    ("organization = ?1", Some(organizations::key(connection, slug)?))
+                }
             };
             let hours = span.length() / HOUR;
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT hour / ?4 * ?4, sum(messages), sum(recipients), sum(bytes), sum(accepted), sum(refused)
-                 FROM usage WHERE {column} = ?1 AND hour >= ?2 AND hour < ?3 GROUP BY 1 ORDER BY 1"
+                 FROM usage WHERE {own} AND hour >= ?2 AND hour < ?3 GROUP BY 1 ORDER BY 1"
             ))?;
             // An hour belongs to the time asked for if it begins in it.
             let first = since.div_euclid(HOUR) + i64::from(since.rem_euclid(HOUR) > 0);
@@ -198,6 +204,7 @@ mod tests {
             [(-24, 8), (0, 7)]
         );
         assert_eq!(of(UsageOf::Credential(key + 1), Span::Day), []);
+        assert_eq!(of(UsageOf::Instance, Span::Day), [(-24, 8), (0, 7)]);
         let (since, until) = ((today - 1) * HOUR + 1, (today + 2) * HOUR);
         let part = store
             .usage(UsageOf::Credential(key), Span::Hour, since, until)

@@ -16,7 +16,7 @@ use crate::admin::desk::Desk;
 use crate::admin::extract::{Path, Query};
 use crate::admin::problem::{Code, Problem};
 use crate::sessions::LiveSession;
-use crate::store::{Access, Scope, Wanted};
+use crate::store::{Access, Wanted};
 
 use super::field::{Limit, Time};
 use super::reply::List;
@@ -190,10 +190,7 @@ fn disconnect_credential(desk: &Desk, caller: &Caller, username: &str) -> Result
 }
 
 fn disconnect_organization(desk: &Desk, caller: &Caller, slug: &str) -> Result<usize, Problem> {
-    caller.require(&Scope {
-        organization: Some(slug.to_owned()),
-        access: Access::Admin,
-    })?;
+    caller.require_in(slug, Access::Admin)?;
     let found = desk.system.store.organization(slug);
     let ended = desk.disconnect_organization(&caller.actor, slug);
     known_or_ended(found.map_err(Problem::from), ended)
@@ -223,17 +220,7 @@ async fn disconnect_session(
     Path(by): Path<ById>,
 ) -> Result<StatusCode, Problem> {
     desk.run(move |desk| {
-        let sessions = &desk.system.sessions;
-        let ended = sessions
-            .get(by.id)
-            .filter(|session| caller.reaches(Some(&session.organization)))
-            .filter(|_| sessions.disconnect(by.id));
-        let Some(session) = ended else {
-            let detail = format!("there is no session {}", by.id);
-            return Err(Problem::new(Code::NotFound, detail));
-        };
-        let organization = Some(session.organization.as_str());
-        desk.note_disconnect(&caller.actor, &session.username, organization, 1);
+        desk.disconnect_session(&caller, by.id)?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::extract::{Body, IdempotencyKey, Once, Path, Query};
-use crate::admin::problem::{Code, Problem};
+use crate::admin::problem::Problem;
 use crate::auth::token::{self, IssuedToken};
 use crate::sasl::Secret;
 use crate::store::{self, Kind, StoreError};
@@ -142,13 +142,7 @@ async fn create_token(
     Body(new): Body<NewToken>,
 ) -> Result<Created<Confidential<Json<NewlyIssued>>>, Problem> {
     caller.require(&new.scope.0)?;
-    let expires_at = match (new.expires_at.map(|time| time.0), caller.expires_at) {
-        (Some(wanted), Some(own)) if wanted > own => {
-            let detail = "a token that expires cannot make one that lasts longer";
-            return Err(Problem::new(Code::Forbidden, detail));
-        }
-        (wanted, own) => wanted.or(own),
-    };
+    let expires_at = caller.bounded(new.expires_at.map(|time| time.0))?;
     desk.run(move |desk| {
         let editor = desk.system.store.by(&caller.actor).once(key.as_deref());
         let issued = token::issue(editor, &new.name.0, &new.scope.0, expires_at)?;

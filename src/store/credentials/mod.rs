@@ -1,6 +1,7 @@
 //! Credentials as an administrator sees them; [`edit`] is how they change.
 
 mod edit;
+mod table;
 
 use std::fmt;
 
@@ -9,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Wanted};
+pub use self::table::{CredentialColumn, CredentialOrder};
 
 use super::error::Stop;
 use super::{Kind, LastUsed, Page, Rows, Store, StoreError, count, organizations};

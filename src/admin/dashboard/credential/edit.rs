@@ -1,0 +1,114 @@
+//! What is changed without asking back.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use crate::admin::dashboard::Dashboard;
+use crate::admin::dashboard::error::ErrorPage;
+use crate::admin::dashboard::form::{Form, optional_name};
+use crate::admin::dashboard::guard::Visitor;
+use crate::admin::dashboard::stamp::Stamp;
+use crate::admin::problem::Problem;
+use crate::store::{CredentialEdit, CredentialStatus};
+
+use super::{Of, shown};
+
+/// Gives it another name, or none.
+pub(super) async fn rename(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(of): Path<Of>,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    let mut field = form.field("name");
+    let Some(name) = field.read(optional_name) else {
+        return shown(&dashboard, &visitor, of, Some(field), None).await;
+    };
+    let notice = match &name {
+        Some(name) => format!("The credential is called {name} now."),
+        None => "The credential has no name any more.".to_owned(),
+    };
+    let (actor, page) = (visitor.caller.actor.clone(), of.page());
+    let renamed = dashboard.desk.run(move |desk| {
+        let edit = CredentialEdit {
+            name: Some(name.as_deref()),
+            ..CredentialEdit::default()
+        };
+        desk.edit_credential(&actor, of.wanted(), edit, false)
+    });
+    renamed.await?;
+    Ok(visitor.sent_on(notice, &page))
+}
+
+/// Sets the time from which on it is refused, or none.
+pub(super) async fn expire(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(of): Path<Of>,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    let (field, meant) = form.expiry();
+    let Some(expires_at) = meant else {
+        return shown(&dashboard, &visitor, of, None, Some(field)).await;
+    };
+    let edit = CredentialEdit {
+        expires_at: Some(expires_at),
+        ..CredentialEdit::default()
+    };
+    change(&dashboard, &visitor, &of, edit).await?;
+    let notice = match expires_at {
+        Some(end) => format!(
+            "From {} on every login with the credential is refused. Sessions that are live then go on.",
+            Stamp(end).exact()
+        ),
+        None => "The credential does not expire.".to_owned(),
+    };
+    Ok(visitor.sent_on(notice, &of.page()))
+}
+
+/// Ends an overlap after a rotation.
+pub(super) async fn end_overlap(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(of): Path<Of>,
+    _: Form,
+) -> Result<Response, ErrorPage> {
+    let edit = CredentialEdit {
+        end_overlap: true,
+        ..CredentialEdit::default()
+    };
+    change(&dashboard, &visitor, &of, edit).await?;
+    let notice = "The overlap has ended: only the new password is right now.";
+    Ok(visitor.sent_on(notice, &of.page()))
+}
+
+/// Lets a revoked one be used again.
+pub(super) async fn enable(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(of): Path<Of>,
+    _: Form,
+) -> Result<Response, ErrorPage> {
+    let edit = CredentialEdit {
+        status: Some(CredentialStatus::Active),
+        ..CredentialEdit::default()
+    };
+    change(&dashboard, &visitor, &of, edit).await?;
+    let notice = "The credential is active again, with the password it had.";
+    Ok(visitor.sent_on(notice, &of.page()))
+}
+
+async fn change(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    of: &Of,
+    edit: CredentialEdit<'static>,
+) -> Result<(), Problem> {
+    let (actor, of) = (visitor.caller.actor.clone(), of.clone());
+    let changed = dashboard
+        .desk
+        .run(move |desk| desk.edit_credential(&actor, of.wanted(), edit, false));
+    changed.await.map(drop)
+}

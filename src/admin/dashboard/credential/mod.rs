@@ -1,0 +1,196 @@
+//! One credential: all that is known of it, and what can be done with it.
+
+mod delete;
+mod edit;
+mod revoke;
+mod rotate;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use crate::admin::desk::Desk;
+use crate::admin::problem::Problem;
+use crate::sessions::LiveSession;
+use crate::store::{AuditFilter, Credential, CredentialStatus, Page, Usage, UsageOf, Wanted};
+
+use super::Dashboard;
+use super::audit::Entry;
+use super::chart::{Chart, Stretch};
+use super::credentials::{Badge, badges};
+use super::error::ErrorPage;
+use super::form::{Field, TimeField};
+use super::frame::{Frame, Section, page_with};
+use super::guard::Visitor;
+use super::sessions::Live;
+use super::stamp::Stamp;
+
+/// How many of the newest changes are shown.
+const TRAIL: u32 = 20;
+
+/// How many live sessions are shown; the others are behind a link.
+const SHOWN_SESSIONS: usize = 20;
+
+pub(super) fn routes() -> Router<Arc<Dashboard>> {
+    Router::new()
+        .route("/", get(show))
+        .route("/rename", post(edit::rename))
+        .route("/expiry", post(edit::expire))
+        .route("/end-overlap", post(edit::end_overlap))
+        .route("/enable", post(edit::enable))
+        .route("/rotate", get(rotate::ask).post(rotate::rotate))
+        .route("/revoke", get(revoke::ask).post(revoke::revoke))
+        .route("/delete", get(delete::ask).post(delete::delete))
+}
+
+/// The credential in the path.
+#[derive(Clone, Deserialize)]
+struct Of {
+    slug: String,
+    username: String,
+}
+
+impl Of {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            username: &self.username,
+            organization: Some(&self.slug),
+            revisions: None,
+        }
+    }
+
+    /// Its page.
+    fn page(&self) -> String {
+        format!("/organizations/{}/credentials/{}", self.slug, self.username)
+    }
+
+    /// The list that it is in.
+    fn list(&self) -> String {
+        format!("/organizations/{}/credentials", self.slug)
+    }
+}
+
+/// All that is known of a credential.
+struct Known {
+    credential: Credential,
+    usage: Vec<(i64, Usage)>,
+    sessions: Vec<LiveSession>,
+    trail: Vec<Entry>,
+}
+
+fn find(desk: &Desk, of: &Of) -> Result<Known, Problem> {
+    let system = &desk.system;
+    let credential = desk.credential(of.wanted())?;
+    let days = Stretch::days();
+    let usage = UsageOf::Credential(credential.key);
+    let usage = system
+        .store
+        .usage(usage, days.span, days.since, days.until())?;
+    let trail = AuditFilter {
+        organization: Some(&of.slug),
+        object: Some(&of.username),
+        ..AuditFilter::default()
+    };
+    let newest = Page {
+        after: None,
+        limit: TRAIL,
+    };
+    let trail = system.store.audit(trail, newest)?;
+    let mut sessions = system.sessions.list();
+    sessions.retain(|session| session.username == of.username);
+    Ok(Known {
+        credential,
+        usage,
+        sessions,
+        trail: trail.rows.iter().map(Entry::from).collect(),
+    })
+}
+
+#[derive(Template)]
+#[template(path = "credential.html")]
+struct CredentialPage {
+    frame: Frame,
+    credential: Credential,
+    badges: Vec<Badge>,
+    created: Stamp,
+    rotated: Option<Stamp>,
+    revoked: Option<Stamp>,
+    expires: Option<Stamp>,
+    overlap: Option<Stamp>,
+    last_used: Option<Stamp>,
+    messages: Chart,
+    refused: Chart,
+    sessions: Vec<Live>,
+    /// How many there are besides those shown.
+    more_sessions: usize,
+    trail: Vec<Entry>,
+    name: Field,
+    expires_at: TimeField,
+}
+
+impl CredentialPage {
+    fn is_revoked(&self) -> bool {
+        self.credential.status == CredentialStatus::Revoked
+    }
+}
+
+async fn show(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(of): Path<Of>,
+) -> Result<Response, ErrorPage> {
+    shown(&dashboard, &visitor, of, None, None).await
+}
+
+/// The page, with a field that was not accepted if there is one.
+async fn shown(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    of: Of,
+    name: Option<Field>,
+    expires_at: Option<TimeField>,
+) -> Result<Response, ErrorPage> {
+    let status = match (&name, &expires_at) {
+        (None, None) => StatusCode::OK,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let slug = of.slug.clone();
+    let known = dashboard.desk.run(move |desk| find(desk, &of)).await?;
+    let Known {
+        credential,
+        usage,
+        mut sessions,
+        trail,
+    } = known;
+    let days = Stretch::days();
+    let more_sessions = sessions.len().saturating_sub(SHOWN_SESSIONS);
+    sessions.truncate(SHOWN_SESSIONS);
+    let expires = credential.expires_at.map(Stamp);
+    page_with(
+        status,
+        &CredentialPage {
+            frame: visitor.frame(Section::Credentials).of(&slug),
+            badges: badges(&credential),
+            created: Stamp(credential.created_at),
+            rotated: credential.rotated_at.map(Stamp),
+            revoked: credential.revoked_at.map(Stamp),
+            expires,
+            overlap: credential.previous_until.map(Stamp),
+            last_used: credential.last_used.as_ref().map(|used| Stamp(used.at)),
+            messages: days.chart(&usage, "messages", |usage| usage.messages),
+            refused: days.chart(&usage, "refused logins", |usage| usage.refused),
+            sessions: sessions.into_iter().map(Live::from).collect(),
+            more_sessions,
+            trail,
+            name: name.unwrap_or_else(|| Field::of(credential.name.as_deref().unwrap_or_default())),
+            expires_at: expires_at.unwrap_or_else(|| TimeField::of(expires)),
+            credential,
+        },
+    )
+}

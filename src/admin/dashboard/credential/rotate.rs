@@ -1,0 +1,112 @@
+//! A new password.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use jiff::Timestamp;
+
+use crate::admin::dashboard::Dashboard;
+use crate::admin::dashboard::error::ErrorPage;
+use crate::admin::dashboard::form::Form;
+use crate::admin::dashboard::frame::{Frame, Section, page};
+use crate::admin::dashboard::guard::Visitor;
+use crate::admin::dashboard::issued::{self, Connection};
+use crate::admin::dashboard::stamp::Stamp;
+use crate::admin::problem::{Code, Problem};
+use crate::store::{Access, Credential, Wanted};
+
+use super::Of;
+
+/// For how long the old password may stay right, in seconds, and in words.
+const OVERLAPS: [(i64, &str); 5] = [
+    (0, "Not at all: it is wrong at once"),
+    (3_600, "One more hour"),
+    (86_400, "One more day"),
+    (604_800, "One more week"),
+    (2_592_000, "30 more days"),
+];
+
+#[derive(Template)]
+#[template(path = "rotate.html")]
+struct RotatePage {
+    frame: Frame,
+    credential: Credential,
+    live: usize,
+    overlaps: [(i64, &'static str); 5],
+    /// What the credential must still be when the form is sent, so that it rotates once.
+    revision: String,
+}
+
+/// Asks how.
+pub(super) async fn ask(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(of): Path<Of>,
+) -> Result<Response, ErrorPage> {
+    visitor.caller.require_in(&of.slug, Access::Admin)?;
+    let frame = visitor.frame(Section::Credentials).of(&of.slug);
+    let live = dashboard.desk.system.sessions.count_of(&of.username);
+    let found = dashboard.desk.run(move |desk| desk.credential(of.wanted()));
+    let credential = found.await?;
+    page(&RotatePage {
+        frame,
+        live,
+        overlaps: OVERLAPS,
+        revision: credential.revision(),
+        credential,
+    })
+}
+
+/// Rotates, and shows the new password this one time.
+pub(super) async fn rotate(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(of): Path<Of>,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    let chosen = form.text("overlap").parse().ok();
+    let known = OVERLAPS
+        .iter()
+        .find(|(seconds, _)| chosen == Some(*seconds));
+    let &(overlap, _) = known.ok_or_else(|| {
+        let detail = "overlap: choose one of those in the list";
+        Problem::new(Code::Invalid, detail)
+    })?;
+    let until = (overlap > 0).then(|| Timestamp::now().as_millisecond() + overlap * 1_000);
+    let (disconnect, revision) = (
+        form.ticked("disconnect"),
+        [form.text("revision").to_owned()],
+    );
+    let frame = visitor.frame(Section::Credentials).of(&of.slug);
+    let actor = visitor.caller.actor.clone();
+    let rotated = dashboard.desk.run(move |desk| {
+        let wanted = Wanted {
+            revisions: Some(&revision),
+            ..of.wanted()
+        };
+        let issued = desk.rotate(&actor, wanted, until, disconnect)?;
+        Ok((issued, Connection::of(desk)))
+    });
+    let (issued, connection) = rotated.await.map_err(once_only)?;
+    let previous = match until {
+        None => "The password before is wrong from now on.".to_owned(),
+        Some(end) => format!(
+            "The password before stays right until {}, unless the overlap is ended earlier.",
+            Stamp(end).exact()
+        ),
+    };
+    issued::show(frame, &issued, connection, false, &previous)
+}
+
+/// Says what it means that the credential is not what it was.
+fn once_only(problem: Problem) -> Problem {
+    match problem.code {
+        Code::Changed => Problem::new(
+            Code::Changed,
+            "the credential has changed since this form was made; perhaps the form was sent before. A password that was made then was shown then, and is not shown again. If nobody has it, rotate once more",
+        ),
+        _ => problem,
+    }
+}

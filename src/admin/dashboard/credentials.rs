@@ -1,0 +1,313 @@
+//! Settings > SMTP Credentials: the table.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::admin::desk::Desk;
+use crate::admin::problem::Problem;
+use crate::store::{
+    Credential, CredentialColumn, CredentialFilter, CredentialOrder, CredentialStatus,
+    Organization, OrganizationStatus, UsageOf,
+};
+
+use super::Dashboard;
+use super::chart::{Chart, Stretch};
+use super::error::ErrorPage;
+use super::form;
+use super::frame::{Frame, Section, page};
+use super::guard::Visitor;
+use super::stamp::Stamp;
+
+/// How many rows a page has.
+const ROWS: u32 = 50;
+
+/// The last page that can be asked for; what lies behind it is found by searching.
+const LAST_PAGE: u32 = 100_000;
+
+const DAY: i64 = 24 * 3_600_000;
+
+/// How long before its end a credential is said to expire soon.
+const SOON: i64 = 7 * DAY;
+
+/// The table's columns that can be sorted by, as they are named in links and above the table.
+const COLUMNS: [(CredentialColumn, &str, &str); 5] = [
+    (CredentialColumn::Name, "name", "Name"),
+    (CredentialColumn::Username, "username", "Username"),
+    (CredentialColumn::Status, "status", "Status"),
+    (CredentialColumn::LastUsed, "last-used", "Last used"),
+    (CredentialColumn::Created, "created", "Created"),
+];
+
+/// What is asked for, as it stands in the address; nothing wrong is possible there, only something else than meant.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    q: String,
+    status: String,
+    unused: String,
+    sort: String,
+    dir: String,
+    page: String,
+}
+
+impl Asked {
+    fn status(&self) -> Option<CredentialStatus> {
+        match &*self.status {
+            "active" => Some(CredentialStatus::Active),
+            "revoked" => Some(CredentialStatus::Revoked),
+            _ => None,
+        }
+    }
+
+    /// Days in which it was not used.
+    fn unused(&self) -> Option<i64> {
+        let days = self.unused.parse().ok();
+        days.filter(|days| (1..=3_650).contains(days))
+    }
+
+    fn order(&self) -> CredentialOrder {
+        let named = COLUMNS.iter().find(|(_, name, _)| *name == self.sort);
+        let by = named.map_or(CredentialColumn::Created, |(column, ..)| *column);
+        // What is newest comes first unless it is said otherwise.
+        let usually = matches!(by, CredentialColumn::Created | CredentialColumn::LastUsed);
+        CredentialOrder {
+            by,
+            descending: match &*self.dir {
+                "asc" => false,
+                "desc" => true,
+                _ => usually,
+            },
+        }
+    }
+
+    fn page(&self) -> u32 {
+        let page = self.page.parse().unwrap_or(1);
+        page.clamp(1, LAST_PAGE)
+    }
+
+    fn is_narrowed(&self) -> bool {
+        !self.q.is_empty() || self.status().is_some() || self.unused().is_some()
+    }
+
+    /// The address of the same list in another order or at another page.
+    fn link(&self, sort: &str, descending: bool, page: u32) -> String {
+        let page = page.to_string();
+        let pairs = [
+            ("q", self.q.as_str()),
+            ("status", &self.status),
+            ("unused", &self.unused),
+            ("sort", sort),
+            ("dir", if descending { "desc" } else { "asc" }),
+            ("page", &page),
+        ];
+        let said = pairs
+            .into_iter()
+            .filter(|(name, text)| !text.is_empty() && (*name, *text) != ("page", "1"));
+        format!("?{}", form::query(said))
+    }
+}
+
+#[derive(Template)]
+#[template(path = "credentials.html")]
+struct Credentials {
+    frame: Frame,
+    organization: Organization,
+    is_suspended: bool,
+    asked: Asked,
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+    previous: Option<String>,
+    next: Option<String>,
+}
+
+struct Column {
+    title: &'static str,
+    link: String,
+    /// As aria-sort has it.
+    sorted: &'static str,
+}
+
+struct Row {
+    name: Option<String>,
+    username: String,
+    badges: Vec<Badge>,
+    last_used: Option<(Stamp, String)>,
+    created: Stamp,
+    messages: Chart,
+}
+
+/// A word on the state of a credential.
+pub(super) struct Badge {
+    pub(super) text: &'static str,
+    /// How it looks.
+    pub(super) class: &'static str,
+}
+
+/// All that is to be said of the state of a credential.
+pub(super) fn badges(credential: &Credential) -> Vec<Badge> {
+    let now = Timestamp::now().as_millisecond();
+    let mut badges = vec![match credential.status {
+        CredentialStatus::Active => Badge {
+            text: "Active",
+            class: "good",
+        },
+        CredentialStatus::Revoked => Badge {
+            text: "Revoked",
+            class: "bad",
+        },
+    }];
+    match credential.expires_at {
+        Some(end) if end <= now => badges.push(Badge {
+            text: "Expired",
+            class: "bad",
+        }),
+        Some(end) if end - now < SOON => badges.push(Badge {
+            text: "Expires soon",
+            class: "warning",
+        }),
+        _ => {}
+    }
+    if credential.previous_until.is_some() {
+        badges.push(Badge {
+            text: "Overlap",
+            class: "warning",
+        });
+    }
+    badges
+}
+
+/// Shows the table, or the part of it that is asked for.
+pub(super) async fn list(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(slug): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, ErrorPage> {
+    let frame = visitor.frame(Section::Credentials).of(&slug);
+    let page_asked = asked.clone();
+    let found = dashboard
+        .desk
+        .run(move |desk| find(desk, &slug, &page_asked));
+    let (organization, mut rows) = found.await?;
+    let more = rows.len() > ROWS as usize;
+    rows.truncate(ROWS as usize);
+    let (order, number) = (asked.order(), asked.page());
+    let here = COLUMNS.iter().find(|(column, ..)| *column == order.by);
+    let here = here.map_or("", |(_, name, _)| *name);
+    let at = |number| asked.link(here, order.descending, number);
+    page(&Credentials {
+        previous: (number > 1).then(|| at(number - 1)),
+        next: (more && number < LAST_PAGE).then(|| at(number + 1)),
+        columns: columns(&asked, order),
+        is_suspended: organization.status == OrganizationStatus::Suspended,
+        frame,
+        organization,
+        asked,
+        rows,
+    })
+}
+
+fn columns(asked: &Asked, order: CredentialOrder) -> Vec<Column> {
+    let column = |&(column, name, title): &(CredentialColumn, &'static str, &'static str)| {
+        let is_order = column == order.by;
+        // To sort by the same column again turns it round.
+        let usually = Asked {
+            sort: name.to_owned(),
+            ..Asked::default()
+        };
+        let descending = match is_order {
+            true => !order.descending,
+            false => usually.order().descending,
+        };
+        Column {
+            title,
+            link: asked.link(name, descending, 1),
+            sorted: match (is_order, order.descending) {
+                (false, _) => "none",
+                (true, false) => "ascending",
+                (true, true) => "descending",
+            },
+        }
+    };
+    COLUMNS.iter().map(column).collect()
+}
+
+fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row>), Problem> {
+    let store = &desk.system.store;
+    let organization = store.organization(slug)?;
+    let text = Some(asked.q.trim()).filter(|text| !text.is_empty());
+    let since = asked
+        .unused()
+        .map(|days| Timestamp::now().as_millisecond() - days * DAY);
+    let filter = CredentialFilter {
+        organization: Some(slug),
+        status: asked.status(),
+        unused_since: since,
+        text,
+    };
+    let offset = (asked.page() - 1) * ROWS;
+    let found = store.credential_table(filter, asked.order(), offset, ROWS + 1)?;
+    let days = Stretch::days();
+    let row = |credential: Credential| {
+        let credential = desk.up_to_date(credential);
+        let of = UsageOf::Credential(credential.key);
+        let usage = store.usage(of, days.span, days.since, days.until())?;
+        Ok(Row {
+            badges: badges(&credential),
+            last_used: credential
+                .last_used
+                .map(|used| (Stamp(used.at), used.address)),
+            created: Stamp(credential.created_at),
+            messages: days.chart(&usage, "messages", |usage| usage.messages),
+            name: credential.name,
+            username: credential.username,
+        })
+    };
+    let rows = found.into_iter().map(row);
+    Ok((organization, rows.collect::<Result<_, Problem>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_stands_in_the_address_is_some_list() {
+        let asked = Asked {
+            q: "a&b".to_owned(),
+            status: "nonsense".to_owned(),
+            unused: "-1".to_owned(),
+            sort: "password".to_owned(),
+            dir: "up".to_owned(),
+            page: "0".to_owned(),
+        };
+        assert_eq!(
+            (asked.status(), asked.unused(), asked.page()),
+            (None, None, 1)
+        );
+        let order = asked.order();
+        assert_eq!(
+            (order.by, order.descending),
+            (CredentialColumn::Created, true)
+        );
+        assert!(asked.link("name", false, 1).starts_with("?q=a%26b&"));
+    }
+
+    #[test]
+    fn sorting_by_the_same_column_again_turns_it_round() {
+        let asked = Asked {
+            sort: "name".to_owned(),
+            ..Asked::default()
+        };
+        let columns = columns(&asked, asked.order());
+        assert_eq!(columns[0].sorted, "ascending");
+        assert_eq!(columns[0].link, "?sort=name&dir=desc");
+        assert_eq!(columns[4].sorted, "none");
+        assert_eq!(columns[4].link, "?sort=created&dir=desc");
+    }
+}

@@ -1,0 +1,105 @@
+//! What is around every page: who looks at it, where they can go, and what was done last.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse as _, Response};
+
+use crate::admin::problem::Problem;
+use crate::store::{Access, DEFAULT_ORGANIZATION};
+
+use super::assets;
+use super::error::ErrorPage;
+use super::guard::Visitor;
+
+/// Which of the ways in the menu was taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Section {
+    Audit,
+    Credentials,
+    Organizations,
+    Overview,
+    Sessions,
+    Tokens,
+}
+
+/// What is around a page.
+pub(super) struct Frame {
+    pub(super) csrf: String,
+    pub(super) notice: Option<String>,
+    section: Section,
+    /// Whose credentials the menu leads to.
+    pub(super) slug: String,
+    /// The token's name.
+    pub(super) who: String,
+    /// What it may do.
+    pub(super) scope: String,
+    /// Whether it may change anything.
+    pub(super) may_change: bool,
+    /// Whether it is for all organizations.
+    pub(super) is_instance: bool,
+    pub(super) assets: &'static str,
+}
+
+impl Frame {
+    pub(super) fn new(visitor: &Visitor, section: Section) -> Frame {
+        let scope = &visitor.caller.scope;
+        let own = scope.organization.as_deref();
+        let name = &visitor.caller.actor.name;
+        Frame {
+            csrf: visitor.sign_in.csrf.clone(),
+            notice: visitor.sign_in.take_notice(),
+            section,
+            slug: own.unwrap_or(DEFAULT_ORGANIZATION).to_owned(),
+            // Without the id, which is for the audit log.
+            who: name
+                .rsplit_once(" (")
+                .map_or(&**name, |(name, _)| name)
+                .to_owned(),
+            scope: scope.to_string(),
+            may_change: scope.access == Access::Admin,
+            is_instance: own.is_none(),
+            assets: assets::version(),
+        }
+    }
+
+    /// On pages of this organization.
+    pub(super) fn of(self, slug: &str) -> Frame {
+        Frame {
+            slug: slug.to_owned(),
+            ..self
+        }
+    }
+
+    /// How the menu marks the way to this section.
+    pub(super) fn here(&self, section: &str) -> &'static str {
+        let own = match self.section {
+            Section::Audit => "audit",
+            Section::Credentials => "credentials",
+            Section::Organizations => "organizations",
+            Section::Overview => "overview",
+            Section::Sessions => "sessions",
+            Section::Tokens => "tokens",
+        };
+        if own == section { "page" } else { "false" }
+    }
+}
+
+/// Writes a page.
+pub(super) fn page(template: &impl Template) -> Result<Response, ErrorPage> {
+    page_with(StatusCode::OK, template)
+}
+
+/// Writes a page again whose form was not accepted.
+pub(super) fn refused(template: &impl Template) -> Result<Response, ErrorPage> {
+    page_with(StatusCode::UNPROCESSABLE_ENTITY, template)
+}
+
+pub(super) fn page_with(
+    status: StatusCode,
+    template: &impl Template,
+) -> Result<Response, ErrorPage> {
+    let text = template
+        .render()
+        .map_err(|error| Problem::internal(&error))?;
+    Ok((status, Html(text)).into_response())
+}

@@ -1,0 +1,208 @@
+//! Who may see a page, and what may be sent to it.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HeaderName, REFERRER_POLICY,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use crate::admin::caller::Caller;
+use crate::admin::gate::{self, neighbour};
+use crate::admin::problem::{Code, Problem};
+use crate::net::listener::Neighbour;
+
+use super::Dashboard;
+use super::error::ErrorPage;
+use super::form::{self, Form};
+use super::frame::{Frame, Section};
+use super::sign_ins::SignIn;
+
+/// The session cookie where the browser came by HTTPS: it is then bound to this host, and never sent in the clear.
+pub(super) const COOKIE_BY_HTTPS: &str = "__Host-gatepost";
+
+/// The session cookie where it came by HTTP, which only loopback allows.
+pub(super) const COOKIE_BY_HTTP: &str = "gatepost";
+
+/// All that a page may load or do. There is no inline script or style, so nothing slipped in would run.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+);
+
+const CROSS_ORIGIN_OPENER_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-opener-policy");
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Who looks at a page. Put into the request by [`signed_in`].
+#[derive(Clone)]
+pub(super) struct Visitor {
+    pub(super) caller: Caller,
+    pub(super) sign_in: Arc<SignIn>,
+}
+
+impl Visitor {
+    /// What is around a page of this section.
+    pub(super) fn frame(&self, section: Section) -> Frame {
+        Frame::new(self, section)
+    }
+
+    /// Sends them on to another page, which tells them what was done.
+    pub(super) fn sent_on(&self, notice: impl Into<String>, path: &str) -> Response {
+        self.sign_in.tell(notice.into());
+        Redirect::to(path).into_response()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Visitor {
+    type Rejection = ErrorPage;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Visitor, ErrorPage> {
+        let visitor = parts.extensions.get::<Visitor>().cloned();
+        visitor.ok_or_else(|| Problem::internal(&"a page lies outside the guard").into())
+    }
+}
+
+/// Lets through what was sent to a name of ours by a page of ours, or by somebody who typed it.
+pub(super) async fn from_here(
+    State(dashboard): State<Arc<Dashboard>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ErrorPage> {
+    dashboard.gate.check_host(&request)?;
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        gate::check_origin(&request)?;
+        let mut sites = request.headers().get_all(SEC_FETCH_SITE).iter();
+        if sites.any(|site| site != "same-origin" && site != "none") {
+            return Err(Problem::foreign_origin().into());
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+/// Lets those through to a page who may see it, and to an action those who may do such things.
+pub(super) async fn allowed(
+    visitor: Visitor,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ErrorPage> {
+    gate::authorize(&visitor.caller, parameters, request.method())?;
+    Ok(next.run(request).await)
+}
+
+/// Lets those through who are signed in, and to an action those whom one of our forms sent.
+pub(super) async fn signed_in(
+    State(dashboard): State<Arc<Dashboard>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ErrorPage> {
+    let looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    let visitor = match visitor(&dashboard, request.headers(), neighbour(&request)?).await? {
+        Some(visitor) => visitor,
+        None if looks => return Ok(to_sign_in(&request)),
+        None => {
+            let detail = "you are signed out, and nothing was changed; sign in and do it again";
+            return Err(Problem::new(Code::Unauthorized, detail).into());
+        }
+    };
+    if !looks {
+        let form = Form::read(&mut request).await?;
+        form.require_csrf(&visitor.sign_in.csrf)?;
+        request.extensions_mut().insert(form);
+    }
+    request.extensions_mut().insert(visitor);
+    Ok(next.run(request).await)
+}
+
+async fn visitor(
+    dashboard: &Dashboard,
+    headers: &HeaderMap,
+    from: Neighbour,
+) -> Result<Option<Visitor>, Problem> {
+    let Some(name) = session_name(headers) else {
+        return Ok(None);
+    };
+    let Some(sign_in) = dashboard.sign_ins.find(name).await else {
+        return Ok(None);
+    };
+    match dashboard.gate.by_hash(sign_in.token, from).await? {
+        Ok(caller) => Ok(Some(Visitor { caller, sign_in })),
+        Err(_) => {
+            dashboard.sign_ins.leave(name).await;
+            Ok(None)
+        }
+    }
+}
+
+/// The name under which the browser is signed in, if it has one.
+pub(super) fn session_name(headers: &HeaderMap) -> Option<&str> {
+    cookie(headers, COOKIE_BY_HTTPS).or_else(|| cookie(headers, COOKIE_BY_HTTP))
+}
+
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(COOKIE).iter();
+    let pairs = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    pairs
+        .filter(|(own, _)| *own == name)
+        .map(|(_, value)| value)
+        .next()
+}
+
+fn to_sign_in(request: &Request) -> Response {
+    let path = request.uri().path_and_query().map_or("/", |to| to.as_str());
+    let query = form::query([("next", path)]);
+    Redirect::to(&format!("/sign-in?{query}")).into_response()
+}
+
+/// Tells browsers what the dashboard never does, so that they refuse it.
+pub(super) async fn fence(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, POLICY);
+    // With no-referrer, browsers would send forms with Origin: null.
+    let referrer = HeaderValue::from_static("same-origin");
+    headers.insert(REFERRER_POLICY, referrer.clone());
+    headers.insert(CROSS_ORIGIN_OPENER_POLICY, referrer.clone());
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, referrer);
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, line.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn the_session_is_found_among_other_cookies() {
+        let found = |lines: &[&str]| session_name(&headers(lines)).map(str::to_owned);
+        assert_eq!(found(&["a=1; gatepost=x; b=2"]).as_deref(), Some("x"));
+        assert_eq!(found(&["a=1", "gatepost=x"]).as_deref(), Some("x"));
+        assert_eq!(
+            found(&["gatepost=x; __Host-gatepost=y"]).as_deref(),
+            Some("y")
+        );
+        assert_eq!(found(&["xgatepost=1", "gatepostx=1", "gatepost"]), None);
+    }
+}

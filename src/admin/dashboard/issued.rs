@@ -1,0 +1,211 @@
+//! The one page on which a password stands, and what to do with it.
+
+use askama::Template;
+use axum::response::Response;
+
+use crate::admin::desk::Desk;
+use crate::admin::problem::Problem;
+use crate::auth::issue::Issued;
+
+use super::error::ErrorPage;
+use super::frame::{Frame, page};
+
+#[derive(Template)]
+#[template(path = "issued.html")]
+pub(super) struct IssuedPage<'a> {
+    frame: Frame,
+    /// Whether the credential is new, and not only its password.
+    is_new: bool,
+    /// What became of the password before.
+    previous: &'a str,
+    slug: &'a str,
+    username: &'a str,
+    password: &'a str,
+    connection: Connection,
+    snippets: Vec<Snippet>,
+}
+
+/// Where clients connect to.
+pub(super) struct Connection {
+    host: String,
+    /// The port of each kind of listener, and the kind of TLS there.
+    ports: Vec<(String, &'static str)>,
+}
+
+struct Snippet {
+    id: &'static str,
+    title: &'static str,
+    text: String,
+}
+
+impl Connection {
+    pub(super) fn of(desk: &Desk) -> Connection {
+        let listeners = &desk.system.listeners;
+        let of_kind = |kind: &str, security| {
+            let mut own = listeners.iter().filter(|(own, _)| own == kind);
+            let (_, address) = own.next()?;
+            let (_, port) = address.rsplit_once(':')?;
+            Some((port.to_owned(), security))
+        };
+        let submissions = of_kind("submissions", "TLS from the start (implicit TLS, SSL/TLS)");
+        let submission = of_kind("submission", "STARTTLS");
+        Connection {
+            host: desk.system.hostname.clone(),
+            ports: submissions.into_iter().chain(submission).collect(),
+        }
+    }
+
+    fn port(&self) -> &str {
+        self.ports.first().map_or("465", |(port, _)| port)
+    }
+
+    /// Whether TLS is there from the start on [`Connection::port`].
+    fn is_implicit(&self) -> bool {
+        self.ports
+            .first()
+            .is_none_or(|(_, security)| *security != "STARTTLS")
+    }
+}
+
+/// Shows what was issued.
+pub(super) fn show(
+    frame: Frame,
+    issued: &Issued,
+    connection: Connection,
+    is_new: bool,
+    previous: &str,
+) -> Result<Response, ErrorPage> {
+    let password = str::from_utf8(issued.password.expose());
+    let password = password.map_err(|error| Problem::internal(&error))?;
+    let username = &issued.credential.username;
+    page(&IssuedPage {
+        frame,
+        is_new,
+        previous,
+        slug: &issued.credential.organization,
+        username,
+        password,
+        snippets: snippets(&connection, username, password),
+        connection,
+    })
+}
+
+fn snippets(connection: &Connection, username: &str, password: &str) -> Vec<Snippet> {
+    let (host, port) = (&connection.host, connection.port());
+    let implicit = connection.is_implicit();
+    let snippet = |id, title, text| Snippet { id, title, text };
+    let swaks_tls = if implicit {
+        "--tls-on-connect"
+    } else {
+        "--tls"
+    };
+    let curl_scheme = if implicit { "smtps" } else { "smtp" };
+    let (python_class, python_start) = match implicit {
+        true => ("SMTP_SSL", ""),
+        false => (
+            "SMTP",
+            "    smtp.starttls(context=ssl.create_default_context())\n",
+        ),
+    };
+    let python_context = match implicit {
+        true => ", context=ssl.create_default_context()",
+        false => "",
+    };
+    let php_security = if implicit { "ssl" } else { "tls" };
+    let relayhost = format!("[{host}]:{port}");
+    let wrapper = if implicit {
+        "smtp_tls_wrappermode = yes\n"
+    } else {
+        ""
+    };
+    let env_security = if implicit { "tls" } else { "starttls" };
+    vec![
+        snippet(
+            "swaks",
+            "swaks",
+            format!(
+                "swaks --server {host} --port {port} {swaks_tls} \\\n  --auth PLAIN --auth-user {username} --auth-password {password} \\\n  --from you@example.org --to you@example.org"
+            ),
+        ),
+        snippet(
+            "curl",
+            "curl",
+            format!(
+                "curl --url {curl_scheme}://{host}:{port} --ssl-reqd \\\n  --user {username}:{password} \\\n  --mail-from you@example.org --mail-rcpt you@example.org \\\n  --upload-file message.eml"
+            ),
+        ),
+        snippet(
+            "python",
+            "Python",
+            format!(
+                "import smtplib, ssl\nfrom email.message import EmailMessage\n\nmessage = EmailMessage()\nmessage[\"From\"] = message[\"To\"] = \"you@example.org\"\nmessage[\"Subject\"] = \"A first message\"\nmessage.set_content(\"It works.\")\n\nwith smtplib.{python_class}(\"{host}\", {port}{python_context}) as smtp:\n{python_start}    smtp.login(\"{username}\", \"{password}\")\n    smtp.send_message(message)"
+            ),
+        ),
+        snippet(
+            "node",
+            "Node (nodemailer)",
+            format!(
+                "const transport = require(\"nodemailer\").createTransport({{\n  host: \"{host}\",\n  port: {port},\n  secure: {implicit},\n  requireTLS: true,\n  auth: {{ user: \"{username}\", pass: \"{password}\" }},\n}});\n\ntransport.sendMail({{\n  from: \"you@example.org\",\n  to: \"you@example.org\",\n  subject: \"A first message\",\n  text: \"It works.\",\n}});"
+            ),
+        ),
+        snippet(
+            "php",
+            "PHP (PHPMailer)",
+            format!(
+                "$mail = new PHPMailer\\PHPMailer\\PHPMailer(true);\n$mail->isSMTP();\n$mail->Host = '{host}';\n$mail->Port = {port};\n$mail->SMTPSecure = '{php_security}';\n$mail->SMTPAuth = true;\n$mail->Username = '{username}';\n$mail->Password = '{password}';\n$mail->setFrom('you@example.org');\n$mail->addAddress('you@example.org');\n$mail->Subject = 'A first message';\n$mail->Body = 'It works.';\n$mail->send();"
+            ),
+        ),
+        snippet(
+            "postfix",
+            "Postfix relayhost",
+            format!(
+                "# /etc/postfix/main.cf\nrelayhost = {relayhost}\n{wrapper}smtp_tls_security_level = secure\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_tls_security_options = noanonymous\nsmtp_sasl_password_maps = inline:{{ {{ {relayhost} = {username}:{password} }} }}"
+            ),
+        ),
+        snippet(
+            "env",
+            ".env",
+            format!(
+                "SMTP_HOST={host}\nSMTP_PORT={port}\nSMTP_SECURITY={env_security}\nSMTP_USERNAME={username}\nSMTP_PASSWORD={password}"
+            ),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(ports: &[(&str, &'static str)]) -> Connection {
+        Connection {
+            host: "mail.example.test".to_owned(),
+            ports: ports
+                .iter()
+                .map(|(port, security)| ((*port).to_owned(), *security))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn every_snippet_has_all_that_it_needs() {
+        let both = connection(&[("465", "TLS"), ("587", "STARTTLS")]);
+        for snippet in snippets(&both, "smtp_a", "sk_b") {
+            for needed in ["mail.example.test", "465", "smtp_a", "sk_b"] {
+                assert!(snippet.text.contains(needed), "{}: {needed}", snippet.id);
+            }
+        }
+    }
+
+    #[test]
+    fn where_there_is_only_starttls_snippets_use_it() {
+        let only = connection(&[("587", "STARTTLS")]);
+        let all = snippets(&only, "smtp_a", "sk_b");
+        let text = |id| &all.iter().find(|snippet| snippet.id == id).unwrap().text;
+        assert!(text("swaks").contains("--tls \\") && text("curl").contains("smtp://"));
+        assert!(
+            text("python").contains("smtp.starttls(") && text("node").contains("secure: false")
+        );
+        assert!(text("php").contains("'tls'") && !text("postfix").contains("wrappermode"));
+        assert!(text("env").contains("SMTP_SECURITY=starttls"));
+    }
+}

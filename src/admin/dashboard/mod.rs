@@ -1,0 +1,92 @@
+//! The dashboard: pages for people, rendered here, which need no JavaScript and load nothing from anywhere else.
+//!
+//! A request passes [`guard`] (who is signed in, and did one of our own forms send this), comes to a page, and is carried out
+//! at the desk like a program's. The pages' text is in `pages/`, one template for each.
+
+mod assets;
+mod audit;
+mod chart;
+mod credential;
+mod credentials;
+mod error;
+mod form;
+mod frame;
+mod guard;
+mod issued;
+mod new_credential;
+mod organizations;
+mod overview;
+mod sessions;
+mod sign_in;
+mod sign_ins;
+mod stamp;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{any, get, post};
+
+use super::desk::Desk;
+use super::gate::Gate;
+
+use self::sign_ins::SignIns;
+
+/// What every page stands on.
+struct Dashboard {
+    desk: Arc<Desk>,
+    gate: Arc<Gate>,
+    sign_ins: SignIns,
+}
+
+/// Every page. Whatever no other route takes is a page that is not there.
+pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
+    let dashboard = Arc::new(Dashboard {
+        desk,
+        gate,
+        sign_ins: SignIns::new(),
+    });
+    let pages = Router::new()
+        .route("/", get(overview::show))
+        .route(
+            "/organizations",
+            get(organizations::list).post(organizations::create),
+        )
+        .route("/organizations/{slug}", get(organizations::show))
+        .route("/organizations/{slug}/rename", post(organizations::rename))
+        .route(
+            "/organizations/{slug}/suspend",
+            post(organizations::suspend),
+        )
+        .route(
+            "/organizations/{slug}/activate",
+            post(organizations::activate),
+        )
+        .route("/organizations/{slug}/delete", post(organizations::delete))
+        .route("/organizations/{slug}/credentials", get(credentials::list))
+        .route(
+            "/organizations/{slug}/credentials/new",
+            get(new_credential::ask).post(new_credential::create),
+        )
+        .nest(
+            "/organizations/{slug}/credentials/{username}",
+            credential::routes(),
+        )
+        .route("/sessions", get(sessions::list))
+        .route("/sessions/{id}/disconnect", post(sessions::disconnect))
+        .route("/audit", get(audit::list))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{id}/revoke", post(tokens::revoke))
+        .route("/{*path}", any(error::not_found))
+        .layer(from_fn(guard::allowed));
+    pages
+        .route("/sign-out", post(sign_in::sign_out)) // whatever one may do, one may leave
+        .layer(from_fn_with_state(dashboard.clone(), guard::signed_in))
+        .route("/sign-in", get(sign_in::ask).post(sign_in::sign_in))
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(from_fn_with_state(dashboard.clone(), guard::from_here))
+        .with_state(dashboard)
+        .merge(assets::routes())
+        .layer(from_fn(guard::fence))
+}

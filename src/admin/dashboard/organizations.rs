@@ -1,0 +1,293 @@
+//! Organizations: the list of them, and what is done to one as a whole.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+
+use crate::admin::problem::{Code, Problem};
+use crate::store::{
+    Access, DEFAULT_ORGANIZATION, Organization, OrganizationEdit, OrganizationStatus, check_slug,
+};
+
+use super::Dashboard;
+use super::error::ErrorPage;
+use super::form::{Field, Form, optional_name};
+use super::frame::{Frame, Section, page, page_with};
+use super::guard::Visitor;
+use super::stamp::Stamp;
+
+/// How many rows a page has.
+const ROWS: u32 = 100;
+
+struct Row {
+    organization: Organization,
+    is_suspended: bool,
+    created: Stamp,
+    live: usize,
+}
+
+impl Row {
+    fn of(dashboard: &Dashboard, organization: Organization) -> Row {
+        Row {
+            is_suspended: organization.status == OrganizationStatus::Suspended,
+            created: Stamp(organization.created_at),
+            live: dashboard.desk.system.sessions.count_in(&organization.slug),
+            organization,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    after: String,
+}
+
+#[derive(Template)]
+#[template(path = "organizations.html")]
+struct OrganizationsPage {
+    frame: Frame,
+    rows: Vec<Row>,
+    next: Option<String>,
+    slug: Field,
+    name: Field,
+}
+
+/// Shows them by slug; to whoever has an organization's token, that one.
+pub(super) async fn list(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Query(asked): Query<Asked>,
+) -> Result<Response, ErrorPage> {
+    let fields = (Field::default(), Field::default());
+    page(&gather(&dashboard, &visitor, asked.after, fields).await?)
+}
+
+async fn gather(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    after: String,
+    (slug, name): (Field, Field),
+) -> Result<OrganizationsPage, ErrorPage> {
+    let own = visitor.caller.scope.organization.clone();
+    let found = dashboard.desk.run(move |desk| match own {
+        Some(own) => Ok(vec![desk.system.store.organization(&own)?]),
+        None => Ok(desk.system.store.organizations(Some(&after), ROWS + 1)?),
+    });
+    let mut found = found.await?;
+    let more = found.len() > ROWS as usize;
+    found.truncate(ROWS as usize);
+    let next = found.last().filter(|_| more).map(|last| last.slug.clone());
+    Ok(OrganizationsPage {
+        frame: visitor.frame(Section::Organizations),
+        rows: found
+            .into_iter()
+            .map(|row| Row::of(dashboard, row))
+            .collect(),
+        next,
+        slug,
+        name,
+    })
+}
+
+/// Makes one.
+pub(super) async fn create(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    visitor.caller.require_instance(Access::Admin)?;
+    let (mut slug, mut name) = (form.field("slug"), form.field("name"));
+    let meant_slug = slug.read(|text| match check_slug(text.trim()) {
+        Ok(()) => Ok(text.trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    });
+    let meant_name = name.read(optional_name);
+    let (Some(meant_slug), Some(meant_name)) = (meant_slug, meant_name) else {
+        let again = gather(&dashboard, &visitor, String::new(), (slug, name)).await?;
+        return page_with(StatusCode::UNPROCESSABLE_ENTITY, &again);
+    };
+    let actor = visitor.caller.actor.clone();
+    let made = dashboard.desk.run(move |desk| {
+        let editor = desk.system.store.by(&actor);
+        Ok(editor.create_organization(&meant_slug, meant_name.as_deref())?)
+    });
+    match made.await {
+        Ok(made) => {
+            let notice = format!("The organization {} is made.", made.slug);
+            let credentials = format!("/organizations/{}/credentials", made.slug);
+            Ok(visitor.sent_on(notice, &credentials))
+        }
+        Err(problem) if problem.code == Code::AlreadyExists => {
+            slug.error = Some(problem.detail().to_owned());
+            let again = gather(&dashboard, &visitor, String::new(), (slug, name)).await?;
+            page_with(StatusCode::UNPROCESSABLE_ENTITY, &again)
+        }
+        Err(problem) => Err(problem.into()),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "organization.html")]
+struct OrganizationPage {
+    frame: Frame,
+    row: Row,
+    /// Whether it has to stay.
+    is_default: bool,
+    name: Field,
+    confirm: Field,
+}
+
+/// Shows one.
+pub(super) async fn show(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(slug): Path<String>,
+) -> Result<Response, ErrorPage> {
+    shown(&dashboard, &visitor, slug, None, None).await
+}
+
+async fn shown(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    slug: String,
+    name: Option<Field>,
+    confirm: Option<Field>,
+) -> Result<Response, ErrorPage> {
+    let status = match (&name, &confirm) {
+        (None, None) => StatusCode::OK,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let frame = visitor.frame(Section::Organizations).of(&slug);
+    let found = dashboard
+        .desk
+        .run(move |desk| Ok(desk.system.store.organization(&slug)?));
+    let found = found.await?;
+    let written = Field::of(found.name.as_deref().unwrap_or_default());
+    page_with(
+        status,
+        &OrganizationPage {
+            frame,
+            is_default: found.slug == DEFAULT_ORGANIZATION,
+            name: name.unwrap_or(written),
+            confirm: confirm.unwrap_or_default(),
+            row: Row::of(dashboard, found),
+        },
+    )
+}
+
+/// Gives it another name, or none.
+pub(super) async fn rename(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(slug): Path<String>,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    let mut field = form.field("name");
+    let Some(name) = field.read(optional_name) else {
+        return shown(&dashboard, &visitor, slug, Some(field), None).await;
+    };
+    let notice = match &name {
+        Some(name) => format!("The organization is called {name} now."),
+        None => "The organization has no name but its slug any more.".to_owned(),
+    };
+    let back = format!("/organizations/{slug}");
+    let actor = visitor.caller.actor.clone();
+    let renamed = dashboard.desk.run(move |desk| {
+        let edit = OrganizationEdit {
+            name: Some(name.as_deref()),
+            status: None,
+        };
+        desk.edit_organization(&actor, &slug, None, edit, false)
+    });
+    renamed.await?;
+    Ok(visitor.sent_on(notice, &back))
+}
+
+/// Keeps all its credentials from being used.
+pub(super) async fn suspend(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(slug): Path<String>,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    let disconnect = form.ticked("disconnect");
+    let status = OrganizationStatus::Suspended;
+    set_status(&dashboard, &visitor, &slug, status, disconnect).await?;
+    let notice = match disconnect {
+        true => {
+            "The organization is suspended: every login with its credentials is refused from now on, and its live sessions have ended."
+        }
+        false => {
+            "The organization is suspended: every login with its credentials is refused from now on. Sessions that were live go on until their clients leave."
+        }
+    };
+    Ok(visitor.sent_on(notice, &format!("/organizations/{slug}")))
+}
+
+/// Lets them be used again.
+pub(super) async fn activate(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(slug): Path<String>,
+    _: Form,
+) -> Result<Response, ErrorPage> {
+    set_status(
+        &dashboard,
+        &visitor,
+        &slug,
+        OrganizationStatus::Active,
+        false,
+    )
+    .await?;
+    let notice = "The organization is active again: its credentials may be used, each as far as it may itself.";
+    Ok(visitor.sent_on(notice, &format!("/organizations/{slug}")))
+}
+
+async fn set_status(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    slug: &str,
+    status: OrganizationStatus,
+    disconnect: bool,
+) -> Result<(), Problem> {
+    // Else whom the instance has suspended could lift that.
+    visitor.caller.require_instance(Access::Admin)?;
+    let (actor, slug) = (visitor.caller.actor.clone(), slug.to_owned());
+    let changed = dashboard.desk.run(move |desk| {
+        let edit = OrganizationEdit {
+            name: None,
+            status: Some(status),
+        };
+        desk.edit_organization(&actor, &slug, None, edit, disconnect)
+    });
+    changed.await.map(drop)
+}
+
+/// Deletes it with its credentials, if that was confirmed.
+pub(super) async fn delete(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(slug): Path<String>,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    visitor.caller.require_instance(Access::Admin)?;
+    let mut confirm = form.field("confirm");
+    if confirm.value.trim() != slug {
+        confirm.error = Some("this is not its slug; nothing was deleted".to_owned());
+        return shown(&dashboard, &visitor, slug, None, Some(confirm)).await;
+    }
+    let disconnect = form.ticked("disconnect");
+    let actor = visitor.caller.actor.clone();
+    let notice =
+        format!("The organization {slug} is deleted, with its credentials and its tokens.");
+    let deleted = dashboard
+        .desk
+        .run(move |desk| desk.delete_organization(&actor, &slug, None, true, disconnect));
+    deleted.await?;
+    Ok(visitor.sent_on(notice, "/organizations"))
+}

@@ -1,0 +1,115 @@
+//! The first page: how everything is.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use jiff::Timestamp;
+
+use crate::admin::desk::Desk;
+use crate::admin::problem::Problem;
+use crate::store::{AuditFilter, Page, StoreSize, Usage, UsageOf};
+
+use super::Dashboard;
+use super::audit::Entry;
+use super::chart::{Chart, Stretch};
+use super::error::ErrorPage;
+use super::frame::{Frame, Section, page};
+use super::guard::Visitor;
+use super::stamp::Stamp;
+
+/// How many of the newest changes are shown.
+const NEWEST: u32 = 8;
+
+/// How long a certificate may still last before that is worth a warning.
+const SOON: i64 = 14 * 24 * 3_600_000;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    frame: Frame,
+    health: Option<Health>,
+    sessions: usize,
+    messages: Chart,
+    refused: Chart,
+    newest: Vec<Entry>,
+}
+
+/// How the instance is, for those who may know.
+struct Health {
+    version: &'static str,
+    started: Stamp,
+    upstream: String,
+    upstream_is_up: bool,
+    certificate_ends: Stamp,
+    certificate_ends_soon: bool,
+    store: StoreSize,
+    not_durable: usize,
+}
+
+/// Shows it; to whoever has an organization's token, what concerns that.
+pub(super) async fn show(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+) -> Result<Response, ErrorPage> {
+    let own = visitor.caller.scope.organization.clone();
+    let gathered = dashboard.desk.run(move |desk| gather(desk, own.as_deref()));
+    let (health, sessions, usage, newest) = gathered.await?;
+    let hours = Stretch::hours();
+    page(&Overview {
+        frame: visitor.frame(Section::Overview),
+        health,
+        sessions,
+        messages: hours.chart(&usage, "messages", |usage| usage.messages),
+        refused: hours.chart(&usage, "refused logins", |usage| usage.refused),
+        newest,
+    })
+}
+
+type Gathered = (Option<Health>, usize, Vec<(i64, Usage)>, Vec<Entry>);
+
+fn gather(desk: &Desk, own: Option<&str>) -> Result<Gathered, Problem> {
+    let system = &desk.system;
+    let of = own.map_or(UsageOf::Instance, UsageOf::Organization);
+    let hours = Stretch::hours();
+    let usage = system
+        .store
+        .usage(of, hours.span, hours.since, hours.until())?;
+    let newest = AuditFilter {
+        organization: own,
+        ..AuditFilter::default()
+    };
+    let newest = system.store.audit(
+        newest,
+        Page {
+            after: None,
+            limit: NEWEST,
+        },
+    )?;
+    let sessions = match own {
+        Some(slug) => system.sessions.count_in(slug),
+        None => system.sessions.count(),
+    };
+    let health = match own {
+        Some(_) => None,
+        None => Some(health(desk)?),
+    };
+    let newest = newest.rows.iter().map(Entry::from).collect();
+    Ok((health, sessions, usage, newest))
+}
+
+fn health(desk: &Desk) -> Result<Health, Problem> {
+    let system = &desk.system;
+    let ends = system.tls.not_after().saturating_mul(1_000);
+    Ok(Health {
+        version: env!("CARGO_PKG_VERSION"),
+        started: Stamp(system.started_at.as_millisecond()),
+        upstream: system.upstream.clone(),
+        upstream_is_up: system.metrics.upstream_up.get() == 1,
+        certificate_ends: Stamp(ends),
+        certificate_ends_soon: ends - Timestamp::now().as_millisecond() < SOON,
+        store: system.store.size()?,
+        not_durable: system.authenticator.denials().len(),
+    })
+}

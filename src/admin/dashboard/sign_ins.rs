@@ -1,0 +1,117 @@
+//! Who is signed in. That is kept here, and the browser has only a random name for it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::future::Cache;
+
+use crate::auth::issue::random;
+use crate::auth::token::TokenHash;
+
+/// How long somebody may do nothing before they have to sign in again.
+const IDLE: Duration = Duration::from_secs(30 * 60);
+
+/// How long somebody stays signed in at most.
+pub(super) const LONGEST: Duration = Duration::from_secs(8 * 3600);
+
+/// How many may be signed in at a time; each of them has shown a right token.
+const MOST: u64 = 10_000;
+
+/// Characters of a name and of a form's token: 256 bits.
+const LENGTH: usize = 43;
+
+/// Everybody who is signed in, by a hash of the name that their browser has.
+pub(super) struct SignIns(Cache<[u8; 32], Arc<SignIn>>);
+
+/// One browser that is signed in.
+pub(super) struct SignIn {
+    /// What it was done with; it must be valid at each request.
+    pub(super) token: TokenHash,
+    /// What every form must bring back.
+    pub(super) csrf: String,
+    notice: Mutex<Option<String>>,
+}
+
+impl SignIns {
+    pub(super) fn new() -> SignIns {
+        SignIns(
+            Cache::builder()
+                .max_capacity(MOST)
+                .time_to_idle(IDLE)
+                .time_to_live(LONGEST)
+                .build(),
+        )
+    }
+
+    /// Takes somebody in. Returns the name for their browser.
+    pub(super) async fn enter(&self, token: TokenHash) -> String {
+        let name = unguessable();
+        let sign_in = SignIn {
+            token,
+            csrf: unguessable(),
+            notice: Mutex::default(),
+        };
+        self.0.insert(key(&name), Arc::new(sign_in)).await;
+        name
+    }
+
+    pub(super) async fn find(&self, name: &str) -> Option<Arc<SignIn>> {
+        self.0.get(&key(name)).await
+    }
+
+    pub(super) async fn leave(&self, name: &str) {
+        self.0.invalidate(&key(name)).await;
+    }
+}
+
+impl SignIn {
+    /// Leaves word for the next page.
+    pub(super) fn tell(&self, notice: String) {
+        *self.notice.lock().unwrap_or_else(PoisonError::into_inner) = Some(notice);
+    }
+
+    /// What was left for this page; it is told once.
+    pub(super) fn take_notice(&self) -> Option<String> {
+        let mut notice = self.notice.lock().unwrap_or_else(PoisonError::into_inner);
+        notice.take()
+    }
+}
+
+/// A text that nobody guesses.
+pub(super) fn unguessable() -> String {
+    random("", LENGTH)
+}
+
+fn key(name: &str) -> [u8; 32] {
+    *blake3::hash(name.as_bytes()).as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::token;
+
+    #[tokio::test]
+    async fn somebody_is_known_by_the_name_they_got_until_they_leave() {
+        let sign_ins = SignIns::new();
+        let name = sign_ins.enter(token::hash("gp_x")).await;
+        let other = sign_ins.enter(token::hash("gp_x")).await;
+        assert_ne!(name, other);
+        let found = sign_ins.find(&name).await.unwrap();
+        assert_ne!(found.csrf, sign_ins.find(&other).await.unwrap().csrf);
+        assert!(sign_ins.find("").await.is_none());
+        sign_ins.leave(&name).await;
+        assert!(sign_ins.find(&name).await.is_none());
+        assert!(sign_ins.find(&other).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_notice_is_told_once() {
+        let sign_ins = SignIns::new();
+        let name = sign_ins.enter(token::hash("gp_x")).await;
+        let sign_in = sign_ins.find(&name).await.unwrap();
+        sign_in.tell("Revoked.".to_owned());
+        assert_eq!(sign_in.take_notice().as_deref(), Some("Revoked."));
+        assert_eq!(sign_in.take_notice(), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! Credentials as a table for people: in any order, and page by page.
+
+use rusqlite::params;
+
+use super::super::{Store, StoreError, organizations};
+use super::{Credential, CredentialFilter, SELECT, credential};
+
+/// What a table of credentials is sorted by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CredentialColumn {
+    /// The time when they were made.
+    Created,
+    /// The time of their last use; those never used count as used before all others.
+    LastUsed,
+    /// What people call them, whatever the case of ASCII letters; those without a name count as before all others.
+    Name,
+    /// Active before revoked.
+    Status,
+    /// What clients log in with.
+    Username,
+}
+
+impl CredentialColumn {
+    /// Each has an index that has it in order within an organization, but for the last use: to keep that in order would
+    /// make every flush dearer, for a list that is looked at now and then.
+    fn sql(self) -> &'static str {
+        match self {
+            CredentialColumn::Created => "c.key",
+            CredentialColumn::LastUsed => "u.at",
+            CredentialColumn::Name => "c.name COLLATE NOCASE",
+            CredentialColumn::Status => "c.status",
+            CredentialColumn::Username => "c.username",
+        }
+    }
+}
+
+/// In which order a table is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CredentialOrder {
+    /// The column it is sorted by; rows that are equal there stand as they were made.
+    pub by: CredentialColumn,
+    /// Whether the last comes first.
+    pub descending: bool,
+}
+
+impl Store {
+    /// The credentials that pass `filter`, in this order, without the first `skipped` and at most `limit`.
+    ///
+    /// # Errors
+    /// The organization is unknown, or the store cannot be read.
+    pub fn credential_table(
+        &self,
+        filter: CredentialFilter,
+        order: CredentialOrder,
+        skipped: u32,
+        limit: u32,
+    ) -> Result<Vec<Credential>, StoreError> {
+        self.read(|connection| {
+            let organization = filter
+                .organization
+                .map(|slug| organizations::key(connection, slug))
+                .transpose()?;
+            let (column, direction) = (
+                order.by.sql(),
+                if order.descending { "DESC" } else { "ASC" },
+            );
+            // Only what is asked for stands in the statement, so that an index alone can tell which rows to skip.
+            let mut conditions = vec!["TRUE"];
+            if organization.is_some() {
+                conditions.push("c.organization = ?1");
+            }
+            if filter.status.is_some() {
+                conditions.push("c.status = ?2");
+            }
+            if filter.unused_since.is_some() {
+                conditions.push("max(c.created_at, coalesce(u.at, c.created_at)) < ?3");
+            }
+            if filter.text.is_some() {
+                conditions.push(
+                    "instr(lower(c.username || char(10) || coalesce(c.name, '')), lower(?4)) > 0",
+                );
+            }
+            let used = match filter.unused_since.is_some() || order.by == CredentialColumn::LastUsed
+            {
+                true => "LEFT JOIN last_used u ON u.credential = c.key",
+                false => "",
+            };
+            let mut statement = connection.prepare_cached(&format!(
+                "{SELECT} WHERE c.key IN (SELECT c.key FROM credentials c {used} WHERE {}
+                     ORDER BY {column} {direction}, c.key {direction} LIMIT ?6 OFFSET ?5)
+                 ORDER BY {column} {direction}, c.key {direction}",
+                conditions.join(" AND ")
+            ))?;
+            let wanted = params![
+                organization,
+                filter.status,
+                filter.unused_since,
+                filter.text,
+                skipped,
+                limit,
+            ];
+            let rows = statement.query_map(wanted, credential)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::{Fixture, named};
+    use super::super::super::{LastUsed, Noted};
+    use super::super::{CredentialStatus, NewCredential};
+    use super::*;
+
+    fn used(at: i64) -> LastUsed {
+        LastUsed {
+            at,
+            address: "192.0.2.7".to_owned(),
+            tls: None,
+            mechanism: "PLAIN".to_owned(),
+            helo: "laptop".to_owned(),
+            count: 1,
+        }
+    }
+
+    /// a is called zebra and was used, b has no name, c is called Ant and is revoked.
+    fn filled() -> Fixture {
+        let store = Fixture::new();
+        let mut keys = Vec::new();
+        for (username, name) in [
+            ("smtp_a", Some("zebra")),
+            ("smtp_b", None),
+            ("smtp_c", Some("Ant")),
+        ] {
+            let new = NewCredential {
+                name,
+                ..named(username)
+            };
+            keys.push(store.create_credential(new).unwrap().key);
+        }
+        store
+            .set_status("smtp_c", CredentialStatus::Revoked)
+            .unwrap();
+        let noted = Noted {
+            uses: vec![(keys[0], used(7)), (keys[2], used(5))],
+            ..Noted::default()
+        };
+        store.flush(&noted).unwrap();
+        store
+    }
+
+    fn table(
+        store: &Store,
+        filter: CredentialFilter,
+        by: CredentialColumn,
+        descending: bool,
+    ) -> String {
+        let order = CredentialOrder { by, descending };
+        let found = store.credential_table(filter, order, 0, 10).unwrap();
+        let ends = found.iter().map(|credential| &credential.username[5..]);
+        ends.collect()
+    }
+
+    #[test]
+    fn a_table_is_in_the_order_that_is_asked_for() {
+        let store = filled();
+        let own = CredentialFilter {
+            organization: Some("default"),
+            ..CredentialFilter::default()
+        };
+        for (by, ascending) in [
+            (CredentialColumn::Created, "abc"),
+            (CredentialColumn::LastUsed, "bca"),
+            (CredentialColumn::Name, "bca"),
+            (CredentialColumn::Status, "abc"),
+            (CredentialColumn::Username, "abc"),
+        ] {
+            let descending: String = ascending.chars().rev().collect();
+            assert_eq!(table(&store, own, by, false), ascending, "{by:?}");
+            assert_eq!(table(&store, own, by, true), descending, "{by:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_narrowed_as_a_list_is() {
+        let store = filled();
+        let all = CredentialFilter::default();
+        let by = |filter| table(&store, filter, CredentialColumn::Name, false);
+        let revoked = Some(CredentialStatus::Revoked);
+        assert_eq!(
+            by(CredentialFilter {
+                status: revoked,
+                ..all
+            }),
+            "c"
+        );
+        assert_eq!(
+            by(CredentialFilter {
+                text: Some("ZEB"),
+                ..all
+            }),
+            "a"
+        );
+        assert_eq!(
+            by(CredentialFilter {
+                unused_since: Some(i64::MAX),
+                ..all
+            }),
+            "bca"
+        );
+        assert_eq!(
+            by(CredentialFilter {
+                unused_since: Some(0),
+                ..all
+            }),
+            ""
+        );
+        let nobody = CredentialFilter {
+            organization: Some("nobody"),
+            ..all
+        };
+        let order = CredentialOrder {
+            by: CredentialColumn::Name,
+            descending: false,
+        };
+        assert!(store.credential_table(nobody, order, 0, 1).is_err());
+    }
+
+    #[test]
+    fn a_table_comes_in_pages() {
+        let store = filled();
+        let order = CredentialOrder {
+            by: CredentialColumn::Name,
+            descending: false,
+        };
+        let page = |skipped| {
+            let found = store.credential_table(CredentialFilter::default(), order, skipped, 2);
+            found
+                .unwrap()
+                .into_iter()
+                .map(|found| found.username)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(page(0), ["smtp_b", "smtp_c"]);
+        assert_eq!(page(2), ["smtp_a"]);
+        assert!(page(3).is_empty());
+    }
+
+    fn plan(store: &Fixture, sql: &str) -> String {
+        let connection = rusqlite::Connection::open(store.path()).unwrap();
+        let mut statement = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+            .unwrap();
+        let steps = statement
+            .query_map([], |row| row.get::<_, String>(3))
+            .unwrap();
+        steps.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn an_index_has_an_organizations_credentials_in_order() {
+        let store = Fixture::new();
+        for column in ["c.key", "c.name COLLATE NOCASE", "c.status", "c.username"] {
+            for direction in ["ASC", "DESC"] {
+                let plan = plan(
+                    &store,
+                    &format!(
+                        "SELECT c.key FROM credentials c WHERE c.organization = 1
+                     ORDER BY {column} {direction}, c.key {direction} LIMIT 50 OFFSET 50"
+                    ),
+                );
+                assert!(
+                    plan.contains("COVERING INDEX") && !plan.contains("TEMP B-TREE"),
+                    "{column}: {plan}"
+                );
+            }
+        }
+    }
+}
