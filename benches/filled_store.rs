@@ -1,5 +1,7 @@
 //! Stores with many credentials in them, made in seconds.
 
+use std::path::PathBuf;
+
 use gatepost::store::{DEFAULT_ORGANIZATION, Store};
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rngs::StdRng;
@@ -10,10 +12,12 @@ use uuid::Uuid;
 /// As long as a real one at the default cost. Nothing here verifies it.
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm90IGEgcmVhbCBzYWx0IQ$bm90IGEgcmVhbCBoYXNoIG9mIGFueSBwYXNzd29yZCE";
 
+const FILE: &str = "gatepost.db";
+
 /// An open store that goes when it is dropped.
 pub struct FilledStore {
     pub store: Store,
-    _directory: tempfile::TempDir, // after the store, which closes its files first
+    directory: tempfile::TempDir, // after the store, which closes its files first
 }
 
 /// As many different usernames as are asked for, the same in every run, in the form in which Gatepost issues them.
@@ -31,16 +35,18 @@ impl FilledStore {
     /// A store with these credentials, made in this order, and nothing left in its write-ahead log.
     pub fn new<'a>(usernames: impl IntoIterator<Item = &'a String>) -> FilledStore {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = directory.path().join("gatepost.db");
+        let path = directory.path().join(FILE);
         drop(Store::open(&path).expect("a new store"));
         let mut connection = Connection::open(&path).expect("the store's file");
         fill(&mut connection, usernames).expect("the credentials");
         drop(connection);
         let store = Store::open(&path).expect("the filled store");
-        FilledStore {
-            store,
-            _directory: directory,
-        }
+        FilledStore { store, directory }
+    }
+
+    /// Its database.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join(FILE)
     }
 }
 

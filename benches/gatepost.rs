@@ -3,6 +3,7 @@
 //! `cargo bench` measures. `cargo test --benches` runs everything once, to see that it still runs, with smaller stores.
 
 mod commands;
+mod dashboard;
 mod data;
 mod filled_store;
 mod last_used;
@@ -18,6 +19,7 @@ fn main() {
     verification::bench(&mut criterion);
     last_used::bench(&mut criterion);
     lookup::bench(&mut criterion);
+    dashboard::bench(&mut criterion);
     criterion.final_summary();
 }
 
