@@ -11,7 +11,7 @@ use crate::support::upstream::Upstream;
 fn what_is_not_there_is_404_and_what_is_not_done_to_it_405() {
     let upstream = Upstream::start();
     let served = Served::start(&upstream);
-    for path in ["/", "/api/v1", "/api/v1/nothing", "/api/v2/status"] {
+    for path in ["/api", "/api/v1", "/api/v1/nothing", "/api/v2/status"] {
         let answer = served.admin(&format!("GET {path}"), None);
         answer.problem(404, "not-found");
     }

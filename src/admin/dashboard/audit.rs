@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::store::{AuditFilter, AuditRecord, Page};
 
 use super::Dashboard;
+use super::address::Query;
 use super::error::ErrorPage;
 use super::form;
 use super::frame::{Frame, Section, page};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use crate::store::{
 };
 
 use super::Dashboard;
+use super::address::{Path, Query};
 use super::chart::{Chart, Stretch};
 use super::error::ErrorPage;
 use super::form;

@@ -3,6 +3,7 @@
 //! A request passes [`guard`] (who is signed in, and did one of our own forms send this), comes to a page, and is carried out
 //! at the desk like a program's. The pages' text is in `pages/`, one template for each.
 
+mod address;
 mod assets;
 mod audit;
 mod chart;

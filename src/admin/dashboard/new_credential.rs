@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use crate::admin::problem::{Code, Problem};
@@ -11,6 +11,7 @@ use crate::auth::issue::{self, New};
 use crate::store::Access;
 
 use super::Dashboard;
+use super::address::Path;
 use super::error::ErrorPage;
 use super::form::{Field, Form, TimeField, optional_name};
 use super::frame::{Frame, Section, page, refused};

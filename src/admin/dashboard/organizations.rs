@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use crate::store::{
 };
 
 use super::Dashboard;
+use super::address::{Path, Query};
 use super::error::ErrorPage;
 use super::form::{Field, Form, optional_name};
 use super::frame::{Frame, Section, page, page_with};

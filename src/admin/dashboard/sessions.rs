@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::sessions::LiveSession;
 
 use super::Dashboard;
+use super::address::{Path, Query};
 use super::error::ErrorPage;
 use super::form::{self, Form};
 use super::frame::{Frame, Section, page};

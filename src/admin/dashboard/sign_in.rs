@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{ORIGIN, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -14,6 +14,7 @@ use crate::admin::problem::{Code, Problem};
 use crate::auth::token;
 use crate::sasl::Secret;
 
+use super::address::Query;
 use super::error::ErrorPage;
 use super::form::{Field, Form};
 use super::frame::page_with;

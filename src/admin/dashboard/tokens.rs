@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use crate::auth::token;
 use crate::store::{Access, Page, Scope, Token};
 
 use super::Dashboard;
+use super::address::{Path, Query};
 use super::error::ErrorPage;
 use super::form::{Field, Form, TimeField, name};
 use super::frame::{Frame, Section, page, page_with};

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use crate::admin::dashboard::Dashboard;
+use crate::admin::dashboard::address::Path;
 use crate::admin::dashboard::error::ErrorPage;
 use crate::admin::dashboard::form::{Form, optional_name};
 use crate::admin::dashboard::guard::Visitor;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -21,6 +21,7 @@ use crate::sessions::LiveSession;
 use crate::store::{AuditFilter, Credential, CredentialStatus, Page, Usage, UsageOf, Wanted};
 
 use super::Dashboard;
+use super::address::Path;
 use super::audit::Entry;
 use super::chart::{Chart, Stretch};
 use super::credentials::{Badge, badges};

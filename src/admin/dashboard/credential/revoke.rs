@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use crate::admin::dashboard::Dashboard;
+use crate::admin::dashboard::address::Path;
 use crate::admin::dashboard::error::ErrorPage;
 use crate::admin::dashboard::form::Form;
 use crate::admin::dashboard::frame::{Frame, Section, page};
