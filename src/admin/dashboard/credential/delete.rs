@@ -23,6 +23,7 @@ const CONFIRMED_BY: usize = 4;
 #[template(path = "delete.html")]
 struct DeletePage {
     frame: Frame,
+    path: String,
     credential: Credential,
     live: usize,
     confirm: Field,
@@ -36,9 +37,11 @@ async fn gather(
 ) -> Result<DeletePage, ErrorPage> {
     let frame = visitor.frame(Section::Credentials).of(&of.slug);
     let live = dashboard.desk.system.sessions.count_of(&of.username);
+    let path = of.page();
     let found = dashboard.desk.run(move |desk| desk.credential(of.wanted()));
     Ok(DeletePage {
         frame,
+        path,
         credential: found.await?,
         live,
         confirm,

@@ -21,7 +21,7 @@ use crate::sessions::LiveSession;
 use crate::store::{AuditFilter, Credential, CredentialStatus, Page, Usage, UsageOf, Wanted};
 
 use super::Dashboard;
-use super::address::Path;
+use super::address::{Path, of_credential};
 use super::audit::Entry;
 use super::chart::{Chart, Stretch};
 use super::credentials::{Badge, badges};
@@ -68,7 +68,7 @@ impl Of {
 
     /// Its page.
     fn page(&self) -> String {
-        format!("/organizations/{}/credentials/{}", self.slug, self.username)
+        of_credential(&self.slug, &self.username)
     }
 
     /// The list that it is in.
@@ -117,6 +117,7 @@ fn find(desk: &Desk, of: &Of) -> Result<Known, Problem> {
 #[template(path = "credential.html")]
 struct CredentialPage {
     frame: Frame,
+    path: String,
     credential: Credential,
     badges: Vec<Badge>,
     created: Stamp,
@@ -161,7 +162,7 @@ async fn shown(
         (None, None) => StatusCode::OK,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
-    let slug = of.slug.clone();
+    let (slug, path) = (of.slug.clone(), of.page());
     let known = dashboard.desk.run(move |desk| find(desk, &of)).await?;
     let Known {
         credential,
@@ -177,6 +178,7 @@ async fn shown(
         status,
         &CredentialPage {
             frame: visitor.frame(Section::Credentials).of(&slug),
+            path,
             badges: badges(&credential),
             created: Stamp(credential.created_at),
             rotated: credential.rotated_at.map(Stamp),

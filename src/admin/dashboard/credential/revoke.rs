@@ -20,6 +20,7 @@ use super::Of;
 #[template(path = "revoke.html")]
 struct RevokePage {
     frame: Frame,
+    path: String,
     credential: Credential,
     live: usize,
 }
@@ -33,9 +34,11 @@ pub(super) async fn ask(
     visitor.caller.require_in(&of.slug, Access::Admin)?;
     let frame = visitor.frame(Section::Credentials).of(&of.slug);
     let live = dashboard.desk.system.sessions.count_of(&of.username);
+    let path = of.page();
     let found = dashboard.desk.run(move |desk| desk.credential(of.wanted()));
     page(&RevokePage {
         frame,
+        path,
         credential: found.await?,
         live,
     })

@@ -33,6 +33,7 @@ const OVERLAPS: [(i64, &str); 5] = [
 #[template(path = "rotate.html")]
 struct RotatePage {
     frame: Frame,
+    path: String,
     credential: Credential,
     live: usize,
     overlaps: [(i64, &'static str); 5],
@@ -49,10 +50,12 @@ pub(super) async fn ask(
     visitor.caller.require_in(&of.slug, Access::Admin)?;
     let frame = visitor.frame(Section::Credentials).of(&of.slug);
     let live = dashboard.desk.system.sessions.count_of(&of.username);
+    let path = of.page();
     let found = dashboard.desk.run(move |desk| desk.credential(of.wanted()));
     let credential = found.await?;
     page(&RotatePage {
         frame,
+        path,
         live,
         overlaps: OVERLAPS,
         revision: credential.revision(),
