@@ -1,14 +1,22 @@
 //! The suite's own tools, tried without Gatepost. Where these fail, look at the machine first.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::test_kill_process;
+use serde_json::json;
 
 use crate::postfix::{assert_delivered, hard_message};
 use crate::support::auth_client::{AuthClient, refuse_everybody_at};
+use crate::support::axe;
+use crate::support::browser::{Browser, NARROW, Scripts, WIDE};
 use crate::support::client::Client;
 use crate::support::dialog::{Dialog, Step, matches};
 use crate::support::postfix::{Postfix, Sockets};
 use crate::support::upstream::{Act, BODY, Upstream};
+use crate::support::{eventually, ports};
 
 const XCLIENT: &str = "XCLIENT ADDR=127.0.0.7 PORT=40000 NAME=[UNAVAILABLE] \
     REVERSE_NAME=[UNAVAILABLE] HELO=client.example PROTO=ESMTP";
@@ -121,4 +129,108 @@ fn a_dialog_says_what_its_file_says() {
     );
     assert!(matches("250 * done", "250 2.0.0 well done"));
     assert!(!matches("250 * done", "250 done"));
+}
+
+/// A page with a script, a form that leads back to it, and nothing wrong.
+const PAGE: &str = "<!doctype html><html lang=en><title>Page</title>\
+    <meta name=viewport content='width=device-width'><link rel=icon href='data:,'>\
+    <main><h1>written</h1><script>document.querySelector('h1').textContent = 'changed'</script>\
+    <form><label>Name <input name=n></label> <button>Go</button></form></main></html>";
+
+/// Serves one page under every path, as long as the tests run.
+fn serve(page: &'static str, policy: &'static str) -> SocketAddr {
+    let address = ports::free_address();
+    let listener = TcpListener::bind(address).expect("bind");
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || -> std::io::Result<()> {
+                for line in BufReader::new(socket.try_clone()?).lines() {
+                    if line?.is_empty() {
+                        break;
+                    }
+                }
+                let head = format!(
+                    "Content-Security-Policy: {policy}\r\nContent-Length: {}",
+                    page.len()
+                );
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n{head}"
+                );
+                socket.write_all(format!("{head}\r\n\r\n{page}").as_bytes())
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_browser_of_our_own_does_what_a_person_does() {
+    let page = serve(PAGE, "");
+    for (scripts, heading) in [(Scripts::Run, "changed"), (Scripts::Blocked, "written")] {
+        let browser = Browser::start(scripts);
+        browser.go(&format!("http://{page}/"));
+        assert_eq!(browser.text("h1"), heading);
+        assert_eq!(browser.title(), "Page");
+        browser.fill("input", "typed");
+        browser.follow("button");
+        assert!(browser.url().ends_with("/?n=typed"), "{}", browser.url());
+        browser.press("\u{e004}keyed");
+        assert_eq!(browser.value("input"), "keyed");
+        browser.enter();
+        assert!(browser.url().ends_with("/?n=keyed"), "{}", browser.url());
+        browser.back();
+        assert!(browser.url().ends_with("/?n=typed"), "{}", browser.url());
+        assert_eq!(browser.complaints(), [""; 0]);
+        for (look, width, dark) in [(NARROW.dark(), 360, true), (WIDE, 1440, false)] {
+            browser.look(look);
+            let seen = "return [innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]";
+            assert_eq!(browser.run(seen, json!([])), json!([width, dark]));
+        }
+    }
+}
+
+#[test]
+fn a_browser_of_our_own_complains() {
+    let browser = Browser::start(Scripts::Run);
+    let complaint = |page: &'static str, policy: &'static str| {
+        browser.go(&format!("http://{}/", serve(page, policy)));
+        browser.complaints().join("\n")
+    };
+    assert!(complaint(PAGE, "script-src 'self'").contains("Content Security Policy"));
+    let faulty = "<!doctype html><link rel=icon href='data:,'><script>nothing.like_it</script>";
+    assert!(complaint(faulty, "").contains("ReferenceError"));
+    let lacking = "<!doctype html><link rel=icon href='data:,'><img src=http://127.0.0.1:9/x.png>";
+    assert!(complaint(lacking, "").contains("ERR_"));
+}
+
+#[test]
+fn a_browser_of_our_own_ends_with_the_test_that_failed() {
+    let pid = std::sync::Mutex::new(None);
+    let failed = std::panic::catch_unwind(|| {
+        let browser = Browser::start(Scripts::Run);
+        *pid.lock().unwrap() = Some(browser.pid());
+        browser.go(&format!("http://{}/", serve(PAGE, "")));
+        browser.text("h2")
+    });
+    assert!(failed.is_err());
+    let pid = pid.into_inner().unwrap().expect("it had started");
+    eventually("chromium is gone", || {
+        test_kill_process(pid).is_err().then_some(())
+    });
+}
+
+#[test]
+fn axe_finds_what_bars_a_reader() {
+    let browser = Browser::start(Scripts::Run);
+    browser.go(&format!(
+        "http://{}/",
+        serve(PAGE, "default-src 'none'; script-src 'self'")
+    ));
+    assert_eq!(axe::findings(&browser), [json!(null); 0]);
+    let nameless =
+        "<!doctype html><html lang=en><title>Page</title><main><h1>Page</h1><input></main></html>";
+    browser.go(&format!("http://{}/", serve(nameless, "")));
+    let bars = axe::bars(&browser);
+    let rules: Vec<_> = bars.iter().map(|one| &one["rule"]).collect();
+    assert_eq!(rules, ["label"]);
 }

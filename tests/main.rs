@@ -13,6 +13,7 @@ mod administration;
 mod api;
 mod bad_input;
 mod crash;
+mod dashboard;
 mod demo;
 mod dialogs;
 mod dialogs_core;

@@ -3,6 +3,9 @@
 
 pub mod activation;
 pub mod auth_client;
+pub mod axe;
+pub mod browser;
+pub mod chromium;
 pub mod client;
 pub mod dialog;
 pub mod gatepost;
@@ -14,6 +17,7 @@ pub mod secrets;
 pub mod site;
 pub mod tls;
 pub mod upstream;
+pub mod webdriver;
 
 use std::time::{Duration, Instant};
 

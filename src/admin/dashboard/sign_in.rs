@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Request, State};
-use axum::http::header::{ORIGIN, SET_COOKIE};
+use axum::http::header::{ORIGIN, RETRY_AFTER, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
@@ -112,7 +112,11 @@ pub(super) async fn sign_in(
                 value: String::new(), // a secret is not written into a page
                 error: Some(problem.detail().to_owned()),
             };
-            return shown(problem.code.status(), headers, next, field, None);
+            let mut response = shown(problem.code.status(), headers, next, field, None)?;
+            if let Some(seconds) = problem.worth_a_try_after() {
+                response.headers_mut().insert(RETRY_AFTER, seconds.into());
+            }
+            return Ok(response);
         }
         Err(problem) => return Err(problem.into()),
     }

@@ -1,0 +1,76 @@
+//! Names that would be more than names.
+
+use serde_json::json;
+
+use super::credentials::create;
+use super::visit::Visit;
+use super::{Dashboard, LIST};
+use crate::support::browser::Scripts;
+use crate::support::client::Client;
+
+const HOSTILE: &str = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>{{7*7}}";
+
+/// The page shows the name as it was typed, and nothing came to life in it. A box of `alert` would fail whatever is
+/// asked of the browser next, and a script that was held off is a complaint.
+#[track_caller]
+fn shows_as_text(visit: &Visit) {
+    let text = visit.property("main", "textContent");
+    let values =
+        "return [...document.querySelectorAll('main input')].map(field => field.value).join('\\n')";
+    let values = visit.run(values, json!([]));
+    let shown = text.contains(HOSTILE) || values.as_str().unwrap().contains(HOSTILE);
+    assert!(
+        shown,
+        "{} does not show it: {}",
+        visit.path(),
+        visit.source()
+    );
+    assert_eq!(visit.count("main script, main img"), 0, "{}", visit.path());
+}
+
+#[test]
+fn names_are_text_on_every_page() {
+    let dashboard = Dashboard::start();
+    let visit = dashboard.visit_signed_in(Scripts::Run);
+    let made = create(&visit, HOSTILE);
+    let mut live = Client::submissions(&dashboard.daemon);
+    live.expect("EHLO client.example", "250");
+    live.auth_plain(&made).expect("235");
+    visit.open("/organizations");
+    visit.fill("#new-organization [name=slug]", "acme");
+    visit.fill("#new-organization [name=name]", HOSTILE);
+    visit.submit("#new-organization button");
+    shows_as_text(&visit);
+    visit.open("/tokens");
+    visit.fill("#new-token [name=name]", HOSTILE);
+    visit.choose("#scope", "instance:read");
+    visit.submit_for_token("#new-token button");
+
+    let page = dashboard.page_of(&made);
+    let pages = [
+        LIST.to_owned(),
+        page.clone(),
+        format!("{page}/rotate"),
+        format!("{page}/revoke"),
+        format!("{page}/delete"),
+        "/organizations".to_owned(),
+        "/organizations/acme".to_owned(),
+        "/organizations/acme/credentials".to_owned(),
+        "/tokens".to_owned(),
+    ];
+    for page in pages {
+        visit.open(&page);
+        shows_as_text(&visit);
+    }
+    let encoded: String = form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
+    for query in [
+        format!("{LIST}?q={encoded}"),
+        format!("/audit?action={encoded}"),
+        format!("/sessions?credential={encoded}"),
+    ] {
+        visit.open(&query);
+        assert_eq!(visit.count("main script, main img"), 0, "{query}");
+    }
+    visit.open(&format!("{LIST}?q={encoded}"));
+    assert_eq!(visit.value("#filter [name=q]"), HOSTILE);
+}

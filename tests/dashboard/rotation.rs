@@ -1,0 +1,74 @@
+//! New passwords for old ones.
+
+use super::credentials::create;
+use super::{Dashboard, LIST, with_and_without_scripts};
+use crate::support::browser::Scripts;
+use crate::support::client::Client;
+use crate::support::site::Credential;
+
+with_and_without_scripts!(
+    a_rotation_ends_the_old_password_at_once,
+    an_overlap_keeps_both_until_it_is_ended,
+    a_rotation_that_another_overtook_is_not_made
+);
+
+fn a_rotation_ends_the_old_password_at_once(scripts: Scripts) {
+    let dashboard = Dashboard::start();
+    let visit = dashboard.visit_signed_in(scripts);
+    let old = create(&visit, "Shop");
+    let mut live = Client::logged_in(&dashboard.daemon, &old);
+    visit.open(&dashboard.page_of(&old));
+    visit.submit("#to-rotate");
+    assert_eq!(visit.value("[name=overlap]"), "0");
+    visit.click("[name=disconnect]");
+    let new = visit.submit_for_credential("#rotate");
+    assert_eq!(new.username, old.username);
+    assert_ne!(new.password, old.password);
+    dashboard.refuses(&old);
+    dashboard.accepts(&new);
+    live.reply().expect("421 4.7.0");
+
+    visit.reload();
+    visit.examine();
+    dashboard.accepts(&new);
+    visit.open(LIST);
+    assert_eq!(visit.badges(&new), ["Active"]);
+}
+
+fn an_overlap_keeps_both_until_it_is_ended(scripts: Scripts) {
+    let dashboard = Dashboard::start();
+    let visit = dashboard.visit_signed_in(scripts);
+    let old = create(&visit, "Shop");
+    let page = dashboard.page_of(&old);
+    visit.open(&page);
+    assert!(!visit.has("#end-overlap"));
+    visit.submit("#to-rotate");
+    visit.click("[name=overlap] option[value='3600']");
+    let new = visit.submit_for_credential("#rotate");
+    dashboard.accepts(&old);
+    dashboard.accepts(&new);
+    visit.open(LIST);
+    assert_eq!(visit.badges(&new), ["Active", "Overlap"]);
+
+    visit.open(&page);
+    visit.submit("#end-overlap button");
+    visit.told();
+    assert_eq!(visit.path(), page);
+    dashboard.refuses(&old);
+    dashboard.accepts(&new);
+    assert!(!visit.has("#end-overlap"));
+}
+
+fn a_rotation_that_another_overtook_is_not_made(scripts: Scripts) {
+    let dashboard = Dashboard::start();
+    let visit = dashboard.visit_signed_in(scripts);
+    let first = create(&visit, "Shop");
+    visit.open(&format!("{}/rotate", dashboard.page_of(&first)));
+    let document = dashboard
+        .daemon
+        .json(&["credential", "rotate", &first.username]);
+    let second = Credential::from_json(document.to_string().as_bytes());
+    visit.submit("#rotate");
+    assert!(!visit.has("#password"), "{}", visit.source());
+    dashboard.accepts(&second);
+}
