@@ -248,3 +248,6 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;
