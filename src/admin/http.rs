@@ -36,9 +36,6 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest request head, in octets; the least hyper allows is 8 KiB.
 const HEAD_SIZE: usize = 16 * 1024;
 
-/// How long requests under way may take once draining has begun: longer than a request waits for the store.
-const FAREWELL: Duration = Duration::from_secs(15);
-
 /// A place where requests are taken, and what answers them there.
 pub(super) struct Door {
     pub(super) listener: LocalListener,
@@ -74,8 +71,16 @@ impl Door {
             });
         };
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        accept(self.listener, permits, None, lifecycle, serve).await;
-        let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
+        accept(self.listener, permits, None, lifecycle.clone(), serve).await;
+        take_leave(graceful, &lifecycle).await;
+    }
+}
+
+/// Requests under way have as long as messages in flight: a body may come slowly, and then the store may be busy.
+async fn take_leave(graceful: GracefulShutdown, lifecycle: &Lifecycle) {
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = lifecycle.abandoned() => {}
     }
 }
 
@@ -103,7 +108,7 @@ async fn converse(
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -111,18 +116,58 @@ mod tests {
 
     use super::*;
 
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    const NEIGHBOUR: Neighbour =
+        Neighbour::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)));
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_come_is_not_waited_for() {
+        for part in [&b""[..], &REQUEST[..20]] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let graceful = GracefulShutdown::new();
+            let started = Instant::now();
+            let conversation = converse(server, NEIGHBOUR, Router::new(), graceful.watcher());
+            let conversation = tokio::spawn(conversation);
+            client.write_all(part).await.unwrap();
+            conversation.await.unwrap();
+            let waited = started.elapsed();
+            assert!(
+                waited >= HEAD_TIMEOUT && waited < HEAD_TIMEOUT * 2,
+                "{waited:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_under_way_has_as_long_as_everything_else() {
+        const LONG: Duration = Duration::from_secs(25);
+        for (limit, in_time) in [(LONG * 2, true), (LONG / 2, false)] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let routes = Router::new().route("/", get(|| tokio::time::sleep(LONG)));
+            let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
+            let conversation = converse(server, NEIGHBOUR, routes, graceful.watcher());
+            let conversation = tokio::spawn(conversation);
+            client.write_all(REQUEST).await.unwrap();
+            // The clock goes on only when nothing else is left to do: by then the request was read.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let leaving = lifecycle.clone();
+            lifecycle.spawn(async move {
+                leaving.draining().await;
+                take_leave(graceful, &leaving).await;
+            });
+            assert_eq!(lifecycle.drain(limit).await, in_time);
+            assert_eq!(conversation.is_finished(), in_time);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whoever_reads_nothing_is_left() {
         let (mut client, server) = tokio::io::duplex(1024);
         let routes = Router::new().route("/", get(|| async { "x".repeat(64 * 1024) }));
-        let neighbour = Neighbour::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
         let graceful = GracefulShutdown::new();
         let started = Instant::now();
-        let conversation = tokio::spawn(converse(server, neighbour, routes, graceful.watcher()));
-        client
-            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .unwrap();
+        let conversation = tokio::spawn(converse(server, NEIGHBOUR, routes, graceful.watcher()));
+        client.write_all(REQUEST).await.unwrap();
         conversation.await.unwrap();
         let waited = started.elapsed();
         assert!(
