@@ -122,7 +122,8 @@ pub(super) struct ProblemDocument {
     code: &'static str,
     /// What happened, and what to do about it.
     detail: String,
-    /// The fields that are wrong, where the body was read but not accepted.
+    /// The fields that are wrong, where the body was read but not accepted; the first 20 of them.
+    #[schema(max_items = 20)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     /// What a repeated request made the first time: its id.
