@@ -56,7 +56,7 @@ pub(super) struct IfMatch {
 #[expect(dead_code, reason = "only described; Once reads it")]
 pub(super) struct IdempotencyKey {
     /// Under this name the request is carried out only once within a day. Repeated, it answers 409 with the id of what it
-    /// made, never with a password or a secret.
+    /// made, and with where that is as Location, never with a password or a secret.
     #[param(
         rename = "Idempotency-Key",
         min_length = 1,
