@@ -11,7 +11,7 @@ use crate::auth::issue::{self, Issued};
 use crate::auth::password::Cost;
 use crate::auth::{Authenticator, NotedBatch};
 use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreOperation};
 use crate::net::tls::Tls;
 use crate::sessions::Sessions;
 use crate::store::{
@@ -82,6 +82,8 @@ impl Desk {
         let desk = self.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
+            let seconds = &desk.system.metrics.store_seconds;
+            let _timer = seconds.of(StoreOperation::Administration).start_timer();
             work(&desk)
         });
         done.await
