@@ -225,6 +225,25 @@ fn a_token_that_is_revoked_while_a_request_comes_in_changes_nothing() {
 }
 
 #[test]
+fn a_token_that_is_revoked_has_nobody_refused_while_nothing_can_be_written() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let credential = served.daemon.create();
+    let body = b"{\"status\":\"revoked\",\"disconnect\":true}";
+    let mut slow = Connection::to(&served);
+    slow.begin(
+        &format!("PATCH {DEFAULT}/{}", credential.username),
+        body.len(),
+    );
+    served.daemon.succeed(&["token", "revoke", "t"]);
+    let store = rusqlite::Connection::open(served.daemon.store()).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    slow.stream.get_mut().write_all(body).unwrap();
+    slow.receive().problem(401, "unauthorized");
+    served.log_in(&credential).expect("235");
+}
+
+#[test]
 fn a_request_under_way_is_answered_before_the_end() {
     let upstream = Upstream::start();
     let mut served = Served::start(&upstream);
