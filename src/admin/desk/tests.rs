@@ -103,6 +103,18 @@ impl Fixture {
         ]
     }
 
+    /// Whoever has a token that the gate found valid, and that was revoked while the request waited for its turn.
+    fn revoked(&self) -> Actor {
+        let (store, tester) = (&self.desk.system.store, Actor::system("tests"));
+        let issued = token::issue(store.by(&tester), "t", &Scope::INSTANCE_ADMIN, None).unwrap();
+        let id = issued.token.id.to_string();
+        store.by(&tester).revoke_token(&id, None).unwrap();
+        Actor {
+            token: Some(issued.token.key),
+            ..tester
+        }
+    }
+
     async fn delete(&self, path: &str, actor: Actor) -> StatusCode {
         let mut request = Request::builder().method(Method::DELETE).uri(path);
         let caller = Caller {
@@ -139,16 +151,7 @@ async fn no_session_is_ended_by_a_request_that_gets_no_turn() {
 #[tokio::test]
 async fn no_session_is_ended_by_a_token_that_is_not_valid_any_more() {
     let fixture = Fixture::new();
-    let store = &fixture.desk.system.store;
-    let tester = Actor::system("tests");
-    let issued = token::issue(store.by(&tester), "t", &Scope::INSTANCE_ADMIN, None).unwrap();
-    let actor = Actor {
-        token: Some(issued.token.key),
-        ..tester.clone()
-    };
-    // The gate found it valid; then it was revoked, while the request waited for its turn.
-    let id = issued.token.id.to_string();
-    store.by(&tester).revoke_token(&id, None).unwrap();
+    let actor = fixture.revoked();
     let (_entry, disconnect) = fixture.session();
     for path in fixture.endings() {
         let status = fixture.delete(&path, actor.clone()).await;
