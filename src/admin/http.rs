@@ -68,10 +68,13 @@ impl Door {
                     None => conversation.over(accepted.stream).await,
                     Some(tls) => {
                         let shaken = tls.accept(accepted.stream);
-                        // Who cannot shake hands has not asked for anything yet.
-                        if let Ok(Ok(stream)) =
-                            tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await
-                        {
+                        let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken);
+                        // Who has not shaken hands has not asked for anything yet.
+                        let shaken = tokio::select! {
+                            shaken = shaken => shaken,
+                            () = conversation.lifecycle.draining() => return,
+                        };
+                        if let Ok(Ok(stream)) = shaken {
                             conversation.over(stream).await;
                         }
                     }
@@ -165,6 +168,7 @@ mod tests {
     use super::*;
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
     fn conversation(
         routes: Router,
         graceful: &GracefulShutdown,

@@ -186,6 +186,20 @@ fn tls_is_spoken_where_it_is_asked_for() {
     let mut first = [0];
     // An alert of TLS, and nothing of HTTP.
     assert!(!matches!(plain.stream.read(&mut first), Ok(1) if first == *b"H"));
+
+    // Whoever does not shake hands is not waited for.
+    let _silent = TcpStream::connect(address).unwrap();
+    let stream = StreamOwned::new(tls::session(), TcpStream::connect(address).unwrap());
+    let mut connection = Connection::over(stream, &served);
+    connection.ask("GET /api/v1/status", "", "").expect(200);
+    served.daemon.signal(Signal::TERM);
+    let begun = Instant::now();
+    assert!(served.daemon.wait().success());
+    let waited = begun.elapsed();
+    assert!(
+        waited.as_secs() < 8,
+        "a handshake may take 10 s: {waited:?}"
+    );
 }
 
 #[test]
