@@ -146,7 +146,7 @@ fn requests_are_counted_by_the_form_of_their_path() {
         let show = format!("GET {DEFAULT}/{username}");
         served.admin(&show, None).expect(404);
     }
-    served.admin("GET /smtp_of_a_stranger", None).expect(404);
+    served.admin("GET /api/smtp_of_a_stranger", None).expect(404);
     served.by("", "GET /api/v1/status", None).expect(401);
     let text = get(metrics, "/metrics");
     for (method, route, status, count) in [
@@ -156,7 +156,7 @@ fn requests_are_counted_by_the_form_of_their_path() {
             404,
             2,
         ),
-        ("GET", "other", 404, 1),
+        ("GET", "/api/{*path}", 404, 1),
         ("GET", "/api/v1/status", 401, 1),
     ] {
         let series = format!(

@@ -34,11 +34,15 @@ pub(super) struct SignIn {
 
 impl SignIns {
     pub(super) fn new() -> SignIns {
+        SignIns::lasting(IDLE, LONGEST)
+    }
+
+    fn lasting(idle: Duration, longest: Duration) -> SignIns {
         SignIns(
             Cache::builder()
                 .max_capacity(MOST)
-                .time_to_idle(IDLE)
-                .time_to_live(LONGEST)
+                .time_to_idle(idle)
+                .time_to_live(longest)
                 .build(),
         )
     }
@@ -88,6 +92,8 @@ fn key(name: &str) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::auth::token;
 
@@ -103,6 +109,27 @@ mod tests {
         sign_ins.leave(&name).await;
         assert!(sign_ins.find(&name).await.is_none());
         assert!(sign_ins.find(&other).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_does_nothing_or_stays_too_long_is_forgotten() {
+        let (short, long) = (Duration::from_millis(50), Duration::from_secs(60));
+        let idle = SignIns::lasting(short, long);
+        let name = idle.enter(token::hash("gp_x")).await;
+        tokio::time::sleep(short * 2).await;
+        assert!(idle.find(&name).await.is_none());
+        // Who is never idle stays as long as anybody may, and not longer.
+        let busy = SignIns::lasting(long, short);
+        let started = Instant::now();
+        let name = busy.enter(token::hash("gp_x")).await;
+        while busy.find(&name).await.is_some() {
+            assert!(
+                started.elapsed() < Duration::from_secs(15),
+                "still signed in"
+            );
+            tokio::task::yield_now().await;
+        }
+        assert!(started.elapsed() >= short);
     }
 
     #[tokio::test]
