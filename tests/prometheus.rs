@@ -59,6 +59,21 @@ fn wait_for_series(address: SocketAddr, series: &str, expected: f64) {
     });
 }
 
+/// Waits until the daemon knows of what others have written so far: a login during which it hears of that looks twice.
+fn wait_until_seen(address: SocketAddr) {
+    let polls = || {
+        served(
+            address,
+            "gatepost_store_operation_seconds_count{operation=\"poll\"}",
+        )
+    };
+    let before = polls().expect("a series");
+    // The first may have begun before.
+    eventually("the store is asked twice", || {
+        polls().filter(|polls| *polls >= before + 2.0)
+    });
+}
+
 #[test]
 fn promtool_has_nothing_to_say_about_the_metrics() {
     let upstream = Upstream::start();
@@ -311,6 +326,7 @@ fn sessions_messages_and_bytes_are_counted_by_what_became_of_them() {
     let address = ports::free_address();
     let gatepost = start(Config::for_upstream(upstream.address), address);
     let credential = gatepost.create();
+    wait_until_seen(address);
     let mut client = Client::logged_in(&gatepost, &credential);
     wait_for_series(address, "gatepost_sessions_open", 1.0);
     client

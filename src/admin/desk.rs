@@ -12,7 +12,7 @@ use crate::auth::issue::{self, Issued};
 use crate::auth::password::Cost;
 use crate::auth::{Authenticator, NotedBatch};
 use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreOperation};
 use crate::net::tls::Tls;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
@@ -86,6 +86,8 @@ impl Desk {
         let desk = self.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
+            let seconds = &desk.system.metrics.store_seconds;
+            let _timer = seconds.of(StoreOperation::Administration).start_timer();
             work(&desk)
         });
         done.await
@@ -216,6 +218,7 @@ impl Desk {
         caller: &Caller,
         id: Uuid,
     ) -> Result<LiveSession, Problem> {
+        self.system.store.by(&caller.actor).may_change()?;
         let sessions = &self.system.sessions;
         let ended = sessions
             .get(id)
@@ -272,3 +275,6 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -22,6 +22,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest Idempotency-Key.
 const IDEMPOTENCY_KEY_LENGTH: usize = 255;
 
+/// How many wrong fields are told of. A body has room for thousands, each of which costs a look at the whole.
+const TOLD_ERRORS: usize = 20;
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What the path names.
@@ -53,7 +56,7 @@ pub(super) struct IfMatch {
 #[expect(dead_code, reason = "only described; Once reads it")]
 pub(super) struct IdempotencyKey {
     /// Under this name the request is carried out only once within a day. Repeated, it answers 409 with the id of what it
-    /// made, never with a password or a secret.
+    /// made, and with where that is as Location, never with a password or a secret.
     #[param(
         rename = "Idempotency-Key",
         min_length = 1,
@@ -196,7 +199,7 @@ pub(super) async fn read(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
         .to_vec())
 }
 
-/// Reads every field; where some are wrong, tells of each.
+/// Reads every field; where some are wrong, tells of each, up to [`TOLD_ERRORS`].
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut value: Value = serde_json::from_slice(bytes).map_err(|error| {
         Problem::new(
@@ -227,7 +230,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
                 detail: error.into_inner().to_string(),
             });
         }
-        if !removed {
+        if !removed || errors.len() == TOLD_ERRORS {
             return Err(Problem::fields(errors));
         }
     }
@@ -294,6 +297,13 @@ mod tests {
         assert_eq!(fields("[]"), ["#"]);
         let sample: Sample = parse(br#"{"name": "x", "size": 3}"#).unwrap();
         assert_eq!((sample.name.as_str(), sample.size), ("x", 3));
+    }
+
+    #[test]
+    fn no_more_wrong_fields_are_told_than_anybody_reads() {
+        let fields: Vec<_> = (0..1_000).map(|field| format!("\"{field}\":0")).collect();
+        let body = format!("{{{}}}", fields.join(","));
+        assert_eq!(wrong(&body).len(), TOLD_ERRORS);
     }
 
     #[test]

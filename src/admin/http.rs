@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -36,8 +36,9 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest request head, in octets; the least hyper allows is 8 KiB.
 const HEAD_SIZE: usize = 16 * 1024;
 
-/// How long requests under way may take once draining has begun: longer than a request waits for the store.
-const FAREWELL: Duration = Duration::from_secs(15);
+/// How long a connection may stay on which no request is under way once draining has begun: what is left of an answer takes
+/// no longer to be sent.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A place where requests are taken, and what answers them there.
 pub(super) struct Door {
@@ -55,18 +56,26 @@ impl Door {
                 tracing::warn!("the administration has too many clients, one was turned away");
                 return;
             };
-            let (tls, routes, watcher) =
-                (self.tls.clone(), self.routes.clone(), graceful.watcher());
+            let tls = self.tls.clone();
+            let conversation = Conversation {
+                neighbour: accepted.peer,
+                routes: self.routes.clone(),
+                watcher: graceful.watcher(),
+                lifecycle: lifecycle.clone(),
+            };
             tokio::spawn(async move {
                 match tls {
-                    None => converse(accepted.stream, accepted.peer, routes, watcher).await,
+                    None => conversation.over(accepted.stream).await,
                     Some(tls) => {
                         let shaken = tls.accept(accepted.stream);
-                        // Who cannot shake hands has not asked for anything yet.
-                        if let Ok(Ok(stream)) =
-                            tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await
-                        {
-                            converse(stream, accepted.peer, routes, watcher).await;
+                        let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken);
+                        // Who has not shaken hands has not asked for anything yet.
+                        let shaken = tokio::select! {
+                            shaken = shaken => shaken,
+                            () = conversation.lifecycle.draining() => return,
+                        };
+                        if let Ok(Ok(stream)) = shaken {
+                            conversation.over(stream).await;
                         }
                     }
                 }
@@ -74,31 +83,78 @@ impl Door {
             });
         };
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        accept(self.listener, permits, None, lifecycle, serve).await;
-        let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
+        accept(self.listener, permits, None, lifecycle.clone(), serve).await;
+        take_leave(graceful, &lifecycle).await;
     }
 }
 
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+/// Requests under way have as long as messages in flight: a body may come slowly, and then the store may be busy.
+async fn take_leave(graceful: GracefulShutdown, lifecycle: &Lifecycle) {
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = lifecycle.abandoned() => {}
+    }
+}
+
+/// One connection's requests and answers.
+struct Conversation {
     neighbour: Neighbour,
     routes: Router,
     watcher: Watcher,
-) {
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(UNREAD_TIMEOUT));
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(neighbour);
-        TowerToHyperService::new(routes.clone()).call(request)
-    });
-    let connection = http1::Builder::new()
-        // Without a timer hyper silently has no timeout at all.
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_SIZE)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    // A client that goes away midway asks again.
-    let _ = watcher.watch(connection).await;
+    lifecycle: Lifecycle,
+}
+
+impl Conversation {
+    async fn over(self, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
+        let Conversation {
+            neighbour,
+            routes,
+            watcher,
+            lifecycle,
+        } = self;
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(UNREAD_TIMEOUT));
+        let (under_way, is_under_way) = watch::channel(false);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(neighbour);
+            let answer = TowerToHyperService::new(routes.clone()).call(request);
+            let under_way = under_way.clone();
+            async move {
+                under_way.send_replace(true);
+                let answer = answer.await;
+                under_way.send_replace(false);
+                answer
+            }
+        });
+        let connection = http1::Builder::new()
+            // Without a timer hyper silently has no timeout at all.
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_SIZE)
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        tokio::select! {
+            // A client that goes away midway asks again.
+            _ = watcher.watch(connection) => {}
+            () = rest(lifecycle, is_under_way) => {}
+        }
+    }
+}
+
+/// Resolves when draining has begun and no request is under way any more: half a head is none, and whoever needs no token to
+/// send one must not hold up a restart.
+async fn rest(lifecycle: Lifecycle, mut is_under_way: watch::Receiver<bool>) {
+    lifecycle.draining().await;
+    // The sender lives as long as the connection, with which this ends.
+    while is_under_way
+        .wait_for(|is_under_way| !is_under_way)
+        .await
+        .is_ok()
+    {
+        let begun = is_under_way.wait_for(|is_under_way| *is_under_way);
+        if tokio::time::timeout(FAREWELL, begun).await.is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -111,18 +167,96 @@ mod tests {
 
     use super::*;
 
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    fn conversation(
+        routes: Router,
+        graceful: &GracefulShutdown,
+        lifecycle: &Lifecycle,
+    ) -> Conversation {
+        Conversation {
+            neighbour: Neighbour::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
+            routes,
+            watcher: graceful.watcher(),
+            lifecycle: lifecycle.clone(),
+        }
+    }
+
+    /// Has `lifecycle` wait for what `graceful` watches.
+    fn wait_for(graceful: GracefulShutdown, lifecycle: &Lifecycle) {
+        let leaving = lifecycle.clone();
+        lifecycle.spawn(async move {
+            leaving.draining().await;
+            take_leave(graceful, &leaving).await;
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_come_is_not_waited_for() {
+        for part in [&b""[..], &REQUEST[..20]] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
+            let started = Instant::now();
+            let conversation = conversation(Router::new(), &graceful, &lifecycle);
+            let conversation = tokio::spawn(conversation.over(server));
+            client.write_all(part).await.unwrap();
+            conversation.await.unwrap();
+            let waited = started.elapsed();
+            assert!(
+                waited >= HEAD_TIMEOUT && waited < HEAD_TIMEOUT * 2,
+                "{waited:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_head_holds_up_no_end() {
+        for part in [&b""[..], &REQUEST[..20]] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
+            let conversation = conversation(Router::new(), &graceful, &lifecycle);
+            let _conversation = tokio::spawn(conversation.over(server));
+            client.write_all(part).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            wait_for(graceful, &lifecycle);
+            let started = Instant::now();
+            assert!(lifecycle.drain(Duration::from_secs(60)).await);
+            assert!(started.elapsed() <= FAREWELL, "{:?}", started.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_under_way_has_as_long_as_everything_else() {
+        const LONG: Duration = Duration::from_secs(25);
+        for (limit, in_time) in [(LONG * 2, true), (LONG / 2, false)] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
+            let routes = Router::new().route("/", get(|| tokio::time::sleep(LONG)));
+            let conversation = conversation(routes, &graceful, &lifecycle);
+            let conversation = tokio::spawn(conversation.over(server));
+            client.write_all(REQUEST).await.unwrap();
+            // The clock goes on only when nothing else is left to do: by then the request was read.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            wait_for(graceful, &lifecycle);
+            assert_eq!(lifecycle.drain(limit).await, in_time);
+            assert_eq!(conversation.is_finished(), in_time);
+            if in_time {
+                let mut answer = [0; 12];
+                client.read_exact(&mut answer).await.unwrap();
+                assert_eq!(&answer, b"HTTP/1.1 200");
+            }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whoever_reads_nothing_is_left() {
         let (mut client, server) = tokio::io::duplex(1024);
         let routes = Router::new().route("/", get(|| async { "x".repeat(64 * 1024) }));
-        let neighbour = Neighbour::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
-        let graceful = GracefulShutdown::new();
+        let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
         let started = Instant::now();
-        let conversation = tokio::spawn(converse(server, neighbour, routes, graceful.watcher()));
-        client
-            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .unwrap();
+        let conversation = conversation(routes, &graceful, &lifecycle);
+        let conversation = tokio::spawn(conversation.over(server));
+        client.write_all(REQUEST).await.unwrap();
         conversation.await.unwrap();
         let waited = started.elapsed();
         assert!(

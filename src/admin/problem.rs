@@ -2,14 +2,14 @@
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::issue::IssueError;
-use crate::store::{Fault, StoreError};
+use crate::store::{Fault, Made, StoreError};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $code:ident = $status:ident $text:literal,)+) => {
@@ -98,6 +98,7 @@ pub(super) struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     made: Option<String>,
+    location: Option<String>,
     retry_after: Option<u64>,
 }
 
@@ -123,7 +124,8 @@ pub(super) struct ProblemDocument {
     code: &'static str,
     /// What happened, and what to do about it.
     detail: String,
-    /// The fields that are wrong, where the body was read but not accepted.
+    /// The fields that are wrong, where the body was read but not accepted; the first 20 of them.
+    #[schema(max_items = 20)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     /// What a repeated request made the first time: its id.
@@ -139,6 +141,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             made: None,
+            location: None,
             retry_after: None,
         }
     }
@@ -231,6 +234,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let retry_after = self.retry_after;
+        let location = self.location.as_deref().map(HeaderValue::from_str);
         let (status, document) = self.document();
         let mut response = (status, Json(document)).into_response();
         let headers = response.headers_mut();
@@ -239,6 +243,10 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer realm=\"gatepost\"");
             headers.insert(WWW_AUTHENTICATE, scheme);
+        }
+        // A username that was written by hand may not fit into a header.
+        if let Some(Ok(location)) = location {
+            headers.insert(LOCATION, location);
         }
         if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
@@ -278,8 +286,9 @@ impl From<StoreError> for Problem {
             }
             StoreError::Protected { .. } => Problem::new(Code::Protected, error.to_string()),
             StoreError::TokenInvalid => Problem::new(Code::Unauthorized, error.to_string()),
-            StoreError::Repeated { made } => Problem {
+            StoreError::Repeated { made, found } => Problem {
                 made: Some(made.clone()),
+                location: found.as_ref().map(|found| place(found, made)),
                 ..Problem::new(Code::Repeated, error.to_string())
             },
             _ if error.fault() == Fault::Request => Problem::new(Code::Invalid, error.to_string()),
@@ -288,6 +297,18 @@ impl From<StoreError> for Problem {
                 "the store cannot be used; Gatepost's log says why",
             ),
         }
+    }
+}
+
+/// Where something is that was made.
+fn place(found: &Made, id: &str) -> String {
+    match found {
+        Made::Credential {
+            organization,
+            username,
+        } => format!("/api/v1/organizations/{organization}/credentials/{username}"),
+        Made::Organization(slug) => format!("/api/v1/organizations/{slug}"),
+        Made::Token => format!("/api/v1/tokens/{id}"),
     }
 }
 

@@ -67,8 +67,13 @@ impl Revocations {
         };
         let mut unwritten = self.lock();
         let revokes = status == CredentialStatus::Revoked;
-        // Nobody may have a name refused that is not theirs to revoke.
-        if revokes && let Err(error) = store.credential(wanted) {
+        // Nobody may have a name refused that is not theirs to revoke. The store says so where it can be written; where it
+        // cannot, that is all there is to be asked.
+        let is_theirs = || {
+            store.credential(wanted)?;
+            store.by(actor).may_change()
+        };
+        if revokes && let Err(error) = is_theirs() {
             return Err(Unwritten::Refused(error));
         }
         if revokes {

@@ -112,6 +112,8 @@ label! {
 label! {
     /// What was asked of the store.
     StoreOperation {
+        /// A request of the administration, with the hash of a password it makes.
+        Administration = "administration",
         /// Writing last-used times.
         Flush = "flush",
         /// Finding a login's row.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::error::Stop;
 use super::{Store, StoreError, now};
@@ -86,6 +86,14 @@ impl<'a> Editor<'a> {
         }
     }
 
+    /// For a change that is none of the store's: whether the actor may still make one.
+    ///
+    /// # Errors
+    /// [`StoreError::TokenInvalid`] if not; or the store cannot be read.
+    pub fn may_change(&self) -> Result<(), StoreError> {
+        self.store.read(|connection| self.still_valid(connection))
+    }
+
     /// [`Store::change`], if the actor may still make one.
     pub(super) fn change<T>(
         &self,
@@ -110,11 +118,11 @@ impl<'a> Editor<'a> {
 
     /// Some time passes between the look at a token and the change: a body comes slowly, the store is busy. Whoever revokes
     /// the token meanwhile must not find changes by it afterwards.
-    fn still_valid(&self, transaction: &Transaction) -> Result<(), Stop> {
+    fn still_valid(&self, connection: &Connection) -> Result<(), Stop> {
         let Some(key) = self.actor.token else {
             return Ok(());
         };
-        let is_valid: bool = transaction.query_row(
+        let is_valid: bool = connection.query_row(
             "SELECT EXISTS (SELECT 1 FROM admin_tokens WHERE key = ?1 AND revoked_at IS NULL
                  AND (expires_at IS NULL OR expires_at > ?2))",
             params![key, now()],

@@ -158,6 +158,8 @@ pub enum StoreError {
     Repeated {
         /// The id of what was made.
         made: String,
+        /// What that is, if it is still there.
+        found: Option<Made>,
     },
     /// A deleted organization had this slug, and the audit log still tells of it.
     #[error(
@@ -223,6 +225,22 @@ impl fmt::Display for Kind {
             Kind::Token => "token",
         })
     }
+}
+
+/// Something that was made once, as it is found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Made {
+    /// A credential.
+    Credential {
+        /// The slug of its organization.
+        organization: String,
+        /// Its username.
+        username: String,
+    },
+    /// An organization, by its slug.
+    Organization(String),
+    /// An admin token, which is found by its id.
+    Token,
 }
 
 /// Who has to act on a [`StoreError`].

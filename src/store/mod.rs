@@ -34,7 +34,7 @@ pub use self::credentials::{
     Credential, CredentialColumn, CredentialEdit, CredentialFilter, CredentialOrder,
     CredentialStatus, NewCredential, NewPassword, Wanted,
 };
-pub use self::error::{Fault, Kind, StoreError};
+pub use self::error::{Fault, Kind, Made, StoreError};
 pub use self::flush::{LastUsed, Noted, TokenUse};
 pub use self::login::{Login, Previous, Refusal};
 pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug};
@@ -251,15 +251,18 @@ impl Editor<'_> {
             "DELETE FROM idempotency_keys WHERE at < ?1",
             [now - REPEATABLE_AFTER],
         )?;
-        let made = transaction
+        let repeated = transaction
             .query_row(
-                "SELECT made FROM idempotency_keys WHERE actor = ?1 AND key = ?2",
+                "SELECT k.made, c.username, coalesce(o.slug, made.slug), t.key IS NOT NULL FROM idempotency_keys k
+                 LEFT JOIN credentials c ON c.id = k.made LEFT JOIN organizations o ON o.key = c.organization
+                 LEFT JOIN organizations made ON made.id = k.made LEFT JOIN admin_tokens t ON t.id = k.made
+                 WHERE k.actor = ?1 AND k.key = ?2",
                 params![actor, key],
-                |row| row.get(0),
+                repeated,
             )
             .optional()?;
-        if let Some(made) = made {
-            return Err(StoreError::Repeated { made }.into());
+        if let Some(repeated) = repeated {
+            return Err(repeated.into());
         }
         transaction.execute(
             "INSERT INTO idempotency_keys (actor, key, made, at) VALUES (?1, ?2, ?3, ?4)",
@@ -267,6 +270,21 @@ impl Editor<'_> {
         )?;
         Ok(())
     }
+}
+
+/// Reads what a request made that is repeated.
+fn repeated(row: &Row) -> rusqlite::Result<StoreError> {
+    let found = match (row.get(1)?, row.get(2)?, row.get(3)?) {
+        (Some(username), Some(organization), _) => Some(Made::Credential {
+            organization,
+            username,
+        }),
+        (None, Some(slug), _) => Some(Made::Organization(slug)),
+        (_, _, true) => Some(Made::Token),
+        _ => None,
+    };
+    let made = row.get(0)?;
+    Ok(StoreError::Repeated { made, found })
 }
 
 /// Opens an existing file, and fails when SQLite could only open it for reading.

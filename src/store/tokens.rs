@@ -265,13 +265,17 @@ const SELECT: &str = "
     FROM admin_tokens t LEFT JOIN organizations o ON o.key = t.organization";
 
 fn find(connection: &Connection, which: &str) -> Result<Token, Stop> {
-    // An id goes before any name: names are free, and whoever gave a token the id of another for a name would keep that
-    // one from being found.
-    let mut statement = connection.prepare_cached(&format!(
-        "{SELECT} WHERE t.id = ?1 OR (t.name = ?1 AND t.revoked_at IS NULL
-             AND NOT EXISTS (SELECT 1 FROM admin_tokens WHERE id = ?1)) LIMIT 2"
-    ))?;
-    let rows = statement.query_map([which], token)?;
+    // What is written as an id is one and never a name: names are free, and whoever gave a token the id of another for a
+    // name would keep that one from being found, or be found in its place.
+    let id = Uuid::parse_str(which).ok();
+    let condition = match id {
+        Some(_) => "t.id = ?1",
+        None => "t.name = ?1 AND t.revoked_at IS NULL",
+    };
+    let written = id.map_or_else(|| which.to_owned(), |id| id.to_string());
+    let mut statement =
+        connection.prepare_cached(&format!("{SELECT} WHERE {condition} LIMIT 2"))?;
+    let rows = statement.query_map([written], token)?;
     let mut rows: Vec<_> = rows.collect::<Result<_, _>>()?;
     match (rows.pop(), rows.is_empty()) {
         (Some(only), true) => Ok(only),
@@ -440,6 +444,10 @@ mod tests {
         edit().create_token(shadow).unwrap();
         assert_eq!(edit().revoke_token(&id, None).unwrap().id, first.id);
         assert_eq!(store.token(&id).unwrap().id, first.id);
+        let capitals = id.to_uppercase();
+        assert_eq!(store.token(&capitals).unwrap().id, first.id);
+        store.shell(&format!("DELETE FROM admin_tokens WHERE id = '{id}'"));
+        assert!(store.token(&id).is_err(), "a name in the place of an id");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{DEFAULT, Served};
+use super::{DEFAULT, Served, issued};
 use crate::support::eventually;
 use crate::support::upstream::Upstream;
 
@@ -94,4 +94,73 @@ fn a_token_is_revoked_by_its_id_whatever_others_are_named() {
     served.by(&secret, list, None).problem(401, "unauthorized");
     let shadow = shadow.as_str().expect("a secret");
     served.by(shadow, list, None).expect(200);
+}
+
+#[test]
+fn an_organization_is_deleted_when_it_is_empty_or_by_force() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let acme = json!({ "slug": "acme" });
+    let acme = served.admin("POST /api/v1/organizations", Some(acme));
+    acme.expect(201);
+    let make = "POST /api/v1/organizations/acme/credentials";
+    let made = issued(&served.admin(make, None).expect(201));
+    let delete = "DELETE /api/v1/organizations/acme";
+    served.admin(delete, None).problem(409, "not-empty");
+    let default = "DELETE /api/v1/organizations/default?force=true";
+    served.admin(default, None).problem(409, "protected");
+    served.log_in(&made).expect("235");
+    let forced = format!("{delete}?force=true");
+    served.admin(&forced, None).expect(204);
+    served.log_in(&made).expect("535 5.7.8");
+    served.admin(delete, None).problem(404, "not-found");
+}
+
+#[test]
+fn a_token_makes_none_that_lasts_longer() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let create = ["token", "create", "--name", "short", "--scope"];
+    let until = ["instance:admin", "--expires", "2999-01-01"];
+    let short = served.daemon.json(&[&create[..], &until[..]].concat());
+    let short = short["secret"].as_str().expect("a secret");
+    let make = |until: Option<&str>| {
+        let token = json!({ "name": "t", "scope": "instance:read", "expires_at": until });
+        served.by(short, "POST /api/v1/tokens", Some(token))
+    };
+    let longer = make(Some("2999-01-01T00:00:00.001Z"));
+    longer.problem(403, "forbidden");
+    for (wanted, end) in [
+        (None, "2999-01-01T00:00:00.000Z"),
+        (Some("2998-01-01T00:00:00Z"), "2998-01-01T00:00:00.000Z"),
+    ] {
+        assert_eq!(make(wanted).expect(201).body["expires_at"], end);
+    }
+}
+
+#[test]
+fn a_locked_store_is_waited_for_and_a_revocation_counts_all_the_same() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let credential = served.daemon.create();
+    served.log_in(&credential).expect("235");
+    let store = rusqlite::Connection::open(served.daemon.store()).expect("open the store");
+    store.execute_batch("BEGIN IMMEDIATE").expect("lock it");
+    let patch = format!("PATCH {DEFAULT}/{}", credential.username);
+    let revoked = served.admin(&patch, Some(json!({ "status": "revoked" })));
+    revoked.problem(507, "effective-not-durable");
+    served.log_in(&credential).expect("535 5.7.8");
+    let status = || served.admin("GET /api/v1/status", None).expect(200).body;
+    assert_eq!(status()["revocations_not_durable"], 1);
+    let made = served.admin(&format!("POST {DEFAULT}"), None);
+    let busy = made.problem(503, "store-busy");
+    assert_eq!(busy.header("retry-after"), "1");
+
+    store.execute_batch("ROLLBACK").expect("let it go");
+    eventually("the revocation is written", || {
+        (status()["revocations_not_durable"] == 0).then_some(())
+    });
+    let shown = served.admin(&patch.replace("PATCH", "GET"), None);
+    assert_eq!(shown.expect(200).body["status"], "revoked");
+    served.log_in(&credential).expect("535 5.7.8");
 }

@@ -139,3 +139,33 @@ fn deleting_and_rotating_end_sessions_only_if_asked() {
     kept.reply().expect(ENDED);
     all.other.expect("NOOP", "250");
 }
+
+#[test]
+fn an_organization_is_deleted_with_its_sessions_or_without() {
+    let mut all = Connected::start();
+    let gone = "DELETE /api/v1/organizations/acme?force=true";
+    all.served.admin(gone, None).expect(204);
+    all.served.log_in(&all.credential).expect("535 5.7.8");
+    for client in [&mut all.first, &mut all.second, &mut all.other] {
+        client.expect("NOOP", "250");
+    }
+    assert_eq!(all.recorded(), 0);
+    // What is gone can still have its sessions ended.
+    let end = "DELETE /api/v1/sessions?organization=acme";
+    let ended = all.served.admin(end, None).expect(200);
+    assert_eq!(ended.body["disconnected"], 2);
+    for client in [&mut all.first, &mut all.second] {
+        client.reply().expect(ENDED);
+    }
+    all.served.admin(end, None).problem(404, "not-found");
+
+    all.served
+        .daemon
+        .succeed(&["organization", "create", "beta"]);
+    let (_, mut live) = Things::in_organization(&all.served, "beta");
+    let gone = "DELETE /api/v1/organizations/beta?force=true&disconnect=true";
+    all.served.admin(gone, None).expect(204);
+    live.reply().expect(ENDED);
+    all.other.expect("NOOP", "250");
+    assert_eq!(all.recorded(), 2);
+}

@@ -88,7 +88,8 @@ fn a_revocation_bites_on_a_full_disk_and_is_written_when_there_is_room() {
     let ballast = fill(&served.disk());
 
     let patch = format!("PATCH {DEFAULT}/{}", by_api.username);
-    let change = Some(json!({ "status": "revoked" }));
+    // Only the revocation counts before it is written.
+    let change = Some(json!({ "status": "revoked", "name": "Lost" }));
     let answer = served.by(&served.token, &patch, change).expect(507);
     assert_eq!(answer.body["code"], "effective-not-durable");
     assert!(served.log_in(&by_api).starts_with("535 5.7.8"));
@@ -113,6 +114,7 @@ fn a_revocation_bites_on_a_full_disk_and_is_written_when_there_is_room() {
         eventually("the revocation is written", || {
             (served.there(&show)["status"] == "revoked").then_some(())
         });
+        assert_eq!(served.there(&show)["name"], Value::Null);
         assert!(served.log_in(credential).starts_with("535 5.7.8"));
     }
 }

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::{Answer, DEFAULT, Served};
 use crate::support::gatepost::Gatepost;
+use crate::support::prometheus::get;
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually, tls};
+use crate::support::{PATIENCE, eventually, ports, tls};
 
 /// One connection, on which several requests may be sent.
 struct Connection<S: Read + Write> {
@@ -119,12 +120,51 @@ fn what_cannot_be_read_is_refused_by_name() {
     assert!(begun.elapsed().as_secs() >= 9, "{:?}", begun.elapsed());
 
     let mut connection = Connection::to(&served);
-    let long = format!("X-Long: {}\r\n", "x".repeat(20_000));
-    connection.send("GET /api/v1/status", &long, "");
+    // As much as is read of a head and no more: what was not read could take the answer with it.
+    let mut head = "GET /api/v1/status HTTP/1.1\r\nX-Long: ".to_owned();
+    head.push_str(&"x".repeat(16 * 1024 - head.len()));
+    let sent = connection.stream.get_mut().write_all(head.as_bytes());
+    sent.unwrap();
     let mut line = String::new();
-    // What was not read may take the answer with it.
-    let _ = connection.stream.read_line(&mut line);
-    assert!(line.is_empty() || line.contains(" 431 "), "{line}");
+    connection.stream.read_line(&mut line).unwrap();
+    assert!(line.contains(" 431 "), "{line}");
+}
+
+#[test]
+fn requests_are_counted_by_the_form_of_their_path() {
+    let upstream = Upstream::start();
+    let metrics = ports::free_address();
+    let (address, config) = Served::config(&upstream);
+    let config = config.text("metrics", "listen", &metrics.to_string());
+    let mut served = Served {
+        daemon: Gatepost::start(config),
+        address,
+        token: String::new(),
+    };
+    served.token = served.token_for("instance:read");
+    for username in ["smtp_0000000000000000", "smtp_1111111111111111"] {
+        let show = format!("GET {DEFAULT}/{username}");
+        served.admin(&show, None).expect(404);
+    }
+    served.admin("GET /smtp_of_a_stranger", None).expect(404);
+    served.by("", "GET /api/v1/status", None).expect(401);
+    let text = get(metrics, "/metrics");
+    for (method, route, status, count) in [
+        (
+            "GET",
+            "/api/v1/organizations/{slug}/credentials/{username}",
+            404,
+            2,
+        ),
+        ("GET", "other", 404, 1),
+        ("GET", "/api/v1/status", 401, 1),
+    ] {
+        let series = format!(
+            "gatepost_admin_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}} {count}"
+        );
+        assert!(text.lines().any(|line| line == series), "{series}\n{text}");
+    }
+    assert!(!text.contains("smtp_"), "{text}");
 }
 
 #[test]
@@ -146,6 +186,20 @@ fn tls_is_spoken_where_it_is_asked_for() {
     let mut first = [0];
     // An alert of TLS, and nothing of HTTP.
     assert!(!matches!(plain.stream.read(&mut first), Ok(1) if first == *b"H"));
+
+    // Whoever does not shake hands is not waited for.
+    let _silent = TcpStream::connect(address).unwrap();
+    let stream = StreamOwned::new(tls::session(), TcpStream::connect(address).unwrap());
+    let mut connection = Connection::over(stream, &served);
+    connection.ask("GET /api/v1/status", "", "").expect(200);
+    served.daemon.signal(Signal::TERM);
+    let begun = Instant::now();
+    assert!(served.daemon.wait().success());
+    let waited = begun.elapsed();
+    assert!(
+        waited.as_secs() < 8,
+        "a handshake may take 10 s: {waited:?}"
+    );
 }
 
 #[test]
@@ -182,6 +236,25 @@ fn a_token_that_is_revoked_while_a_request_comes_in_changes_nothing() {
     assert_eq!(refused.body["code"], "unauthorized");
     let organizations = served.daemon.json(&["organization", "list"]);
     assert_eq!(organizations.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_token_that_is_revoked_has_nobody_refused_while_nothing_can_be_written() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let credential = served.daemon.create();
+    let body = b"{\"status\":\"revoked\",\"disconnect\":true}";
+    let mut slow = Connection::to(&served);
+    slow.begin(
+        &format!("PATCH {DEFAULT}/{}", credential.username),
+        body.len(),
+    );
+    served.daemon.succeed(&["token", "revoke", "t"]);
+    let store = rusqlite::Connection::open(served.daemon.store()).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    slow.stream.get_mut().write_all(body).unwrap();
+    slow.receive().problem(401, "unauthorized");
+    served.log_in(&credential).expect("235");
 }
 
 #[test]

@@ -64,6 +64,57 @@ fn a_list_comes_page_by_page_in_order_without_a_gap() {
 }
 
 #[test]
+fn a_list_is_narrowed_also_by_what_is_not_written_yet() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    served.daemon.succeed(&["organization", "create", "acme"]);
+    let [used, unused, revoked] = [(); 3].map(|()| served.daemon.create());
+    let revoke = format!("PATCH {DEFAULT}/{}", revoked.username);
+    let revoke = served.admin(&revoke, Some(json!({ "status": "revoked" })));
+    revoke.expect(200);
+    let since = Timestamp::now();
+    served.log_in(&used).expect("235");
+    let listed = |list: &str, field: &str| -> Vec<String> {
+        let list = served.admin(&format!("GET {list}"), None).expect(200);
+        let fields = each(&list.body, field).into_iter();
+        fields.map(str::to_owned).collect()
+    };
+    for (query, expected) in [
+        (format!("unused_since={since}"), vec![&unused, &revoked]),
+        ("unused_since=2001-01-01T00:00:00Z".to_owned(), vec![]),
+        ("status=revoked".to_owned(), vec![&revoked]),
+        ("status=active".to_owned(), vec![&used, &unused]),
+        (format!("unused_since={since}&status=active"), vec![&unused]),
+    ] {
+        let found = listed(&format!("{DEFAULT}?{query}"), "username");
+        let expected: Vec<_> = expected.iter().map(|one| one.username.as_str()).collect();
+        assert_eq!(found, expected, "{query}");
+    }
+
+    let create = "credential.create";
+    for (query, expected) in [
+        ("organization=acme".to_owned(), vec!["organization.create"]),
+        (
+            format!("object={}", revoked.username),
+            vec!["credential.revoke", create],
+        ),
+        (
+            "action=credential.revoke".to_owned(),
+            vec!["credential.revoke"],
+        ),
+        (
+            "action=credential.&limit=2".to_owned(),
+            vec!["credential.revoke", create],
+        ),
+        ("actor=nobody".to_owned(), vec![]),
+        (format!("since={since}"), vec![]),
+    ] {
+        let found = listed(&format!("/api/v1/audit?{query}"), "action");
+        assert_eq!(found, expected, "{query}");
+    }
+}
+
+#[test]
 fn the_status_says_how_things_are() {
     let upstream = Upstream::start();
     let served = Served::start(&upstream);
@@ -99,6 +150,35 @@ fn the_status_says_how_things_are() {
     assert!(status["cache"]["entries"].is_u64(), "{status}");
     assert_eq!(status["sessions"], 1);
     assert_eq!(status["revocations_not_durable"], 0);
+}
+
+#[test]
+fn a_live_session_is_told_with_what_it_sent() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let credential = served.daemon.create();
+    let begun = Timestamp::now();
+    let mut client = Client::logged_in(&served.daemon, &credential);
+    let body = b"Subject: live\r\n\r\nHello\r\n";
+    for _ in 0..2 {
+        client.send_message(body).expect("250");
+    }
+    let list = format!("GET /api/v1/sessions?credential={}", credential.username);
+    let mut list = served.admin(&list, None).expect(200).body;
+    let session = list["items"][0].as_object_mut().expect("a session");
+    let since = session.remove("since").expect("since");
+    let since: Timestamp = since.as_str().unwrap().parse().expect("a time");
+    assert!(since.as_second() >= begun.as_second() && since <= Timestamp::now());
+    let port = session.remove("port").expect("a port");
+    assert!(port.as_u64().is_some_and(|port| port > 0), "{port}");
+    let helo = session.remove("helo").expect("an EHLO name");
+    assert!(helo.as_str().is_some_and(|helo| !helo.is_empty()));
+    session.remove("id").expect("an id");
+    let told = json!({
+        "credential": credential.username, "organization": "default", "address": "127.0.0.1", "tls": "TLSv1.3",
+        "mechanism": "PLAIN", "messages": 2, "recipients": 2, "bytes": 2 * (body.len() + 3),
+    });
+    assert_eq!(list["items"], json!([told]));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The administration over HTTP: who may ask, what a change does to logins, and what is never told.
 
 mod answers;
+mod conditions;
 mod disconnects;
 mod full_disk;
 mod http;
@@ -252,7 +253,15 @@ fn a_live_session_ends_only_if_asked() {
         .by(&token, "GET /api/v1/audit?action=session.", None)
         .expect(200);
     assert_eq!(audit.body["items"][0]["object"], json!(credential.username));
-    assert_eq!(audit.body["items"][0]["actor"]["kind"], "token");
+    let actor = &audit.body["items"][0]["actor"];
+    assert_eq!(
+        (&actor["kind"], &actor["address"]),
+        (&json!("token"), &json!("127.0.0.1"))
+    );
+    assert!(
+        actor["name"].as_str().unwrap().starts_with("t ("),
+        "{actor}"
+    );
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct Operation {
     path: String,
     /// What may stand in its query.
     pub queries: Vec<String>,
+    /// Whether it takes If-Match.
+    pub is_conditional: bool,
     needs_query: bool,
     takes_body: bool,
 }
@@ -86,14 +88,16 @@ impl Operation {
 
     fn described(path: &str, method: &str, description: &Value) -> Operation {
         let parameters = description["parameters"].as_array();
-        let queries = parameters.into_iter().flatten();
-        let queries: Vec<_> = queries.filter(|found| found["in"] == "query").collect();
+        let parameters = parameters.into_iter().flatten();
+        let is_conditional = parameters.clone().any(|found| found["name"] == "If-Match");
+        let queries: Vec<_> = parameters.filter(|found| found["in"] == "query").collect();
         let name = |found: &&Value| found["name"].as_str().expect("a name").to_owned();
         Operation {
             id: description["operationId"].as_str().expect("an id").into(),
             method: method.to_ascii_uppercase(),
             path: path.to_owned(),
             queries: queries.iter().map(name).collect(),
+            is_conditional,
             needs_query: queries.iter().any(|found| found["required"] == true),
             takes_body: description["requestBody"].is_object(),
         }

@@ -140,3 +140,27 @@ fn no_operation_is_carried_out_for_a_stranger_and_each_for_the_right_token() {
         }
     }
 }
+
+#[test]
+fn what_everybody_is_told_is_nothing_of_anybody() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    served.daemon.succeed(&["organization", "create", "acme"]);
+    let (things, _session) = Things::in_organization(&served, "acme");
+    let evil = ["Host: evil.test", "Origin: http://evil.test"];
+    for path in ["/healthz", "/readyz", "/api/v1/openapi.json"] {
+        let answer = served.ask(&format!("GET {path}"), &evil, None).expect(200);
+        let told = format!("{}{}", answer.head, answer.body).to_ascii_lowercase();
+        assert!(!told.contains("access-control"), "{path}: {told}");
+        for name in [&things.username, &things.token, &things.session] {
+            assert!(!told.contains(name.as_str()), "{path}: {told}");
+        }
+    }
+    // No other path is open, whether there is such a one or not.
+    for path in ["/metrics", "/api/v1", "/api/v1/status"] {
+        let answer = served.ask(&format!("GET {path}"), &evil, None);
+        answer.problem(403, "foreign-host");
+        let answer = served.ask(&format!("GET {path}"), &[&served.host()], None);
+        answer.problem(401, "unauthorized");
+    }
+}

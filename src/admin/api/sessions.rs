@@ -157,6 +157,7 @@ async fn disconnect_sessions(
     Query(query): Query<DisconnectQuery>,
 ) -> Result<Json<Disconnected>, Problem> {
     desk.run(move |desk| {
+        desk.system.store.by(&caller.actor).may_change()?;
         let disconnected = match (&query.credential, &query.organization) {
             (Some(username), None) => disconnect_credential(desk, &caller, username)?,
             (None, Some(slug)) => disconnect_organization(desk, &caller, slug)?,

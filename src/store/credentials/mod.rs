@@ -230,7 +230,7 @@ impl ToSql for CredentialStatus {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{Fixture, named};
-    use super::super::{LastUsed, Noted};
+    use super::super::{LastUsed, Made, Noted};
     use super::*;
 
     #[test]
@@ -494,11 +494,19 @@ mod tests {
         let create = |username, key| store.edit().once(key).create_credential(named(username));
         let made = create("smtp_a", Some("k")).unwrap();
         let error = create("smtp_b", Some("k")).unwrap_err();
-        assert!(
-            matches!(&error, StoreError::Repeated { made: id } if *id == made.id.to_string()),
-            "{error}"
-        );
+        let repeated = |error| match error {
+            StoreError::Repeated { made, found } => (made, found),
+            error => panic!("{error}"),
+        };
+        let is_there = Made::Credential {
+            organization: "default".to_owned(),
+            username: "smtp_a".to_owned(),
+        };
+        assert_eq!(repeated(error), (made.id.to_string(), Some(is_there)));
         create("smtp_b", Some("other")).unwrap();
+        store.edit().delete_credential("smtp_b".into()).unwrap();
+        let error = create("smtp_b", Some("other")).unwrap_err();
+        assert_eq!(repeated(error).1, None);
         create("smtp_c", None).unwrap();
         let other = super::super::Actor::cli("root");
         store
