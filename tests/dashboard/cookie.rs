@@ -52,7 +52,9 @@ fn the_cookie_is_nobodys_but_the_sessions() {
     }
     assert!(!dashboard.daemon.log().contains(&session));
 
+    let mut second = dashboard.plain_signed_in(&dashboard.token);
     plain.submit("/", "/sign-out", &[]).location();
+    second.get("/").expect(200);
     let mut thief = dashboard.plain();
     for worthless in [
         session.as_str(),

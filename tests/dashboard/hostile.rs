@@ -33,9 +33,11 @@ fn names_are_text_on_every_page() {
     let dashboard = Dashboard::start();
     let visit = dashboard.visit_signed_in(Scripts::Run);
     let made = create(&visit, HOSTILE);
-    let mut live = Client::submissions(&dashboard.daemon);
-    live.expect("EHLO client.example", "250");
-    live.auth_plain(&made).expect("235");
+    let _live = Client::logged_in(&dashboard.daemon, &made);
+    let used = dashboard.daemon.create();
+    let insert = "INSERT INTO last_used SELECT key, 1, '192.0.2.7', NULL, 'PLAIN', ?, 1 FROM credentials WHERE username = ?";
+    let inserted = dashboard.store().execute(insert, [HOSTILE, &used.username]);
+    inserted.expect("what a client called itself");
     visit.open("/organizations");
     visit.fill("#new-organization [name=slug]", "acme");
     visit.fill("#new-organization [name=name]", HOSTILE);
@@ -50,6 +52,7 @@ fn names_are_text_on_every_page() {
     let pages = [
         LIST.to_owned(),
         page.clone(),
+        dashboard.page_of(&used),
         format!("{page}/rotate"),
         format!("{page}/revoke"),
         format!("{page}/delete"),

@@ -81,3 +81,23 @@ fn last_used_is_told_in_words_and_exactly() {
         assert!(used.contains(word), "no {word} in {used}");
     }
 }
+
+#[test]
+fn an_expiry_is_read_in_the_season_it_is_in() {
+    let dashboard = Dashboard::start();
+    let visit = dashboard.visit(Scripts::Run);
+    visit.set_zone("Europe/Berlin");
+    visit.sign_in(&dashboard.token);
+    let made = create(&visit, "Clock");
+    // Noon is 11:00 UTC in January and 10:00 UTC in July, whatever season it is now.
+    for (noon, utc) in [
+        ("2031-01-15T12:00", 1_926_241_200_000),
+        ("2031-07-15T12:00", 1_941_876_000_000),
+    ] {
+        visit.open(&dashboard.page_of(&made));
+        visit.set("#expiry [name=expires_at]", noon);
+        visit.submit("#expiry button");
+        assert_eq!(expires(&dashboard, &made), Some(utc), "{noon}");
+        assert_eq!(visit.value("#expiry [name=expires_at]"), noon);
+    }
+}
