@@ -31,4 +31,6 @@ mod schemathesis;
 mod sessions;
 mod systemd;
 mod units;
+mod upstream_identity;
 mod upstream_lost;
+mod upstream_tls;

@@ -100,7 +100,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         tls: tls.acceptor(),
         authenticator: Arc::new(authenticator),
         noted,
-        dialer: Arc::new(dialer),
+        dialer: Arc::new(dialer.expect("the way to the upstream")),
         sessions,
         metrics,
         lifecycle: Lifecycle::new(),

@@ -54,7 +54,7 @@ pub use relay::{BareNewline, Relay};
 pub use store::Store;
 pub use timeouts::Timeouts;
 pub use tls::Tls;
-pub use upstream::{IdentityBy, Upstream};
+pub use upstream::{Account, IdentityBy, Upstream, UpstreamTls};
 
 use environment::Environment;
 use source::Sources;

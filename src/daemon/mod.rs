@@ -90,7 +90,7 @@ impl Daemon {
             auth.refusal_delay,
         ));
         let hostname = config.hostname.as_str().to_owned();
-        let dialer = Dialer::new(hostname.clone(), config.upstream.clone(), metrics.clone());
+        let dialer = Dialer::new(hostname.clone(), config.upstream.clone(), metrics.clone())?;
         let lifecycle = Lifecycle::new();
         let edge = Edge {
             settings: Arc::new(Settings {

@@ -2,9 +2,11 @@
 //! what to do, and does it.
 
 mod connection;
+mod dialer;
 mod ending;
 mod timer;
 mod upstream;
+mod way;
 
 use std::sync::Arc;
 
@@ -19,7 +21,8 @@ use crate::sessions::Sessions;
 use crate::smtp::data::BareNewline;
 use crate::smtp::session::Settings;
 
-pub use upstream::Dialer;
+pub use dialer::Dialer;
+pub use way::WayError;
 
 /// What all connections share.
 pub struct Edge {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{client, server};
 
 /// A client's connection.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub enum ClientStream {
     /// Between the two: the handshake has the connection, or has lost it.
     Gone,
     /// Inside TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<server::TlsStream<TcpStream>>),
 }
 
 impl ClientStream {
@@ -55,6 +55,17 @@ pub enum LocalStream {
     Unix(UnixStream),
 }
 
+/// A connection to the upstream.
+#[derive(Debug)]
+pub enum UpstreamStream {
+    /// As it is.
+    Clear(LocalStream),
+    /// Between the two: the handshake has the connection, or has lost it.
+    Gone,
+    /// Inside TLS.
+    Tls(Box<client::TlsStream<LocalStream>>),
+}
+
 fn gone<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
@@ -85,3 +96,4 @@ macro_rules! delegate {
 
 delegate!(ClientStream: Clear, Tls; Gone);
 delegate!(LocalStream: Tcp, Unix);
+delegate!(UpstreamStream: Clear, Tls; Gone);

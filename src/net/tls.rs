@@ -53,6 +53,24 @@ pub enum TlsError {
         /// What rustls says.
         error: rustls::Error,
     },
+    /// Nobody is trusted, so nobody could be verified.
+    #[error(
+        "no certificate of an authority found on this system; install ca-certificates, or name a file in upstream.tls_ca"
+    )]
+    NoRoots,
+    /// What should be an authority's certificate is none.
+    #[error("{path}: {error}; give the certificates of authorities in PEM form")]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        error: rustls::Error,
+    },
+    /// No certificate can have this name.
+    #[error(
+        "upstream.tls_name: {0:?} is not a name that a certificate can have; use a host name or an IP address"
+    )]
+    Name(String),
     /// TLS cannot be set up at all.
     #[error("TLS: {0}")]
     Setup(#[from] rustls::Error),
@@ -69,11 +87,8 @@ pub struct Certificate {
 impl Certificate {
     /// Reads and checks a pair of PEM files, the chain's leaf first.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain = read(certificate)?;
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&chain)
-            .collect::<Result<_, _>>()
-            .unwrap_or_default();
-        let Some(leaf) = chain.first() else {
+        let chain = read_chain(certificate)?;
+        let [leaf, ..] = &chain[..] else {
             return Err(TlsError::Pem {
                 path: certificate.to_owned(),
                 expected: "certificate",
@@ -83,12 +98,7 @@ impl Certificate {
         let not_after = x509_parser::parse_x509_certificate(leaf)
             .map(|(_, leaf)| leaf.validity().not_after.timestamp())
             .unwrap_or_default();
-        let private = zeroize::Zeroizing::new(read(key)?);
-        let private = PrivateKeyDer::from_pem_slice(&private).map_err(|_| TlsError::Pem {
-            path: key.to_owned(),
-            expected: "private key",
-            fix: "give an unencrypted key (certbot: privkey.pem)",
-        })?;
+        let private = read_key(key)?;
         let key = CertifiedKey::from_der(chain, private, &provider()).map_err(|error| {
             TlsError::Pair {
                 certificate: certificate.to_owned(),
@@ -101,6 +111,23 @@ impl Certificate {
             not_after,
         })
     }
+}
+
+/// Every certificate in a PEM file; none where it holds anything else.
+pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = read(path)?;
+    let chain: Result<_, _> = CertificateDer::pem_slice_iter(&chain).collect();
+    Ok(chain.unwrap_or_default())
+}
+
+/// The private key in a PEM file.
+pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let private = zeroize::Zeroizing::new(read(path)?);
+    PrivateKeyDer::from_pem_slice(&private).map_err(|_| TlsError::Pem {
+        path: path.to_owned(),
+        expected: "private key",
+        fix: "give an unencrypted key (certbot: privkey.pem)",
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

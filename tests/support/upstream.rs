@@ -1,10 +1,12 @@
 //! An upstream in the place of Postfix: it speaks XCLIENT, records all it is told, and misbehaves
 //! where a test tells it to.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::{PATIENCE, ports};
 
@@ -21,7 +23,7 @@ pub const BODY: &str = "<body>";
 pub const END_OF_DATA: &str = "<end of data>";
 
 /// What to do at a command instead of the usual.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Act {
     Close,
     Reply(&'static str),
@@ -41,6 +43,10 @@ pub struct Session {
     pub unfinished: Vec<u8>,
     /// Whether the peer, or a rule, ended the connection.
     pub ended: bool,
+    /// Whether a TLS handshake was completed.
+    pub tls: bool,
+    /// Whether the peer showed a certificate in it.
+    pub certified: bool,
 }
 
 impl Session {
@@ -64,9 +70,29 @@ pub struct Upstream {
     shared: Arc<Shared>,
 }
 
+/// When TLS begins, and with what.
+#[derive(Clone, Default)]
+pub enum Security {
+    /// With the first byte.
+    Implicit(Arc<ServerConfig>),
+    /// Never; STARTTLS is offered and refused.
+    #[default]
+    None,
+    /// After STARTTLS.
+    StartTls(Arc<ServerConfig>),
+}
+
+#[derive(Clone, Copy)]
+struct Rule {
+    /// How the commands begin that it is for.
+    start: &'static str,
+    act: Act,
+}
+
 #[derive(Default)]
 struct Shared {
-    rules: Mutex<Vec<(&'static str, Act)>>,
+    tls: Security,
+    rules: Mutex<Vec<Rule>>,
     sessions: Mutex<Vec<Session>>,
     changed: Condvar,
     sockets: Mutex<Vec<TcpStream>>,
@@ -80,8 +106,20 @@ impl Upstream {
 
     /// Starts where an earlier one stopped.
     pub fn start_at(address: SocketAddr) -> Upstream {
+        Upstream::listen(address, Security::None)
+    }
+
+    /// Starts one that speaks TLS.
+    pub fn start_with(tls: Security) -> Upstream {
+        Upstream::listen(ports::free_address(), tls)
+    }
+
+    fn listen(address: SocketAddr, tls: Security) -> Upstream {
         let listener = TcpListener::bind(address).expect("bind the upstream");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            tls,
+            ..Shared::default()
+        });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
@@ -102,7 +140,11 @@ impl Upstream {
 
     /// From now on does `act` at commands that begin with `command`.
     pub fn on(&self, command: &'static str, act: Act) {
-        self.shared.rules.lock().unwrap().insert(0, (command, act));
+        let rule = Rule {
+            start: command,
+            act,
+        };
+        self.shared.rules.lock().unwrap().insert(0, rule);
     }
 
     /// Cuts every connection there is; new ones are welcome.
@@ -118,6 +160,11 @@ impl Upstream {
         let mut sessions = self.shared.sessions.lock().unwrap().clone();
         sessions.retain(|session| session.xclient().is_some());
         sessions
+    }
+
+    /// Every session so far, probes included.
+    pub fn sessions(&self) -> Vec<Session> {
+        self.shared.sessions.lock().unwrap().clone()
     }
 
     /// Waits until some handed-over session satisfies `condition`, and returns it.
@@ -151,9 +198,52 @@ impl Drop for Upstream {
     }
 }
 
+/// A connection, in the clear or inside TLS.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+impl Wire {
+    fn shake_hands(&mut self, config: Arc<ServerConfig>) -> Option<bool> {
+        let Wire::Plain(socket) = self else {
+            panic!("TLS inside TLS")
+        };
+        let mut socket = socket.try_clone().expect("a descriptor");
+        let mut session = ServerConnection::new(config).expect("a valid configuration");
+        while session.is_handshaking() {
+            session.complete_io(&mut socket).ok()?;
+        }
+        let certified = session.peer_certificates().is_some();
+        *self = Wire::Tls(Box::new(StreamOwned::new(session, socket)));
+        Some(certified)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Wire::Plain(socket) => socket.read(buffer),
+            Wire::Tls(tls) => tls.read(buffer),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Wire::Plain(socket) => socket.write_all(bytes),
+            Wire::Tls(tls) => tls.write_all(bytes).and_then(|()| tls.flush()),
+        }
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Wire::Plain(socket) => socket,
+            Wire::Tls(tls) => &tls.sock,
+        }
+    }
+}
+
 /// The upstream's side of one connection.
 struct Conversation {
-    socket: TcpStream,
+    socket: Wire,
     shared: Arc<Shared>,
     index: usize,
     buffer: Vec<u8>,
@@ -167,7 +257,7 @@ impl Conversation {
             sessions.len() - 1
         };
         Conversation {
-            socket,
+            socket: Wire::Plain(socket),
             shared,
             index,
             buffer: Vec::new(),
@@ -176,12 +266,16 @@ impl Conversation {
 
     fn run(mut self) {
         self.converse();
-        let _ = self.socket.shutdown(Shutdown::Both);
+        // Fails where the peer was faster, which is as good.
+        let _ = self.socket.tcp().shutdown(Shutdown::Both);
         self.record(|session| session.ended = true);
     }
 
     /// Until the peer goes, or a rule says to.
     fn converse(&mut self) -> Option<()> {
+        if let Security::Implicit(config) = self.shared.tls.clone() {
+            self.shake_hands(config)?;
+        }
         self.obey("<greeting>", "220 upstream.example.test ESMTP")?;
         loop {
             let line = String::from_utf8_lossy(&self.line()?).into_owned();
@@ -197,6 +291,7 @@ impl Conversation {
                 "MAIL" => "250 2.1.0 Ok",
                 "RCPT" => "250 2.1.5 Ok",
                 "DATA" => "354 Go on",
+                "STARTTLS" if matches!(self.shared.tls, Security::StartTls(_)) => "220 2.0.0 Go on",
                 "RSET" | "NOOP" => "250 2.0.0 Ok",
                 "QUIT" => "221 2.0.0 Bye",
                 _ => "502 5.5.1 Not implemented upstream",
@@ -204,10 +299,26 @@ impl Conversation {
             let reply = self.obey(&line, usual)?;
             match verb.as_str() {
                 "DATA" if reply.starts_with("354") => self.body()?,
+                "STARTTLS" if reply.starts_with("220") => {
+                    if let Security::StartTls(config) = self.shared.tls.clone() {
+                        self.shake_hands(config)?;
+                    }
+                }
                 "QUIT" => return None,
                 _ => {}
             }
         }
+    }
+
+    fn shake_hands(&mut self, config: Arc<ServerConfig>) -> Option<()> {
+        // What came before the handshake and was not asked for is not for this session.
+        self.buffer.clear();
+        let certified = self.socket.shake_hands(config)?;
+        self.record(|session| {
+            session.tls = true;
+            session.certified = certified;
+        });
+        Some(())
     }
 
     fn body(&mut self) -> Option<()> {
@@ -234,26 +345,29 @@ impl Conversation {
         Some(())
     }
 
-    /// Answers as a rule for `command` says, or with `usual`. `None` where that is to close.
-    fn obey(&mut self, command: &str, usual: &'static str) -> Option<&'static str> {
-        let rules = self.shared.rules.lock().unwrap();
-        let rule = rules
-            .iter()
-            .find(|(start, _)| command.starts_with(start))
-            .map(|(_, act)| *act);
-        drop(rules);
-        let reply = match rule {
-            Some(Act::Close) => return None,
-            Some(Act::Silence) => "",
-            Some(Act::Reply(reply)) => reply,
-            None => usual,
-        };
-        if !reply.is_empty() {
-            self.socket
-                .write_all(format!("{reply}\r\n").as_bytes())
-                .ok()?;
+    /// Answers as a rule for `command` says, or with `usual`; returns all that was said. `None` where
+    /// that is to close.
+    fn obey(&mut self, command: &str, usual: &'static str) -> Option<String> {
+        let act = self.act_at(command).unwrap_or(Act::Reply(usual));
+        match act {
+            Act::Close => None,
+            Act::Reply("") | Act::Silence => Some(String::new()),
+            Act::Reply(text) => {
+                let reply = format!("{text}\r\n");
+                self.say(reply.as_bytes())?;
+                Some(reply)
+            }
         }
-        Some(reply)
+    }
+
+    fn act_at(&self, command: &str) -> Option<Act> {
+        let rules = self.shared.rules.lock().unwrap();
+        let rule = rules.iter().find(|rule| command.starts_with(rule.start))?;
+        Some(rule.act)
+    }
+
+    fn say(&mut self, bytes: &[u8]) -> Option<()> {
+        self.socket.write_all(bytes).ok()
     }
 
     /// The next line without its CRLF. Only CRLF ends one: this upstream cannot be smuggled to.

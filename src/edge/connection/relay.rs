@@ -1,42 +1,18 @@
 //! What passes between client and upstream once a session is handed over: bodies one way, replies
 //! the other, and what is said when the upstream fails in between.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use crate::metrics::{Flow, MessageOutcome, RecipientOutcome};
-use crate::sasl::Identity;
 use crate::smtp::data::{Progress, Scanner};
-use crate::smtp::extensions::Extensions;
-use crate::smtp::relay::{Expect, Outcome, Relay};
+use crate::smtp::relay::{Expect, Outcome};
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
-use crate::smtp::xclient::Client;
 
 use super::super::ending::Ending;
 use super::{Connection, Task, begin, note_usage};
 
 impl Connection<'_> {
-    /// Opens an upstream session as this client's.
-    pub(super) async fn hand_over(&mut self, identity: Arc<Identity>) -> Option<Extensions> {
-        let client = Client {
-            address: self.peer,
-            destination: self.stream.local_address()?,
-            helo: self.session.helo().unwrap_or_default().to_owned(),
-            login: identity.username.to_string(),
-        };
-        let (mut upstream, extensions) = self.edge.dialer.hand_over(&client).await.ok()?;
-        upstream.relay = Relay::new(extensions.pipelining);
-        self.upstream = Some(upstream);
-        // Once a session: an upstream that comes back at a later MAIL is no new one.
-        self.counted.get_or_insert_with(|| {
-            let metrics = &self.edge.metrics;
-            metrics.session(&identity.organization, &identity.username)
-        });
-        Some(extensions)
-    }
-
     /// Passes on what has come of a body; `None` when there is no more.
     pub(super) fn take_body(&mut self) -> Option<Task> {
         if self.input.is_empty() {
