@@ -25,6 +25,7 @@ mod logs;
 mod manners;
 mod postfix;
 mod prometheus;
+mod proxied;
 mod relay;
 mod replies;
 mod schemathesis;

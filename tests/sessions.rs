@@ -39,7 +39,12 @@ impl Gate {
         let inside = runtime.enter();
         let edge = edge(&site, sessions.clone(), refusal_delay);
         let listener = listener::bind(site.submissions).expect("bind");
-        let serve = move |accepted| edge.serve(accepted, ListenerKind::Submissions);
+        let own = Arc::new(config::Listener {
+            kind: ListenerKind::Submissions,
+            address: site.submissions,
+            proxy_from: Vec::new(),
+        });
+        let serve = move |accepted| edge.serve(accepted, &own);
         let permits = Arc::new(Semaphore::new(100));
         runtime.spawn(listener::accept(
             listener,

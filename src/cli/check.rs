@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Config, Endpoint, IdentityBy, UpstreamTls};
+use crate::config::{Config, Endpoint, IdentityBy, Network, UpstreamTls};
 use crate::dovecot;
 use crate::edge::Dialer;
 use crate::metrics::Metrics;
@@ -58,7 +58,14 @@ fn listeners(path: &Path, config: &Config) -> String {
     let listeners: Vec<_> = config
         .listeners
         .iter()
-        .map(|listener| format!("{} {}", listener.kind, listener.address))
+        .map(|listener| {
+            let balancers: Vec<_> = listener.proxy_from.iter().map(Network::to_string).collect();
+            let behind = match &balancers[..] {
+                [] => String::new(),
+                all => format!(" (PROXY headers from {})", all.join(" ")),
+            };
+            format!("{} {}{behind}", listener.kind, listener.address)
+        })
         .collect();
     format!("{}: {}", path.display(), listeners.join(", "))
 }

@@ -285,6 +285,16 @@ fn a_mistake_in_what_is_required_is_told_as_well() {
             r#"config.toml:7: listener[1].address: "0.0.0.0" has no port; write "0.0.0.0:PORT""#,
         ),
         (
+            "\"0.0.0.0:465\"",
+            "\"0.0.0.0:465\"\nproxy_from = ['10.0.0.1/8']",
+            r#"config.toml:8: listener[1].proxy_from[0]: "10.0.0.1/8" has bits behind its prefix; write "10.0.0.0/8""#,
+        ),
+        (
+            "\"0.0.0.0:465\"",
+            "\"0.0.0.0:465\"\nproxy_from = '10.0.0.0/8'",
+            r#"config.toml:8: listener[1].proxy_from: found "10.0.0.0/8", but a list of networks such as ["10.0.0.0/8"] is needed"#,
+        ),
+        (
             "[tls]",
             "[tsl]",
             "config.toml:8: tsl: unknown key; did you mean \"tls\"? known keys here: hostname, drain_timeout, listener, tls, upstream, store, auth, last_used, relay, limits, timeouts, dovecot_auth, admin, metrics, log",

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
 use crate::net::buffer::Buffer;
+use crate::net::proxy::Proxied;
 use crate::net::stream::ClientStream;
 use crate::sasl::{Credentials, Identity};
 use crate::smtp::data::Scanner;
@@ -34,7 +35,10 @@ pub use arrival::{serve, turn_away};
 /// A client, and its upstream while it has one.
 struct Connection<'a> {
     edge: &'a Arc<Edge>,
+    /// The client's address.
     peer: SocketAddr,
+    /// The address it connected to.
+    destination: SocketAddr,
     session: Session,
     stream: ClientStream,
     input: Buffer,
@@ -73,7 +77,7 @@ type Endless = Result<std::convert::Infallible, Ending>;
 impl<'a> Connection<'a> {
     fn new(
         edge: &'a Arc<Edge>,
-        peer: SocketAddr,
+        ends: Proxied,
         stream: ClientStream,
         disconnect: CancellationToken,
         summary: &'a mut Summary,
@@ -82,7 +86,8 @@ impl<'a> Connection<'a> {
         let tls = matches!(stream, ClientStream::Tls(_));
         Self {
             edge,
-            peer,
+            peer: ends.source,
+            destination: ends.destination,
             session: Session::new(edge.settings.clone(), edge.dialer.offered(), tls),
             stream,
             input: Buffer::default(),

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// Errors of accept(2), each followed by a pause.
     pub accept_errors: IntCounter,
+    /// Connections closed because no PROXY header came where one has to.
+    pub proxy_header_failures: IntCounter,
     /// Connections open now.
     pub connections_open: IntGauge,
     /// Connections that may be open at a time.

@@ -39,6 +39,10 @@ impl Metrics {
                 "Connections turned away at the limit.",
             )?,
             accept_errors: made.counter("accept_errors_total", "Errors of accept(2).")?,
+            proxy_header_failures: made.counter(
+                "proxy_header_failures_total",
+                "Connections closed for want of a PROXY header.",
+            )?,
             connections_open: made.gauge("connections_open", "Connections open now.")?,
             connections_limit: made.gauge(
                 "connections_limit",

@@ -4,5 +4,6 @@
 pub mod buffer;
 pub mod connector;
 pub mod listener;
+pub mod proxy;
 pub mod stream;
 pub mod tls;

@@ -1,7 +1,6 @@
 //! The two connections of a session, whatever they are made of.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -21,16 +20,6 @@ pub enum ClientStream {
 }
 
 impl ClientStream {
-    /// The address the client connected to.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        let tcp = match self {
-            Self::Clear(stream) => stream,
-            Self::Gone => return None,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        tcp.local_addr().ok()
-    }
-
     /// The version of TLS, as people write it, if there is TLS.
     pub fn tls_version(&self) -> Option<&'static str> {
         let Self::Tls(stream) = self else { return None };

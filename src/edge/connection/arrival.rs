@@ -6,9 +6,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::ListenerKind;
+use crate::config::{Listener, ListenerKind};
 use crate::metrics::HandshakeFailure;
 use crate::net::listener::Accepted;
+use crate::net::proxy::{self, Proxied, ProxyError};
 use crate::net::stream::ClientStream;
 use crate::net::tls;
 use crate::smtp::line::LineReader;
@@ -30,20 +31,23 @@ pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
 }
 
 /// Serves a client until one side has had enough, or everything must end.
-pub async fn serve(edge: &Arc<Edge>, accepted: Accepted, kind: ListenerKind) {
-    let mut summary = Summary::new(accepted.peer);
-    let ending = match open(edge, accepted.stream, kind).await {
+pub async fn serve(edge: &Arc<Edge>, mut accepted: Accepted, listener: &Listener) {
+    let ends = tokio::select! {
+        ends = ends(edge, &mut accepted, listener) => ends,
+        () = edge.lifecycle.abandoned() => Err(Ending::CutOff),
+    };
+    let ends = match ends {
+        Ok(ends) => ends,
+        Err(ending) => return Summary::new(accepted.peer).log(ending),
+    };
+    let mut summary = Summary::new(ends.source);
+    let ending = match open(edge, accepted.stream, listener.kind).await {
         Err(ending) => ending,
         Ok(stream) => {
             summary.tls = stream.tls_version();
             let disconnect = CancellationToken::new();
-            let mut connection = Connection::new(
-                edge,
-                accepted.peer,
-                stream,
-                disconnect.clone(),
-                &mut summary,
-            );
+            let mut connection =
+                Connection::new(edge, ends, stream, disconnect.clone(), &mut summary);
             let ending = tokio::select! {
                 // In this order: whoever is disconnected is not told first that all went well.
                 biased;
@@ -57,6 +61,38 @@ pub async fn serve(edge: &Arc<Edge>, accepted: Accepted, kind: ListenerKind) {
     };
     note_usage(edge, &mut summary);
     summary.log(ending);
+}
+
+/// Whose connection it is: that of who made it, unless somebody who may says otherwise.
+async fn ends(
+    edge: &Edge,
+    accepted: &mut Accepted,
+    listener: &Listener,
+) -> Result<Proxied, Ending> {
+    let (peer, stream) = (accepted.peer, &mut accepted.stream);
+    // Where even that is not known any more, the client is gone.
+    let destination = stream.local_addr().map_err(|_| Ending::ClientGone)?;
+    let itself = Proxied {
+        source: peer,
+        destination,
+    };
+    if !listener
+        .proxy_from
+        .iter()
+        .any(|network| network.contains(peer.ip()))
+    {
+        return Ok(itself);
+    }
+    let error = match timeout(edge.timeouts.proxy, proxy::read_header(stream)).await {
+        Ok(Ok(proxied)) => return Ok(proxied.unwrap_or(itself)),
+        // A health check that only connects says nothing wrong.
+        Ok(Err(ProxyError::Gone(_))) => return Err(Ending::ClientGone),
+        Ok(Err(error @ ProxyError::Invalid)) => error.to_string(),
+        Err(_) => "no PROXY header came in time".to_owned(),
+    };
+    edge.metrics.proxy_header_failures.inc();
+    tracing::warn!(%peer, error, "closed a connection from a network in proxy_from");
+    Err(Ending::NotProxied)
 }
 
 async fn open(edge: &Edge, stream: TcpStream, kind: ListenerKind) -> Result<ClientStream, Ending> {

@@ -42,7 +42,7 @@ impl Connection<'_> {
     pub(super) async fn hand_over(&mut self, identity: Arc<Identity>) -> Option<Extensions> {
         let client = xclient::Client {
             address: self.peer,
-            destination: self.stream.local_address()?,
+            destination: self.destination,
             helo: self.session.helo().unwrap_or_default().to_owned(),
             login: identity.username.to_string(),
         };
