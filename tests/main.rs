@@ -18,6 +18,7 @@ mod dialogs;
 mod dialogs_core;
 mod dovecot;
 mod harness;
+mod idle_release;
 mod layering;
 mod lifecycle;
 mod live;

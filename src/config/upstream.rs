@@ -68,6 +68,12 @@ pub struct Upstream {
         deserialize_with = "duration::positive"
     )]
     pub end_of_data_timeout: Duration,
+    /// Outside of a transaction, until its session is given back.
+    #[serde(
+        default = "default_idle_release",
+        deserialize_with = "duration::positive"
+    )]
+    pub idle_release: Duration,
     /// Accounts of single organizations, by their slug.
     #[serde(default)]
     pub organizations: BTreeMap<String, Account>,
@@ -99,6 +105,10 @@ fn default_command_timeout() -> Duration {
 
 fn default_end_of_data_timeout() -> Duration {
     Duration::from_secs(600)
+}
+
+fn default_idle_release() -> Duration {
+    Duration::from_secs(60)
 }
 
 /// How the upstream learns who the client is.

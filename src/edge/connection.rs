@@ -55,6 +55,8 @@ struct Connection<'a> {
     began: Instant,
     /// When the client or the upstream last brought the session forward.
     progress: Instant,
+    /// When the upstream was last needed for a message, or handed over.
+    engaged: Instant,
     /// Whether the client has said that it sends no more.
     half_closed: bool,
     /// Ends the session from outside, once it is somebody's.
@@ -100,6 +102,7 @@ impl<'a> Connection<'a> {
             timer: Timer::new(now + edge.timeouts.login),
             began: now,
             progress: now,
+            engaged: now,
             half_closed: false,
             disconnect,
             summary,

@@ -106,6 +106,8 @@ pub struct Metrics {
     handover_failures: IntCounterVec,
     /// Seconds from dialling to a session handed over.
     pub handover_seconds: Histogram,
+    /// Upstream sessions given back because their clients sent no messages.
+    pub upstream_released: IntCounter,
     /// Upstream sessions lost or dropped for a breach of the protocol.
     pub upstream_lost: IntCounter,
     sessions: IntCounter,

@@ -149,6 +149,10 @@ impl Metrics {
                 "handover_seconds",
                 "Time from dialling to a session the upstream took over.",
             )?,
+            upstream_released: made.counter(
+                "upstream_released_total",
+                "Upstream sessions given back because no message came.",
+            )?,
             upstream_lost: made
                 .counter("upstream_lost_total", "Upstream sessions lost or dropped.")?,
             sessions: made.counter("sessions_total", "Sessions authenticated and handed over.")?,

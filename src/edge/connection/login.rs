@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::auth::Peer;
 use crate::sasl::{Credentials, Identity, Verdict};
 use crate::sessions;
@@ -54,6 +56,7 @@ impl Connection<'_> {
             .ok()?;
         upstream.relay = Relay::new(extensions.pipelining);
         self.upstream = Some(upstream);
+        self.engaged = Instant::now();
         // Once a session: an upstream that comes back at a later MAIL is no new one.
         self.counted.get_or_insert_with(|| {
             let metrics = &self.edge.metrics;

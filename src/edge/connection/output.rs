@@ -51,6 +51,15 @@ impl Connection<'_> {
         }
     }
 
+    /// Gives the upstream session back while nothing depends on it. The next MAIL gets a new one.
+    pub(super) async fn release_upstream(&mut self) {
+        if let Some(mut upstream) = self.upstream.take() {
+            self.session.on_detached();
+            self.edge.metrics.upstream_released.inc();
+            let _ = timeout(FAREWELL, upstream.quit()).await;
+        }
+    }
+
     /// Leaves both sides as politely as the ending allows.
     pub(super) async fn end(&mut self, ending: Ending) {
         self.summary.helo = self

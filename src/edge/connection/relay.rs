@@ -67,6 +67,7 @@ impl Connection<'_> {
         let mut any = false;
         while let Some(upstream) = &mut self.upstream {
             let on_a_message = upstream.relay.awaits_message();
+            let engaged = upstream.relay.in_transaction();
             let outcome = match upstream.reply() {
                 Ok(None) => break,
                 Ok(Some((reply, relay))) => {
@@ -81,6 +82,9 @@ impl Connection<'_> {
             upstream.consume_reply();
             any = true;
             self.progress = Instant::now();
+            if engaged {
+                self.engaged = self.progress;
+            }
             match outcome {
                 Ok(Outcome::Closing) => {
                     if on_a_message {
