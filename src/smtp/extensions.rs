@@ -87,7 +87,9 @@ impl Extensions {
             self.eight_bit_mime.then(|| "8BITMIME".into()),
             self.smtputf8.then(|| "SMTPUTF8".into()),
             self.dsn.then(|| "DSN".into()),
-            Some("ENHANCEDSTATUSCODES".into()),
+            // Its replies pass as they come, so it decides whether all of them have one (RFC 2034, 4).
+            self.enhanced_status_codes
+                .then(|| "ENHANCEDSTATUSCODES".into()),
             limits,
         ]
         .into_iter()
@@ -137,13 +139,7 @@ mod tests {
         );
         assert_eq!(
             extensions.announced(5000),
-            [
-                "PIPELINING",
-                "SIZE 1000",
-                "8BITMIME",
-                "ENHANCEDSTATUSCODES",
-                "LIMITS RCPTMAX=100"
-            ]
+            ["PIPELINING", "SIZE 1000", "8BITMIME", "LIMITS RCPTMAX=100"]
         );
         assert!(extensions.auth);
         assert!(extensions.xclient.is_some());

@@ -68,7 +68,10 @@ impl Connection<'_> {
         while let Some(upstream) = &mut self.upstream {
             let on_a_message = upstream.relay.awaits_message();
             let engaged = upstream.relay.in_transaction();
+            let unasked = upstream.relay.is_idle() && upstream.has_said_more();
             let outcome = match upstream.reply() {
+                // Its end would be taken for the answer to whatever is asked by then.
+                Ok(None) if unasked => Err("it began to speak unasked".to_owned()),
                 Ok(None) => break,
                 Ok(Some((reply, relay))) => {
                     let bytes = self.edge.metrics.bytes.of(Flow::FromUpstream);
@@ -97,6 +100,11 @@ impl Connection<'_> {
                 Ok(Outcome::Recipient(taken)) => self.recipient_answered(taken),
                 Ok(Outcome::Passed) => {}
                 Err(why) => self.upstream_lost(&why).await?,
+            }
+            if let Some(upstream) = &mut self.upstream
+                && upstream.relay.owes_reset()
+            {
+                upstream.forward(b"RSET", Expect::Reset);
             }
         }
         // Closed by us while replies were due; now all are there.
@@ -148,7 +156,7 @@ impl Connection<'_> {
         let Some(upstream) = self.upstream.take() else {
             return Ok(());
         };
-        let owed = !upstream.relay.is_idle() || upstream.relay.in_transaction();
+        let owed = upstream.relay.owes_a_client() || upstream.relay.in_transaction();
         if self.session.wants() == Wants::Line && !owed {
             self.session.on_detached();
             return Ok(());

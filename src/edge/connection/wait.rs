@@ -72,7 +72,7 @@ impl Connection<'_> {
 
     /// Whether replies of the upstream's are due to the client.
     pub(super) fn is_owed(&self) -> bool {
-        let owing = |upstream: &Upstream| !upstream.relay.is_idle();
+        let owing = |upstream: &Upstream| upstream.relay.owes_a_client();
         self.upstream.as_ref().is_some_and(owing)
     }
 
