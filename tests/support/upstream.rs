@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -25,9 +26,21 @@ pub const END_OF_DATA: &str = "<end of data>";
 /// What to do at a command instead of the usual.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
+    /// Says this, each byte in a segment of its own.
+    Bytewise(&'static str),
     Close,
+    /// Says `250-` lines for as long as anybody takes them.
+    Flood,
+    /// Says this as it is, then closes.
+    Last(&'static str),
+    /// Says this as it is, CRLF or not.
+    Raw(&'static str),
     Reply(&'static str),
+    /// Closes in the way that makes the peer's kernel forget what it had not read.
+    Reset,
     Silence,
+    /// Says this line by line, with a pause before each.
+    Slowly(&'static str),
 }
 
 /// What one connection said.
@@ -41,6 +54,8 @@ pub struct Session {
     pub bodies: Vec<Vec<u8>>,
     /// How much arrived of a body that has not come to its end of data.
     pub unfinished: Vec<u8>,
+    /// How many bodies were answered with a whole 2xx.
+    pub taken: usize,
     /// Whether the peer, or a rule, ended the connection.
     pub ended: bool,
     /// Whether a TLS handshake was completed.
@@ -87,6 +102,8 @@ struct Rule {
     /// How the commands begin that it is for.
     start: &'static str,
     act: Act,
+    /// Whether it is forgotten once it was followed.
+    once: bool,
 }
 
 #[derive(Default)]
@@ -97,6 +114,13 @@ struct Shared {
     changed: Condvar,
     sockets: Mutex<Vec<TcpStream>>,
     stopped: AtomicBool,
+}
+
+impl Shared {
+    fn record(&self, index: usize, change: impl FnOnce(&mut Session)) {
+        change(&mut self.sessions.lock().unwrap()[index]);
+        self.changed.notify_all();
+    }
 }
 
 impl Upstream {
@@ -140,11 +164,23 @@ impl Upstream {
 
     /// From now on does `act` at commands that begin with `command`.
     pub fn on(&self, command: &'static str, act: Act) {
-        let rule = Rule {
-            start: command,
-            act,
-        };
+        self.rule(command, act, false);
+    }
+
+    /// Does `act` at the next command that begins with `command`, and never again.
+    pub fn once(&self, command: &'static str, act: Act) {
+        self.rule(command, act, true);
+    }
+
+    fn rule(&self, start: &'static str, act: Act, once: bool) {
+        let rule = Rule { start, act, once };
         self.shared.rules.lock().unwrap().insert(0, rule);
+    }
+
+    /// Whether every rule for one time has been followed.
+    pub fn is_through(&self) -> bool {
+        let rules = self.shared.rules.lock().unwrap();
+        !rules.iter().any(|rule| rule.once)
     }
 
     /// Cuts every connection there is; new ones are welcome.
@@ -266,9 +302,22 @@ impl Conversation {
 
     fn run(mut self) {
         self.converse();
-        // Fails where the peer was faster, which is as good.
-        let _ = self.socket.tcp().shutdown(Shutdown::Both);
-        self.record(|session| session.ended = true);
+        let Conversation {
+            socket,
+            shared,
+            index,
+            ..
+        } = self;
+        let tcp = socket.tcp();
+        if socket2::SockRef::from(tcp)
+            .linger()
+            .is_ok_and(|linger| linger.is_none())
+        {
+            // Fails where the peer was faster, which is as good.
+            let _ = tcp.shutdown(Shutdown::Both);
+        }
+        drop(socket);
+        shared.record(index, |session| session.ended = true);
     }
 
     /// Until the peer goes, or a rule says to.
@@ -341,7 +390,10 @@ impl Conversation {
             let body = std::mem::take(&mut session.unfinished);
             session.bodies.push(body);
         });
-        self.obey(END_OF_DATA, "250 2.0.0 Ok: queued as 4242")?;
+        let reply = self.obey(END_OF_DATA, "250 2.0.0 Ok: queued as 4242")?;
+        if reply.starts_with('2') && reply.contains("\r\n") {
+            self.record(|session| session.taken += 1);
+        }
         Some(())
     }
 
@@ -350,19 +402,60 @@ impl Conversation {
     fn obey(&mut self, command: &str, usual: &'static str) -> Option<String> {
         let act = self.act_at(command).unwrap_or(Act::Reply(usual));
         match act {
+            Act::Bytewise(text) => {
+                for byte in text.as_bytes() {
+                    self.say(&[*byte])?;
+                }
+                Some(text.to_owned())
+            }
             Act::Close => None,
+            Act::Flood => loop {
+                self.say(&b"250-flood\r\n".repeat(1000))?;
+            },
+            Act::Last(text) => {
+                self.say(text.as_bytes())?;
+                None
+            }
+            Act::Raw(text) => {
+                self.say(text.as_bytes())?;
+                Some(text.to_owned())
+            }
             Act::Reply("") | Act::Silence => Some(String::new()),
             Act::Reply(text) => {
                 let reply = format!("{text}\r\n");
                 self.say(reply.as_bytes())?;
                 Some(reply)
             }
+            Act::Reset => {
+                let socket = self.socket.tcp();
+                let linger = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+                linger.expect("a reset at the close");
+                // The close is that of the last descriptor.
+                let peer = socket.peer_addr().ok();
+                let mut sockets = self.shared.sockets.lock().unwrap();
+                sockets.retain(|other| other.peer_addr().ok() != peer);
+                None
+            }
+            Act::Slowly(text) => {
+                for line in text.split_inclusive('\n') {
+                    // The subject is time, so there is nothing to wait for instead.
+                    std::thread::sleep(Duration::from_millis(60));
+                    self.say(line.as_bytes())?;
+                }
+                Some(text.to_owned())
+            }
         }
     }
 
     fn act_at(&self, command: &str) -> Option<Act> {
-        let rules = self.shared.rules.lock().unwrap();
-        let rule = rules.iter().find(|rule| command.starts_with(rule.start))?;
+        let mut rules = self.shared.rules.lock().unwrap();
+        let at = rules
+            .iter()
+            .position(|rule| command.starts_with(rule.start))?;
+        let rule = rules[at];
+        if rule.once {
+            rules.remove(at);
+        }
         Some(rule.act)
     }
 
@@ -391,7 +484,6 @@ impl Conversation {
     }
 
     fn record(&self, change: impl FnOnce(&mut Session)) {
-        change(&mut self.shared.sessions.lock().unwrap()[self.index]);
-        self.shared.changed.notify_all();
+        self.shared.record(self.index, change);
     }
 }
