@@ -13,6 +13,7 @@ mod administration;
 mod api;
 mod bad_input;
 mod capabilities;
+mod certificates;
 mod crash;
 mod demo;
 mod dialogs;

@@ -401,6 +401,42 @@ mod at_the_end_of_data {
     }
 }
 
+mod between_messages {
+    use super::*;
+
+    /// Its answer to a command outside of any transaction.
+    #[track_caller]
+    fn face_idle(command: &str, moment: &'static str, act: Act) {
+        let upstream = Upstream::start();
+        let gatepost = Gatepost::start(config(&upstream));
+        let mut sender = Sender::new(&gatepost);
+        sender.client.auth_plain(&sender.credential).expect("235");
+        upstream.once(moment, act);
+        let began = Instant::now();
+        sender.client.expect(command, "421 4.3.0");
+        sender.client.expect_close();
+        assert!(began.elapsed() < COMMAND + SLACK);
+        assert_eq!(Sender::new(&gatepost).send(), WELL, "whoever came next");
+    }
+
+    macro_rules! idle {
+        ($($name:ident: $command:expr, $moment:expr, $act:expr;)*) => {
+            $(#[test] fn $name() { face_idle($command, $moment, $act); })*
+        };
+    }
+
+    idle! {
+        it_answers_noop_by_354: "NOOP", "NOOP", Act::Reply("354 go on");
+        it_answers_noop_by_nothing: "NOOP", "NOOP", Act::Silence;
+        it_answers_noop_by_leaving: "NOOP", "NOOP", Act::Close;
+        it_answers_rset_by_354: "RSET", "RSET", Act::Reply("354 go on");
+        it_answers_rset_by_half: "RSET", "RSET", Act::Raw("250");
+        it_answers_what_ehlo_needs_by_354: "EHLO client.example", "RSET", Act::Reply("354 go on");
+        it_answers_what_ehlo_needs_by_nothing: "EHLO client.example", "RSET", Act::Silence;
+        it_answers_quit_by_354: "QUIT", "QUIT", Act::Reply("354 go on");
+    }
+}
+
 mod at_our_own_login {
     use super::*;
 

@@ -75,7 +75,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
     let config = config::Config::load(&site.config()).expect("the configuration");
     let metrics = Arc::new(Metrics::new().expect("metrics"));
     let store = Arc::new(Store::open(&config.store.path).expect("the store"));
-    let tls = Tls::load(&config.tls.certificate, &config.tls.key).expect("the certificate");
+    let tls = Tls::load(gatepost::daemon::pairs(&config.tls)).expect("the certificate");
     let cost = Cost {
         memory_kib: config.auth.memory_kib,
         iterations: config.auth.iterations,

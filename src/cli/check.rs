@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Config, Endpoint, IdentityBy, Network, UpstreamTls};
+use crate::daemon;
 use crate::dovecot;
 use crate::edge::Dialer;
 use crate::metrics::Metrics;
+use crate::net::certificates::{Certificate, Pair};
 use crate::net::listener::LocalListener;
-use crate::net::tls::Certificate;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::store::{Store, StoreReport};
 
@@ -71,19 +72,24 @@ fn listeners(path: &Path, config: &Config) -> String {
 }
 
 fn certificate(config: &Config) -> Result<String, CliError> {
-    let tls = &config.tls;
-    let loaded = Certificate::load(&tls.certificate, &tls.key)
-        .map_err(|error| CliError::Config(error.to_string()))?;
+    let pairs = daemon::pairs(&config.tls);
+    let found: Result<Vec<_>, _> = pairs.iter().map(pair).collect();
+    Ok(found?.join("; "))
+}
+
+fn pair(pair: &Pair) -> Result<String, CliError> {
+    let loaded = Certificate::load(pair).map_err(|error| CliError::Config(error.to_string()))?;
     let end = jiff::Timestamp::from_second(loaded.not_after).unwrap_or_default();
-    let shown = tls.certificate.display();
+    let shown = pair.certificate.display();
     if end < jiff::Timestamp::now() {
         return Err(CliError::Config(format!(
             "{shown} expired on {end}; renew it"
         )));
     }
     Ok(format!(
-        "{shown} belongs to {}, valid until {end}",
-        tls.key.display()
+        "{shown} belongs to {}, is for {}, valid until {end}",
+        pair.key.display(),
+        loaded.names.join(" ")
     ))
 }
 

@@ -28,6 +28,7 @@ use crate::smtp::session::Settings;
 use crate::store::Store;
 use crate::{admin, dovecot};
 
+pub use certificate::pairs;
 pub use error::DaemonError;
 
 pub use sockets::Sockets;
@@ -74,7 +75,7 @@ impl Daemon {
     pub fn new(config: &Config, mut sockets: Sockets) -> Result<Self, DaemonError> {
         let metrics = Arc::new(Metrics::bounded(bounds(config))?);
         let store = Arc::new(Store::open(&config.store.path)?);
-        let tls = Arc::new(Tls::load(&config.tls.certificate, &config.tls.key)?);
+        let tls = Arc::new(Tls::load(pairs(&config.tls))?);
         metrics.tls_certificate_not_after.set(tls.not_after());
         let connections = i64::try_from(config.limits.connections).unwrap_or(i64::MAX);
         metrics.connections_limit.set(connections);

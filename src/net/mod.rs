@@ -2,6 +2,7 @@
 //! hold bytes.
 
 pub mod buffer;
+pub mod certificates;
 pub mod connector;
 pub mod listener;
 pub mod proxy;

@@ -68,6 +68,15 @@ impl Config {
         self
     }
 
+    /// Sets `tls.others` to these pairs of files.
+    pub fn others(self, pairs: &[(PathBuf, PathBuf)]) -> Config {
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(certificate, key)| format!("{{ certificate = {certificate:?}, key = {key:?} }}"))
+            .collect();
+        self.raw("tls", "others", format!("[{}]", pairs.join(", ")))
+    }
+
     fn metrics(&self) -> Option<SocketAddr> {
         let address = self.tables.get("metrics")?.get("listen")?;
         address.trim_matches('"').parse().ok()

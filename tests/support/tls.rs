@@ -17,14 +17,22 @@ use rustls::{
 /// A client's half of a new session. Never resumed: a resumed session would go on showing the
 /// certificate of the first one, and hide whether a reload worked.
 pub fn session() -> ClientConnection {
+    let schemes = aws_lc_rs::default_provider()
+        .signature_verification_algorithms
+        .supported_schemes();
+    session_for("mail.example.test", schemes)
+}
+
+/// The same of a client that asks for `name` and can verify signatures of these kinds alone.
+pub fn session_for(name: &str, schemes: Vec<SignatureScheme>) -> ClientConnection {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("the provider knows TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider, schemes }))
         .with_no_client_auth();
-    let name = ServerName::try_from("mail.example.test").expect("a valid name");
+    let name = ServerName::try_from(name.to_owned()).expect("a valid name");
     ClientConnection::new(Arc::new(config), name).expect("a valid configuration")
 }
 
@@ -44,7 +52,16 @@ pub fn write_certificate_of(
     params: CertificateParams,
 ) -> CertificateDer<'static> {
     let key = KeyPair::generate().expect("a key pair");
-    let certificate = params.self_signed(&key).expect("a self-signed certificate");
+    write_pair(directory, params, &key)
+}
+
+/// The same with this key.
+pub fn write_pair(
+    directory: &Path,
+    params: CertificateParams,
+    key: &KeyPair,
+) -> CertificateDer<'static> {
+    let certificate = params.self_signed(key).expect("a self-signed certificate");
     for (file, pem) in [
         ("key.pem", key.serialize_pem()),
         ("certificate.pem", certificate.pem()),
@@ -89,7 +106,10 @@ fn certificates(path: &Path) -> Vec<CertificateDer<'static>> {
 /// Believes any certificate but checks its signatures: the tests compare the certificate itself
 /// where it matters.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+    schemes: Vec<SignatureScheme>,
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -109,7 +129,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
@@ -119,11 +139,11 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.schemes.clone()
     }
 }
