@@ -109,6 +109,7 @@ struct Rule {
 #[derive(Default)]
 struct Shared {
     tls: Security,
+    lax: bool,
     rules: Mutex<Vec<Rule>>,
     sessions: Mutex<Vec<Session>>,
     changed: Condvar,
@@ -130,18 +131,24 @@ impl Upstream {
 
     /// Starts where an earlier one stopped.
     pub fn start_at(address: SocketAddr) -> Upstream {
-        Upstream::listen(address, Security::None)
+        Upstream::listen(address, Security::None, false)
+    }
+
+    /// Starts one that takes any CR and any LF for the end of a line, as no upstream should.
+    pub fn start_lax() -> Upstream {
+        Upstream::listen(ports::free_address(), Security::None, true)
     }
 
     /// Starts one that speaks TLS.
     pub fn start_with(tls: Security) -> Upstream {
-        Upstream::listen(ports::free_address(), tls)
+        Upstream::listen(ports::free_address(), tls, false)
     }
 
-    fn listen(address: SocketAddr, tls: Security) -> Upstream {
+    fn listen(address: SocketAddr, tls: Security, lax: bool) -> Upstream {
         let listener = TcpListener::bind(address).expect("bind the upstream");
         let shared = Arc::new(Shared {
             tls,
+            lax,
             ..Shared::default()
         });
         let accepting = Arc::clone(&shared);
@@ -374,14 +381,11 @@ impl Conversation {
         self.record(|session| session.unfinished.clear());
         let mut first = true;
         loop {
-            let line = self.line()?;
-            if line == b"." {
+            let (line, end) = self.whole_line()?;
+            if &line[..line.len() - end] == b"." {
                 break;
             }
-            self.record(|session| {
-                session.unfinished.extend_from_slice(&line);
-                session.unfinished.extend_from_slice(b"\r\n");
-            });
+            self.record(|session| session.unfinished.extend_from_slice(&line));
             if std::mem::take(&mut first) {
                 self.obey(BODY, "")?;
             }
@@ -463,13 +467,23 @@ impl Conversation {
         self.socket.write_all(bytes).ok()
     }
 
-    /// The next line without its CRLF. Only CRLF ends one: this upstream cannot be smuggled to.
+    /// The next line without its end.
     fn line(&mut self) -> Option<Vec<u8>> {
+        let (mut line, end) = self.whole_line()?;
+        line.truncate(line.len() - end);
+        Some(line)
+    }
+
+    /// The next line with its end, and how long that is. Only CRLF ends one, so that this upstream
+    /// cannot be smuggled to; unless it is to be lax.
+    fn whole_line(&mut self) -> Option<(Vec<u8>, usize)> {
         loop {
-            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {
-                let mut line: Vec<u8> = self.buffer.drain(..end + 2).collect();
-                line.truncate(end);
-                return Some(line);
+            let found = match self.shared.lax {
+                true => lax_line(&self.buffer),
+                false => strict_line(&self.buffer),
+            };
+            if let Some((length, end)) = found {
+                return Some((self.buffer.drain(..length).collect(), end));
             }
             let mut chunk = [0; 16 * 1024];
             let length = self
@@ -485,5 +499,23 @@ impl Conversation {
 
     fn record(&self, change: impl FnOnce(&mut Session)) {
         self.shared.record(self.index, change);
+    }
+}
+
+/// How long the first line is, with its end, and how long that end is.
+fn strict_line(buffer: &[u8]) -> Option<(usize, usize)> {
+    let end = buffer.windows(2).position(|pair| pair == b"\r\n")?;
+    Some((end + 2, 2))
+}
+
+/// The same for who takes any CR and any LF for the end of a line.
+fn lax_line(buffer: &[u8]) -> Option<(usize, usize)> {
+    let end = buffer.iter().position(|byte| b"\r\n".contains(byte))?;
+    match (buffer[end], buffer.get(end + 1)) {
+        (b'\n', _) => Some((end + 1, 1)),
+        // The other half may be on its way.
+        (_, None) => None,
+        (_, Some(b'\n')) => Some((end + 2, 2)),
+        (_, Some(_)) => Some((end + 1, 1)),
     }
 }
