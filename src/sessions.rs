@@ -3,7 +3,7 @@
 //! A session enters before its password is verified. Somebody who revokes a credential and then
 //! disconnects it would otherwise miss the session whose verdict was fetched just before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -192,6 +192,18 @@ impl Sessions {
         own.count()
     }
 
+    /// How many sessions are authenticated, by the organization of their credentials.
+    pub fn counts(&self) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        for identity in self.lock().values().filter_map(Present::identity) {
+            match counts.get_mut(&*identity.organization) {
+                Some(count) => *count += 1,
+                None => drop(counts.insert(identity.organization.to_string(), 1)),
+            }
+        }
+        counts
+    }
+
     /// Ends one session; false if there is no such session.
     pub fn disconnect(&self, id: Uuid) -> bool {
         let found = self.lock().remove(&id);
@@ -352,6 +364,8 @@ mod tests {
             }
         );
         assert_eq!((sessions.count(), sessions.count_of("smtp_a")), (2, 1));
+        let counts = sessions.counts();
+        assert_eq!((counts.len(), counts["acme"], counts["default"]), (2, 1, 1));
         drop((first, claiming, second));
         assert_eq!((sessions.count(), sessions.list()), (0, Vec::new()));
         assert!(sessions.lock().is_empty());

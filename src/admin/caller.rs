@@ -10,6 +10,8 @@ use super::problem::{Code, Problem};
 /// Who makes a request. Put into the request by [`super::gate`], behind which every route lies.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
+    /// What people call their token.
+    pub(super) name: String,
     /// What the audit log says of them.
     pub(super) actor: Actor,
     /// What they may do.
@@ -87,6 +89,7 @@ mod tests {
 
     fn caller(scope: &str) -> Caller {
         Caller {
+            name: "tests".to_owned(),
             actor: Actor::system("tests"),
             scope: scope.parse().unwrap(),
             expires_at: None,

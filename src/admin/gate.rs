@@ -117,6 +117,7 @@ impl Gate {
         };
         self.desk.system.noted.token_used(token.key, used);
         Ok(Ok(Caller {
+            name: token.name.clone(),
             actor: Actor {
                 kind: ActorKind::Token,
                 name: format!("{} ({})", token.name, token.id),
@@ -229,6 +230,7 @@ fn address(from: Neighbour) -> Option<IpAddr> {
 /// Who may open the socket may do everything.
 fn local(uid: Option<u32>) -> Caller {
     Caller {
+        name: "the unix socket".to_owned(),
         actor: Actor {
             kind: ActorKind::Socket,
             name: uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}")),
@@ -241,7 +243,7 @@ fn local(uid: Option<u32>) -> Caller {
 }
 
 /// The name that is asked for: in the request line if it stands there, else in the Host header (RFC 9112 section 3.2.2).
-fn host(request: &Request) -> Result<Authority, Problem> {
+pub(super) fn host(request: &Request) -> Result<Authority, Problem> {
     if let Some(authority) = request.uri().authority() {
         return Ok(authority.clone());
     }

@@ -58,6 +58,7 @@ impl Door {
             };
             let tls = self.tls.clone();
             let conversation = Conversation {
+                encrypted: Encrypted(self.tls.is_some()),
                 neighbour: accepted.peer,
                 routes: self.routes.clone(),
                 watcher: graceful.watcher(),
@@ -96,8 +97,13 @@ async fn take_leave(graceful: GracefulShutdown, lifecycle: &Lifecycle) {
     }
 }
 
+/// Whether a request came by TLS.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encrypted(pub(super) bool);
+
 /// One connection's requests and answers.
 struct Conversation {
+    encrypted: Encrypted,
     neighbour: Neighbour,
     routes: Router,
     watcher: Watcher,
@@ -107,6 +113,7 @@ struct Conversation {
 impl Conversation {
     async fn over(self, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
         let Conversation {
+            encrypted,
             neighbour,
             routes,
             watcher,
@@ -117,6 +124,7 @@ impl Conversation {
         let (under_way, is_under_way) = watch::channel(false);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(neighbour);
+            request.extensions_mut().insert(encrypted);
             let answer = TowerToHyperService::new(routes.clone()).call(request);
             let under_way = under_way.clone();
             async move {
@@ -175,6 +183,7 @@ mod tests {
         lifecycle: &Lifecycle,
     ) -> Conversation {
         Conversation {
+            encrypted: Encrypted(false),
             neighbour: Neighbour::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
             routes,
             watcher: graceful.watcher(),

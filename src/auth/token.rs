@@ -66,7 +66,7 @@ pub fn issue(
 }
 
 /// What a token is found by. It gives the token away to nobody.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct TokenHash([u8; 32]);
 
 /// The hash of what is presented as a token.

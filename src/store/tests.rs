@@ -35,6 +35,18 @@ impl Fixture {
             .unwrap()
     }
 
+    /// How SQLite would carry this out.
+    pub(super) fn plan(&self, sql: &str) -> String {
+        let connection = Connection::open(self.path()).unwrap();
+        let mut statement = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+            .unwrap();
+        let steps = statement
+            .query_map([], |row| row.get::<_, String>(3))
+            .unwrap();
+        steps.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    }
+
     pub(super) fn path(&self) -> PathBuf {
         self.beside("gatepost.db")
     }

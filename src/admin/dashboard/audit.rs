@@ -29,8 +29,38 @@ pub(super) struct Entry {
     pub(super) action: String,
     pub(super) object: String,
     pub(super) organization: Option<String>,
-    /// Each field that changed, as it was and as it became.
-    pub(super) changes: Vec<(String, Option<String>, Option<String>)>,
+    pub(super) changes: Vec<Change>,
+}
+
+/// A field that changed, as it was and as it became.
+#[derive(Debug, PartialEq)]
+pub(super) struct Change {
+    pub(super) field: String,
+    pub(super) before: Option<Told>,
+    pub(super) after: Option<Told>,
+}
+
+/// What stood in a field.
+#[derive(Debug, PartialEq)]
+pub(super) enum Told {
+    Text(String),
+    Time(Stamp),
+}
+
+impl Told {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Told::Text(text) => text,
+            Told::Time(_) => "",
+        }
+    }
+
+    pub(super) fn time(&self) -> Option<Stamp> {
+        match self {
+            Told::Text(_) => None,
+            Told::Time(stamp) => Some(*stamp),
+        }
+    }
 }
 
 impl From<&AuditRecord> for Entry {
@@ -48,45 +78,34 @@ impl From<&AuditRecord> for Entry {
     }
 }
 
-fn changes(
-    before: Option<&Value>,
-    after: Option<&Value>,
-) -> Vec<(String, Option<String>, Option<String>)> {
-    let fields = |value: Option<&Value>| {
-        value
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let (before, after) = (fields(before), fields(after));
+fn changes(before: Option<&Value>, after: Option<&Value>) -> Vec<Change> {
+    let fields = |value: Option<&Value>| value.and_then(Value::as_object).cloned();
+    let before = fields(before).unwrap_or_default();
+    let after = fields(after).unwrap_or_default();
     let mut names: Vec<_> = before.keys().chain(after.keys()).collect();
     names.sort_unstable();
     names.dedup();
-    let told = |name: &String| {
-        (
-            name.clone(),
-            text(name, before.get(name)),
-            text(name, after.get(name)),
-        )
+    let change = |field: &String| Change {
+        field: field.clone(),
+        before: told(field, before.get(field)),
+        after: told(field, after.get(field)),
     };
-    names
-        .into_iter()
-        .map(told)
-        .filter(|(_, before, after)| before.is_some() || after.is_some())
+    let changes = names.into_iter().map(change);
+    changes
+        .filter(|change| change.before.is_some() || change.after.is_some())
         .collect()
 }
 
 /// A value in words; nothing for what is null.
-fn text(name: &str, value: Option<&Value>) -> Option<String> {
+fn told(field: &str, value: Option<&Value>) -> Option<Told> {
+    let is_time = field.ends_with("_at") || field.ends_with("_until");
     match value? {
         Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) if name.ends_with("_at") || name.ends_with("_until") => Some(
-            number
-                .as_i64()
-                .map_or_else(|| number.to_string(), |at| Stamp(at).exact()),
-        ),
-        other => Some(other.to_string()),
+        Value::String(text) => Some(Told::Text(text.clone())),
+        Value::Number(number) if is_time && number.is_i64() => {
+            number.as_i64().map(|at| Told::Time(Stamp(at)))
+        }
+        other => Some(Told::Text(other.to_string())),
     }
 }
 
@@ -166,13 +185,18 @@ mod tests {
     fn a_change_is_told_field_by_field() {
         let before = json!({ "name": "Printer", "expires_at": null });
         let after = json!({ "name": null, "expires_at": 1_800_000_000_000_i64 });
-        let told = changes(Some(&before), Some(&after));
-        let end = "2027-01-15 08:00:00 UTC".to_owned();
+        let end = Told::Time(Stamp(1_800_000_000_000));
+        let printer = Told::Text("Printer".to_owned());
+        let change = |field: &str, before, after| Change {
+            field: field.to_owned(),
+            before,
+            after,
+        };
         assert_eq!(
-            told,
+            changes(Some(&before), Some(&after)),
             [
-                ("expires_at".to_owned(), None, Some(end)),
-                ("name".to_owned(), Some("Printer".to_owned()), None),
+                change("expires_at", None, Some(end)),
+                change("name", Some(printer), None),
             ]
         );
         assert_eq!(changes(None, None), []);

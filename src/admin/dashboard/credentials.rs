@@ -149,10 +149,14 @@ pub(super) struct Badge {
     pub(super) class: &'static str,
 }
 
-/// All that is to be said of the state of a credential.
-pub(super) fn badges(credential: &Credential) -> Vec<Badge> {
+/// All that is to be said of the state of a credential. It is `denied` while a revocation counts that is not written yet.
+pub(super) fn badges(credential: &Credential, denied: bool) -> Vec<Badge> {
     let now = Timestamp::now().as_millisecond();
     let mut badges = vec![match credential.status {
+        CredentialStatus::Active if denied => Badge {
+            text: "Revoked, not saved yet",
+            class: "bad",
+        },
         CredentialStatus::Active => Badge {
             text: "Active",
             class: "good",
@@ -194,9 +198,7 @@ pub(super) async fn list(
     let found = dashboard
         .desk
         .run(move |desk| find(desk, &slug, &page_asked));
-    let (organization, mut rows) = found.await?;
-    let more = rows.len() > ROWS as usize;
-    rows.truncate(ROWS as usize);
+    let (organization, rows, more) = found.await?;
     let (order, number) = (asked.order(), asked.page());
     let here = COLUMNS.iter().find(|(column, ..)| *column == order.by);
     let here = here.map_or("", |(_, name, _)| *name);
@@ -238,7 +240,8 @@ fn columns(asked: &Asked, order: CredentialOrder) -> Vec<Column> {
     COLUMNS.iter().map(column).collect()
 }
 
-fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row>), Problem> {
+/// The organization, the rows of the page, and whether more follow.
+fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row>, bool), Problem> {
     let store = &desk.system.store;
     let organization = store.organization(slug)?;
     let text = Some(asked.q.trim()).filter(|text| !text.is_empty());
@@ -252,14 +255,24 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
         text,
     };
     let offset = (asked.page() - 1) * ROWS;
-    let found = store.credential_table(filter, asked.order(), offset, ROWS + 1)?;
-    let days = Stretch::days();
+    let mut found = store.credential_table(filter, asked.order(), offset, ROWS + 1)?;
+    let more = found.len() > ROWS as usize;
+    found.truncate(ROWS as usize);
+    let found = found
+        .into_iter()
+        .map(|credential| desk.up_to_date(credential));
+    // The store does not know of the uses that wait to be written.
+    let is_unused = |credential: &Credential| {
+        let used = credential.last_used.as_ref().map(|used| used.at);
+        since.is_none_or(|since| used.is_none_or(|used| used < since))
+    };
+    let found = found.filter(is_unused);
+    let (days, denials) = (Stretch::days(), desk.system.authenticator.denials());
     let row = |credential: Credential| {
-        let credential = desk.up_to_date(credential);
         let of = UsageOf::Credential(credential.key);
         let usage = store.usage(of, days.span, days.since, days.until())?;
         Ok(Row {
-            badges: badges(&credential),
+            badges: badges(&credential, denials.contains(&credential.username)),
             last_used: credential
                 .last_used
                 .map(|used| (Stamp(used.at), used.address)),
@@ -269,8 +282,8 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
             username: credential.username,
         })
     };
-    let rows = found.into_iter().map(row);
-    Ok((organization, rows.collect::<Result<_, Problem>>()?))
+    let rows = found.map(row).collect::<Result<_, Problem>>()?;
+    Ok((organization, rows, more))
 }
 
 #[cfg(test)]

@@ -33,7 +33,8 @@ impl Form {
 
     /// One of our own pages must have sent it: no other knows this text.
     pub(super) fn require_csrf(&self, csrf: &str) -> Result<(), Problem> {
-        if bool::from(self.text("csrf").as_bytes().ct_eq(csrf.as_bytes())) {
+        let is_equal = self.text("csrf").as_bytes().ct_eq(csrf.as_bytes());
+        if !csrf.is_empty() && bool::from(is_equal) {
             return Ok(());
         }
         Err(Problem::new(
@@ -59,6 +60,17 @@ impl Form {
             value: self.text(name).to_owned(),
             error: None,
         }
+    }
+
+    /// Under what name this form is carried out once, however often it is sent.
+    pub(super) fn once(&self) -> Result<&str, Problem> {
+        let once = self.text("once");
+        let is_ours =
+            (1..=64).contains(&once.len()) && once.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let detail = "once: send the form as the page has it";
+        is_ours
+            .then_some(once)
+            .ok_or_else(|| Problem::new(Code::Invalid, detail))
     }
 
     /// A time to come and what it means; nothing means never.
@@ -195,6 +207,7 @@ mod tests {
             assert!(sent.require_csrf(other).is_err(), "{other}");
         }
         assert!(form(&[]).require_csrf("right").is_err());
+        assert!(form(&[]).require_csrf("").is_err(), "nothing is no secret");
     }
 
     #[test]

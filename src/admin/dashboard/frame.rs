@@ -1,5 +1,7 @@
 //! What is around every page: who looks at it, where they can go, and what was done last.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse as _, Response};
@@ -10,6 +12,7 @@ use crate::store::{Access, DEFAULT_ORGANIZATION};
 use super::assets;
 use super::error::ErrorPage;
 use super::guard::Visitor;
+use super::sign_ins::SignIn;
 
 /// Which of the ways in the menu was taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,7 +28,7 @@ pub(super) enum Section {
 /// What is around a page.
 pub(super) struct Frame {
     pub(super) csrf: String,
-    pub(super) notice: Option<String>,
+    sign_in: Arc<SignIn>,
     section: Section,
     /// Whose credentials the menu leads to.
     pub(super) slug: String,
@@ -44,17 +47,12 @@ impl Frame {
     pub(super) fn new(visitor: &Visitor, section: Section) -> Frame {
         let scope = &visitor.caller.scope;
         let own = scope.organization.as_deref();
-        let name = &visitor.caller.actor.name;
         Frame {
             csrf: visitor.sign_in.csrf.clone(),
-            notice: visitor.sign_in.take_notice(),
+            sign_in: visitor.sign_in.clone(),
             section,
             slug: own.unwrap_or(DEFAULT_ORGANIZATION).to_owned(),
-            // Without the id, which is for the audit log.
-            who: name
-                .rsplit_once(" (")
-                .map_or(&**name, |(name, _)| name)
-                .to_owned(),
+            who: visitor.caller.name.clone(),
             scope: scope.to_string(),
             may_change: scope.access == Access::Admin,
             is_instance: own.is_none(),
@@ -68,6 +66,11 @@ impl Frame {
             slug: slug.to_owned(),
             ..self
         }
+    }
+
+    /// What the action before this page left word of. It is told once, so it is taken only when the page is written.
+    pub(super) fn notice(&self) -> Option<String> {
+        self.sign_in.take_notice()
     }
 
     /// How the menu marks the way to this section.

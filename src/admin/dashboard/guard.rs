@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HeaderName, REFERRER_POLICY,
-};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
@@ -18,16 +16,11 @@ use crate::admin::problem::{Code, Problem};
 use crate::net::listener::Neighbour;
 
 use super::Dashboard;
+use super::cookies::{Cookies, SESSION};
 use super::error::ErrorPage;
 use super::form::{self, Form};
 use super::frame::{Frame, Section};
 use super::sign_ins::SignIn;
-
-/// The session cookie where the browser came by HTTPS: it is then bound to this host, and never sent in the clear.
-pub(super) const COOKIE_BY_HTTPS: &str = "__Host-gatepost";
-
-/// The session cookie where it came by HTTP, which only loopback allows.
-pub(super) const COOKIE_BY_HTTP: &str = "gatepost";
 
 /// All that a page may load or do. There is no inline script or style, so nothing slipped in would run.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -106,7 +99,14 @@ pub(super) async fn signed_in(
     next: Next,
 ) -> Result<Response, ErrorPage> {
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
-    let visitor = match visitor(&dashboard, request.headers(), neighbour(&request)?).await? {
+    let visitor = match visitor(
+        &dashboard,
+        Cookies::of(&request),
+        request.headers(),
+        neighbour(&request)?,
+    )
+    .await?
+    {
         Some(visitor) => visitor,
         None if looks => return Ok(to_sign_in(&request)),
         None => {
@@ -125,10 +125,11 @@ pub(super) async fn signed_in(
 
 async fn visitor(
     dashboard: &Dashboard,
+    cookies: Cookies,
     headers: &HeaderMap,
     from: Neighbour,
 ) -> Result<Option<Visitor>, Problem> {
-    let Some(name) = session_name(headers) else {
+    let Some(name) = cookies.get(headers, SESSION) else {
         return Ok(None);
     };
     let Some(sign_in) = dashboard.sign_ins.find(name).await else {
@@ -141,23 +142,6 @@ async fn visitor(
             Ok(None)
         }
     }
-}
-
-/// The name under which the browser is signed in, if it has one.
-pub(super) fn session_name(headers: &HeaderMap) -> Option<&str> {
-    cookie(headers, COOKIE_BY_HTTPS).or_else(|| cookie(headers, COOKIE_BY_HTTP))
-}
-
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(COOKIE).iter();
-    let pairs = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='));
-    pairs
-        .filter(|(own, _)| *own == name)
-        .map(|(_, value)| value)
-        .next()
 }
 
 fn to_sign_in(request: &Request) -> Response {
@@ -180,29 +164,4 @@ pub(super) async fn fence(request: Request, next: Next) -> Response {
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(lines: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(COOKIE, line.parse().unwrap());
-        }
-        headers
-    }
-
-    #[test]
-    fn the_session_is_found_among_other_cookies() {
-        let found = |lines: &[&str]| session_name(&headers(lines)).map(str::to_owned);
-        assert_eq!(found(&["a=1; gatepost=x; b=2"]).as_deref(), Some("x"));
-        assert_eq!(found(&["a=1", "gatepost=x"]).as_deref(), Some("x"));
-        assert_eq!(
-            found(&["gatepost=x; __Host-gatepost=y"]).as_deref(),
-            Some("y")
-        );
-        assert_eq!(found(&["xgatepost=1", "gatepostx=1", "gatepost"]), None);
-    }
 }

@@ -9,20 +9,28 @@ use crate::auth::issue::Issued;
 
 use super::error::ErrorPage;
 use super::frame::{Frame, page};
+use super::stamp::Stamp;
 
 #[derive(Template)]
 #[template(path = "issued.html")]
 pub(super) struct IssuedPage<'a> {
     frame: Frame,
-    /// Whether the credential is new, and not only its password.
-    is_new: bool,
-    /// What became of the password before.
-    previous: &'a str,
+    /// What became of the password before; there is none where the credential is new.
+    before: Option<Before>,
     slug: &'a str,
     username: &'a str,
     password: &'a str,
     connection: Connection,
     snippets: Vec<Snippet>,
+}
+
+/// What became of the password that was replaced.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    /// Until when it is right, if it is.
+    pub(super) right_until: Option<Stamp>,
+    /// Whether the sessions that were live have ended.
+    pub(super) disconnected: bool,
 }
 
 /// Where clients connect to.
@@ -72,16 +80,14 @@ pub(super) fn show(
     frame: Frame,
     issued: &Issued,
     connection: Connection,
-    is_new: bool,
-    previous: &str,
+    before: Option<Before>,
 ) -> Result<Response, ErrorPage> {
     let password = str::from_utf8(issued.password.expose());
     let password = password.map_err(|error| Problem::internal(&error))?;
     let username = &issued.credential.username;
     page(&IssuedPage {
         frame,
-        is_new,
-        previous,
+        before,
         slug: &issued.credential.organization,
         username,
         password,
@@ -159,7 +165,7 @@ fn snippets(connection: &Connection, username: &str, password: &str) -> Vec<Snip
             "postfix",
             "Postfix relayhost",
             format!(
-                "# /etc/postfix/main.cf\nrelayhost = {relayhost}\n{wrapper}smtp_tls_security_level = secure\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_tls_security_options = noanonymous\nsmtp_sasl_password_maps = inline:{{ {{ {relayhost} = {username}:{password} }} }}"
+                "# /etc/postfix/sasl_passwd, which only root may read (chmod 600)\n{relayhost} {username}:{password}\n\n# /etc/postfix/main.cf\nrelayhost = {relayhost}\n{wrapper}smtp_tls_security_level = secure\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_tls_security_options = noanonymous\nsmtp_sasl_password_maps = texthash:/etc/postfix/sasl_passwd"
             ),
         ),
         snippet(

@@ -7,6 +7,7 @@ mod address;
 mod assets;
 mod audit;
 mod chart;
+mod cookies;
 mod credential;
 mod credentials;
 mod error;
@@ -78,7 +79,10 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         .route("/sessions/{id}/disconnect", post(sessions::disconnect))
         .route("/audit", get(audit::list))
         .route("/tokens", get(tokens::list).post(tokens::create))
-        .route("/tokens/{id}/revoke", post(tokens::revoke))
+        .route(
+            "/tokens/{id}/revoke",
+            get(tokens::ask_revoke).post(tokens::revoke),
+        )
         .route("/{*path}", any(error::not_found))
         .layer(from_fn(guard::allowed));
     pages

@@ -65,10 +65,10 @@ pub(super) async fn create(
             frame,
             name,
             expires_at,
-            once: form.text("once").to_owned(),
+            once: form.once()?.to_owned(),
         });
     };
-    let once = form.text("once").to_owned();
+    let once = form.once()?.to_owned();
     let actor = visitor.caller.actor.clone();
     let made = dashboard.desk.run(move |desk| {
         let store = &desk.system.store;
@@ -82,7 +82,7 @@ pub(super) async fn create(
         Ok((issued, Connection::of(desk)))
     });
     let (issued, connection) = made.await.map_err(once_only)?;
-    issued::show(frame, &issued, connection, true, "")
+    issued::show(frame, &issued, connection, None)
 }
 
 /// Says what it means that something was made already.

@@ -17,7 +17,7 @@ use super::Dashboard;
 use super::address::{Path, Query};
 use super::error::ErrorPage;
 use super::form::{Field, Form, optional_name};
-use super::frame::{Frame, Section, page, page_with};
+use super::frame::{Frame, Section, page, page_with, refused};
 use super::guard::Visitor;
 use super::stamp::Stamp;
 
@@ -32,11 +32,11 @@ struct Row {
 }
 
 impl Row {
-    fn of(dashboard: &Dashboard, organization: Organization) -> Row {
+    fn of(organization: Organization, live: usize) -> Row {
         Row {
             is_suspended: organization.status == OrganizationStatus::Suspended,
             created: Stamp(organization.created_at),
-            live: dashboard.desk.system.sessions.count_in(&organization.slug),
+            live,
             organization,
         }
     }
@@ -75,20 +75,26 @@ async fn gather(
     (slug, name): (Field, Field),
 ) -> Result<OrganizationsPage, ErrorPage> {
     let own = visitor.caller.scope.organization.clone();
-    let found = dashboard.desk.run(move |desk| match own {
-        Some(own) => Ok(vec![desk.system.store.organization(&own)?]),
-        None => Ok(desk.system.store.organizations(Some(&after), ROWS + 1)?),
+    let found = dashboard.desk.run(move |desk| {
+        let found = match own {
+            Some(own) => vec![desk.system.store.organization(&own)?],
+            None => desk.system.store.organizations(Some(&after), ROWS + 1)?,
+        };
+        let live = desk.system.sessions.counts();
+        let row = |found: Organization| {
+            let live = live.get(&found.slug).copied().unwrap_or_default();
+            Row::of(found, live)
+        };
+        Ok(found.into_iter().map(row).collect::<Vec<_>>())
     });
-    let mut found = found.await?;
-    let more = found.len() > ROWS as usize;
-    found.truncate(ROWS as usize);
-    let next = found.last().filter(|_| more).map(|last| last.slug.clone());
+    let mut rows = found.await?;
+    let more = rows.len() > ROWS as usize;
+    rows.truncate(ROWS as usize);
+    let next = rows.last().filter(|_| more);
+    let next = next.map(|last| last.organization.slug.clone());
     Ok(OrganizationsPage {
         frame: visitor.frame(Section::Organizations),
-        rows: found
-            .into_iter()
-            .map(|row| Row::of(dashboard, row))
-            .collect(),
+        rows,
         next,
         slug,
         name,
@@ -110,7 +116,7 @@ pub(super) async fn create(
     let meant_name = name.read(optional_name);
     let (Some(meant_slug), Some(meant_name)) = (meant_slug, meant_name) else {
         let again = gather(&dashboard, &visitor, String::new(), (slug, name)).await?;
-        return page_with(StatusCode::UNPROCESSABLE_ENTITY, &again);
+        return refused(&again);
     };
     let actor = visitor.caller.actor.clone();
     let made = dashboard.desk.run(move |desk| {
@@ -126,7 +132,7 @@ pub(super) async fn create(
         Err(problem) if problem.code == Code::AlreadyExists => {
             slug.error = Some(problem.detail().to_owned());
             let again = gather(&dashboard, &visitor, String::new(), (slug, name)).await?;
-            page_with(StatusCode::UNPROCESSABLE_ENTITY, &again)
+            refused(&again)
         }
         Err(problem) => Err(problem.into()),
     }
@@ -141,6 +147,8 @@ struct OrganizationPage {
     is_default: bool,
     name: Field,
     confirm: Field,
+    /// Whether live sessions are to end, too.
+    disconnect: bool,
 }
 
 /// Shows one.
@@ -157,7 +165,7 @@ async fn shown(
     visitor: &Visitor,
     slug: String,
     name: Option<Field>,
-    confirm: Option<Field>,
+    confirm: Option<(Field, bool)>,
 ) -> Result<Response, ErrorPage> {
     let status = match (&name, &confirm) {
         (None, None) => StatusCode::OK,
@@ -168,6 +176,8 @@ async fn shown(
         .desk
         .run(move |desk| Ok(desk.system.store.organization(&slug)?));
     let found = found.await?;
+    let (confirm, disconnect) = confirm.unwrap_or_default();
+    let live = dashboard.desk.system.sessions.count_in(&found.slug);
     let written = Field::of(found.name.as_deref().unwrap_or_default());
     page_with(
         status,
@@ -175,8 +185,9 @@ async fn shown(
             frame,
             is_default: found.slug == DEFAULT_ORGANIZATION,
             name: name.unwrap_or(written),
-            confirm: confirm.unwrap_or_default(),
-            row: Row::of(dashboard, found),
+            confirm,
+            disconnect,
+            row: Row::of(found, live),
         },
     )
 }
@@ -277,15 +288,26 @@ pub(super) async fn delete(
     form: Form,
 ) -> Result<Response, ErrorPage> {
     visitor.caller.require_instance(Access::Admin)?;
-    let mut confirm = form.field("confirm");
+    let (mut confirm, disconnect) = (form.field("confirm"), form.ticked("disconnect"));
     if confirm.value.trim() != slug {
         confirm.error = Some("this is not its slug; nothing was deleted".to_owned());
-        return shown(&dashboard, &visitor, slug, None, Some(confirm)).await;
+        return shown(
+            &dashboard,
+            &visitor,
+            slug,
+            None,
+            Some((confirm, disconnect)),
+        )
+        .await;
     }
-    let disconnect = form.ticked("disconnect");
     let actor = visitor.caller.actor.clone();
-    let notice =
-        format!("The organization {slug} is deleted, with its credentials and its tokens.");
+    let sessions = match disconnect {
+        true => "Its live sessions have ended.",
+        false => "Sessions that were live go on until their clients leave.",
+    };
+    let notice = format!(
+        "The organization {slug} is deleted, with its credentials and its tokens. {sessions}"
+    );
     let deleted = dashboard
         .desk
         .run(move |desk| desk.delete_organization(&actor, &slug, None, true, disconnect));

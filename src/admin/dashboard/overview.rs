@@ -44,6 +44,7 @@ struct Health {
     upstream_is_up: bool,
     certificate_ends: Stamp,
     certificate_ends_soon: bool,
+    certificate_has_ended: bool,
     store: StoreSize,
     not_durable: usize,
 }
@@ -54,9 +55,11 @@ pub(super) async fn show(
     visitor: Visitor,
 ) -> Result<Response, ErrorPage> {
     let own = visitor.caller.scope.organization.clone();
-    let gathered = dashboard.desk.run(move |desk| gather(desk, own.as_deref()));
-    let (health, sessions, usage, newest) = gathered.await?;
     let hours = Stretch::hours();
+    let gathered = dashboard
+        .desk
+        .run(move |desk| gather(desk, own.as_deref(), hours));
+    let (health, sessions, usage, newest) = gathered.await?;
     page(&Overview {
         frame: visitor.frame(Section::Overview),
         health,
@@ -69,10 +72,9 @@ pub(super) async fn show(
 
 type Gathered = (Option<Health>, usize, Vec<(i64, Usage)>, Vec<Entry>);
 
-fn gather(desk: &Desk, own: Option<&str>) -> Result<Gathered, Problem> {
+fn gather(desk: &Desk, own: Option<&str>, hours: Stretch) -> Result<Gathered, Problem> {
     let system = &desk.system;
     let of = own.map_or(UsageOf::Instance, UsageOf::Organization);
-    let hours = Stretch::hours();
     let usage = system
         .store
         .usage(of, hours.span, hours.since, hours.until())?;
@@ -101,6 +103,7 @@ fn gather(desk: &Desk, own: Option<&str>) -> Result<Gathered, Problem> {
 
 fn health(desk: &Desk) -> Result<Health, Problem> {
     let system = &desk.system;
+    let now = Timestamp::now().as_millisecond();
     let ends = system.tls.not_after().saturating_mul(1_000);
     Ok(Health {
         version: env!("CARGO_PKG_VERSION"),
@@ -108,7 +111,8 @@ fn health(desk: &Desk) -> Result<Health, Problem> {
         upstream: system.upstream.clone(),
         upstream_is_up: system.metrics.upstream_up.get() == 1,
         certificate_ends: Stamp(ends),
-        certificate_ends_soon: ends - Timestamp::now().as_millisecond() < SOON,
+        certificate_ends_soon: ends - now < SOON,
+        certificate_has_ended: ends <= now,
         store: system.store.size()?,
         not_durable: system.authenticator.denials().len(),
     })

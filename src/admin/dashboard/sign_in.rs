@@ -4,27 +4,24 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Request, State};
-use axum::http::header::{ORIGIN, RETRY_AFTER, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::{RETRY_AFTER, SET_COOKIE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
 use crate::admin::gate::neighbour;
-use crate::admin::problem::{Code, Problem};
+use crate::admin::problem::Code;
 use crate::auth::token;
 use crate::sasl::Secret;
 
 use super::address::Query;
+use super::cookies::{Cookies, FORM, SESSION};
 use super::error::ErrorPage;
 use super::form::{Field, Form};
 use super::frame::page_with;
-use super::guard::{COOKIE_BY_HTTP, COOKIE_BY_HTTPS, Visitor, cookie, session_name};
+use super::guard::Visitor;
 use super::sign_ins::{LONGEST, unguessable};
 use super::{Dashboard, assets};
-
-/// What the form of somebody who is not signed in yet brings back: it is in a cookie, too, which other sites can neither
-/// read nor set.
-const FORM_COOKIE: &str = "gatepost-form";
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -55,27 +52,37 @@ impl Default for Asked {
 /// Asks for a token.
 pub(super) async fn ask(
     Query(asked): Query<Asked>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ErrorPage> {
-    let notice = (!asked.left.is_empty()).then_some("You have signed out.");
+    let notice = match &*asked.left {
+        "" => None,
+        "revoked" => Some("The token is revoked, and whoever had signed in with it is signed out."),
+        _ => Some("You have signed out."),
+    };
+    let cookies = Cookies::of(&request);
+    // Whoever is signed in has not signed out.
+    let notice = notice.filter(|_| cookies.get(request.headers(), SESSION).is_none());
+    let form = cookies.get(request.headers(), FORM);
     shown(
         StatusCode::OK,
-        &headers,
+        &cookies,
+        form,
         &asked.next,
         Field::default(),
         notice,
     )
 }
 
+/// The form. Its secret is in a cookie, too, which pages of other sites cannot read.
 fn shown(
     status: StatusCode,
-    headers: &HeaderMap,
+    cookies: &Cookies,
+    known: Option<&str>,
     next: &str,
     token: Field,
     notice: Option<&'static str>,
 ) -> Result<Response, ErrorPage> {
-    let known = cookie(headers, FORM_COOKIE).map(str::to_owned);
-    let csrf = known.clone().unwrap_or_else(unguessable);
+    let csrf = known.map_or_else(unguessable, str::to_owned);
     let page = SignInPage {
         csrf: &csrf,
         next: local(next),
@@ -85,10 +92,8 @@ fn shown(
     };
     let mut response = page_with(status, &page)?;
     if known.is_none() {
-        set_cookie(
-            &mut response,
-            &format!("{FORM_COOKIE}={csrf}; Path=/sign-in; HttpOnly; SameSite=Strict"),
-        )?;
+        let cookie = cookies.set(FORM, &csrf, None)?;
+        response.headers_mut().append(SET_COOKIE, cookie);
     }
     Ok(response)
 }
@@ -99,9 +104,11 @@ pub(super) async fn sign_in(
     mut request: Request,
 ) -> Result<Response, ErrorPage> {
     let from = neighbour(&request)?;
+    let cookies = Cookies::of(&request);
     let form = Form::read(&mut request).await?;
     let headers = request.headers();
-    form.require_csrf(cookie(headers, FORM_COOKIE).unwrap_or_default())?;
+    let known = cookies.get(headers, FORM);
+    form.require_csrf(known.unwrap_or_default())?;
     let next = local(form.text("next"));
     let secret = Secret::new(form.text("token").trim());
     let presented = token::hash(form.text("token").trim());
@@ -112,7 +119,8 @@ pub(super) async fn sign_in(
                 value: String::new(), // a secret is not written into a page
                 error: Some(problem.detail().to_owned()),
             };
-            let mut response = shown(problem.code.status(), headers, next, field, None)?;
+            let status = problem.code.status();
+            let mut response = shown(status, &cookies, known, next, field, None)?;
             if let Some(seconds) = problem.worth_a_try_after() {
                 response.headers_mut().insert(RETRY_AFTER, seconds.into());
             }
@@ -120,20 +128,12 @@ pub(super) async fn sign_in(
         }
         Err(problem) => return Err(problem.into()),
     }
+    // Whoever signs in anew is not signed in as before any more.
+    leave(&dashboard, &cookies, headers).await;
     let name = dashboard.sign_ins.enter(presented).await;
-    let by_https = headers
-        .get(ORIGIN)
-        .is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
-    let (cookie, secure) = match by_https {
-        true => (COOKIE_BY_HTTPS, "; Secure"),
-        false => (COOKIE_BY_HTTP, ""),
-    };
+    let cookie = cookies.set(SESSION, &name, Some(LONGEST.as_secs()))?;
     let mut response = Redirect::to(next).into_response();
-    let longest = LONGEST.as_secs();
-    set_cookie(
-        &mut response,
-        &format!("{cookie}={name}; Path=/; Max-Age={longest}; HttpOnly; SameSite=Strict{secure}"),
-    )?;
+    response.headers_mut().append(SET_COOKIE, cookie);
     Ok(response)
 }
 
@@ -142,27 +142,21 @@ pub(super) async fn sign_out(
     State(dashboard): State<Arc<Dashboard>>,
     _: Visitor,
     _: Form,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ErrorPage> {
-    if let Some(name) = session_name(&headers) {
-        dashboard.sign_ins.leave(name).await;
-    }
+    let cookies = Cookies::of(&request);
+    leave(&dashboard, &cookies, request.headers()).await;
     let mut response = Redirect::to("/sign-in?left=1").into_response();
-    for (name, secure) in [(COOKIE_BY_HTTPS, "; Secure"), (COOKIE_BY_HTTP, "")] {
-        if cookie(&headers, name).is_some() {
-            set_cookie(
-                &mut response,
-                &format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict{secure}"),
-            )?;
-        }
+    for cookie in cookies.forget(SESSION)? {
+        response.headers_mut().append(SET_COOKIE, cookie);
     }
     Ok(response)
 }
 
-fn set_cookie(response: &mut Response, cookie: &str) -> Result<(), Problem> {
-    let value = HeaderValue::from_str(cookie).map_err(|error| Problem::internal(&error))?;
-    response.headers_mut().append(SET_COOKIE, value);
-    Ok(())
+async fn leave(dashboard: &Dashboard, cookies: &Cookies, headers: &HeaderMap) {
+    for name in cookies.all(headers, SESSION) {
+        dashboard.sign_ins.leave(name).await;
+    }
 }
 
 /// Where to go afterwards: a path of ours, whatever was asked for. Two slashes, or one of the other kind, would lead browsers

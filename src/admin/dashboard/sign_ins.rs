@@ -1,9 +1,11 @@
 //! Who is signed in. That is kept here, and the browser has only a random name for it.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 
 use crate::auth::issue::random;
 use crate::auth::token::TokenHash;
@@ -14,14 +16,25 @@ const IDLE: Duration = Duration::from_secs(30 * 60);
 /// How long somebody stays signed in at most.
 pub(super) const LONGEST: Duration = Duration::from_secs(8 * 3600);
 
-/// How many may be signed in at a time; each of them has shown a right token.
+/// How many may be signed in at a time.
 const MOST: u64 = 10_000;
+
+/// How many may be signed in with one token; who comes after them takes the place of the first. So nobody's token, whatever
+/// it is for, can be used to crowd others out.
+const MOST_WITH_ONE: usize = 50;
 
 /// Characters of a name and of a form's token: 256 bits.
 const LENGTH: usize = 43;
 
-/// Everybody who is signed in, by a hash of the name that their browser has.
-pub(super) struct SignIns(Cache<[u8; 32], Arc<SignIn>>);
+/// Everybody who is signed in.
+pub(super) struct SignIns {
+    /// By a hash of the name that their browser has.
+    all: Cache<Key, Arc<SignIn>>,
+    /// Those of one token, first come first.
+    by_token: Cache<TokenHash, Arc<Mutex<VecDeque<Key>>>>,
+}
+
+type Key = [u8; 32];
 
 /// One browser that is signed in.
 pub(super) struct SignIn {
@@ -38,13 +51,21 @@ impl SignIns {
     }
 
     fn lasting(idle: Duration, longest: Duration) -> SignIns {
-        SignIns(
-            Cache::builder()
+        // Whoever was not seen for longest goes first. By its own rule the cache would rather not take somebody new in.
+        let lru = EvictionPolicy::lru;
+        SignIns {
+            all: Cache::builder()
                 .max_capacity(MOST)
+                .eviction_policy(lru())
                 .time_to_idle(idle)
                 .time_to_live(longest)
                 .build(),
-        )
+            by_token: Cache::builder()
+                .max_capacity(MOST)
+                .eviction_policy(lru())
+                .time_to_idle(longest)
+                .build(),
+        }
     }
 
     /// Takes somebody in. Returns the name for their browser.
@@ -55,16 +76,30 @@ impl SignIns {
             csrf: unguessable(),
             notice: Mutex::default(),
         };
-        self.0.insert(key(&name), Arc::new(sign_in)).await;
+        self.all.insert(key(&name), Arc::new(sign_in)).await;
+        let own = self
+            .by_token
+            .get_with(token, async { Arc::default() })
+            .await;
+        let first = {
+            let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
+            own.push_back(key(&name));
+            (own.len() > MOST_WITH_ONE)
+                .then(|| own.pop_front())
+                .flatten()
+        };
+        if let Some(first) = first {
+            self.all.invalidate(&first).await;
+        }
         name
     }
 
     pub(super) async fn find(&self, name: &str) -> Option<Arc<SignIn>> {
-        self.0.get(&key(name)).await
+        self.all.get(&key(name)).await
     }
 
     pub(super) async fn leave(&self, name: &str) {
-        self.0.invalidate(&key(name)).await;
+        self.all.invalidate(&key(name)).await;
     }
 }
 
@@ -86,7 +121,7 @@ pub(super) fn unguessable() -> String {
     random("", LENGTH)
 }
 
-fn key(name: &str) -> [u8; 32] {
+fn key(name: &str) -> Key {
     *blake3::hash(name.as_bytes()).as_bytes()
 }
 
@@ -130,6 +165,19 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(started.elapsed() >= short);
+    }
+
+    #[tokio::test]
+    async fn one_token_crowds_nobody_out() {
+        let sign_ins = SignIns::new();
+        let other = sign_ins.enter(token::hash("gp_y")).await;
+        let first = sign_ins.enter(token::hash("gp_x")).await;
+        let mut last = String::new();
+        for _ in 0..MOST_WITH_ONE {
+            last = sign_ins.enter(token::hash("gp_x")).await;
+        }
+        assert!(sign_ins.find(&first).await.is_none());
+        assert!(sign_ins.find(&last).await.is_some() && sign_ins.find(&other).await.is_some());
     }
 
     #[tokio::test]

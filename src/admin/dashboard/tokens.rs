@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -14,13 +13,13 @@ use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::auth::token;
-use crate::store::{Access, Page, Scope, Token};
+use crate::store::{Access, Kind, Page, Scope, StoreError, Token};
 
 use super::Dashboard;
 use super::address::{Path, Query};
 use super::error::ErrorPage;
 use super::form::{Field, Form, TimeField, name};
-use super::frame::{Frame, Section, page, page_with};
+use super::frame::{Frame, Section, page, refused};
 use super::guard::Visitor;
 use super::new_credential::once_only;
 use super::sign_ins::unguessable;
@@ -87,6 +86,8 @@ struct TokensPage {
     name: Field,
     /// Every scope that may be given, and whether it is chosen.
     scopes: Vec<(String, bool)>,
+    /// Whether there are organizations whose scopes are not among them.
+    some_missing: bool,
     scope_error: Option<String>,
     expires_at: TimeField,
     once: String,
@@ -133,7 +134,7 @@ async fn gather(
         let tokens = tokens.map(|token| Row::of(desk.token_up_to_date(token), &caller));
         Ok((tokens, scopes(desk, &caller)?))
     });
-    let (tokens, scopes) = found.await?;
+    let (tokens, (scopes, some_missing)) = found.await?;
     let chosen = filled.scope.value;
     let scopes = scopes.into_iter().map(|scope| {
         let is_chosen = scope == chosen;
@@ -145,21 +146,24 @@ async fn gather(
         next: tokens.next,
         name: filled.name,
         scopes: scopes.collect(),
+        some_missing,
         scope_error: filled.scope.error,
         expires_at: filled.expires_at,
         once: filled.once.unwrap_or_else(unguessable),
     })
 }
 
-/// Every scope that the caller may give.
-fn scopes(desk: &Desk, caller: &Caller) -> Result<Vec<String>, Problem> {
-    let slugs = match &caller.scope.organization {
+/// Every scope that the caller may give, and whether there are more.
+fn scopes(desk: &Desk, caller: &Caller) -> Result<(Vec<String>, bool), Problem> {
+    let mut slugs = match &caller.scope.organization {
         Some(own) => vec![own.clone()],
         None => {
-            let organizations = desk.system.store.organizations(None, OFFERED)?;
+            let organizations = desk.system.store.organizations(None, OFFERED + 1)?;
             organizations.into_iter().map(|found| found.slug).collect()
         }
     };
+    let some_missing = slugs.len() > OFFERED as usize;
+    slugs.truncate(OFFERED as usize);
     let of = |organization: Option<String>| {
         [Access::Admin, Access::Read].map(|access| Scope {
             organization: organization.clone(),
@@ -169,7 +173,8 @@ fn scopes(desk: &Desk, caller: &Caller) -> Result<Vec<String>, Problem> {
     let all = of(None).into_iter();
     let all = all.chain(slugs.into_iter().flat_map(|slug| of(Some(slug))));
     let may_give = all.filter(|scope| caller.scope.covers(scope));
-    Ok(may_give.map(|scope| scope.to_string()).collect())
+    let scopes = may_give.map(|scope| scope.to_string()).collect();
+    Ok((scopes, some_missing))
 }
 
 /// Makes a token that may do no more, and no longer, than the one it is made with, and shows it this one time.
@@ -182,6 +187,9 @@ pub(super) async fn create(
     let (mut own_name, mut scope) = (form.field("name"), form.field("scope"));
     let meant_name = own_name.read(name);
     let meant_scope = scope.read(|text| {
+        if text.is_empty() {
+            return Err("choose what it may do".to_owned());
+        }
         let scope: Scope = text.parse()?;
         match caller.scope.covers(&scope) {
             true => Ok(scope),
@@ -203,12 +211,12 @@ pub(super) async fn create(
             name: own_name,
             scope,
             expires_at,
-            once: Some(form.text("once").to_owned()),
+            once: Some(form.once()?.to_owned()),
         };
         let again = gather(&dashboard, &visitor, None, filled).await?;
-        return page_with(StatusCode::UNPROCESSABLE_ENTITY, &again);
+        return refused(&again);
     };
-    let once = form.text("once").to_owned();
+    let once = form.once()?.to_owned();
     let made = dashboard.desk.run(move |desk| {
         let editor = desk.system.store.by(&caller.actor).once(Some(&once));
         Ok(token::issue(editor, &meant_name, &meant_scope, meant_end)?)
@@ -220,6 +228,38 @@ pub(super) async fn create(
         name: &issued.token.name,
         scope: issued.token.scope.to_string(),
         secret: secret.map_err(|error| Problem::internal(&error))?,
+    })
+}
+
+#[derive(Template)]
+#[template(path = "token_revoke.html")]
+struct TokenRevoke {
+    frame: Frame,
+    token: Token,
+    /// Whether it is the one that the visitor signed in with.
+    is_own: bool,
+}
+
+/// Asks whether to revoke one: that cannot be undone.
+pub(super) async fn ask_revoke(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(id): Path<Uuid>,
+) -> Result<Response, ErrorPage> {
+    let caller = visitor.caller.clone();
+    let found = dashboard.desk.run(move |desk| {
+        let token = desk.system.store.token(&id.to_string())?;
+        let organization = token.scope.organization.as_deref();
+        if !caller.reaches(organization) || caller.scope.access < Access::Admin {
+            return Err(StoreError::not_found(Kind::Token, &id.to_string()).into());
+        }
+        Ok(token)
+    });
+    let token = found.await?;
+    page(&TokenRevoke {
+        frame: visitor.frame(Section::Tokens),
+        is_own: visitor.caller.actor.token == Some(token.key),
+        token,
     })
 }
 
@@ -236,9 +276,13 @@ pub(super) async fn revoke(
         let editor = desk.system.store.by(&caller.actor);
         Ok(editor.revoke_token(&id.to_string(), own)?)
     });
+    let revoked = revoked.await?;
+    if visitor.caller.actor.token == Some(revoked.key) {
+        return Ok(Redirect::to("/sign-in?left=revoked").into_response());
+    }
     let notice = format!(
         "The token {} is revoked: nobody can do anything with it any more, and whoever signed in with it is signed out. Tokens that were made with it stay valid.",
-        revoked.await?.name
+        revoked.name
     );
     Ok(visitor.sent_on(notice, "/tokens"))
 }

@@ -126,6 +126,7 @@ impl Fixture {
     async fn delete(&self, path: &str, actor: Actor) -> StatusCode {
         let mut request = Request::builder().method(Method::DELETE).uri(path);
         let caller = Caller {
+            name: "tests".to_owned(),
             actor,
             scope: Scope::INSTANCE_ADMIN,
             expires_at: None,

@@ -246,29 +246,15 @@ mod tests {
         assert!(page(3).is_empty());
     }
 
-    fn plan(store: &Fixture, sql: &str) -> String {
-        let connection = rusqlite::Connection::open(store.path()).unwrap();
-        let mut statement = connection
-            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
-            .unwrap();
-        let steps = statement
-            .query_map([], |row| row.get::<_, String>(3))
-            .unwrap();
-        steps.map(Result::unwrap).collect::<Vec<_>>().join("; ")
-    }
-
     #[test]
     fn an_index_has_an_organizations_credentials_in_order() {
         let store = Fixture::new();
         for column in ["c.key", "c.name COLLATE NOCASE", "c.status", "c.username"] {
             for direction in ["ASC", "DESC"] {
-                let plan = plan(
-                    &store,
-                    &format!(
-                        "SELECT c.key FROM credentials c WHERE c.organization = 1
+                let plan = store.plan(&format!(
+                    "SELECT c.key FROM credentials c WHERE c.organization = 1
                      ORDER BY {column} {direction}, c.key {direction} LIMIT 50 OFFSET 50"
-                    ),
-                );
+                ));
                 assert!(
                     plan.contains("COVERING INDEX") && !plan.contains("TEMP B-TREE"),
                     "{column}: {plan}"

@@ -26,9 +26,13 @@ for (const field of document.querySelectorAll("input[data-utc]")) {
   for (const word of field.form.querySelectorAll("[data-zone]")) word.textContent = `In your time (${zone}).`;
 }
 
+// What was done last is where reading begins, unless a field waits to be put right.
+if (!document.querySelector("[aria-invalid]")) document.getElementById("notice")?.focus();
+
 // Buttons that copy.
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.hidden = false;
+  button.setAttribute("aria-live", "polite");
   const before = button.innerHTML;
   button.addEventListener("click", async () => {
     const source = document.getElementById(button.dataset.copy);

@@ -27,6 +27,8 @@ struct DeletePage {
     credential: Credential,
     live: usize,
     confirm: Field,
+    /// Whether live sessions are to end, too.
+    disconnect: bool,
 }
 
 async fn gather(
@@ -34,6 +36,7 @@ async fn gather(
     visitor: &Visitor,
     of: Of,
     confirm: Field,
+    disconnect: bool,
 ) -> Result<DeletePage, ErrorPage> {
     let frame = visitor.frame(Section::Credentials).of(&of.slug);
     let live = dashboard.desk.system.sessions.count_of(&of.username);
@@ -45,6 +48,7 @@ async fn gather(
         credential: found.await?,
         live,
         confirm,
+        disconnect,
     })
 }
 
@@ -55,7 +59,7 @@ pub(super) async fn ask(
     Path(of): Path<Of>,
 ) -> Result<Response, ErrorPage> {
     visitor.caller.require_in(&of.slug, Access::Admin)?;
-    page(&gather(&dashboard, &visitor, of, Field::default()).await?)
+    page(&gather(&dashboard, &visitor, of, Field::default(), false).await?)
 }
 
 /// Deletes it, if that was confirmed.
@@ -65,14 +69,13 @@ pub(super) async fn delete(
     Path(of): Path<Of>,
     form: Form,
 ) -> Result<Response, ErrorPage> {
-    let mut confirm = form.field("confirm");
+    let (mut confirm, disconnect) = (form.field("confirm"), form.ticked("disconnect"));
     if confirm.value.trim() != last_characters(&of.username) {
         confirm.error = Some(format!(
             "these are not the last {CONFIRMED_BY} characters of the username; nothing was deleted"
         ));
-        return refused(&gather(&dashboard, &visitor, of, confirm).await?);
+        return refused(&gather(&dashboard, &visitor, of, confirm, disconnect).await?);
     }
-    let disconnect = form.ticked("disconnect");
     let actor = visitor.caller.actor.clone();
     let notice = match disconnect {
         true => format!(

@@ -10,7 +10,6 @@ use crate::admin::dashboard::address::Path;
 use crate::admin::dashboard::error::ErrorPage;
 use crate::admin::dashboard::form::{Form, optional_name};
 use crate::admin::dashboard::guard::Visitor;
-use crate::admin::dashboard::stamp::Stamp;
 use crate::admin::problem::Problem;
 use crate::store::{CredentialEdit, CredentialStatus};
 
@@ -60,11 +59,10 @@ pub(super) async fn expire(
     };
     change(&dashboard, &visitor, &of, edit).await?;
     let notice = match expires_at {
-        Some(end) => format!(
-            "From {} on every login with the credential is refused. Sessions that are live then go on.",
-            Stamp(end).exact()
-        ),
-        None => "The credential does not expire.".to_owned(),
+        Some(_) => {
+            "The credential expires at the time below: from then on every login with it is refused. Sessions that are live then go on."
+        }
+        None => "The credential does not expire.",
     };
     Ok(visitor.sent_on(notice, &of.page()))
 }
@@ -97,7 +95,7 @@ pub(super) async fn enable(
         ..CredentialEdit::default()
     };
     change(&dashboard, &visitor, &of, edit).await?;
-    let notice = "The credential is active again, with the password it had.";
+    let notice = "The credential is not revoked any more, and has the password it had.";
     Ok(visitor.sent_on(notice, &of.page()))
 }
 

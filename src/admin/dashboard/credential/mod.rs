@@ -18,7 +18,9 @@ use serde::Deserialize;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::sessions::LiveSession;
-use crate::store::{AuditFilter, Credential, CredentialStatus, Page, Usage, UsageOf, Wanted};
+use crate::store::{
+    AuditFilter, Credential, CredentialStatus, OrganizationStatus, Page, Usage, UsageOf, Wanted,
+};
 
 use super::Dashboard;
 use super::address::{Path, of_credential};
@@ -80,15 +82,18 @@ impl Of {
 /// All that is known of a credential.
 struct Known {
     credential: Credential,
+    /// Whether a revocation counts that is not written yet.
+    denied: bool,
+    /// Whether its organization is.
+    suspended: bool,
     usage: Vec<(i64, Usage)>,
     sessions: Vec<LiveSession>,
     trail: Vec<Entry>,
 }
 
-fn find(desk: &Desk, of: &Of) -> Result<Known, Problem> {
+fn find(desk: &Desk, of: &Of, days: Stretch) -> Result<Known, Problem> {
     let system = &desk.system;
     let credential = desk.credential(of.wanted())?;
-    let days = Stretch::days();
     let usage = UsageOf::Credential(credential.key);
     let usage = system
         .store
@@ -105,8 +110,11 @@ fn find(desk: &Desk, of: &Of) -> Result<Known, Problem> {
     let trail = system.store.audit(trail, newest)?;
     let mut sessions = system.sessions.list();
     sessions.retain(|session| session.username == of.username);
+    let organization = system.store.organization(&of.slug)?;
     Ok(Known {
         credential,
+        denied: system.authenticator.denials().contains(&of.username),
+        suspended: organization.status == OrganizationStatus::Suspended,
         usage,
         sessions,
         trail: trail.rows.iter().map(Entry::from).collect(),
@@ -118,6 +126,8 @@ fn find(desk: &Desk, of: &Of) -> Result<Known, Problem> {
 struct CredentialPage {
     frame: Frame,
     path: String,
+    is_revoked: bool,
+    is_suspended: bool,
     credential: Credential,
     badges: Vec<Badge>,
     created: Stamp,
@@ -134,12 +144,6 @@ struct CredentialPage {
     trail: Vec<Entry>,
     name: Field,
     expires_at: TimeField,
-}
-
-impl CredentialPage {
-    fn is_revoked(&self) -> bool {
-        self.credential.status == CredentialStatus::Revoked
-    }
 }
 
 async fn show(
@@ -163,14 +167,19 @@ async fn shown(
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
     let (slug, path) = (of.slug.clone(), of.page());
-    let known = dashboard.desk.run(move |desk| find(desk, &of)).await?;
+    let days = Stretch::days();
+    let known = dashboard
+        .desk
+        .run(move |desk| find(desk, &of, days))
+        .await?;
     let Known {
         credential,
+        denied,
+        suspended,
         usage,
         mut sessions,
         trail,
     } = known;
-    let days = Stretch::days();
     let more_sessions = sessions.len().saturating_sub(SHOWN_SESSIONS);
     sessions.truncate(SHOWN_SESSIONS);
     let expires = credential.expires_at.map(Stamp);
@@ -179,7 +188,9 @@ async fn shown(
         &CredentialPage {
             frame: visitor.frame(Section::Credentials).of(&slug),
             path,
-            badges: badges(&credential),
+            badges: badges(&credential, denied),
+            is_revoked: denied || credential.status == CredentialStatus::Revoked,
+            is_suspended: suspended,
             created: Stamp(credential.created_at),
             rotated: credential.rotated_at.map(Stamp),
             revoked: credential.revoked_at.map(Stamp),

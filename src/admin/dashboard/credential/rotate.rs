@@ -13,7 +13,7 @@ use crate::admin::dashboard::error::ErrorPage;
 use crate::admin::dashboard::form::Form;
 use crate::admin::dashboard::frame::{Frame, Section, page};
 use crate::admin::dashboard::guard::Visitor;
-use crate::admin::dashboard::issued::{self, Connection};
+use crate::admin::dashboard::issued::{self, Before, Connection};
 use crate::admin::dashboard::stamp::Stamp;
 use crate::admin::problem::{Code, Problem};
 use crate::store::{Access, Credential, Wanted};
@@ -94,14 +94,11 @@ pub(super) async fn rotate(
         Ok((issued, Connection::of(desk)))
     });
     let (issued, connection) = rotated.await.map_err(once_only)?;
-    let previous = match until {
-        None => "The password before is wrong from now on.".to_owned(),
-        Some(end) => format!(
-            "The password before stays right until {}, unless the overlap is ended earlier.",
-            Stamp(end).exact()
-        ),
+    let before = Before {
+        right_until: until.map(Stamp),
+        disconnected: disconnect,
     };
-    issued::show(frame, &issued, connection, false, &previous)
+    issued::show(frame, &issued, connection, Some(before))
 }
 
 /// Says what it means that the credential is not what it was.
