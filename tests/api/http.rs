@@ -146,7 +146,9 @@ fn requests_are_counted_by_the_form_of_their_path() {
         let show = format!("GET {DEFAULT}/{username}");
         served.admin(&show, None).expect(404);
     }
-    served.admin("GET /api/smtp_of_a_stranger", None).expect(404);
+    served
+        .admin("GET /api/smtp_of_a_stranger", None)
+        .expect(404);
     served.by("", "GET /api/v1/status", None).expect(401);
     let text = get(metrics, "/metrics");
     for (method, route, status, count) in [
