@@ -39,7 +39,12 @@ impl Gate {
         let inside = runtime.enter();
         let edge = edge(&site, sessions.clone(), refusal_delay);
         let listener = listener::bind(site.submissions).expect("bind");
-        let serve = move |accepted| edge.serve(accepted, ListenerKind::Submissions);
+        let own = Arc::new(config::Listener {
+            kind: ListenerKind::Submissions,
+            address: site.submissions,
+            proxy_from: Vec::new(),
+        });
+        let serve = move |accepted| edge.serve(accepted, &own);
         let permits = Arc::new(Semaphore::new(100));
         runtime.spawn(listener::accept(
             listener,
@@ -70,7 +75,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
     let config = config::Config::load(&site.config()).expect("the configuration");
     let metrics = Arc::new(Metrics::new().expect("metrics"));
     let store = Arc::new(Store::open(&config.store.path).expect("the store"));
-    let tls = Tls::load(&config.tls.certificate, &config.tls.key).expect("the certificate");
+    let tls = Tls::load(gatepost::daemon::pairs(&config.tls)).expect("the certificate");
     let cost = Cost {
         memory_kib: config.auth.memory_kib,
         iterations: config.auth.iterations,
@@ -100,7 +105,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         tls: tls.acceptor(),
         authenticator: Arc::new(authenticator),
         noted,
-        dialer: Arc::new(dialer),
+        dialer: Arc::new(dialer.expect("the way to the upstream")),
         sessions,
         metrics,
         lifecycle: Lifecycle::new(),

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, IdentityBy, Network, UpstreamTls};
+use crate::daemon;
 use crate::dovecot;
 use crate::edge::Dialer;
 use crate::metrics::Metrics;
+use crate::net::certificates::{Certificate, Pair};
 use crate::net::listener::LocalListener;
-use crate::net::tls::Certificate;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::store::{Store, StoreReport};
 
@@ -58,25 +59,37 @@ fn listeners(path: &Path, config: &Config) -> String {
     let listeners: Vec<_> = config
         .listeners
         .iter()
-        .map(|listener| format!("{} {}", listener.kind, listener.address))
+        .map(|listener| {
+            let balancers: Vec<_> = listener.proxy_from.iter().map(Network::to_string).collect();
+            let behind = match &balancers[..] {
+                [] => String::new(),
+                all => format!(" (PROXY headers from {})", all.join(" ")),
+            };
+            format!("{} {}{behind}", listener.kind, listener.address)
+        })
         .collect();
     format!("{}: {}", path.display(), listeners.join(", "))
 }
 
 fn certificate(config: &Config) -> Result<String, CliError> {
-    let tls = &config.tls;
-    let loaded = Certificate::load(&tls.certificate, &tls.key)
-        .map_err(|error| CliError::Config(error.to_string()))?;
+    let pairs = daemon::pairs(&config.tls);
+    let found: Result<Vec<_>, _> = pairs.iter().map(pair).collect();
+    Ok(found?.join("; "))
+}
+
+fn pair(pair: &Pair) -> Result<String, CliError> {
+    let loaded = Certificate::load(pair).map_err(|error| CliError::Config(error.to_string()))?;
     let end = jiff::Timestamp::from_second(loaded.not_after).unwrap_or_default();
-    let shown = tls.certificate.display();
+    let shown = pair.certificate.display();
     if end < jiff::Timestamp::now() {
         return Err(CliError::Config(format!(
             "{shown} expired on {end}; renew it"
         )));
     }
     Ok(format!(
-        "{shown} belongs to {}, valid until {end}",
-        tls.key.display()
+        "{shown} belongs to {}, is for {}, valid until {end}",
+        pair.key.display(),
+        loaded.names.join(" ")
     ))
 }
 
@@ -105,24 +118,54 @@ async fn upstream(config: &Config) -> Result<String, CliError> {
         .and_then(|socket| Lent::open(&socket.listen));
     let metrics = Metrics::new().map_err(|error| CliError::Io(error.to_string()))?;
     let hostname = config.hostname.as_str().to_owned();
-    let dialer = Dialer::new(hostname, config.upstream.clone(), Arc::new(metrics));
-    let probed = dialer.probe().await;
+    let dialer = Dialer::new(hostname, config.upstream.clone(), Arc::new(metrics))
+        .map_err(|error| CliError::Config(error.to_string()))?;
+    let tried = try_out(&dialer, config).await;
     drop(lent);
     let address = &config.upstream.address;
-    let offered = probed
-        .map_err(|failure| CliError::Io(format!("{address}: {failure}; {}", advice(&failure))))?;
-    match offered.xclient {
-        Some(attributes) if attributes.are_enough() => Ok(format!(
-            "{address} answers and grants XCLIENT with ADDR and LOGIN"
-        )),
-        Some(_) => Err(CliError::Refused(format!(
-            "{address} grants XCLIENT without ADDR or LOGIN; build Postfix with SASL support"
-        ))),
-        None => Err(CliError::Refused(format!(
-            "{address} does not offer XCLIENT to this host; add to that service in master.cf: \
-             -o smtpd_authorized_xclient_hosts=127.0.0.1"
+    let tls = match config.upstream.tls {
+        UpstreamTls::None => "",
+        UpstreamTls::Implicit | UpstreamTls::StartTls => " over verified TLS",
+    };
+    match tried {
+        Ok(Ok(found)) => Ok(format!("{address} answers{tls} {found}")),
+        Ok(Err(lacks)) => Err(CliError::Refused(format!("{address} {lacks}"))),
+        Err(failure) => Err(CliError::Io(format!(
+            "{address}: {failure}; {}",
+            advice(&failure, config.upstream.identity)
         ))),
     }
+}
+
+/// What the upstream does, or what it lacks, for sessions to be handed over.
+async fn try_out(
+    dialer: &Dialer,
+    config: &Config,
+) -> Result<Result<String, &'static str>, UpstreamFailure> {
+    let offered = dialer.probe().await?;
+    Ok(match config.upstream.identity {
+        IdentityBy::Login => {
+            let accounts = dialer.try_accounts().await?;
+            Ok(format!(
+                "and lets every account in ({accounts} of {accounts})"
+            ))
+        }
+        IdentityBy::None => Ok("and is told nothing of the clients".into()),
+        IdentityBy::Proxy => Ok(format!(
+            "behind a PROXY header of version {}",
+            config.upstream.proxy_version
+        )),
+        IdentityBy::Xclient => match offered.xclient {
+            Some(attributes) if attributes.are_enough() => {
+                Ok("and grants XCLIENT with ADDR and LOGIN".into())
+            }
+            Some(_) => Err("grants XCLIENT without ADDR or LOGIN; build Postfix with SASL support"),
+            None => Err(
+                "does not offer XCLIENT to this host; add to that service in master.cf: \
+                 -o smtpd_authorized_xclient_hosts=127.0.0.1",
+            ),
+        },
+    })
 }
 
 /// The auth socket, open until dropped. Postfix's smtpd does not even greet when it is missing, so
@@ -164,10 +207,22 @@ impl Drop for Lent {
     }
 }
 
-fn advice(failure: &UpstreamFailure) -> &'static str {
+fn advice(failure: &UpstreamFailure, identity: IdentityBy) -> &'static str {
     match (failure.stage, &failure.cause) {
         (Stage::Connect, FailureCause::Timeout) => "check the address and the firewall",
         (Stage::Connect, _) => "is Postfix running, and does master.cf have this service?",
+        (Stage::Tls, _) => {
+            "upstream.tls_name must be a name in its certificate, and upstream.tls_ca who signed that"
+        }
+        (Stage::StartTls, _) => {
+            "does that service have a certificate (smtpd_tls_security_level=may)?"
+        }
+        (Stage::Auth, FailureCause::AuthRefused { .. }) => {
+            "check the username and its password_file"
+        }
+        (Stage::Greeting | Stage::Ehlo, _) if identity == IdentityBy::Proxy => {
+            "does that service expect a PROXY header (smtpd_upstream_proxy_protocol=haproxy)?"
+        }
         (_, FailureCause::Closed | FailureCause::Timeout) => {
             "Postfix's log says why; a missing SASL socket or missing restrictions end smtpd at once, and master then waits a minute"
         }

@@ -189,9 +189,10 @@ impl From<DaemonError> for CliError {
     fn from(error: DaemonError) -> Self {
         match error {
             DaemonError::Store(error) => error.into(),
-            DaemonError::Tls(_) | DaemonError::Passed { .. } | DaemonError::Unconfigured { .. } => {
-                Self::Config(error.to_string())
-            }
+            DaemonError::Tls(_)
+            | DaemonError::Upstream(_)
+            | DaemonError::Passed { .. }
+            | DaemonError::Unconfigured { .. } => Self::Config(error.to_string()),
             DaemonError::Bind { .. } | DaemonError::Metrics(_) | DaemonError::System(_) => {
                 Self::Io(error.to_string())
             }

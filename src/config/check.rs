@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use super::error::{Key, Problem};
 use super::{Admin, Auth, Config, Endpoint};
 
+mod upstream;
+
 /// Finds the first contradiction between keys.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
     check_listeners(config)?;
-    check_upstream(config)?;
+    check_own_upstream(config)?;
+    upstream::check(&config.upstream)?;
     check_admin(config)?;
     check_argon2_memory(config)?;
     check_refusal_is_sent(config)
@@ -58,7 +61,7 @@ fn tcp_listeners(config: &Config) -> Vec<(Key, SocketAddr)> {
 }
 
 /// A gate that is its own upstream would hand every session to itself until nothing is left.
-fn check_upstream(config: &Config) -> Result<(), Problem> {
+fn check_own_upstream(config: &Config) -> Result<(), Problem> {
     let Endpoint::Tcp(upstream) = config.upstream.address else {
         return Ok(());
     };

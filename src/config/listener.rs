@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-use super::{address, text};
+use super::{Network, address, network, text};
 
 /// One socket for clients.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -19,6 +19,9 @@ pub struct Listener {
     /// Where to listen; `[::]` takes IPv6 only.
     #[serde(deserialize_with = "address::socket_address")]
     pub address: SocketAddr,
+    /// Whose connections begin with a PROXY header, which says who the client is.
+    #[serde(default, deserialize_with = "network::list")]
+    pub proxy_from: Vec<Network>,
 }
 
 /// The two ways of submission (RFC 8314 section 3.3).

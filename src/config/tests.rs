@@ -62,7 +62,11 @@ fn the_example_shows_the_defaults() {
 #[test]
 fn the_example_holds_every_key_and_loads_with_all_of_them() {
     let text = uncomment(EXAMPLE);
-    load(&text, &[]).unwrap();
+    // Keys for what is not on by default would be refused for having no effect.
+    let everything_on = text
+        .replace("identity = \"xclient\"", "identity = \"login\"")
+        .replace("\ntls = \"none\"", "\ntls = \"starttls\"");
+    load(&everything_on, &[]).unwrap();
     let document: DocumentMut = text.parse().unwrap();
     for key in known_keys(&[]) {
         let item = document
@@ -281,6 +285,16 @@ fn a_mistake_in_what_is_required_is_told_as_well() {
             r#"config.toml:7: listener[1].address: "0.0.0.0" has no port; write "0.0.0.0:PORT""#,
         ),
         (
+            "\"0.0.0.0:465\"",
+            "\"0.0.0.0:465\"\nproxy_from = ['10.0.0.1/8']",
+            r#"config.toml:8: listener[1].proxy_from[0]: "10.0.0.1/8" has bits behind its prefix; write "10.0.0.0/8""#,
+        ),
+        (
+            "\"0.0.0.0:465\"",
+            "\"0.0.0.0:465\"\nproxy_from = '10.0.0.0/8'",
+            r#"config.toml:8: listener[1].proxy_from: found "10.0.0.0/8", but a list of networks such as ["10.0.0.0/8"] is needed"#,
+        ),
+        (
             "[tls]",
             "[tsl]",
             "config.toml:8: tsl: unknown key; did you mean \"tls\"? known keys here: hostname, drain_timeout, listener, tls, upstream, store, auth, last_used, relay, limits, timeouts, dovecot_auth, admin, metrics, log",
@@ -293,7 +307,7 @@ fn a_mistake_in_what_is_required_is_told_as_well() {
         (
             "address = \"127",
             "adress = \"127",
-            "config.toml:12: upstream.adress: unknown key; did you mean \"address\"? known keys here: address, identity, connect_timeout, command_timeout, end_of_data_timeout",
+            "config.toml:12: upstream.adress: unknown key; did you mean \"address\"? known keys here: address, identity, trusted, proxy_version, username, password_file, tls, tls_name, tls_ca, tls_certificate, tls_key, connect_timeout, command_timeout, end_of_data_timeout, idle_release, organizations",
         ),
         (
             "127.0.0.1:10025",
@@ -319,6 +333,103 @@ fn a_mistake_in_what_is_required_is_told_as_well() {
     for (right, wrong, error) in cases {
         let text = REQUIRED.replace(right, wrong);
         assert_eq!(load(&text, &[]).unwrap_err(), *error, "{right} -> {wrong}");
+    }
+}
+
+#[test]
+fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
+    let cases: &[(&str, &str)] = &[
+        (
+            "identity = 'ident'",
+            "identity: unknown value \"ident\"; use \"xclient\", \"proxy\", \"login\" or \"none\"",
+        ),
+        (
+            "identity = 'none'",
+            "identity: \"none\" tells the MTA nothing, so it has to take mail from whoever reaches it; \
+             if only gatepost does, write upstream.trusted = true, else use \"xclient\", \"proxy\" or \
+             \"login\"",
+        ),
+        (
+            "proxy_version = 3",
+            "proxy_version: 3 is out of range; use 1 to 2",
+        ),
+        (
+            "identity = 'login'",
+            "username: missing; identity = \"login\" needs username and password_file, or \
+             [upstream.organizations.SLUG] with both",
+        ),
+        (
+            "identity = 'login'\nusername = 'x'",
+            "password_file: missing; name the file with the password of upstream.username",
+        ),
+        (
+            "identity = 'login'\npassword_file = 'x'",
+            "username: missing; name the account that upstream.password_file has the password of",
+        ),
+        (
+            "username = 'x'",
+            "username: has no effect with this upstream.identity; use identity = \"login\", or leave \
+             it out",
+        ),
+        (
+            "identity = 'login'\nusername = ''",
+            "username: the username is empty; name the account, or leave this out",
+        ),
+        (
+            "identity = 'login'\nusername = 'x'\npassword_file = 'y'\naddress = '192.0.2.1:25'",
+            "tls: the password of upstream.username would cross the network to 192.0.2.1:25 in clear \
+             text; use \"starttls\" or \"implicit\", or write upstream.trusted = true if nobody can \
+             listen",
+        ),
+        (
+            "tls = 'may'",
+            "tls: unknown value \"may\"; use \"none\", \"starttls\" or \"implicit\"",
+        ),
+        (
+            "tls_ca = 'x'",
+            "tls_ca: has no effect without TLS; write upstream.tls = \"starttls\" or \"implicit\", or \
+             leave it out",
+        ),
+        (
+            "tls = 'starttls'\ntls_certificate = 'x'",
+            "tls_key: missing; name the private key of upstream.tls_certificate",
+        ),
+        (
+            "tls = 'starttls'\ntls_key = 'x'",
+            "tls_certificate: missing; name the certificate that upstream.tls_key belongs to",
+        ),
+        (
+            "tls = 'implicit'\naddress = 'unix:/run/mta'",
+            "tls_name: missing; a unix socket has no name of its own, so write the one in the MTA's \
+             certificate",
+        ),
+        (
+            "tls = 'implicit'\ntls_name = 'a_b'",
+            "tls_name: \"a_b\" is neither a host name nor an IP address; use the name in the \
+             certificate, such as \"smtp.example.org\"",
+        ),
+    ];
+    let (before, _) = REQUIRED
+        .split_once("address = \"127.0.0.1:10025\"")
+        .unwrap();
+    for (keys, error) in cases {
+        let address = match keys.contains("address") {
+            true => "",
+            false => "address = '127.0.0.1:10025'\n",
+        };
+        let text = format!("{before}{address}{keys}\n");
+        let told = load(&text, &[]).unwrap_err();
+        let (_, told) = told.split_once(": upstream.").unwrap();
+        assert_eq!(told, *error, "{keys}");
+    }
+    for keys in [
+        "identity = 'none'\ntrusted = true",
+        "identity = 'proxy'\nproxy_version = 1",
+        "identity = 'login'\nusername = 'x'\npassword_file = 'y'",
+        "identity = 'login'\norganizations.acme = { username = 'x', password_file = 'y' }",
+        "tls = 'implicit'\ntls_name = '192.0.2.1'",
+    ] {
+        load(format!("{REQUIRED}{keys}\n"), &[]).unwrap();
     }
 }
 

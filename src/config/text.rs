@@ -25,6 +25,13 @@ pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf
     })
 }
 
+/// As [`path`], for a key that may be left out.
+pub(super) fn optional_path<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    path(deserializer).map(Some)
+}
+
 struct TextVisitor<T> {
     expected: &'static str,
     parse: fn(&str) -> Result<T, String>,

@@ -10,6 +10,9 @@ use super::duration;
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
+    /// For the PROXY header, where one is expected.
+    #[serde(deserialize_with = "duration::positive")]
+    pub proxy: Duration,
     /// For a TLS handshake.
     #[serde(deserialize_with = "duration::positive")]
     pub handshake: Duration,
@@ -27,6 +30,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            proxy: Duration::from_secs(5),
             handshake: Duration::from_secs(10),
             login: Duration::from_secs(60),
             idle: Duration::from_secs(300),

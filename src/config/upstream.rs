@@ -1,11 +1,14 @@
 //! `[upstream]`: the MTA behind the gate.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-use super::{Endpoint, duration, text};
+use super::{Endpoint, Hostname, duration, flag, number, text};
 
 /// How the MTA is reached, told of the client, and waited for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -17,7 +20,37 @@ pub struct Upstream {
     /// How it learns who the client is.
     #[serde(default)]
     pub identity: IdentityBy,
-    /// For a connection to be made.
+    /// Whether nobody but us can reach it, nor read what passes on the way.
+    #[serde(default, deserialize_with = "flag::flag")]
+    pub trusted: bool,
+    /// Which form of the PROXY header it expects.
+    #[serde(
+        default = "default_proxy_version",
+        deserialize_with = "number::within::<_, _, 1, 2>"
+    )]
+    pub proxy_version: u8,
+    /// Our account there, for organizations without one of their own.
+    #[serde(default, deserialize_with = "optional_username")]
+    pub username: Option<String>,
+    /// The file with the password of that account.
+    #[serde(default, deserialize_with = "text::optional_path")]
+    pub password_file: Option<PathBuf>,
+    /// When TLS begins.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+    /// The name its certificate must have, instead of the address.
+    #[serde(default, deserialize_with = "certificate_name")]
+    pub tls_name: Option<String>,
+    /// The PEM file with the authorities that may have signed its certificate, instead of the system's.
+    #[serde(default, deserialize_with = "text::optional_path")]
+    pub tls_ca: Option<PathBuf>,
+    /// The certificate chain that we show, in PEM.
+    #[serde(default, deserialize_with = "text::optional_path")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[serde(default, deserialize_with = "text::optional_path")]
+    pub tls_key: Option<PathBuf>,
+    /// For a connection to be made and handed over.
     #[serde(
         default = "default_connect_timeout",
         deserialize_with = "duration::positive"
@@ -35,6 +68,31 @@ pub struct Upstream {
         deserialize_with = "duration::positive"
     )]
     pub end_of_data_timeout: Duration,
+    /// Outside of a transaction, until its session is given back.
+    #[serde(
+        default = "default_idle_release",
+        deserialize_with = "duration::positive"
+    )]
+    pub idle_release: Duration,
+    /// Accounts of single organizations, by their slug.
+    #[serde(default)]
+    pub organizations: BTreeMap<String, Account>,
+}
+
+/// An account of ours at the upstream.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Its name.
+    #[serde(deserialize_with = "username")]
+    pub username: String,
+    /// The file with its password.
+    #[serde(deserialize_with = "text::path")]
+    pub password_file: PathBuf,
+}
+
+fn default_proxy_version() -> u8 {
+    2
 }
 
 fn default_connect_timeout() -> Duration {
@@ -49,13 +107,25 @@ fn default_end_of_data_timeout() -> Duration {
     Duration::from_secs(600)
 }
 
+fn default_idle_release() -> Duration {
+    Duration::from_secs(60)
+}
+
 /// How the upstream learns who the client is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum IdentityBy {
+    /// Not of the client: we log in with an account of our own.
+    Login,
+    /// Not at all.
+    None,
+    /// By a PROXY header in front of the session.
+    Proxy,
     /// By Postfix's XCLIENT command.
     #[default]
     Xclient,
 }
+
+const IDENTITIES: &str = "\"xclient\", \"proxy\", \"login\" or \"none\"";
 
 impl FromStr for IdentityBy {
     /// What is wrong with the text, and what to write instead.
@@ -63,15 +133,52 @@ impl FromStr for IdentityBy {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "login" => Ok(Self::Login),
+            "none" => Ok(Self::None),
+            "proxy" => Ok(Self::Proxy),
             "xclient" => Ok(Self::Xclient),
-            _ => Err(format!("unknown value {text:?}; use \"xclient\"")),
+            _ => Err(format!("unknown value {text:?}; use {IDENTITIES}")),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for IdentityBy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text::parsed(deserializer, "\"xclient\"", str::parse)
+        text::parsed(deserializer, IDENTITIES, str::parse)
+    }
+}
+
+/// When TLS begins on the way to the upstream.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum UpstreamTls {
+    /// With the first byte.
+    Implicit,
+    /// Never.
+    #[default]
+    None,
+    /// After STARTTLS, without which there is no session.
+    StartTls,
+}
+
+const TLS: &str = "\"none\", \"starttls\" or \"implicit\"";
+
+impl FromStr for UpstreamTls {
+    /// What is wrong with the text, and what to write instead.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "implicit" => Ok(Self::Implicit),
+            "none" => Ok(Self::None),
+            "starttls" => Ok(Self::StartTls),
+            _ => Err(format!("unknown value {text:?}; use {TLS}")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for UpstreamTls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::parsed(deserializer, TLS, str::parse)
     }
 }
 
@@ -83,4 +190,39 @@ fn reachable_endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endp
         ))),
         endpoint => Ok(endpoint),
     }
+}
+
+/// What a certificate can be made out for.
+fn certificate_name<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    text::parsed(deserializer, "a host name or an IP address", |text| {
+        let is_name = text.parse::<IpAddr>().is_ok()
+            || text.parse::<Hostname>().is_ok() && !text.starts_with('[');
+        match is_name {
+            true => Ok(Some(text.to_owned())),
+            false => Err(format!(
+                "{text:?} is neither a host name nor an IP address; use the name in the certificate, \
+                 such as \"smtp.example.org\""
+            )),
+        }
+    })
+}
+
+/// RFC 4616 section 2: a name in PLAIN is not empty and holds no NUL.
+fn username<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    text::parsed(deserializer, "a username", |text| match text {
+        "" => Err("the username is empty; name the account, or leave this out".to_owned()),
+        _ if text.len() > 255 => Err("the username is longer than 255 bytes".to_owned()),
+        _ if text.chars().any(char::is_control) => {
+            Err("the username holds a control character; leave it out".to_owned())
+        }
+        _ => Ok(text.to_owned()),
+    })
+}
+
+fn optional_username<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    username(deserializer).map(Some)
 }

@@ -1,15 +1,30 @@
-//! Keeps the certificate that clients are shown the one on disk.
+//! Keeps the certificates that clients are shown those on disk.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 
+use crate::config;
 use crate::lifecycle::notify;
 use crate::metrics::Metrics;
+use crate::net::certificates::Pair;
 use crate::net::tls::Tls;
 
-/// Loads the certificate again when its files change, or at once on SIGHUP. `status` is what
+/// The files, those for everybody else first.
+pub fn pairs(tls: &config::Tls) -> Vec<Pair> {
+    let first = Pair {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+    };
+    let others = tls.others.iter().map(|other| Pair {
+        certificate: other.certificate.clone(),
+        key: other.key.clone(),
+    });
+    std::iter::once(first).chain(others).collect()
+}
+
+/// Loads the certificates again when its files change, or at once on SIGHUP. `status` is what
 /// `systemctl status` shows while all is well.
 pub(super) async fn keep(
     tls: Arc<Tls>,

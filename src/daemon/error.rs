@@ -5,6 +5,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::config::Endpoint;
+use crate::edge::WayError;
 use crate::net::tls::TlsError;
 use crate::store::StoreError;
 
@@ -47,6 +48,9 @@ pub enum DaemonError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The way to the upstream cannot be prepared.
+    #[error(transparent)]
+    Upstream(#[from] WayError),
 }
 
 impl DaemonError {

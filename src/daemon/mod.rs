@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
-use crate::config::{BareNewline, Config, ListenerKind};
+use crate::config::{self, BareNewline, Config, ListenerKind};
 use crate::edge::{Dialer, Edge};
 use crate::lifecycle::{Lifecycle, notify};
 use crate::metrics::{Bounds, Metrics};
@@ -28,6 +28,7 @@ use crate::smtp::session::Settings;
 use crate::store::Store;
 use crate::{admin, dovecot};
 
+pub use certificate::pairs;
 pub use error::DaemonError;
 
 pub use sockets::Sockets;
@@ -58,7 +59,7 @@ pub struct Daemon {
     tls: Arc<Tls>,
     noted: Arc<NotedBatch>,
     lifecycle: Lifecycle,
-    listeners: Vec<(ListenerKind, TcpListener)>,
+    listeners: Vec<(Arc<config::Listener>, TcpListener)>,
     auth_socket: Option<LocalListener>,
     metrics_listener: Option<TcpListener>,
     administration: Option<administration::Closed>,
@@ -74,7 +75,7 @@ impl Daemon {
     pub fn new(config: &Config, mut sockets: Sockets) -> Result<Self, DaemonError> {
         let metrics = Arc::new(Metrics::bounded(bounds(config))?);
         let store = Arc::new(Store::open(&config.store.path)?);
-        let tls = Arc::new(Tls::load(&config.tls.certificate, &config.tls.key)?);
+        let tls = Arc::new(Tls::load(pairs(&config.tls))?);
         metrics.tls_certificate_not_after.set(tls.not_after());
         let connections = i64::try_from(config.limits.connections).unwrap_or(i64::MAX);
         metrics.connections_limit.set(connections);
@@ -90,7 +91,7 @@ impl Daemon {
             auth.refusal_delay,
         ));
         let hostname = config.hostname.as_str().to_owned();
-        let dialer = Dialer::new(hostname.clone(), config.upstream.clone(), metrics.clone());
+        let dialer = Dialer::new(hostname.clone(), config.upstream.clone(), metrics.clone())?;
         let lifecycle = Lifecycle::new();
         let edge = Edge {
             settings: Arc::new(Settings {
@@ -116,7 +117,10 @@ impl Daemon {
         let listeners: Vec<_> = config
             .listeners
             .iter()
-            .map(|listener| Ok((listener.kind, sockets.tcp(listener.address)?)))
+            .map(|listener| {
+                let socket = sockets.tcp(listener.address)?;
+                Ok((Arc::new(listener.clone()), socket))
+            })
             .collect::<Result<_, DaemonError>>()?;
         let auth_socket = config.dovecot_auth.as_ref();
         let auth_socket = auth_socket
@@ -131,7 +135,7 @@ impl Daemon {
         let edge = Arc::new(edge);
         let mut places: Vec<_> = listeners
             .iter()
-            .map(|(kind, listener)| (kind.to_string(), listener.place()))
+            .map(|(listener, socket)| (listener.kind.to_string(), socket.place()))
             .collect();
         places.extend(
             auth_socket
@@ -164,8 +168,8 @@ impl Daemon {
 
     /// Where clients are awaited, in the order of the configuration.
     pub fn addresses(&self) -> Vec<(ListenerKind, SocketAddr)> {
-        let address = |(kind, listener): &(ListenerKind, TcpListener)| {
-            Some((*kind, listener.local_addr().ok()?))
+        let address = |(listener, socket): &(Arc<config::Listener>, TcpListener)| {
+            Some((listener.kind, socket.local_addr().ok()?))
         };
         self.listeners.iter().filter_map(address).collect()
     }
@@ -265,12 +269,12 @@ impl Daemon {
             administration.open();
         }
         let permits = Arc::new(Semaphore::new(self.connections));
-        for (kind, listener) in self.listeners {
+        for (listener, socket) in self.listeners {
             let edge = self.edge.clone();
-            let serve = move |accepted| edge.serve(accepted, kind);
+            let serve = move |accepted| edge.serve(accepted, &listener);
             let (permits, metrics) = (permits.clone(), Some(metrics.clone()));
             self.lifecycle.spawn(listener::accept(
-                listener,
+                socket,
                 permits,
                 metrics,
                 self.lifecycle.clone(),

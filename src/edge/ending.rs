@@ -18,6 +18,8 @@ pub enum Ending {
     CutOff,
     /// Whoever administers wanted it so.
     Disconnected,
+    /// No PROXY header came where one has to.
+    NotProxied,
     /// TLS was not agreed on.
     HandshakeFailed,
     /// The upstream went away inside a body.
@@ -31,6 +33,7 @@ impl Ending {
             Self::ClientGone => "client gone",
             Self::CutOff => "cut off",
             Self::Disconnected => "disconnected",
+            Self::NotProxied => "no PROXY header",
             Self::HandshakeFailed => "TLS handshake failed",
             Self::UpstreamGone => "upstream gone",
         }

@@ -2,9 +2,11 @@
 //! what to do, and does it.
 
 mod connection;
+mod dialer;
 mod ending;
 mod timer;
 mod upstream;
+mod way;
 
 use std::sync::Arc;
 
@@ -19,7 +21,8 @@ use crate::sessions::Sessions;
 use crate::smtp::data::BareNewline;
 use crate::smtp::session::Settings;
 
-pub use upstream::Dialer;
+pub use dialer::Dialer;
+pub use way::WayError;
 
 /// What all connections share.
 pub struct Edge {
@@ -47,16 +50,16 @@ pub struct Edge {
 
 impl Edge {
     /// Serves one client in a task of its own.
-    pub fn serve(self: &Arc<Self>, accepted: Accepted, kind: config::ListenerKind) {
+    pub fn serve(self: &Arc<Self>, accepted: Accepted, listener: &Arc<config::Listener>) {
         if accepted.permit.is_none() {
             self.metrics.connections_refused.inc();
-            connection::turn_away(&accepted.stream, kind);
+            connection::turn_away(&accepted.stream, listener.kind);
             return;
         }
-        let edge = self.clone();
+        let (edge, listener) = (self.clone(), listener.clone());
         self.lifecycle.spawn(async move {
             let _open = Open::count(&edge.metrics);
-            connection::serve(&edge, accepted, kind).await;
+            connection::serve(&edge, accepted, &listener).await;
         });
     }
 }

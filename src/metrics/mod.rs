@@ -48,6 +48,8 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// Errors of accept(2), each followed by a pause.
     pub accept_errors: IntCounter,
+    /// Connections closed because no PROXY header came where one has to.
+    pub proxy_header_failures: IntCounter,
     /// Connections open now.
     pub connections_open: IntGauge,
     /// Connections that may be open at a time.
@@ -104,6 +106,8 @@ pub struct Metrics {
     handover_failures: IntCounterVec,
     /// Seconds from dialling to a session handed over.
     pub handover_seconds: Histogram,
+    /// Upstream sessions given back because their clients sent no messages.
+    pub upstream_released: IntCounter,
     /// Upstream sessions lost or dropped for a breach of the protocol.
     pub upstream_lost: IntCounter,
     sessions: IntCounter,

@@ -39,6 +39,10 @@ impl Metrics {
                 "Connections turned away at the limit.",
             )?,
             accept_errors: made.counter("accept_errors_total", "Errors of accept(2).")?,
+            proxy_header_failures: made.counter(
+                "proxy_header_failures_total",
+                "Connections closed for want of a PROXY header.",
+            )?,
             connections_open: made.gauge("connections_open", "Connections open now.")?,
             connections_limit: made.gauge(
                 "connections_limit",
@@ -144,6 +148,10 @@ impl Metrics {
             handover_seconds: made.histogram(
                 "handover_seconds",
                 "Time from dialling to a session the upstream took over.",
+            )?,
+            upstream_released: made.counter(
+                "upstream_released_total",
+                "Upstream sessions given back because no message came.",
             )?,
             upstream_lost: made
                 .counter("upstream_lost_total", "Upstream sessions lost or dropped.")?,

@@ -2,6 +2,9 @@
 //! hold bytes.
 
 pub mod buffer;
+pub mod certificates;
+pub mod connector;
 pub mod listener;
+pub mod proxy;
 pub mod stream;
 pub mod tls;

@@ -1,13 +1,12 @@
 //! The two connections of a session, whatever they are made of.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{client, server};
 
 /// A client's connection.
 #[derive(Debug)]
@@ -17,20 +16,10 @@ pub enum ClientStream {
     /// Between the two: the handshake has the connection, or has lost it.
     Gone,
     /// Inside TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<server::TlsStream<TcpStream>>),
 }
 
 impl ClientStream {
-    /// The address the client connected to.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        let tcp = match self {
-            Self::Clear(stream) => stream,
-            Self::Gone => return None,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        tcp.local_addr().ok()
-    }
-
     /// The version of TLS, as people write it, if there is TLS.
     pub fn tls_version(&self) -> Option<&'static str> {
         let Self::Tls(stream) = self else { return None };
@@ -53,6 +42,17 @@ pub enum LocalStream {
     Tcp(TcpStream),
     /// Over a unix socket.
     Unix(UnixStream),
+}
+
+/// A connection to the upstream.
+#[derive(Debug)]
+pub enum UpstreamStream {
+    /// As it is.
+    Clear(LocalStream),
+    /// Between the two: the handshake has the connection, or has lost it.
+    Gone,
+    /// Inside TLS.
+    Tls(Box<client::TlsStream<LocalStream>>),
 }
 
 fn gone<T>() -> Poll<io::Result<T>> {
@@ -85,3 +85,4 @@ macro_rules! delegate {
 
 delegate!(ClientStream: Clear, Tls; Gone);
 delegate!(LocalStream: Tcp, Unix);
+delegate!(UpstreamStream: Clear, Tls; Gone);

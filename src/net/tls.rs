@@ -1,4 +1,4 @@
-//! The certificate, served to every listener and replaced while running.
+//! TLS towards clients, with certificates that are replaced while running.
 
 use std::fs;
 use std::io;
@@ -16,6 +16,8 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 use crate::metrics::HandshakeFailure;
+
+use super::certificates::{Certificates, Pair};
 
 /// How many TLS 1.2 and 1.3 sessions can be resumed.
 const RESUMABLE: usize = 4096;
@@ -53,54 +55,44 @@ pub enum TlsError {
         /// What rustls says.
         error: rustls::Error,
     },
+    /// Nobody is trusted, so nobody could be verified.
+    #[error(
+        "no certificate of an authority found on this system; install ca-certificates, or name a file in upstream.tls_ca"
+    )]
+    NoRoots,
+    /// What should be an authority's certificate is none.
+    #[error("{path}: {error}; give the certificates of authorities in PEM form")]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        error: rustls::Error,
+    },
+    /// No certificate can have this name.
+    #[error(
+        "upstream.tls_name: {0:?} is not a name that a certificate can have; use a host name or an IP address"
+    )]
+    Name(String),
     /// TLS cannot be set up at all.
     #[error("TLS: {0}")]
     Setup(#[from] rustls::Error),
 }
 
-/// A certificate chain with its key, loaded and checked.
-#[derive(Clone, Debug)]
-pub struct Certificate {
-    key: Arc<CertifiedKey>,
-    /// The end of its validity, in seconds since 1970.
-    pub not_after: i64,
+/// Every certificate in a PEM file; none where it holds anything else.
+pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = read(path)?;
+    let chain: Result<_, _> = CertificateDer::pem_slice_iter(&chain).collect();
+    Ok(chain.unwrap_or_default())
 }
 
-impl Certificate {
-    /// Reads and checks a pair of PEM files, the chain's leaf first.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain = read(certificate)?;
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&chain)
-            .collect::<Result<_, _>>()
-            .unwrap_or_default();
-        let Some(leaf) = chain.first() else {
-            return Err(TlsError::Pem {
-                path: certificate.to_owned(),
-                expected: "certificate",
-                fix: "give the full chain (certbot: fullchain.pem)",
-            });
-        };
-        let not_after = x509_parser::parse_x509_certificate(leaf)
-            .map(|(_, leaf)| leaf.validity().not_after.timestamp())
-            .unwrap_or_default();
-        let private = zeroize::Zeroizing::new(read(key)?);
-        let private = PrivateKeyDer::from_pem_slice(&private).map_err(|_| TlsError::Pem {
-            path: key.to_owned(),
-            expected: "private key",
-            fix: "give an unencrypted key (certbot: privkey.pem)",
-        })?;
-        let key = CertifiedKey::from_der(chain, private, &provider()).map_err(|error| {
-            TlsError::Pair {
-                certificate: certificate.to_owned(),
-                key: key.to_owned(),
-                error,
-            }
-        })?;
-        Ok(Self {
-            key: Arc::new(key),
-            not_after,
-        })
-    }
+/// The private key in a PEM file.
+pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let private = zeroize::Zeroizing::new(read(path)?);
+    PrivateKeyDer::from_pem_slice(&private).map_err(|_| TlsError::Pem {
+        path: path.to_owned(),
+        expected: "private key",
+        fix: "give an unencrypted key (certbot: privkey.pem)",
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -135,38 +127,35 @@ pub fn failure(error: &io::Error) -> HandshakeFailure {
     }
 }
 
-/// TLS as the listeners offer it, with a certificate that can be replaced under them.
+/// TLS as the listeners offer it, with certificates that can be replaced under them.
 #[derive(Debug)]
 pub struct Tls {
     config: Arc<ServerConfig>,
     served: Arc<Served>,
-    certificate: PathBuf,
-    key: PathBuf,
+    pairs: Vec<Pair>,
     /// What the files looked like when they were last loaded or found unusable.
     seen: Mutex<Fingerprint>,
 }
 
 #[derive(Debug)]
-struct Served(ArcSwap<Certificate>);
+struct Served(ArcSwap<Certificates>);
 
 impl ResolvesServerCert for Served {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load().key.clone())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let certificates = self.0.load();
+        certificates.choose(hello.server_name(), hello.signature_schemes())
     }
 }
 
-/// Modification time, inode and size of both files. Symbolic links are followed, as certbot's
-/// point somewhere else after a renewal.
-type Fingerprint = Option<[(i64, i64, u64, u64); 2]>;
+/// Modification time, inode and size of both files of each pair. Symbolic links are followed, as
+/// certbot's point somewhere else after a renewal.
+type Fingerprint = Vec<Option<[(i64, i64, u64, u64); 2]>>;
 
 impl Tls {
-    /// Loads the pair and prepares TLS 1.2 and 1.3.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let seen = fingerprint(certificate, key);
-        let served = Arc::new(Served(ArcSwap::from_pointee(Certificate::load(
-            certificate,
-            key,
-        )?)));
+    /// Loads the pairs, the one for everybody else first, and prepares TLS 1.2 and 1.3.
+    pub fn load(pairs: Vec<Pair>) -> Result<Self, TlsError> {
+        let seen = fingerprint(&pairs);
+        let served = Arc::new(Served(ArcSwap::from_pointee(Certificates::load(&pairs)?)));
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
@@ -176,8 +165,7 @@ impl Tls {
         Ok(Self {
             config: Arc::new(config),
             served,
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
+            pairs,
             seen: Mutex::new(seen),
         })
     }
@@ -187,34 +175,38 @@ impl Tls {
         TlsAcceptor::from(self.config.clone())
     }
 
-    /// When the certificate served ends, in seconds since 1970.
+    /// When the first of the certificates served ends, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
-        self.served.0.load().not_after
+        self.served.0.load().not_after()
     }
 
-    /// Loads the files again. What is unusable leaves the old pair in place.
+    /// Loads the files again. If any of them is unusable, all the old ones stay in place.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let seen = fingerprint(&self.certificate, &self.key);
+        let seen = fingerprint(&self.pairs);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-        let certificate = Certificate::load(&self.certificate, &self.key)?;
-        self.served.0.store(Arc::new(certificate));
+        self.served
+            .0
+            .store(Arc::new(Certificates::load(&self.pairs)?));
         Ok(())
     }
 
     /// Whether the files look different from when they were last loaded.
     pub fn has_changed(&self) -> bool {
-        let now = fingerprint(&self.certificate, &self.key);
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = fingerprint(&self.pairs);
         // Between the two renames of a renewal a file may be missing; look again later.
-        now.is_some() && now != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        let differs = |(now, seen): (&Option<_>, &Option<_>)| now.is_some() && now != seen;
+        now.iter().zip(seen.iter()).any(differs)
     }
 }
 
-fn fingerprint(certificate: &Path, key: &Path) -> Fingerprint {
+fn fingerprint(pairs: &[Pair]) -> Fingerprint {
     let of = |path: &Path| {
         let file = fs::metadata(path).ok()?;
         Some((file.mtime(), file.mtime_nsec(), file.ino(), file.size()))
     };
-    Some([of(certificate)?, of(key)?])
+    let both = |pair: &Pair| Some([of(&pair.certificate)?, of(&pair.key)?]);
+    pairs.iter().map(both).collect()
 }
 
 #[cfg(test)]
@@ -232,38 +224,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (certificate, key) = (directory.path().join("cert"), directory.path().join("key"));
         write_pair(directory.path(), "one.test");
-        let tls = Tls::load(&certificate, &key).unwrap();
+        let tls = Tls::load(vec![Pair {
+            certificate,
+            key: key.clone(),
+        }])
+        .unwrap();
         assert!(!tls.has_changed());
-        let first = tls.served.0.load().key.clone();
+        let shown = |tls: &Tls| tls.served.0.load().choose(None, &[]).unwrap().cert.clone();
+        let first = shown(&tls);
 
         write_pair(directory.path(), "two.test");
         assert!(tls.has_changed());
         tls.reload().unwrap();
         assert!(!tls.has_changed());
-        let second = tls.served.0.load().key.clone();
-        assert_ne!(first.cert, second.cert);
+        let second = shown(&tls);
+        assert_ne!(first, second);
 
         // The key of another pair.
         let other = rcgen::generate_simple_self_signed(["x.test".to_owned()]).unwrap();
         fs::write(&key, other.signing_key.serialize_pem()).unwrap();
         assert!(matches!(tls.reload(), Err(TlsError::Pair { .. })));
-        assert_eq!(tls.served.0.load().key.cert, second.cert);
+        assert_eq!(shown(&tls), second);
         // The same broken files are not tried again and again.
         assert!(!tls.has_changed());
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        write_pair(directory.path(), "one.test");
-        let (certificate, key) = (directory.path().join("cert"), directory.path().join("key"));
-        let error = Certificate::load(&directory.path().join("none"), &key).unwrap_err();
-        assert!(error.to_string().contains("/none: No such file"), "{error}");
-        let error = Certificate::load(&key, &key).unwrap_err().to_string();
-        assert!(error.contains("no certificate in PEM form"), "{error}");
-        let error = Certificate::load(&certificate, &certificate)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("no private key in PEM form"), "{error}");
     }
 }

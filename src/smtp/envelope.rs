@@ -40,9 +40,15 @@ pub fn mail<'a>(
                     kept.push((keyword, Some(b"<>")));
                 }
             }
-            (Some(Keyword::Body), Some(value)) if offered.eight_bit_mime => {
-                check(is_one_of(value, [b"7BIT", b"8BITMIME"]))?;
-                kept.push((keyword, Some(value)));
+            (Some(Keyword::Body), Some(value)) if is_one_of(value, [b"7BIT", b"8BITMIME"]) => {
+                if offered.eight_bit_mime {
+                    kept.push((keyword, Some(value)));
+                } else if value.eq_ignore_ascii_case(b"7BIT") {
+                    // What goes without saying where nothing else is offered.
+                    changed = true;
+                } else {
+                    return Err(reply::NO_EIGHT_BIT_MIME);
+                }
             }
             (Some(Keyword::Ret), Some(value)) if offered.dsn => {
                 check(is_one_of(value, [b"FULL", b"HDRS"]))?;
@@ -53,6 +59,7 @@ pub fn mail<'a>(
                 kept.push((keyword, Some(value)));
             }
             (Some(Keyword::Smtputf8), None) if offered.smtputf8 => kept.push((keyword, None)),
+            (Some(Keyword::Smtputf8), None) => return Err(reply::NO_SMTPUTF8),
             // RFC 3030 is not offered: the value is what is wrong (RFC 6152, 2).
             (Some(Keyword::Body), _) => return Err(reply::BAD_ARGUMENTS),
             _ => return Err(reply::UNKNOWN_PARAMETER),
@@ -211,13 +218,22 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_without_saying_is_left_out() {
+        let none = Extensions::default();
+        let line = "MAIL FROM:<a@b.test> SIZE=9 BODY=7bit";
+        assert_eq!(sent(line, &none).unwrap(), "MAIL FROM:<a@b.test>");
+        assert_eq!(sent(line, &everything()).unwrap(), line);
+    }
+
+    #[test]
     fn what_is_not_offered_is_refused() {
         let none = Extensions::default();
         for (line, code) in [
-            ("MAIL FROM:<> SMTPUTF8", 555),
+            ("MAIL FROM:<> SMTPUTF8", 553),
             ("MAIL FROM:<> RET=FULL", 555),
             ("MAIL FROM:<> REQUIRETLS", 555),
-            ("MAIL FROM:<> BODY=8BITMIME", 501),
+            ("MAIL FROM:<> BODY=8BITMIME", 554),
+            ("MAIL FROM:<> BODY=BINARYMIME", 501),
             ("MAIL FROM:<\u{e9}@b.test>", 553),
             ("RCPT TO:<a@b.test> NOTIFY=NEVER", 555),
         ] {

@@ -3,6 +3,8 @@
 //! Nothing unknown is passed on: an extension may change how a session is framed, and a relay
 //! that does not know it would lose its place.
 
+use crate::sasl::Mechanism;
+
 use super::reply::RawReply;
 use super::xclient;
 
@@ -20,12 +22,16 @@ pub struct Extensions {
     pub enhanced_status_codes: bool,
     /// LIMITS (RFC 9422), as the upstream states them.
     pub limits: Option<String>,
+    /// How we can log in ourselves: PLAIN, or else LOGIN.
+    pub mechanism: Option<Mechanism>,
     /// PIPELINING (RFC 2920).
     pub pipelining: bool,
     /// SIZE (RFC 1870); `Some(0)` is "no fixed limit".
     pub size: Option<u64>,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// STARTTLS (RFC 3207).
+    pub starttls: bool,
     /// XCLIENT, with the attributes the upstream takes from us.
     pub xclient: Option<xclient::Attributes>,
 }
@@ -42,13 +48,17 @@ impl Extensions {
             let (keyword, parameters) = line.split_once(' ').unwrap_or((line, ""));
             match keyword.to_ascii_uppercase().as_str() {
                 "8BITMIME" => extensions.eight_bit_mime = true,
-                "AUTH" => extensions.auth = true,
+                "AUTH" => {
+                    extensions.auth = true;
+                    extensions.mechanism = known_mechanism(parameters);
+                }
                 "DSN" => extensions.dsn = true,
                 "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
                 "LIMITS" => extensions.limits = known_limits(parameters),
                 "PIPELINING" => extensions.pipelining = true,
                 "SIZE" => extensions.size = Some(parameters.trim().parse().unwrap_or(0)),
                 "SMTPUTF8" => extensions.smtputf8 = true,
+                "STARTTLS" => extensions.starttls = true,
                 "XCLIENT" => extensions.xclient = Some(xclient::Attributes::parse(parameters)),
                 _ => {}
             }
@@ -77,13 +87,26 @@ impl Extensions {
             self.eight_bit_mime.then(|| "8BITMIME".into()),
             self.smtputf8.then(|| "SMTPUTF8".into()),
             self.dsn.then(|| "DSN".into()),
-            Some("ENHANCEDSTATUSCODES".into()),
+            // Its replies pass as they come, so it decides whether all of them have one (RFC 2034, 4).
+            self.enhanced_status_codes
+                .then(|| "ENHANCEDSTATUSCODES".into()),
             limits,
         ]
         .into_iter()
         .flatten()
         .collect()
     }
+}
+
+/// The best of the mechanisms that we speak ourselves.
+fn known_mechanism(parameters: &str) -> Option<Mechanism> {
+    let offered = |mechanism: &Mechanism| {
+        let name = mechanism.as_str();
+        parameters
+            .split(' ')
+            .any(|word| word.eq_ignore_ascii_case(name))
+    };
+    Mechanism::ALL.into_iter().find(offered)
 }
 
 /// The limits RFC 9422 defines; others are left out, as their meaning is not known here.
@@ -116,13 +139,7 @@ mod tests {
         );
         assert_eq!(
             extensions.announced(5000),
-            [
-                "PIPELINING",
-                "SIZE 1000",
-                "8BITMIME",
-                "ENHANCEDSTATUSCODES",
-                "LIMITS RCPTMAX=100"
-            ]
+            ["PIPELINING", "SIZE 1000", "8BITMIME", "LIMITS RCPTMAX=100"]
         );
         assert!(extensions.auth);
         assert!(extensions.xclient.is_some());

@@ -6,6 +6,7 @@ pub mod data;
 pub mod envelope;
 pub mod extensions;
 pub mod line;
+pub mod proxy;
 pub mod relay;
 pub mod reply;
 pub mod session;

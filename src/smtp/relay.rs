@@ -28,6 +28,8 @@ pub enum Expect {
     Quit,
     /// RCPT.
     Rcpt,
+    /// The RSET of [`Relay::owes_reset`]; its answer is nobody's.
+    Reset,
     /// RSET: closes a transaction.
     Rset,
 }
@@ -66,6 +68,8 @@ pub struct Relay {
     open: bool,
     /// Whether the upstream reads a message body.
     body: bool,
+    /// Whether the upstream has refused MAIL and not been told to forget that.
+    refused: bool,
     /// Whether the upstream takes several commands at a time.
     pipelining: bool,
 }
@@ -108,9 +112,17 @@ impl Relay {
         let Some(Entry::Forwarded(expect)) = self.queue.pop_front() else {
             return Err(Unmatched { code: reply.code });
         };
+        let outcome = match self.judge(&expect, reply.code) {
+            Ok(outcome) => outcome,
+            // It was not answered, and whoever gives the upstream up has to know.
+            Err(error) => {
+                self.queue.push_front(Entry::Forwarded(expect));
+                return Err(error);
+            }
+        };
         self.mails -= usize::from(expect == Expect::Mail);
-        let outcome = self.judge(&expect, reply.code)?;
         match expect {
+            Expect::Reset => {}
             Expect::Ehlo(answer) if outcome != Outcome::Closing => answer.write_to(out),
             _ => out.extend_from_slice(reply.bytes),
         }
@@ -124,6 +136,7 @@ impl Relay {
     /// What `code` means for a command (RFC 5321, 4.3.2: the first digit decides).
     fn judge(&mut self, expect: &Expect, code: u16) -> Result<Outcome, Unmatched> {
         let taken = match (expect, code / 100) {
+            (Expect::Reset, 4 | 5) => return Err(Unmatched { code }),
             (_, 4) if code == 421 => return Ok(Outcome::Closing),
             (Expect::Data, 3) | (_, 2) if (*expect == Expect::Data) == (code / 100 == 3) => true,
             (_, 4 | 5) => false,
@@ -140,16 +153,30 @@ impl Relay {
             }
             Expect::Mail => {
                 self.open |= taken;
+                self.refused = !self.open;
                 Outcome::Passed
             }
-            Expect::Ehlo(_) | Expect::Rset => {
+            Expect::Ehlo(_) | Expect::Reset | Expect::Rset => {
                 self.open &= !taken;
+                self.refused &= !taken;
                 Outcome::Passed
             }
             Expect::Quit => Outcome::Closing,
             Expect::Rcpt => Outcome::Recipient(taken),
             Expect::Noop => Outcome::Passed,
         })
+    }
+
+    /// Whether RSET is due, once: Postfix 3.7 goes on refusing every MAIL after one with too large a
+    /// SIZE. Not before all that was sent is answered, or it would end what a batch began meanwhile.
+    pub fn owes_reset(&mut self) -> bool {
+        self.queue.is_empty() && std::mem::take(&mut self.refused)
+    }
+
+    /// Whether a reply is due that a client waits for.
+    pub fn owes_a_client(&self) -> bool {
+        let ours = |entry: &Entry| matches!(entry, Entry::Forwarded(Expect::Reset));
+        !self.queue.iter().all(ours)
     }
 
     /// Whether no further command should be sent before a reply has come.
@@ -237,6 +264,7 @@ mod tests {
             let mut relay = Relay::default();
             relay.expect(expect.clone());
             assert!(answer(&mut relay, reply).is_err(), "{expect:?} {reply}");
+            assert!(relay.owes_a_client(), "{expect:?} is still to be answered");
         }
     }
 
@@ -279,6 +307,57 @@ mod tests {
             answer(&mut relay, "421 bye\r\n"),
             Ok((Outcome::Closing, "421 bye\r\n".into()))
         );
+    }
+
+    #[test]
+    fn after_a_refused_mail_one_reset_is_due() {
+        let mut relay = Relay::new(true);
+        for expect in [Expect::Mail, Expect::Rcpt] {
+            relay.expect(expect);
+        }
+        answer(&mut relay, "552 too large\r\n").unwrap();
+        assert!(!relay.owes_reset(), "RCPT is not answered yet");
+        answer(&mut relay, "503 no\r\n").unwrap();
+        assert!(relay.owes_reset() && !relay.owes_reset());
+        relay.expect(Expect::Reset);
+        assert!(!relay.owes_a_client() && !relay.is_idle());
+        let mut out = Vec::new();
+        relay.reply(reply::HELP, &mut out);
+        assert!(relay.owes_a_client() && out.is_empty());
+        let (outcome, text) = answer(&mut relay, "250 forgotten\r\n").unwrap();
+        assert_eq!(outcome, Outcome::Passed);
+        assert!(text.starts_with("214 "), "only ours is heard: {text}");
+    }
+
+    #[test]
+    fn a_refused_mail_inside_a_transaction_resets_nothing() {
+        let mut relay = Relay::new(true);
+        for (expect, reply) in [
+            (Expect::Mail, "250 ok\r\n"),
+            (Expect::Mail, "503 nested\r\n"),
+        ] {
+            relay.expect(expect);
+            answer(&mut relay, reply).unwrap();
+        }
+        assert!(!relay.owes_reset() && relay.in_transaction());
+        // Nor one that was followed by another that was taken, or by the client's own RSET.
+        for (second, reply) in [(Expect::Mail, "250 ok\r\n"), (Expect::Rset, "250 ok\r\n")] {
+            let mut relay = Relay::new(true);
+            relay.expect(Expect::Mail);
+            relay.expect(second);
+            answer(&mut relay, "550 no\r\n").unwrap();
+            answer(&mut relay, reply).unwrap();
+            assert!(!relay.owes_reset());
+        }
+    }
+
+    #[test]
+    fn a_refused_reset_is_a_broken_upstream() {
+        for refusal in ["421 bye\r\n", "502 what\r\n", "354 odd\r\n"] {
+            let mut relay = Relay::new(true);
+            relay.expect(Expect::Reset);
+            assert!(answer(&mut relay, refusal).is_err(), "{refusal}");
+        }
     }
 
     #[test]

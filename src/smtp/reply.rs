@@ -91,6 +91,8 @@ replies! {
     AUTH_REQUIRED = 530 "5.7.0" "Authentication required";
     /// Every refusal of a login, whatever the reason (RFC 4954, 6).
     BAD_CREDENTIALS = 535 "5.7.8" "Authentication credentials invalid";
+    /// Eight bits for an upstream that does not take them (RFC 6152, 3; RFC 3463, 3.7).
+    NO_EIGHT_BIT_MIME = 554 "5.6.3" "8BITMIME is not offered, and nothing is converted here";
     /// Larger than SIZE, at MAIL or while streaming (RFC 1870, 6.1).
     TOO_LARGE = 552 "5.3.4" "Message larger than this server accepts";
     /// A non-ASCII address that the upstream cannot take (RFC 6531, 3.5).

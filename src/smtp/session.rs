@@ -91,7 +91,7 @@ enum State {
     },
     /// QUIT is sent upstream.
     Leaving,
-    /// MAIL came while no upstream was held; a new one is being asked.
+    /// MAIL, the line as it came, while no upstream was held; a new one is being asked.
     Reopening { handed: Handed, mail: Vec<u8> },
     /// Authenticated; commands go upstream.
     Ready(Handed),
@@ -372,7 +372,7 @@ impl Session {
                     attached: true,
                     ..handed
                 });
-                Action::Forward(Cow::Owned(mail), Expect::Mail)
+                self.mail_again(&mail)
             }
             State::Reopening { handed, .. } => {
                 self.state = State::Ready(handed);
@@ -439,13 +439,27 @@ impl Session {
                 self.state = State::Ready(handed);
                 Action::Forward(mail, Expect::Mail)
             }
-            Ok(mail) => {
+            Ok(_) => {
                 self.state = State::Reopening {
                     handed,
-                    mail: mail.into_owned(),
+                    mail: line.to_vec(),
                 };
                 Action::Connect(identity)
             }
+        }
+    }
+
+    /// MAIL for an upstream that may offer something else than the one it was written for.
+    fn mail_again<'a>(&mut self, line: &[u8]) -> Action<'a> {
+        let mail = match Command::parse(line) {
+            Ok(Command::Mail(path)) => {
+                envelope::mail(path, line, &self.extensions, self.message_size())
+            }
+            _ => Err(reply::OUT_OF_ORDER),
+        };
+        match mail {
+            Ok(mail) => Action::Forward(Cow::Owned(mail.into_owned()), Expect::Mail),
+            Err(refusal) => self.refuse(refusal),
         }
     }
 

@@ -1,9 +1,18 @@
-//! The client side of a hand-over: greeting, EHLO, XCLIENT, its fresh greeting, EHLO again.
+//! The client side of a hand-over: from the first byte on a new connection to the moment at which the
+//! client's own commands may follow. Every state and every way from one to the next is here.
 //!
 //! Each command waits for the reply to the one before. Postfix takes XCLIENT pipelined with EHLO
-//! for an attack, and nothing may reach it before XCLIENT was granted.
+//! for an attack, and nothing of the client's may reach an upstream that has not been told whose it
+//! is. Whatever an upstream lacks of what is configured ends the hand-over; there is no second best.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::sasl::{Mechanism, Secret};
 
 use super::extensions::Extensions;
+use super::proxy;
 use super::reply::{RawReply, ReplyFault};
 use super::xclient::{Client, XclientError};
 
@@ -12,22 +21,31 @@ use super::xclient::{Client, XclientError};
 pub enum Stage {
     /// Reaching the upstream.
     Connect,
+    /// The TLS handshake.
+    Tls,
     /// Its greeting.
     Greeting,
-    /// EHLO with our own name.
+    /// EHLO with our own name, or with the client's where that is the first one.
     Ehlo,
+    /// STARTTLS.
+    StartTls,
+    /// AUTH with an account of ours.
+    Auth,
     /// XCLIENT, up to the fresh greeting.
     Xclient,
-    /// EHLO with the client's name.
+    /// EHLO with the client's name behind XCLIENT.
     ClientEhlo,
 }
 
 impl Stage {
     /// Every stage, for building metrics.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Connect,
+        Self::Tls,
         Self::Greeting,
         Self::Ehlo,
+        Self::StartTls,
+        Self::Auth,
         Self::Xclient,
         Self::ClientEhlo,
     ];
@@ -36,8 +54,11 @@ impl Stage {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Tls => "tls",
             Self::Greeting => "greeting",
             Self::Ehlo => "ehlo",
+            Self::StartTls => "starttls",
+            Self::Auth => "auth",
             Self::Xclient => "xclient",
             Self::ClientEhlo => "client_ehlo",
         }
@@ -57,18 +78,40 @@ pub struct UpstreamFailure {
 /// What the upstream did wrong, or what was wrong on the way to it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FailureCause {
+    /// It does not offer AUTH by PLAIN or LOGIN.
+    #[error("it offers neither AUTH PLAIN nor AUTH LOGIN")]
+    AuthNotOffered,
+    /// It refused an account of ours. What else it said is left out: some servers say the command
+    /// again, and with it the password.
+    #[error("it answered the login of {username:?} with {code}")]
+    AuthRefused {
+        /// The account's name.
+        username: String,
+        /// The code of its reply.
+        code: u16,
+    },
     /// It closed the connection.
     #[error("it closed the connection")]
     Closed,
     /// The connection failed.
     #[error("{0}")]
     Io(String),
+    /// There is no account for the client's organization.
+    #[error("upstream.organizations has no account for {0:?}, and there is no upstream.username")]
+    NoAccount(String),
     /// It broke the protocol.
     #[error("{0}")]
     Protocol(#[from] ReplyFault),
     /// It refused, with this reply.
     #[error("it answered {0}")]
     Refused(String),
+    /// It said more than was asked. That would be taken for the next command's reply, and behind
+    /// STARTTLS it may be somebody else's words (RFC 3207, 4.2).
+    #[error("it said more than it was asked")]
+    SpokeUnasked,
+    /// It does not offer STARTTLS.
+    #[error("it does not offer STARTTLS")]
+    StartTlsNotOffered,
     /// It did not answer in time.
     #[error("it did not answer in time")]
     Timeout,
@@ -80,88 +123,297 @@ pub enum FailureCause {
     XclientUnusable(#[from] XclientError),
 }
 
+/// When TLS begins on the way to the upstream. Never opportunistic: what is configured is had, or
+/// there is no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// From the first byte, behind a PROXY header if there is one.
+    Implicit,
+    /// Never.
+    None,
+    /// After STARTTLS.
+    StartTls,
+}
+
+/// An account of our own at the upstream.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its name.
+    pub username: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// Whose session it is to be, and how the upstream is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'a> {
+    /// Ours, by an account; the upstream does not hear of the client.
+    Login(&'a Account),
+    /// Nobody's: only what is offered is asked, behind a PROXY header where one is expected.
+    Probe(Option<proxy::Version>),
+    /// The client's, by a PROXY header.
+    Proxy(&'a Client, proxy::Version),
+    /// Whoever's: the upstream is told nothing.
+    Untold,
+    /// The client's, by XCLIENT.
+    Xclient(&'a Client),
+}
+
 /// A hand-over under way.
 #[derive(Debug)]
 pub struct Handover<'a> {
-    stage: Stage,
+    state: State,
     hostname: &'a str,
-    client: Option<&'a Client>,
+    security: Security,
+    purpose: Purpose<'a>,
 }
 
-/// What to do after a reply.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
+enum State {
+    /// The first EHLO in the clear, which is to lead to STARTTLS.
+    ClearEhlo,
+    /// EHLO behind XCLIENT.
+    ClientEhlo,
+    /// The connection is being made.
+    Connecting,
+    /// The last EHLO before the upstream is told whose session it is.
+    Ehlo,
+    Greeting,
+    /// AUTH LOGIN; its first challenge is awaited.
+    LoginName(Extensions),
+    /// The username is sent; the second challenge is awaited.
+    LoginPassword(Extensions),
+    /// The handshake, with what comes behind it.
+    ShakingHands {
+        greeted: bool,
+    },
+    StartTls,
+    /// The password is sent; the verdict is awaited.
+    Verdict(Extensions),
+    Xclient,
+}
+
+/// What to do next.
+#[derive(Debug)]
+#[must_use]
 pub enum Step {
+    /// Feed in the next reply.
+    Await,
     /// The session is the client's; commands may follow.
     Ready(Extensions),
-    /// Send this and feed in the reply.
-    Send(String),
+    /// Send this, which may hold a password, and feed in the reply.
+    Send(Secret),
+    /// Shake hands, then [`Handover::on_tls`].
+    StartTls,
 }
 
 impl<'a> Handover<'a> {
-    /// Hands `client`'s session over. The first thing expected is the greeting.
-    pub fn new(hostname: &'a str, client: &'a Client) -> Self {
+    /// `hostname` is our own name in EHLO.
+    pub fn new(hostname: &'a str, security: Security, purpose: Purpose<'a>) -> Self {
         Self {
-            stage: Stage::Greeting,
+            state: State::Connecting,
             hostname,
-            client: Some(client),
-        }
-    }
-
-    /// Only asks what the upstream offers.
-    pub fn probe(hostname: &'a str) -> Self {
-        Self {
-            stage: Stage::Greeting,
-            hostname,
-            client: None,
+            security,
+            purpose,
         }
     }
 
     /// The stage whose reply is awaited.
     pub fn stage(&self) -> Stage {
-        self.stage
+        match self.state {
+            State::ClearEhlo | State::Ehlo => Stage::Ehlo,
+            State::ClientEhlo => Stage::ClientEhlo,
+            State::Connecting => Stage::Connect,
+            State::Greeting => Stage::Greeting,
+            State::LoginName(_) | State::LoginPassword(_) | State::Verdict(_) => Stage::Auth,
+            State::ShakingHands { .. } => Stage::Tls,
+            State::StartTls => Stage::StartTls,
+            State::Xclient => Stage::Xclient,
+        }
     }
 
     /// A failure at the current stage.
     pub fn failure(&self, cause: FailureCause) -> UpstreamFailure {
         UpstreamFailure {
-            stage: self.stage,
+            stage: self.stage(),
             cause,
         }
     }
 
-    /// Takes the reply that was awaited.
-    pub fn on_reply(&mut self, reply: &RawReply) -> Result<Step, UpstreamFailure> {
-        let expected = match self.stage {
-            Stage::Connect | Stage::Greeting | Stage::Xclient => 220,
-            Stage::Ehlo | Stage::ClientEhlo => 250,
-        };
-        if reply.code != expected {
-            return Err(self.failure(FailureCause::Refused(first_line(reply))));
-        }
-        match (self.stage, self.client) {
-            (Stage::Connect | Stage::Greeting, _) => {
-                self.stage = Stage::Ehlo;
-                Ok(Step::Send(format!("EHLO {}\r\n", self.hostname)))
-            }
-            (Stage::Ehlo, Some(client)) => {
-                let offered = Extensions::parse(reply).xclient;
-                self.stage = Stage::Xclient;
-                let offered =
-                    offered.ok_or_else(|| self.failure(FailureCause::XclientNotOffered))?;
-                let command = client
-                    .command(offered)
-                    .map_err(|error| self.failure(error.into()))?;
-                Ok(Step::Send(command))
-            }
-            (Stage::Xclient, Some(client)) => {
-                self.stage = Stage::ClientEhlo;
-                Ok(Step::Send(format!("EHLO {}\r\n", client.helo)))
-            }
-            (Stage::Ehlo | Stage::Xclient | Stage::ClientEhlo, _) => {
-                Ok(Step::Ready(Extensions::parse(reply)))
+    /// What goes out in the clear before everything else, TLS included; often nothing.
+    pub fn preamble(&self) -> Vec<u8> {
+        match self.purpose {
+            Purpose::Proxy(client, version) => proxy::header(client, version),
+            Purpose::Probe(Some(version)) => proxy::local_header(version),
+            Purpose::Login(_) | Purpose::Probe(None) | Purpose::Untold | Purpose::Xclient(_) => {
+                Vec::new()
             }
         }
     }
+
+    /// The connection is made, and the preamble sent.
+    pub fn on_connected(&mut self) -> Step {
+        if self.security == Security::Implicit {
+            self.state = State::ShakingHands { greeted: false };
+            Step::StartTls
+        } else {
+            self.state = State::Greeting;
+            Step::Await
+        }
+    }
+
+    /// The handshake is done.
+    pub fn on_tls(&mut self) -> Step {
+        if let State::ShakingHands { greeted: true } = self.state {
+            self.state = State::Ehlo;
+            self.ehlo()
+        } else {
+            self.state = State::Greeting;
+            Step::Await
+        }
+    }
+
+    /// Takes the reply that was awaited. What comes of an error is not to be used any further.
+    pub fn on_reply(&mut self, reply: &RawReply) -> Result<Step, UpstreamFailure> {
+        self.check_code(reply)?;
+        match std::mem::replace(&mut self.state, State::Connecting) {
+            State::Greeting if self.security == Security::StartTls => {
+                self.state = State::ClearEhlo;
+                Ok(self.ehlo())
+            }
+            State::Greeting => {
+                self.state = State::Ehlo;
+                Ok(self.ehlo())
+            }
+            State::ClearEhlo => {
+                self.state = State::StartTls;
+                // What is offered in the clear may be somebody else's words, so nothing of it
+                // counts but this (RFC 3207, 4.2).
+                if Extensions::parse(reply).starttls {
+                    Ok(say("STARTTLS"))
+                } else {
+                    Err(self.failure(FailureCause::StartTlsNotOffered))
+                }
+            }
+            State::StartTls => {
+                self.state = State::ShakingHands { greeted: true };
+                Ok(Step::StartTls)
+            }
+            State::Ehlo => self.introduce(Extensions::parse(reply)),
+            State::Xclient => {
+                self.state = State::ClientEhlo;
+                Ok(self.ehlo())
+            }
+            State::LoginName(extensions) => {
+                self.state = State::LoginPassword(extensions);
+                Ok(self.say_account(|account| account.username.as_bytes()))
+            }
+            State::LoginPassword(extensions) => {
+                self.state = State::Verdict(extensions);
+                Ok(self.say_account(|account| account.password.expose()))
+            }
+            State::Verdict(extensions) => Ok(Step::Ready(extensions)),
+            State::ClientEhlo => Ok(Step::Ready(Extensions::parse(reply))),
+            // Nothing was asked, so this answers nothing.
+            State::Connecting | State::ShakingHands { .. } => {
+                Err(self.failure(FailureCause::Protocol(ReplyFault::NotAReply)))
+            }
+        }
+    }
+
+    fn check_code(&self, reply: &RawReply) -> Result<(), UpstreamFailure> {
+        let expected = match self.state {
+            State::Greeting | State::StartTls | State::Xclient => 220,
+            State::ClearEhlo | State::Ehlo | State::ClientEhlo => 250,
+            State::LoginName(_) | State::LoginPassword(_) => 334,
+            State::Verdict(_) => 235,
+            State::Connecting | State::ShakingHands { .. } => return Ok(()),
+        };
+        if reply.code == expected {
+            return Ok(());
+        }
+        Err(self.failure(match (self.stage(), self.purpose) {
+            (Stage::Auth, Purpose::Login(account)) => FailureCause::AuthRefused {
+                username: account.username.clone(),
+                code: reply.code,
+            },
+            _ => FailureCause::Refused(first_line(reply)),
+        }))
+    }
+
+    /// The upstream has said what it offers; now it is told whose session this is.
+    fn introduce(&mut self, extensions: Extensions) -> Result<Step, UpstreamFailure> {
+        match self.purpose {
+            Purpose::Probe(_) | Purpose::Proxy(..) | Purpose::Untold => Ok(Step::Ready(extensions)),
+            Purpose::Xclient(client) => {
+                self.state = State::Xclient;
+                let offered = extensions
+                    .xclient
+                    .ok_or_else(|| self.failure(FailureCause::XclientNotOffered))?;
+                let command = client
+                    .command(offered)
+                    .map_err(|error| self.failure(error.into()))?;
+                Ok(Step::Send(Secret::new(command)))
+            }
+            Purpose::Login(account) => match extensions.mechanism {
+                Some(Mechanism::Plain) => {
+                    self.state = State::Verdict(extensions);
+                    Ok(plain(account))
+                }
+                Some(Mechanism::Login) => {
+                    self.state = State::LoginName(extensions);
+                    Ok(say("AUTH LOGIN"))
+                }
+                None => {
+                    self.state = State::Verdict(extensions);
+                    Err(self.failure(FailureCause::AuthNotOffered))
+                }
+            },
+        }
+    }
+
+    /// EHLO, in the name of whom the upstream takes the session for at this moment.
+    fn ehlo(&self) -> Step {
+        let name = match (&self.state, self.purpose) {
+            (State::ClientEhlo, Purpose::Xclient(client)) => &client.helo,
+            (_, Purpose::Proxy(client, _)) => &client.helo,
+            _ => self.hostname,
+        };
+        say(&format!("EHLO {name}"))
+    }
+
+    fn say_account(&self, field: fn(&Account) -> &[u8]) -> Step {
+        let value: &[u8] = match self.purpose {
+            Purpose::Login(account) => field(account),
+            _ => &[],
+        };
+        secret_line("", value)
+    }
+}
+
+fn say(command: &str) -> Step {
+    Step::Send(Secret::new(format!("{command}\r\n")))
+}
+
+/// AUTH PLAIN with its initial response (RFC 4616).
+fn plain(account: &Account) -> Step {
+    let fields = [
+        b"\0",
+        account.username.as_bytes(),
+        b"\0",
+        account.password.expose(),
+    ];
+    secret_line("AUTH PLAIN ", &Zeroizing::new(fields.concat()))
+}
+
+/// A line that ends in base64, written without leaving copies of it behind.
+fn secret_line(start: &str, value: &[u8]) -> Step {
+    let room = start.len() + value.len().div_ceil(3) * 4 + "\r\n".len();
+    let mut line = String::with_capacity(room);
+    line.push_str(start);
+    STANDARD.encode_string(value, &mut line);
+    line.push_str("\r\n");
+    Step::Send(Secret::new(line))
 }
 
 /// The first line, cut short, for people.
@@ -178,7 +430,11 @@ fn first_line(reply: &RawReply) -> String {
 mod tests {
     use super::*;
 
-    const OFFER: &str = "250-mx\r\n250-PIPELINING\r\n250 XCLIENT ADDR LOGIN HELO\r\n";
+    const GREETING: &str = "220 mx ESMTP\r\n";
+    const OFFER: &str = "250-mx\r\n250-PIPELINING\r\n250-STARTTLS\r\n250-AUTH LOGIN PLAIN\r\n\
+        250 XCLIENT ADDR LOGIN HELO\r\n";
+    const HELLO_US: &str = "EHLO gate.test\r\n";
+    const HELLO_CLIENT: &str = "EHLO client.test\r\n";
 
     fn client() -> Client {
         Client {
@@ -189,68 +445,228 @@ mod tests {
         }
     }
 
-    /// Feeds replies until the first failure or the end.
-    fn play(mut handover: Handover, replies: &[&str]) -> Result<Vec<Step>, UpstreamFailure> {
-        replies
-            .iter()
-            .map(|reply| handover.on_reply(&RawReply::parse(reply.as_bytes()).unwrap().unwrap()))
-            .collect()
+    fn account() -> Account {
+        Account {
+            username: "gate".into(),
+            password: Secret::new("secret"),
+        }
+    }
+
+    fn auth_refused(code: u16) -> FailureCause {
+        let username = account().username;
+        FailureCause::AuthRefused { username, code }
+    }
+
+    /// Feeds replies until the first failure or the end, shaking hands where that is asked for.
+    /// Returns what was said, `<tls>` for a handshake and `<ready>` at the end.
+    fn play(
+        security: Security,
+        purpose: Purpose,
+        replies: &[&str],
+    ) -> Result<Vec<String>, UpstreamFailure> {
+        let mut handover = Handover::new("gate.test", security, purpose);
+        let mut said = Vec::new();
+        let mut step = handover.on_connected();
+        let mut replies = replies.iter();
+        loop {
+            match step {
+                Step::Await => {}
+                Step::Ready(_) => {
+                    said.push("<ready>".into());
+                    return Ok(said);
+                }
+                Step::Send(line) => {
+                    said.push(String::from_utf8(line.expose().to_vec()).unwrap());
+                }
+                Step::StartTls => {
+                    said.push("<tls>".into());
+                    step = handover.on_tls();
+                    continue;
+                }
+            }
+            let Some(reply) = replies.next() else {
+                return Ok(said);
+            };
+            let reply = RawReply::parse(reply.as_bytes()).unwrap().unwrap();
+            step = handover.on_reply(&reply)?;
+        }
     }
 
     #[test]
-    fn the_session_is_ready_after_the_second_ehlo() {
+    fn xclient_comes_between_two_ehlos() {
         let client = client();
-        let replies = [
-            "220 mx ESMTP\r\n",
-            OFFER,
-            "220 mx ESMTP\r\n",
-            "250-mx\r\n250 DSN\r\n",
-        ];
-        let steps = play(Handover::new("gate.test", &client), &replies).unwrap();
-        assert_eq!(
-            steps,
-            [
-                Step::Send("EHLO gate.test\r\n".into()),
-                Step::Send("XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n".into()),
-                Step::Send("EHLO client.test\r\n".into()),
-                Step::Ready(Extensions {
-                    dsn: true,
-                    ..Extensions::default()
-                }),
-            ]
-        );
+        let replies = [GREETING, OFFER, GREETING, "250 mx\r\n"];
+        let said = play(Security::None, Purpose::Xclient(&client), &replies).unwrap();
+        let xclient = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
+        assert_eq!(said, [HELLO_US, xclient, HELLO_CLIENT, "<ready>"]);
     }
 
     #[test]
-    fn a_probe_stops_after_the_first_ehlo() {
-        let steps = play(Handover::probe("gate.test"), &["220 mx\r\n", OFFER]).unwrap();
-        assert!(
-            matches!(&steps[..], [Step::Send(_), Step::Ready(found)] if found.xclient.is_some())
+    fn what_counts_is_what_the_last_ehlo_offers() {
+        let client = client();
+        let mut handover = Handover::new("gate.test", Security::None, Purpose::Xclient(&client));
+        let _ = handover.on_connected();
+        for reply in [GREETING, OFFER, GREETING] {
+            let reply = RawReply::parse(reply.as_bytes()).unwrap().unwrap();
+            let _ = handover.on_reply(&reply).unwrap();
+        }
+        let last = RawReply::parse(b"250-mx\r\n250 DSN\r\n").unwrap().unwrap();
+        let Step::Ready(found) = handover.on_reply(&last).unwrap() else {
+            panic!("not ready");
+        };
+        assert!(found.dsn && !found.pipelining);
+    }
+
+    #[test]
+    fn a_probe_stops_once_it_knows_what_is_offered() {
+        let replies = [GREETING, OFFER];
+        let said = play(Security::None, Purpose::Probe(None), &replies).unwrap();
+        assert_eq!(said, [HELLO_US, "<ready>"]);
+    }
+
+    #[test]
+    fn a_proxy_header_makes_the_only_ehlo_the_clients() {
+        let client = client();
+        let purpose = Purpose::Proxy(&client, proxy::Version::V1);
+        let handover = Handover::new("gate.test", Security::None, purpose);
+        assert!(handover.preamble().starts_with(b"PROXY TCP4 203.0.113.7 "));
+        let said = play(Security::None, purpose, &[GREETING, OFFER]).unwrap();
+        assert_eq!(said, [HELLO_CLIENT, "<ready>"]);
+    }
+
+    #[test]
+    fn an_upstream_that_is_told_nothing_gets_our_own_name() {
+        let said = play(Security::None, Purpose::Untold, &[GREETING, OFFER]).unwrap();
+        assert_eq!(said, [HELLO_US, "<ready>"]);
+    }
+
+    #[test]
+    fn tls_comes_before_whatever_tells_the_upstream() {
+        let client = client();
+        let purpose = Purpose::Xclient(&client);
+        let said = play(
+            Security::StartTls,
+            purpose,
+            &[GREETING, OFFER, GREETING, OFFER],
+        )
+        .unwrap();
+        let xclient = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
+        let expected = [HELLO_US, "STARTTLS\r\n", "<tls>", HELLO_US, xclient];
+        assert_eq!(said, expected);
+        let said = play(Security::Implicit, purpose, &[GREETING, OFFER]).unwrap();
+        assert_eq!(said, ["<tls>", HELLO_US, xclient]);
+    }
+
+    #[test]
+    fn tls_that_is_not_offered_ends_the_hand_over() {
+        let replies = [GREETING, "250-mx\r\n250 AUTH PLAIN\r\n"];
+        let account = account();
+        let failure = play(Security::StartTls, Purpose::Login(&account), &replies).unwrap_err();
+        assert_eq!(failure.cause, FailureCause::StartTlsNotOffered);
+        assert_eq!(failure.stage, Stage::StartTls);
+    }
+
+    #[test]
+    fn we_log_in_by_plain_or_else_by_login() {
+        let account = account();
+        let purpose = Purpose::Login(&account);
+        let replies = [GREETING, OFFER, "235 ok\r\n"];
+        let said = play(Security::None, purpose, &replies).unwrap();
+        assert_eq!(
+            said,
+            [HELLO_US, "AUTH PLAIN AGdhdGUAc2VjcmV0\r\n", "<ready>"]
         );
+        let offer = "250-mx\r\n250 AUTH CRAM-MD5 login\r\n";
+        let replies = [
+            GREETING,
+            offer,
+            "334 VXNlcm5hbWU6\r\n",
+            "334 x\r\n",
+            "235 ok\r\n",
+        ];
+        let said = play(Security::None, purpose, &replies).unwrap();
+        let expected = [
+            HELLO_US,
+            "AUTH LOGIN\r\n",
+            "Z2F0ZQ==\r\n",
+            "c2VjcmV0\r\n",
+            "<ready>",
+        ];
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn a_refused_login_does_not_repeat_what_the_upstream_says() {
+        let account = account();
+        let purpose = Purpose::Login(&account);
+        let replies = [GREETING, OFFER, "535 bad: AUTH PLAIN AGdhdGUAc2VjcmV0\r\n"];
+        let failure = play(Security::None, purpose, &replies).unwrap_err();
+        assert_eq!(failure.cause, auth_refused(535));
+        assert!(!failure.to_string().contains("AGdhdGU"), "{failure}");
+        let replies = [GREETING, "250-mx\r\n250 AUTH CRAM-MD5\r\n"];
+        let failure = play(Security::None, purpose, &replies).unwrap_err();
+        assert_eq!(failure.cause, FailureCause::AuthNotOffered);
+        assert_eq!(failure.stage, Stage::Auth);
     }
 
     #[test]
     fn every_refusal_ends_the_hand_over() {
-        let client = client();
-        let good = ["220 mx\r\n", OFFER, "220 mx\r\n", "250 mx\r\n"];
-        let stages = [
-            Stage::Greeting,
-            Stage::Ehlo,
-            Stage::Xclient,
-            Stage::ClientEhlo,
+        use Stage::{Auth, ClientEhlo, Ehlo, Greeting, StartTls, Xclient};
+        let (client, account) = (client(), account());
+        let login = "250-mx\r\n250 AUTH LOGIN\r\n";
+        /// Good replies, with the stages at which they come.
+        type Course<'a> = &'a [(Stage, &'a str)];
+        let ways: [(Security, Purpose, Course); 3] = [
+            (
+                Security::None,
+                Purpose::Xclient(&client),
+                &[
+                    (Greeting, GREETING),
+                    (Ehlo, OFFER),
+                    (Xclient, GREETING),
+                    (ClientEhlo, OFFER),
+                ],
+            ),
+            (
+                Security::StartTls,
+                Purpose::Untold,
+                &[
+                    (Greeting, GREETING),
+                    (Ehlo, OFFER),
+                    (StartTls, GREETING),
+                    (Ehlo, OFFER),
+                ],
+            ),
+            (
+                Security::None,
+                Purpose::Login(&account),
+                &[
+                    (Greeting, GREETING),
+                    (Ehlo, login),
+                    (Auth, "334 x\r\n"),
+                    (Auth, "334 x\r\n"),
+                    (Auth, "235 ok\r\n"),
+                ],
+            ),
         ];
-        for (at, stage) in stages.into_iter().enumerate() {
-            for refusal in [
-                "421 4.7.0 no\r\n",
-                "550 5.7.0 no\r\n",
-                "354 odd\r\n",
-                "251 odd\r\n",
-            ] {
-                let mut replies = good;
-                replies[at] = refusal;
-                let failure = play(Handover::new("gate.test", &client), &replies).unwrap_err();
-                let cause = FailureCause::Refused(refusal.trim_end().into());
-                assert_eq!(failure, UpstreamFailure { stage, cause });
+        for (security, purpose, good) in ways {
+            for at in 0..good.len() {
+                for refusal in [
+                    "421 4.7.0 no\r\n",
+                    "550 5.7.0 no\r\n",
+                    "354 odd\r\n",
+                    "251 odd\r\n",
+                ] {
+                    let mut replies: Vec<_> = good.iter().map(|(_, reply)| *reply).collect();
+                    replies[at] = refusal;
+                    let failure = play(security, purpose, &replies).unwrap_err();
+                    let cause = match good[at].0 {
+                        Auth => auth_refused(refusal[..3].parse().unwrap()),
+                        _ => FailureCause::Refused(refusal.trim_end().into()),
+                    };
+                    let stage = good[at].0;
+                    assert_eq!(failure, UpstreamFailure { stage, cause });
+                }
             }
         }
     }
@@ -258,8 +674,16 @@ mod tests {
     #[test]
     fn without_xclient_there_is_no_hand_over() {
         let client = client();
-        let replies = ["220 mx\r\n", "250-mx\r\n250 PIPELINING\r\n"];
-        let failure = play(Handover::new("gate.test", &client), &replies).unwrap_err();
+        let replies = [GREETING, "250-mx\r\n250 PIPELINING\r\n"];
+        let failure = play(Security::None, Purpose::Xclient(&client), &replies).unwrap_err();
         assert_eq!(failure.cause, FailureCause::XclientNotOffered);
+        assert_eq!(failure.stage, Stage::Xclient);
+    }
+
+    #[test]
+    fn what_goes_out_does_not_print_the_password() {
+        let account = account();
+        let shown = format!("{:?}", Purpose::Login(&account));
+        assert!(!shown.contains("secret"), "{shown}");
     }
 }

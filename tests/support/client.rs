@@ -61,6 +61,11 @@ impl Client {
     /// Does the TLS handshake now. Bytes the server sent in the clear beyond its last reply would
     /// be an injection into the session, so there must be none.
     pub fn over_tls(self) -> Client {
+        self.over_tls_by(tls::session())
+    }
+
+    /// The same as the client that `session` is of.
+    pub fn over_tls_by(self, mut session: ClientConnection) -> Client {
         assert!(
             self.stream.buffer().is_empty(),
             "clear text behind the reply to STARTTLS"
@@ -68,7 +73,6 @@ impl Client {
         let Stream::Plain(mut socket) = self.stream.into_inner() else {
             panic!("TLS inside TLS")
         };
-        let mut session = tls::session();
         while session.is_handshaking() {
             session.complete_io(&mut socket).expect("TLS handshake");
         }
@@ -79,10 +83,15 @@ impl Client {
     }
 
     /// EHLO, STARTTLS, the handshake; the EHLO of the new session is left to the caller.
-    pub fn starttls(mut self) -> Client {
+    pub fn starttls(self) -> Client {
+        self.starttls_by(tls::session())
+    }
+
+    /// The same as the client that `session` is of.
+    pub fn starttls_by(mut self, session: ClientConnection) -> Client {
         self.expect("EHLO client.example", "250");
         self.expect("STARTTLS", "220");
-        self.over_tls()
+        self.over_tls_by(session)
     }
 
     /// The certificate the server showed.

@@ -24,6 +24,10 @@ pub enum Sockets {
 pub struct Postfix {
     /// Where Postfix itself listens for clients and asks Gatepost for the verdict only.
     pub direct: SocketAddr,
+    /// The same with TLS from the first byte.
+    pub direct_tls: SocketAddr,
+    /// Where it expects a PROXY header, and takes mail from [`Postfix::FRIEND`] alone.
+    pub proxied: SocketAddr,
     handover: SocketAddr,
     auth: SocketAddr,
     sockets: Sockets,
@@ -32,6 +36,9 @@ pub struct Postfix {
 }
 
 impl Postfix {
+    /// Whom the service behind a PROXY header takes mail from.
+    pub const FRIEND: &str = "127.0.0.7";
+
     pub fn start(sockets: Sockets) -> Postfix {
         assert!(
             rustix::process::geteuid().is_root(),
@@ -43,6 +50,8 @@ impl Postfix {
             .tempdir_in("/tmp");
         let mut postfix = Postfix {
             direct: ports::free_address(),
+            direct_tls: ports::free_address(),
+            proxied: ports::free_address(),
             handover: ports::free_address(),
             auth: ports::free_address(),
             sockets,
@@ -93,7 +102,7 @@ impl Postfix {
         kill_process(Pid::from_child(&master), Signal::TERM).expect("signal master");
         master.wait().expect("reap master");
         eventually("Postfix gives its ports back", || {
-            [self.direct, self.handover]
+            [self.direct, self.direct_tls, self.proxied, self.handover]
                 .iter()
                 .all(|&address| TcpListener::bind(address).is_ok())
                 .then_some(())
@@ -142,6 +151,11 @@ impl Postfix {
             let mut texts = messages.filter_map(|entry| std::fs::read(entry.ok()?.path()).ok());
             texts.find(|text| text.windows(marker.len()).any(|window| window == marker))
         })
+    }
+
+    /// The certificate of the services that speak TLS, which is its own authority.
+    pub fn certificate(&self) -> PathBuf {
+        self.path("certificate.pem")
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -218,10 +232,23 @@ impl Postfix {
              {}  -o syslog_name=postfix/direct\n\
              \x20 -o smtpd_tls_security_level=may\n\
              \x20 -o smtpd_tls_auth_only=yes\n\
+             {} inet n - n - - smtpd\n\
+             {}  -o syslog_name=postfix/direct-tls\n\
+             \x20 -o smtpd_tls_wrappermode=yes\n\
+             {} inet n - n - - smtpd\n\
+             \x20 -o syslog_name=postfix/proxied\n\
+             \x20 -o smtpd_upstream_proxy_protocol=haproxy\n\
+             \x20 -o mynetworks={}\n\
+             \x20 -o smtpd_relay_restrictions=permit_mynetworks,reject\n\
+             \x20 -o smtpd_recipient_restrictions=permit_mynetworks,reject\n\
              {INTERNAL_SERVICES}",
             submission_options(&sasl),
             self.direct,
             submission_options(&sasl),
+            self.direct_tls,
+            submission_options(&sasl),
+            self.proxied,
+            Self::FRIEND,
         )
     }
 }

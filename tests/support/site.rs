@@ -23,6 +23,7 @@ pub const HOSTNAME: &str = "mail.example.test";
 pub struct Config {
     tables: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     drain_timeout: &'static str,
+    proxy_from: Vec<String>,
 }
 
 impl Config {
@@ -31,6 +32,7 @@ impl Config {
         Config {
             tables: BTreeMap::new(),
             drain_timeout: "10s",
+            proxy_from: Vec::new(),
         }
         .text("upstream", "address", &upstream.to_string())
         .text("upstream", "identity", "xclient")
@@ -60,6 +62,21 @@ impl Config {
         self
     }
 
+    /// From which addresses both listeners expect a PROXY header.
+    pub fn proxy_from(mut self, addresses: &[&str]) -> Config {
+        self.proxy_from = addresses.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Sets `tls.others` to these pairs of files.
+    pub fn others(self, pairs: &[(PathBuf, PathBuf)]) -> Config {
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(certificate, key)| format!("{{ certificate = {certificate:?}, key = {key:?} }}"))
+            .collect();
+        self.raw("tls", "others", format!("[{}]", pairs.join(", ")))
+    }
+
     fn metrics(&self) -> Option<SocketAddr> {
         let address = self.tables.get("metrics")?.get("listen")?;
         address.trim_matches('"').parse().ok()
@@ -76,7 +93,8 @@ impl Config {
         for (kind, address) in [("submission", submission), ("submissions", submissions)] {
             write!(
                 toml,
-                "\n[[listener]]\nkind = \"{kind}\"\naddress = \"{address}\"\n"
+                "\n[[listener]]\nkind = \"{kind}\"\naddress = \"{address}\"\nproxy_from = {:?}\n",
+                self.proxy_from
             )
             .unwrap();
         }

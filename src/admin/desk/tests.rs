@@ -13,6 +13,7 @@ use crate::admin::api;
 use crate::admin::caller::Caller;
 use crate::auth::password::Hasher;
 use crate::auth::token;
+use crate::net::certificates::Pair;
 use crate::sasl::Identity;
 use crate::sessions::{Client, Entry};
 use crate::store::Scope;
@@ -53,7 +54,13 @@ impl Fixture {
             authenticator: Arc::new(authenticator),
             noted,
             sessions: Arc::new(Sessions::new()),
-            tls: Arc::new(Tls::load(&path("cert"), &path("key")).unwrap()),
+            tls: Arc::new(
+                Tls::load(vec![Pair {
+                    certificate: path("cert"),
+                    key: path("key"),
+                }])
+                .unwrap(),
+            ),
             metrics,
             lifecycle: Lifecycle::new(),
             cost: CHEAP,

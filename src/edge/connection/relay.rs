@@ -1,42 +1,18 @@
 //! What passes between client and upstream once a session is handed over: bodies one way, replies
 //! the other, and what is said when the upstream fails in between.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use crate::metrics::{Flow, MessageOutcome, RecipientOutcome};
-use crate::sasl::Identity;
 use crate::smtp::data::{Progress, Scanner};
-use crate::smtp::extensions::Extensions;
-use crate::smtp::relay::{Expect, Outcome, Relay};
+use crate::smtp::relay::{Expect, Outcome};
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
-use crate::smtp::xclient::Client;
 
 use super::super::ending::Ending;
 use super::{Connection, Task, begin, note_usage};
 
 impl Connection<'_> {
-    /// Opens an upstream session as this client's.
-    pub(super) async fn hand_over(&mut self, identity: Arc<Identity>) -> Option<Extensions> {
-        let client = Client {
-            address: self.peer,
-            destination: self.stream.local_address()?,
-            helo: self.session.helo().unwrap_or_default().to_owned(),
-            login: identity.username.to_string(),
-        };
-        let (mut upstream, extensions) = self.edge.dialer.hand_over(&client).await.ok()?;
-        upstream.relay = Relay::new(extensions.pipelining);
-        self.upstream = Some(upstream);
-        // Once a session: an upstream that comes back at a later MAIL is no new one.
-        self.counted.get_or_insert_with(|| {
-            let metrics = &self.edge.metrics;
-            metrics.session(&identity.organization, &identity.username)
-        });
-        Some(extensions)
-    }
-
     /// Passes on what has come of a body; `None` when there is no more.
     pub(super) fn take_body(&mut self) -> Option<Task> {
         if self.input.is_empty() {
@@ -91,7 +67,11 @@ impl Connection<'_> {
         let mut any = false;
         while let Some(upstream) = &mut self.upstream {
             let on_a_message = upstream.relay.awaits_message();
+            let engaged = upstream.relay.in_transaction();
+            let unasked = upstream.relay.is_idle() && upstream.has_said_more();
             let outcome = match upstream.reply() {
+                // Its end would be taken for the answer to whatever is asked by then.
+                Ok(None) if unasked => Err("it began to speak unasked".to_owned()),
                 Ok(None) => break,
                 Ok(Some((reply, relay))) => {
                     let bytes = self.edge.metrics.bytes.of(Flow::FromUpstream);
@@ -105,6 +85,9 @@ impl Connection<'_> {
             upstream.consume_reply();
             any = true;
             self.progress = Instant::now();
+            if engaged {
+                self.engaged = self.progress;
+            }
             match outcome {
                 Ok(Outcome::Closing) => {
                     if on_a_message {
@@ -117,6 +100,11 @@ impl Connection<'_> {
                 Ok(Outcome::Recipient(taken)) => self.recipient_answered(taken),
                 Ok(Outcome::Passed) => {}
                 Err(why) => self.upstream_lost(&why).await?,
+            }
+            if let Some(upstream) = &mut self.upstream
+                && upstream.relay.owes_reset()
+            {
+                upstream.forward(b"RSET", Expect::Reset);
             }
         }
         // Closed by us while replies were due; now all are there.
@@ -168,7 +156,7 @@ impl Connection<'_> {
         let Some(upstream) = self.upstream.take() else {
             return Ok(());
         };
-        let owed = !upstream.relay.is_idle() || upstream.relay.in_transaction();
+        let owed = upstream.relay.owes_a_client() || upstream.relay.in_transaction();
         if self.session.wants() == Wants::Line && !owed {
             self.session.on_detached();
             return Ok(());

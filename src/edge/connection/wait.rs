@@ -12,25 +12,36 @@ use super::super::ending::Ending;
 use super::super::upstream::Upstream;
 use super::Connection;
 
+/// Whose turn it is, and so what a timeout means.
+#[derive(Clone, Copy)]
+enum Due {
+    /// The client has to say something.
+    Client,
+    /// Nobody has to; the upstream is of more use to others.
+    Release,
+    /// The upstream has to answer.
+    Upstream,
+}
+
 impl Connection<'_> {
     /// Waits for the next event and takes it in.
     pub(super) async fn wait(&mut self) -> Result<(), Ending> {
         enum Event {
             Client(io::Result<usize>),
             Draining,
-            Timeout,
+            Timeout(Due),
             Upstream(io::Result<()>),
         }
         let wanted = self.session.wants() != Wants::Nothing && !self.is_backlogged();
         let listening = wanted && !self.half_closed;
-        let (deadline, waits_for_upstream) = self.deadline();
+        let (deadline, due) = self.deadline();
         let resting = self.is_resting();
         let event = tokio::select! {
             biased;
             () = self.edge.lifecycle.draining(), if resting => Event::Draining,
             read = readable(&mut self.upstream), if self.upstream.is_some() => Event::Upstream(read),
             read = self.input.read_from(&mut self.stream), if listening => Event::Client(read),
-            () = self.timer.until(deadline) => Event::Timeout,
+            () = self.timer.until(deadline) => Event::Timeout(due),
         };
         match event {
             // Who sends no more may still read what it is owed.
@@ -48,10 +59,12 @@ impl Connection<'_> {
                 Ok(())
             }
             Event::Draining => self.carry_out_close(reply::SHUTTING_DOWN).await,
-            Event::Timeout if waits_for_upstream => {
-                self.upstream_lost("it did not answer in time").await
+            Event::Timeout(Due::Client) => self.carry_out_close(reply::IDLE).await,
+            Event::Timeout(Due::Release) => {
+                self.release_upstream().await;
+                Ok(())
             }
-            Event::Timeout => self.carry_out_close(reply::IDLE).await,
+            Event::Timeout(Due::Upstream) => self.upstream_lost("it did not answer in time").await,
             Event::Upstream(Ok(())) => self.take_replies().await.map(drop),
             Event::Upstream(Err(_)) => self.upstream_lost("it closed the connection").await,
         }
@@ -59,7 +72,7 @@ impl Connection<'_> {
 
     /// Whether replies of the upstream's are due to the client.
     pub(super) fn is_owed(&self) -> bool {
-        let owing = |upstream: &Upstream| !upstream.relay.is_idle();
+        let owing = |upstream: &Upstream| upstream.relay.owes_a_client();
         self.upstream.as_ref().is_some_and(owing)
     }
 
@@ -70,8 +83,8 @@ impl Connection<'_> {
         self.session.wants() == Wants::Line && !busy
     }
 
-    /// Until when something must happen, and whether it is the upstream's turn.
-    fn deadline(&self) -> (Instant, bool) {
+    /// Until when something must happen, and what happens otherwise.
+    fn deadline(&self) -> (Instant, Due) {
         let timeouts = &self.edge.timeouts;
         if let Some(upstream) = self
             .upstream
@@ -84,14 +97,20 @@ impl Connection<'_> {
             } else {
                 configured.command_timeout
             };
-            return (self.progress + limit, true);
+            return (self.progress + limit, Due::Upstream);
         }
         let deadline = match self.session.wants() {
             Wants::Body => self.progress + timeouts.body,
             _ if self.session.is_authenticated() => self.progress + timeouts.idle,
             _ => self.began + timeouts.login,
         };
-        (deadline, false)
+        if self.upstream.is_some() && self.is_resting() {
+            let release = self.engaged + self.edge.dialer.upstream().idle_release;
+            if release < deadline {
+                return (release, Due::Release);
+            }
+        }
+        (deadline, Due::Client)
     }
 }
 

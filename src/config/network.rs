@@ -1,0 +1,116 @@
+//! Networks of addresses, such as "10.0.0.0/8".
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+
+use super::text;
+
+/// Some addresses that have their beginning in common, or a single one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Network(IpNet);
+
+impl Network {
+    /// Whether `address` is one of them; IPv4 in IPv6 counts as what it is.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Network {
+    /// What is wrong with the text, and what to write instead.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let network = match text.parse::<IpAddr>() {
+            Ok(address) => IpNet::from(address),
+            Err(_) => text.parse::<IpNet>().map_err(|_| {
+                format!("{text:?} is not a network; write it as \"192.0.2.7\" or \"10.0.0.0/8\"")
+            })?,
+        };
+        if network != network.trunc() {
+            return Err(format!(
+                "{text:?} has bits behind its prefix; write \"{}\"",
+                network.trunc()
+            ));
+        }
+        if network.prefix_len() == 0 {
+            return Err(format!(
+                "{text:?} is everybody; name those that may speak for others"
+            ));
+        }
+        Ok(Self(network))
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::parsed(deserializer, "a network such as \"10.0.0.0/8\"", str::parse)
+    }
+}
+
+/// Deserializes a list of networks.
+pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    deserializer.deserialize_seq(Networks)
+}
+
+struct Networks;
+
+impl<'de> Visitor<'de> for Networks {
+    type Value = Vec<Network>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of networks such as [\"10.0.0.0/8\"]")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Network>, A::Error> {
+        let mut networks = Vec::new();
+        while let Some(network) = list.next_element()? {
+            networks.push(network);
+        }
+        Ok(networks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_the_addresses_that_begin_like_it() {
+        for (network, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", "::10.1.2.3"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.8"),
+            ("2001:db8::/32", "2001:db8::1", "2001:db9::1"),
+            ("::1", "::1", "127.0.0.1"),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert!(network.contains(inside.parse().unwrap()), "{inside}");
+            assert!(!network.contains(outside.parse().unwrap()), "{outside}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_says_how_to_write_it() {
+        for (text, remedy) in [
+            ("10.0.0.1/8", "write \"10.0.0.0/8\""),
+            ("10/8", "write it as"),
+            ("proxy.example", "write it as"),
+            ("0.0.0.0/0", "name those"),
+            ("::/0", "name those"),
+        ] {
+            let error = text.parse::<Network>().unwrap_err();
+            assert!(error.contains(remedy), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A client's arrival: from the accepted connection to its greeting, and TLS wherever that begins.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Listener, ListenerKind};
+use crate::metrics::HandshakeFailure;
+use crate::net::listener::Accepted;
+use crate::net::proxy::{self, Proxied, ProxyError};
+use crate::net::stream::ClientStream;
+use crate::net::tls;
+use crate::smtp::line::LineReader;
+use crate::smtp::reply::{self, Reply};
+
+use super::super::Edge;
+use super::super::ending::{Ending, Summary};
+use super::{Connection, note_usage};
+
+/// Tells a client that there is no room. It must cost next to nothing, so nothing is waited for.
+pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
+    // Inside TLS there are no words for it before a handshake, which is what we cannot afford.
+    if kind == ListenerKind::Submission {
+        let mut words = Vec::new();
+        reply::TOO_MANY_CONNECTIONS.write_to(&mut words);
+        // The buffer of a fresh socket takes them all, unless the client is gone.
+        let _ = socket2::SockRef::from(stream).send(&words);
+    }
+}
+
+/// Serves a client until one side has had enough, or everything must end.
+pub async fn serve(edge: &Arc<Edge>, mut accepted: Accepted, listener: &Listener) {
+    let ends = tokio::select! {
+        ends = ends(edge, &mut accepted, listener) => ends,
+        () = edge.lifecycle.abandoned() => Err(Ending::CutOff),
+    };
+    let ends = match ends {
+        Ok(ends) => ends,
+        Err(ending) => return Summary::new(accepted.peer).log(ending),
+    };
+    let mut summary = Summary::new(ends.source);
+    let ending = match open(edge, accepted.stream, listener.kind).await {
+        Err(ending) => ending,
+        Ok(stream) => {
+            summary.tls = stream.tls_version();
+            let disconnect = CancellationToken::new();
+            let mut connection =
+                Connection::new(edge, ends, stream, disconnect.clone(), &mut summary);
+            let ending = tokio::select! {
+                // In this order: whoever is disconnected is not told first that all went well.
+                biased;
+                () = disconnect.cancelled() => Ending::Disconnected,
+                () = edge.lifecycle.abandoned() => Ending::CutOff,
+                Err(ending) = connection.run() => ending,
+            };
+            connection.end(ending).await;
+            ending
+        }
+    };
+    note_usage(edge, &mut summary);
+    summary.log(ending);
+}
+
+/// Whose connection it is: that of who made it, unless somebody who may says otherwise.
+async fn ends(
+    edge: &Edge,
+    accepted: &mut Accepted,
+    listener: &Listener,
+) -> Result<Proxied, Ending> {
+    let (peer, stream) = (accepted.peer, &mut accepted.stream);
+    // Where even that is not known any more, the client is gone.
+    let destination = stream.local_addr().map_err(|_| Ending::ClientGone)?;
+    let itself = Proxied {
+        source: peer,
+        destination,
+    };
+    if !listener
+        .proxy_from
+        .iter()
+        .any(|network| network.contains(peer.ip()))
+    {
+        return Ok(itself);
+    }
+    let error = match timeout(edge.timeouts.proxy, proxy::read_header(stream)).await {
+        Ok(Ok(proxied)) => return Ok(proxied.unwrap_or(itself)),
+        // A health check that only connects says nothing wrong.
+        Ok(Err(ProxyError::Gone(_))) => return Err(Ending::ClientGone),
+        Ok(Err(error @ ProxyError::Invalid)) => error.to_string(),
+        Err(_) => "no PROXY header came in time".to_owned(),
+    };
+    edge.metrics.proxy_header_failures.inc();
+    tracing::warn!(%peer, error, "closed a connection from a network in proxy_from");
+    Err(Ending::NotProxied)
+}
+
+async fn open(edge: &Edge, stream: TcpStream, kind: ListenerKind) -> Result<ClientStream, Ending> {
+    match kind {
+        ListenerKind::Submission => Ok(ClientStream::Clear(stream)),
+        ListenerKind::Submissions => tokio::select! {
+            opened = shake_hands(edge, stream) => opened,
+            () = edge.lifecycle.abandoned() => Err(Ending::CutOff),
+        },
+    }
+}
+
+async fn shake_hands(edge: &Edge, stream: TcpStream) -> Result<ClientStream, Ending> {
+    match timeout(edge.timeouts.handshake, edge.tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let stream = ClientStream::Tls(Box::new(stream));
+            let version = stream.tls_version().unwrap_or_default();
+            edge.metrics.tls_handshake(version);
+            Ok(stream)
+        }
+        Ok(Err(error)) => {
+            let failures = &edge.metrics.tls_handshake_failures;
+            failures.of(tls::failure(&error)).inc();
+            tracing::debug!(%error, "TLS handshake failed");
+            Err(Ending::HandshakeFailed)
+        }
+        Err(_) => {
+            let failures = &edge.metrics.tls_handshake_failures;
+            failures.of(HandshakeFailure::Timeout).inc();
+            Err(Ending::HandshakeFailed)
+        }
+    }
+}
+
+impl Connection<'_> {
+    pub(super) async fn greet(&mut self) -> Result<(), Ending> {
+        if self.spoke_first().await {
+            return self.carry_out_close(reply::SPOKE_FIRST).await;
+        }
+        Reply::greeting(&self.edge.settings.hostname).write_to(&mut self.output);
+        self.send().await
+    }
+
+    /// RFC 5321, 4.3.1: a client waits for the greeting. One that does not is a program that
+    /// speaks at us rather than with us.
+    async fn spoke_first(&mut self) -> bool {
+        match &mut self.stream {
+            ClientStream::Gone => false,
+            ClientStream::Clear(stream) => {
+                let mut byte = [std::mem::MaybeUninit::uninit()];
+                socket2::SockRef::from(&*stream)
+                    .peek(&mut byte)
+                    .is_ok_and(|count| count > 0)
+            }
+            ClientStream::Tls(stream) => {
+                // Polled once: what came with the end of the handshake is there already.
+                let input = &mut self.input;
+                let polled = std::future::poll_fn(|context| {
+                    std::task::Poll::Ready(input.poll_read_from(stream, context))
+                });
+                matches!(polled.await, std::task::Poll::Ready(Ok(count)) if count > 0)
+            }
+        }
+    }
+
+    pub(super) async fn start_tls(&mut self) -> Result<(), Ending> {
+        self.send().await?;
+        // RFC 3207, 4.2: whatever came before the handshake may be an attacker's.
+        let injected = self.input.discard() as u64;
+        self.edge.metrics.bytes_before_tls.inc_by(injected);
+        self.lines = LineReader::default();
+        let clear = std::mem::replace(&mut self.stream, ClientStream::Gone);
+        let ClientStream::Clear(stream) = clear else {
+            return Err(Ending::HandshakeFailed);
+        };
+        self.stream = shake_hands(self.edge, stream).await?;
+        self.summary.tls = self.stream.tls_version();
+        self.session.on_tls();
+        Ok(())
+    }
+}

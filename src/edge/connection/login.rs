@@ -1,0 +1,67 @@
+//! What a login waits for: the verdict on its credentials, then the upstream.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::auth::Peer;
+use crate::sasl::{Credentials, Identity, Verdict};
+use crate::sessions;
+use crate::smtp::extensions::Extensions;
+use crate::smtp::relay::Relay;
+use crate::smtp::xclient;
+
+use super::Connection;
+
+impl Connection<'_> {
+    pub(super) async fn verify(&mut self, credentials: Credentials) -> Verdict {
+        let helo = self.session.helo().unwrap_or_default();
+        self.summary.helo = Some(helo.to_owned());
+        let address = self.peer.ip().to_canonical();
+        let peer = Peer {
+            address,
+            tls: self.summary.tls,
+            helo: helo.into(),
+        };
+        let client = sessions::Client {
+            address: self.peer,
+            tls: peer.tls,
+            helo: helo.to_owned(),
+            mechanism: credentials.mechanism.as_str(),
+            disconnect: self.disconnect.clone(),
+        };
+        let entry = self.edge.sessions.enter(&credentials.username, client);
+        let entry = self.summary.entry.insert(entry);
+        let verdict = self.edge.authenticator.verify(credentials, &peer).await;
+        match &verdict {
+            Verdict::Accept(identity) => entry.authenticated(identity),
+            Verdict::Reject(_) | Verdict::Unavailable(_) => self.summary.entry = None,
+        }
+        verdict
+    }
+
+    /// Opens an upstream session as this client's.
+    pub(super) async fn hand_over(&mut self, identity: Arc<Identity>) -> Option<Extensions> {
+        let client = xclient::Client {
+            address: self.peer,
+            destination: self.destination,
+            helo: self.session.helo().unwrap_or_default().to_owned(),
+            login: identity.username.to_string(),
+        };
+        let (mut upstream, extensions) = self
+            .edge
+            .dialer
+            .hand_over(&client, &identity.organization)
+            .await
+            .ok()?;
+        upstream.relay = Relay::new(extensions.pipelining);
+        self.upstream = Some(upstream);
+        self.engaged = Instant::now();
+        // Once a session: an upstream that comes back at a later MAIL is no new one.
+        self.counted.get_or_insert_with(|| {
+            let metrics = &self.edge.metrics;
+            metrics.session(&identity.organization, &identity.username)
+        });
+        Some(extensions)
+    }
+}

@@ -1,0 +1,101 @@
+//! What goes out to both sides while a session lasts, and how it takes leave of them.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+
+use crate::metrics::{Flow, MessageOutcome};
+use crate::smtp::reply;
+
+use super::super::ending::Ending;
+use super::Connection;
+
+/// How long either side may take to read our last words.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+impl Connection<'_> {
+    /// One write to each side; the upstream first, since it has to think.
+    pub(super) async fn send(&mut self) -> Result<(), Ending> {
+        if let Some(upstream) = self
+            .upstream
+            .as_mut()
+            .filter(|upstream| !upstream.output.is_empty())
+        {
+            let limit = self.edge.dialer.upstream().command_timeout;
+            let count = upstream.output.len() as u64;
+            self.edge.metrics.bytes.of(Flow::ToUpstream).inc_by(count);
+            let sent = timeout(limit, upstream.send()).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                // What it said before it went is still the client's to hear.
+                Box::pin(self.take_replies()).await?;
+                self.upstream_lost("it took no more bytes").await?;
+            }
+        }
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let sending = async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        };
+        match timeout(self.edge.timeouts.body, sending).await {
+            Ok(Ok(())) => {
+                let count = self.output.len() as u64;
+                self.edge.metrics.bytes.of(Flow::ToClient).inc_by(count);
+                self.output.clear();
+                self.output.shrink_to(1024);
+                Ok(())
+            }
+            _ => Err(Ending::ClientGone),
+        }
+    }
+
+    /// Gives the upstream session back while nothing depends on it. The next MAIL gets a new one.
+    pub(super) async fn release_upstream(&mut self) {
+        if let Some(mut upstream) = self.upstream.take() {
+            self.session.on_detached();
+            self.edge.metrics.upstream_released.inc();
+            let _ = timeout(FAREWELL, upstream.quit()).await;
+        }
+    }
+
+    /// Leaves both sides as politely as the ending allows.
+    pub(super) async fn end(&mut self, ending: Ending) {
+        self.summary.helo = self
+            .session
+            .helo()
+            .map(str::to_owned)
+            .or(self.summary.helo.take());
+        let mut unfinished = false;
+        if let Some(upstream) = &mut self.upstream {
+            let relay = &upstream.relay;
+            unfinished = relay.in_body() || relay.awaits_message();
+            if unfinished {
+                // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
+                self.upstream = None;
+            } else if relay.is_idle() {
+                let _ = timeout(FAREWELL, upstream.quit()).await;
+            }
+        }
+        if unfinished {
+            self.count_message(MessageOutcome::Lost);
+        }
+        // To a client that waits for the word on its message, ours would be that word; behind a
+        // reply that is half sent, it would be part of it.
+        let words = match ending {
+            Ending::CutOff => Some(reply::SHUTTING_DOWN),
+            Ending::Disconnected => Some(reply::DISCONNECTED),
+            _ => None,
+        };
+        let polite = ending == Ending::Closed || words.is_some();
+        if let Some(words) = words.filter(|_| !unfinished && self.output.is_empty()) {
+            words.write_to(&mut self.output);
+            let _ = timeout(FAREWELL, self.stream.write_all(&self.output)).await;
+        }
+        if polite {
+            // close_notify, so that the client can tell our end from somebody else's (RFC 8446, 6.1).
+            let _ = timeout(FAREWELL, self.stream.shutdown()).await;
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Certificates with their keys, and which of them a client is shown.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+
+use super::tls::{TlsError, provider, read_chain, read_key};
+
+/// The two files of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The chain in PEM, the leaf first.
+    pub certificate: PathBuf,
+    /// The private key in PEM.
+    pub key: PathBuf,
+}
+
+/// A certificate chain with its key, loaded and checked.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    key: Arc<CertifiedKey>,
+    /// Whom it is made out for: host names in lower case, of which the first label may be `*`.
+    pub names: Vec<String>,
+    /// The end of its validity, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Certificate {
+    /// Reads and checks a pair of PEM files, the chain's leaf first.
+    pub fn load(Pair { certificate, key }: &Pair) -> Result<Self, TlsError> {
+        let chain = read_chain(certificate)?;
+        let [leaf, ..] = &chain[..] else {
+            return Err(TlsError::Pem {
+                path: certificate.to_owned(),
+                expected: "certificate",
+                fix: "give the full chain (certbot: fullchain.pem)",
+            });
+        };
+        let (names, not_after) = x509_parser::parse_x509_certificate(leaf)
+            .map(|(_, leaf)| (names(&leaf), leaf.validity().not_after.timestamp()))
+            .unwrap_or_default();
+        let private = read_key(key)?;
+        let loaded = CertifiedKey::from_der(chain, private, &provider()).map_err(|error| {
+            TlsError::Pair {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+                error,
+            }
+        })?;
+        Ok(Self {
+            key: Arc::new(loaded),
+            names,
+            not_after,
+        })
+    }
+
+    /// Whether a client that asks for `name` can be shown it (RFC 6125, 6.4.3: `*` is one whole label).
+    fn is_for(&self, name: &str) -> bool {
+        let rest = name.split_once('.').map(|(_, rest)| rest);
+        self.names.iter().any(|own| match own.strip_prefix("*.") {
+            Some(own) => rest.is_some_and(|rest| rest.eq_ignore_ascii_case(own)),
+            None => name.eq_ignore_ascii_case(own),
+        })
+    }
+
+    /// Whether a client that knows these can verify our signature.
+    fn is_verified_by(&self, schemes: &[SignatureScheme]) -> bool {
+        self.key.key.choose_scheme(schemes).is_some()
+    }
+}
+
+/// The host names of a certificate; its common name counts only where there are no others.
+fn names(leaf: &X509Certificate) -> Vec<String> {
+    let alternative = leaf.subject_alternative_name().ok().flatten();
+    let alternative = alternative
+        .iter()
+        .flat_map(|names| &names.value.general_names);
+    let names: Vec<_> = alternative
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect();
+    if !names.is_empty() {
+        return names;
+    }
+    let common = leaf.subject().iter_common_name();
+    let common = common.filter_map(|name| name.as_str().ok());
+    common.map(str::to_ascii_lowercase).collect()
+}
+
+/// All that can be shown.
+#[derive(Debug)]
+pub struct Certificates {
+    /// Those with RSA behind the others, as signing costs several times as much with it.
+    all: Vec<Certificate>,
+    /// For whoever asks for no name, or for one that nobody has.
+    common: Vec<Certificate>,
+}
+
+impl Certificates {
+    /// Loads the pairs. The first is for everybody who asks for no name or an unknown one; so are
+    /// others that share a name with it, which is how RSA and ECDSA stand side by side.
+    pub fn load(pairs: &[Pair]) -> Result<Self, TlsError> {
+        let mut all: Vec<_> = pairs
+            .iter()
+            .map(Certificate::load)
+            .collect::<Result<_, _>>()?;
+        let first = all.first().cloned();
+        let shares = |other: &&Certificate| {
+            let first = first.iter().flat_map(|first| &first.names);
+            first.clone().any(|name| other.names.contains(name))
+        };
+        let mut common: Vec<_> = all.iter().filter(shares).cloned().collect();
+        if common.is_empty() {
+            common.extend(first);
+        }
+        let dear =
+            |certificate: &Certificate| certificate.key.key.algorithm() == SignatureAlgorithm::RSA;
+        all.sort_by_key(dear);
+        common.sort_by_key(dear);
+        Ok(Self { all, common })
+    }
+
+    /// What to show a client that asks for `name` and can verify signatures of these kinds.
+    pub fn choose(
+        &self,
+        name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        let verified = |certificate: &&Certificate| certificate.is_verified_by(schemes);
+        let asked_for = |name| self.all.iter().filter(move |other| other.is_for(name));
+        name.and_then(|name| asked_for(name).find(verified))
+            .or_else(|| self.common.iter().find(verified))
+            // It will not do, and the handshake says why.
+            .or(self.common.first())
+            .map(|certificate| certificate.key.clone())
+    }
+
+    /// When the first of them ends, in seconds since 1970.
+    pub fn not_after(&self) -> i64 {
+        let ends = self.all.iter().map(|certificate| certificate.not_after);
+        ends.min().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+    const RSA: &[SignatureScheme] = &[SignatureScheme::RSA_PSS_SHA256];
+
+    fn load(certificate: &Path, key: &Path) -> Result<Certificate, TlsError> {
+        Certificate::load(&Pair {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+        })
+    }
+
+    /// A pair of files; `kind` is how it is signed with.
+    fn pair(
+        directory: &TempDir,
+        file: &str,
+        kind: &'static rcgen::SignatureAlgorithm,
+        names: &[&str],
+    ) -> Pair {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let key = KeyPair::generate_for(kind).unwrap();
+        let certificate = CertificateParams::new(names)
+            .unwrap()
+            .self_signed(&key)
+            .unwrap();
+        let path = |end: &str| directory.path().join(format!("{file}.{end}"));
+        fs::write(path("cert"), certificate.pem()).unwrap();
+        fs::write(path("key"), key.serialize_pem()).unwrap();
+        Pair {
+            certificate: path("cert"),
+            key: path("key"),
+        }
+    }
+
+    #[test]
+    fn a_client_is_shown_what_it_asks_for_and_can_verify() {
+        let directory = tempfile::tempdir().unwrap();
+        let ecdsa = &PKCS_ECDSA_P256_SHA256;
+        let pairs = [
+            pair(&directory, "first", &PKCS_RSA_SHA256, &["mail.test"]),
+            pair(&directory, "other", ecdsa, &["Other.test", "*.wild.test"]),
+            pair(&directory, "twin", ecdsa, &["mail.test", "smtp.test"]),
+        ];
+        let certificates = Certificates::load(&pairs).unwrap();
+        let own = pairs
+            .each_ref()
+            .map(|pair| Certificate::load(pair).unwrap().key.cert.clone());
+        let [first, other, twin] = own;
+        let both = [ECDSA, RSA].concat();
+        for (name, schemes, expected) in [
+            (Some("mail.test"), &both[..], &twin),
+            (Some("MAIL.test"), ECDSA, &twin),
+            (Some("mail.test"), RSA, &first),
+            (Some("other.test"), &both, &other),
+            (Some("a.wild.test"), &both, &other),
+            (Some("smtp.test"), &both, &twin),
+            // Nobody's name is the first's, by whichever of its two keys.
+            (Some("wild.test"), &both, &twin),
+            (Some("a.b.wild.test"), &both, &twin),
+            (Some("unknown.test"), RSA, &first),
+            (None, &both, &twin),
+            (None, RSA, &first),
+            // There is no RSA for it; what can be verified is at least a certificate.
+            (Some("other.test"), RSA, &first),
+            (None, &[], &twin),
+        ] {
+            let chosen = certificates.choose(name, schemes).unwrap();
+            assert!(chosen.cert == *expected, "{name:?} {schemes:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_name_in_common_the_first_is_everybodys() {
+        let directory = tempfile::tempdir().unwrap();
+        let ecdsa = &PKCS_ECDSA_P256_SHA256;
+        let pairs = [
+            pair(&directory, "first", ecdsa, &["192.0.2.1"]),
+            pair(&directory, "other", ecdsa, &["other.test"]),
+        ];
+        let certificates = Certificates::load(&pairs).unwrap();
+        let first = Certificate::load(&pairs[0]).unwrap().key.cert.clone();
+        assert!(certificates.choose(None, ECDSA).unwrap().cert == first);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = pair(&directory, "one", &PKCS_ECDSA_P256_SHA256, &["one.test"]);
+        let (certificate, key) = (made.certificate, made.key);
+        let error = load(&directory.path().join("none"), &key).unwrap_err();
+        assert!(error.to_string().contains("/none: No such file"), "{error}");
+        let error = load(&key, &key).unwrap_err().to_string();
+        assert!(error.contains("no certificate in PEM form"), "{error}");
+        let error = load(&certificate, &certificate).unwrap_err().to_string();
+        assert!(error.contains("no private key in PEM form"), "{error}");
+    }
+}
