@@ -12,6 +12,12 @@ use crate::support::browser::{Look, NARROW, Scripts, WIDE};
 use crate::support::client::Client;
 use crate::support::site::Credential;
 
+/// What is wider than the box that it can be moved to and fro in. Only code that is to be pasted may be.
+const CUT: &str = "const boxes = [...document.querySelectorAll('main *:not(pre)')];
+    const moves = one => ['auto', 'scroll'].includes(getComputedStyle(one).overflowX);
+    return boxes.filter(one => moves(one) && one.scrollWidth > one.clientWidth)
+        .map(one => one.outerHTML.slice(0, 200))";
+
 /// Somebody who looks at pages, and what they found wrong with them.
 struct Viewer<'a> {
     visit: Visit<'a>,
@@ -39,6 +45,11 @@ impl<'a> Viewer<'a> {
             if wide > Some(width.into()) {
                 self.faults
                     .push(format!("{name} is {wide:?} wide at {width}"));
+            }
+            let cut = self.visit.run(CUT, json!([]));
+            for cut in cut.as_array().expect("a list") {
+                self.faults
+                    .push(format!("{name} cuts off {cut} at {width}"));
             }
             let barred = axe::bars(&self.visit);
             let barred = barred

@@ -15,6 +15,7 @@ mod rotation;
 mod scopes;
 mod sessions;
 mod sign_in;
+mod socket;
 mod times;
 mod tokens;
 mod visit;
