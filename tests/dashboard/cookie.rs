@@ -8,13 +8,14 @@ use super::plain::Plain;
 #[test]
 fn the_cookie_is_nobodys_but_the_sessions() {
     let dashboard = Dashboard::start();
+    let name = format!("gatepost-{}", dashboard.address.port());
     let mut plain = dashboard.plain();
     let entered = plain
         .submit("/sign-in", "/sign-in", &[("token", &dashboard.token)])
         .expect(303);
     let cookie = entered
         .headers("set-cookie")
-        .find(|cookie| cookie.starts_with("gatepost="));
+        .find(|cookie| cookie.starts_with(&format!("{name}=")));
     let cookie = cookie
         .unwrap_or_else(|| panic!("no session in {}", entered.head))
         .to_owned();
@@ -35,7 +36,7 @@ fn the_cookie_is_nobodys_but_the_sessions() {
             .any(|own| own == "secure" || own.starts_with("domain")),
         "{cookie}"
     );
-    let session = plain.cookies["gatepost"].clone();
+    let session = plain.cookies[&name].clone();
     assert!(
         session.len() >= 22,
         "too short to be unguessable: {session}"
@@ -61,9 +62,7 @@ fn the_cookie_is_nobodys_but_the_sessions() {
         "",
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
     ] {
-        thief
-            .cookies
-            .insert("gatepost".to_owned(), worthless.to_owned());
+        thief.cookies.insert(name.clone(), worthless.to_owned());
         assert!(
             thief.get("/").location().starts_with("/sign-in"),
             "{worthless:?} is worth something"
@@ -73,15 +72,13 @@ fn the_cookie_is_nobodys_but_the_sessions() {
     // One that was put into the browser beforehand does not become a session.
     let mut fixed = dashboard.plain();
     let planted = "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB";
-    fixed
-        .cookies
-        .insert("gatepost".to_owned(), planted.to_owned());
+    fixed.cookies.insert(name.clone(), planted.to_owned());
     fixed.sign_in(&dashboard.token);
-    assert_ne!(fixed.cookies["gatepost"], planted);
-    let first = fixed.cookies["gatepost"].clone();
+    assert_ne!(fixed.cookies[&name], planted);
+    let first = fixed.cookies[&name].clone();
     fixed.submit("/", "/sign-out", &[]).location();
     fixed.sign_in(&dashboard.token);
-    assert_ne!(fixed.cookies["gatepost"], first);
+    assert_ne!(fixed.cookies[&name], first);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::support::client::Client;
 use crate::support::site::Credential;
 
 /// Every path that changes something when it is posted to, with fields that would do it.
-fn actions(
+pub fn actions(
     dashboard: &Dashboard,
     credential: &Credential,
 ) -> Vec<(String, Vec<(&'static str, String)>)> {
@@ -59,7 +59,7 @@ fn actions(
 }
 
 /// A dashboard with something to change under each of [`actions`].
-fn filled() -> (Dashboard, Credential, Client) {
+pub fn filled() -> (Dashboard, Credential, Client) {
     let dashboard = Dashboard::start();
     dashboard
         .daemon
@@ -136,6 +136,15 @@ fn no_change_is_made_without_the_forms_own_secret() {
 #[test]
 fn nobody_signs_in_without_the_forms_own_secret() {
     let dashboard = Dashboard::start();
+    // A page of another site has the browser send no cookie at all.
+    for empty in [&[][..], &[("csrf", "")]] {
+        let fields: Vec<_> = empty
+            .iter()
+            .copied()
+            .chain([("token", &*dashboard.token)])
+            .collect();
+        dashboard.plain().post("/sign-in", &fields).expect(403);
+    }
     let mut plain = dashboard.plain();
     plain.get("/sign-in").expect(200);
     for wrong in ["", "wrong"] {

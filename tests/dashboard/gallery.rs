@@ -241,8 +241,12 @@ fn every_page_that_comes_of_doing_something() {
     viewer.show("organizations-wrong");
     viewer.open("/tokens");
     viewer.fill("#new-token [name=name]", "Deployment");
+    viewer.choose("#scope", "instance:read");
     viewer.submit_for_token("#new-token button");
     viewer.show("token-created");
+    viewer.open("/tokens");
+    viewer.submit("#tokens a[href$='/revoke']");
+    viewer.show("token-revoke");
 
     let other = dashboard.store();
     viewer.open("/organizations");

@@ -16,6 +16,7 @@ mod scopes;
 mod sessions;
 mod sign_in;
 mod socket;
+mod strangers;
 mod times;
 mod tokens;
 mod visit;

@@ -39,7 +39,7 @@ fn an_organizations_token_sees_that_organization_only() {
     }
     assert_eq!(
         visit.texts("#scope option"),
-        ["org:acme:admin", "org:acme:read"]
+        ["Choose", "org:acme:admin", "org:acme:read"]
     );
     visit.open("/");
     assert!(!visit.has("#health"));

@@ -64,10 +64,9 @@ fn under_tls_the_cookie_is_for_this_host_and_never_in_the_clear() {
     let dashboard = Dashboard::start_with(tls);
     let visit = Visit::over("https", &dashboard, Scripts::Run);
     visit.sign_in(&dashboard.token);
+    let name = format!("__Host-gatepost-{}", dashboard.address.port());
     let cookies = visit.cookies();
-    let session = cookies
-        .iter()
-        .find(|cookie| cookie["name"] == "__Host-gatepost");
+    let session = cookies.iter().find(|cookie| cookie["name"] == *name);
     let session = session.unwrap_or_else(|| panic!("no session: {cookies:?}"));
     assert_eq!(session["secure"], true);
     assert_eq!(session["httpOnly"], true);
@@ -75,10 +74,5 @@ fn under_tls_the_cookie_is_for_this_host_and_never_in_the_clear() {
     assert_eq!(session["path"], "/");
     visit.open(LIST);
     visit.submit("#sign-out button");
-    assert!(
-        visit
-            .cookies()
-            .iter()
-            .all(|cookie| cookie["name"] != "__Host-gatepost")
-    );
+    assert!(visit.cookies().iter().all(|cookie| cookie["name"] != *name));
 }

@@ -13,7 +13,8 @@ fn a_token_is_shown_once_and_takes_its_sessions_with_it(scripts: Scripts) {
     let visit = dashboard.visit_signed_in(scripts);
     visit.open("/tokens");
     let offered: Vec<_> = visit.texts("#scope option");
-    assert_eq!(offered.len(), 6, "{offered:?}");
+    assert_eq!(offered.len(), 7, "{offered:?}");
+    assert_eq!(offered[0], "Choose", "nothing is chosen by itself");
     visit.fill("#new-token [name=name]", "Deploy");
     visit.choose("#scope", "org:acme:admin");
     let secret = visit.submit_for_token("#new-token button");
@@ -42,9 +43,11 @@ fn a_token_is_shown_once_and_takes_its_sessions_with_it(scripts: Scripts) {
         .unwrap()["id"]
         .clone();
     visit.submit(&format!(
-        "form[action='/tokens/{}/revoke'] button",
+        "a[href='/tokens/{}/revoke']",
         id.as_str().unwrap()
     ));
+    assert!(!visit.has("#own"));
+    visit.submit("#revoke");
     visit.told();
     assert_eq!(visit.path(), "/tokens");
     let away = holder.get("/organizations/acme/credentials").location();
@@ -53,6 +56,18 @@ fn a_token_is_shown_once_and_takes_its_sessions_with_it(scripts: Scripts) {
     again
         .submit("/sign-in", "/sign-in", &[("token", &secret)])
         .expect(401);
+}
+
+#[test]
+fn whoever_revokes_their_own_token_is_told_so_and_signed_out() {
+    let dashboard = Dashboard::start();
+    let mut own = dashboard.plain_signed_in(&dashboard.token);
+    let id = dashboard.daemon.json(&["token", "list"])[0]["id"].clone();
+    let page = format!("/tokens/{}/revoke", id.as_str().unwrap());
+    assert!(own.get(&page).expect(200).body.contains("id=\"own\""));
+    let away = own.submit(&page, &page, &[]);
+    assert_eq!(away.location(), "/sign-in?left=revoked");
+    assert!(own.get("/").location().starts_with("/sign-in"));
 }
 
 #[test]
