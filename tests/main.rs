@@ -40,3 +40,4 @@ mod units;
 mod upstream_identity;
 mod upstream_lost;
 mod upstream_tls;
+mod volume;
