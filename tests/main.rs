@@ -35,6 +35,7 @@ mod relay;
 mod replies;
 mod schemathesis;
 mod sessions;
+mod several_upstreams;
 mod systemd;
 mod units;
 mod upstream_identity;
