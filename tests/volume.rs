@@ -13,9 +13,15 @@ use crate::support::site::Config;
 use crate::support::upstream::{Security, Upstream};
 use crate::support::{eventually, tls};
 
+/// A file about the daemon's process.
+fn about(gatepost: &Gatepost, name: &str) -> String {
+    let [.., pid] = gatepost.prefix();
+    format!("/proc/{pid}/{name}")
+}
+
 /// How much memory the daemon has needed at most since [`forget_peak`], in KiB.
 fn peak(gatepost: &Gatepost) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", gatepost.pid()));
+    let status = fs::read_to_string(about(gatepost, "status"));
     let status = status.expect("the daemon's status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let figure = line.and_then(|rest| rest.split_whitespace().next());
@@ -25,7 +31,7 @@ fn peak(gatepost: &Gatepost) -> u64 {
 }
 
 fn forget_peak(gatepost: &Gatepost) {
-    fs::write(format!("/proc/{}/clear_refs", gatepost.pid()), "5").expect("forget the peak");
+    fs::write(about(gatepost, "clear_refs"), "5").expect("forget the peak");
 }
 
 /// Lines of every length up to 998, some of which begin with a dot.
