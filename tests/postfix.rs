@@ -179,7 +179,7 @@ fn what_postfix_refuses_is_refused_in_its_own_words() {
 }
 
 #[test]
-fn swaks_curl_and_python_each_send_a_message() {
+fn swaks_curl_python_and_msmtp_each_send_a_message() {
     let postfix = Postfix::start(Sockets::Tcp);
     let gatepost = gate(&postfix);
     let credential = gatepost.create();
@@ -233,7 +233,29 @@ fn swaks_curl_and_python_each_send_a_message() {
     python.args([&credential.username, &credential.password]);
     assert_success(&python.output().expect("run python3"));
 
+    let text = "Subject: by-msmtp\r\n\r\nhello\r\n.a dot\r\n";
+    std::fs::write(&message, text).expect("write a message");
+    let mut msmtp = Command::new("msmtp");
+    msmtp.args([
+        "--file=/dev/null",
+        "--auth=plain",
+        "--tls=on",
+        "--tls-starttls=off",
+    ]);
+    msmtp.args([
+        "--tls-certcheck=off",
+        "--from=sender@example.test",
+        "box@example.test",
+    ]);
+    msmtp.arg(format!("--host={}", gatepost.submissions.ip()));
+    msmtp.arg(format!("--port={}", gatepost.submissions.port()));
+    msmtp.arg(format!("--user={}", credential.username));
+    msmtp.arg(format!("--passwordeval=echo {}", credential.password));
+    msmtp.stdin(std::fs::File::open(&message).expect("open the message"));
+    assert_success(&msmtp.output().expect("run msmtp"));
+
     for marker in [
+        "Subject: by-msmtp",
         "Subject: by-swaks",
         "Subject: by-curl",
         "Subject: by-python",

@@ -120,14 +120,22 @@ async fn upstream(config: &Config) -> Result<String, CliError> {
     let hostname = config.hostname.as_str().to_owned();
     let dialer = Dialer::new(hostname, config.upstream.clone(), Arc::new(metrics))
         .map_err(|error| CliError::Config(error.to_string()))?;
-    let tried = try_out(&dialer, config).await;
+    let mut found = Vec::new();
+    for at in 0..dialer.hosts() {
+        found.push(host(&dialer, at, config).await);
+    }
     drop(lent);
-    let address = &config.upstream.address;
+    let found: Result<Vec<_>, _> = found.into_iter().collect();
+    Ok(found?.join("; "))
+}
+
+async fn host(dialer: &Dialer, at: usize, config: &Config) -> Result<String, CliError> {
+    let address = dialer.endpoint(at);
     let tls = match config.upstream.tls {
         UpstreamTls::None => "",
         UpstreamTls::Implicit | UpstreamTls::StartTls => " over verified TLS",
     };
-    match tried {
+    match try_out(dialer, at, config).await {
         Ok(Ok(found)) => Ok(format!("{address} answers{tls} {found}")),
         Ok(Err(lacks)) => Err(CliError::Refused(format!("{address} {lacks}"))),
         Err(failure) => Err(CliError::Io(format!(
@@ -140,12 +148,13 @@ async fn upstream(config: &Config) -> Result<String, CliError> {
 /// What the upstream does, or what it lacks, for sessions to be handed over.
 async fn try_out(
     dialer: &Dialer,
+    at: usize,
     config: &Config,
 ) -> Result<Result<String, &'static str>, UpstreamFailure> {
-    let offered = dialer.probe().await?;
+    let offered = dialer.probe_at(at).await?;
     Ok(match config.upstream.identity {
         IdentityBy::Login => {
-            let accounts = dialer.try_accounts().await?;
+            let accounts = dialer.try_accounts_at(at).await?;
             Ok(format!(
                 "and lets every account in ({accounts} of {accounts})"
             ))

@@ -62,25 +62,24 @@ fn tcp_listeners(config: &Config) -> Vec<(Key, SocketAddr)> {
 
 /// A gate that is its own upstream would hand every session to itself until nothing is left.
 fn check_own_upstream(config: &Config) -> Result<(), Problem> {
-    let Endpoint::Tcp(upstream) = config.upstream.address else {
-        return Ok(());
-    };
-    let reaches = |listener: SocketAddr| {
+    let reaches = |listener: SocketAddr, upstream: SocketAddr| {
         listener.port() == upstream.port()
             && (listener.ip() == upstream.ip()
                 || listener.ip().is_unspecified() && upstream.ip().is_loopback())
     };
-    match config
-        .listeners
-        .iter()
-        .position(|listener| reaches(listener.address))
-    {
-        Some(index) => Err(Problem::new(
-            Key::new(["upstream", "address"]),
-            format!("{upstream} is gatepost's own listener[{index}]; use the address of the MTA"),
-        )),
-        None => Ok(()),
+    for endpoint in config.upstream.address.iter() {
+        let Endpoint::Tcp(upstream) = *endpoint else {
+            continue;
+        };
+        let mut listeners = config.listeners.iter();
+        if let Some(index) = listeners.position(|listener| reaches(listener.address, upstream)) {
+            let message = format!(
+                "{upstream} is gatepost's own listener[{index}]; use the address of the MTA"
+            );
+            return Err(Problem::new(Key::new(["upstream", "address"]), message));
+        }
     }
+    Ok(())
 }
 
 /// Tokens and new passwords must not cross a network in clear text.

@@ -56,7 +56,7 @@ pub use relay::{BareNewline, Relay};
 pub use store::Store;
 pub use timeouts::Timeouts;
 pub use tls::Tls;
-pub use upstream::{Account, IdentityBy, Upstream, UpstreamTls};
+pub use upstream::{Account, Endpoints, IdentityBy, Order, Upstream, UpstreamTls};
 
 use environment::Environment;
 use source::Sources;

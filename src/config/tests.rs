@@ -307,7 +307,7 @@ fn a_mistake_in_what_is_required_is_told_as_well() {
         (
             "address = \"127",
             "adress = \"127",
-            "config.toml:12: upstream.adress: unknown key; did you mean \"address\"? known keys here: address, identity, trusted, proxy_version, username, password_file, tls, tls_name, tls_ca, tls_certificate, tls_key, connect_timeout, command_timeout, end_of_data_timeout, idle_release, organizations",
+            "config.toml:12: upstream.adress: unknown key; did you mean \"address\"? known keys here: address, order, identity, trusted, proxy_version, username, password_file, tls, tls_name, tls_ca, tls_certificate, tls_key, connect_timeout, command_timeout, end_of_data_timeout, idle_release, organizations",
         ),
         (
             "127.0.0.1:10025",
@@ -348,6 +348,27 @@ fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
             "identity: \"none\" tells the MTA nothing, so it has to take mail from whoever reaches it; \
              if only gatepost does, write upstream.trusted = true, else use \"xclient\", \"proxy\" or \
              \"login\"",
+        ),
+        (
+            "order = 'random'",
+            "order: unknown value \"random\"; use \"failover\" or \"round-robin\"",
+        ),
+        (
+            "address = ['127.0.0.1:1', '127.0.0.1:1']",
+            "address: 127.0.0.1:1 is listed twice; once will do",
+        ),
+        (
+            "address = []",
+            "address: the list is empty; write the address of the MTA",
+        ),
+        (
+            "address = ['127.0.0.1:1', '0.0.0.0:0']",
+            "address: 0.0.0.0:0 has port 0; use the port on which the MTA listens",
+        ),
+        (
+            "address = 25",
+            "address: found 25, but an address such as \"127.0.0.1:10025\" or \"unix:/path\", or a \
+             list of them, is needed",
         ),
         (
             "proxy_version = 3",

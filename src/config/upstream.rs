@@ -1,12 +1,14 @@
 //! `[upstream]`: the MTA behind the gate.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::{Endpoint, Hostname, duration, flag, number, text};
 
@@ -14,9 +16,11 @@ use super::{Endpoint, Hostname, duration, flag, number, text};
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// Where it listens.
-    #[serde(deserialize_with = "reachable_endpoint")]
-    pub address: Endpoint,
+    /// Where it listens; at more than one address, it is the same service at all of them.
+    pub address: Endpoints,
+    /// Which of several addresses a session goes to.
+    #[serde(default)]
+    pub order: Order,
     /// How it learns who the client is.
     #[serde(default)]
     pub identity: IdentityBy,
@@ -182,13 +186,101 @@ impl<'de> Deserialize<'de> for UpstreamTls {
     }
 }
 
+/// One address or several, all different.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Endpoints(Vec<Endpoint>);
+
+impl Endpoints {
+    /// Each of them, in the order in which they are written.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<_> = self.0.iter().map(Endpoint::to_string).collect();
+        f.write_str(&all.join(", "))
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoints {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EndpointsVisitor).map(Self)
+    }
+}
+
+struct EndpointsVisitor;
+
+impl<'de> Visitor<'de> for EndpointsVisitor {
+    type Value = Vec<Endpoint>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address such as \"127.0.0.1:10025\" or \"unix:/path\", or a list of them,")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<Endpoint>, E> {
+        Ok(vec![reachable(text.parse().map_err(E::custom)?)?])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Endpoint>, A::Error> {
+        let mut all: Vec<Endpoint> = Vec::new();
+        while let Some(endpoint) = list.next_element()? {
+            let endpoint = reachable(endpoint)?;
+            if all.contains(&endpoint) {
+                return Err(A::Error::custom(format!(
+                    "{endpoint} is listed twice; once will do"
+                )));
+            }
+            all.push(endpoint);
+        }
+        match all.is_empty() {
+            true => Err(A::Error::custom(
+                "the list is empty; write the address of the MTA",
+            )),
+            false => Ok(all),
+        }
+    }
+}
+
 /// To listen on port 0 means any port; to connect to it means nothing.
-fn reachable_endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
-    match Endpoint::deserialize(deserializer)? {
-        Endpoint::Tcp(address) if address.port() == 0 => Err(D::Error::custom(format!(
+fn reachable<E: Error>(endpoint: Endpoint) -> Result<Endpoint, E> {
+    match endpoint {
+        Endpoint::Tcp(address) if address.port() == 0 => Err(E::custom(format!(
             "{address} has port 0; use the port on which the MTA listens"
         ))),
         endpoint => Ok(endpoint),
+    }
+}
+
+/// Which of several addresses a session goes to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Order {
+    /// The first that answers.
+    #[default]
+    Failover,
+    /// Each in turn.
+    RoundRobin,
+}
+
+const ORDERS: &str = "\"failover\" or \"round-robin\"";
+
+impl FromStr for Order {
+    /// What is wrong with the text, and what to write instead.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "failover" => Ok(Self::Failover),
+            "round-robin" => Ok(Self::RoundRobin),
+            _ => Err(format!("unknown value {text:?}; use {ORDERS}")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Order {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::parsed(deserializer, ORDERS, str::parse)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Handover, Purpose, Stage, Step, UpstreamFailure};
 use crate::smtp::xclient::Client;
 
+use super::hosts::Hosts;
 use super::upstream::Upstream;
 use super::way::{Way, WayError};
 
@@ -27,6 +28,7 @@ pub struct Dialer {
     hostname: String,
     upstream: config::Upstream,
     way: Way,
+    hosts: Hosts,
     metrics: Arc<Metrics>,
     offered: ArcSwap<Extensions>,
 }
@@ -44,6 +46,7 @@ impl Dialer {
         Ok(Self {
             hostname,
             way: Way::load(&upstream)?,
+            hosts: Hosts::new(&upstream, metrics.clone()),
             upstream,
             metrics,
             offered: ArcSwap::default(),
@@ -55,25 +58,47 @@ impl Dialer {
         self.offered.load_full()
     }
 
-    /// The configured timeouts and address.
+    /// The configured timeouts and addresses.
     pub fn upstream(&self) -> &config::Upstream {
         &self.upstream
     }
 
+    /// At how many addresses the upstream is reached.
+    pub fn hosts(&self) -> usize {
+        self.hosts.count()
+    }
+
+    /// One of its addresses.
+    pub fn endpoint(&self, at: usize) -> &Endpoint {
+        self.hosts.endpoint(at)
+    }
+
     /// Asks the upstream what it offers, without handing anything over.
     pub async fn probe(&self) -> Result<Arc<Extensions>, UpstreamFailure> {
-        let (mut upstream, extensions) = self.within_deadline(self.way.probe()).await?;
+        let (upstream, extensions) = self.within_deadline(self.way.probe()).await?;
+        Ok(self.probed(upstream, extensions).await)
+    }
+
+    /// The same of one of its addresses.
+    pub async fn probe_at(&self, at: usize) -> Result<Arc<Extensions>, UpstreamFailure> {
+        let limit = self.upstream.connect_timeout;
+        let (upstream, extensions) = self.attempt(self.way.probe(), at, limit).await?;
+        Ok(self.probed(upstream, extensions).await)
+    }
+
+    async fn probed(&self, mut upstream: Upstream, extensions: Extensions) -> Arc<Extensions> {
         upstream.quit().await;
         let extensions = Arc::new(extensions);
         self.offered.store(extensions.clone());
-        Ok(extensions)
+        extensions
     }
 
-    /// Logs in with every account of ours, one after the other; returns how many there are.
-    pub async fn try_accounts(&self) -> Result<usize, UpstreamFailure> {
+    /// Logs in at one address with every account of ours; returns how many there are.
+    pub async fn try_accounts_at(&self, at: usize) -> Result<usize, UpstreamFailure> {
+        let limit = self.upstream.connect_timeout;
         let mut count = 0;
         for account in self.way.accounts() {
-            let (mut upstream, _) = self.within_deadline(Purpose::Login(account)).await?;
+            let (mut upstream, _) = self.attempt(Purpose::Login(account), at, limit).await?;
             upstream.quit().await;
             count += 1;
         }
@@ -133,13 +158,47 @@ impl Dialer {
         result
     }
 
+    /// Tries one address after the other, until one takes the session or the time is over. Nothing of
+    /// the client's was said before that, so trying again costs nobody anything.
     async fn within_deadline(
         &self,
         purpose: Purpose<'_>,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
+        let began = Instant::now();
+        let candidates = self.hosts.candidates(began);
+        let mut tried = Err(UpstreamFailure {
+            stage: Stage::Connect,
+            cause: FailureCause::Timeout,
+        });
+        for (number, &at) in candidates.iter().enumerate() {
+            if let (1.., Err(failure)) = (number, &tried) {
+                let address = self.endpoint(candidates[number - 1]);
+                tracing::warn!(%address, error = %failure, "trying the next address of the upstream");
+            }
+            let left = self
+                .upstream
+                .connect_timeout
+                .saturating_sub(began.elapsed());
+            // One that is silent leaves the others their share.
+            let others = u32::try_from(candidates.len() - number).unwrap_or(u32::MAX);
+            tried = self.attempt(purpose, at, left / others).await;
+            if tried.is_ok() {
+                break;
+            }
+        }
+        self.metrics.upstream_up.set(tried.is_ok().into());
+        tried
+    }
+
+    async fn attempt(
+        &self,
+        purpose: Purpose<'_>,
+        at: usize,
+        limit: Duration,
+    ) -> Result<(Upstream, Extensions), UpstreamFailure> {
         let mut handover = Handover::new(&self.hostname, self.way.security, purpose);
-        let opened = self.open(&mut handover);
-        let opened = match timeout(self.upstream.connect_timeout, opened).await {
+        let opened = self.open(&mut handover, at);
+        let opened = match timeout(limit, opened).await {
             Ok(opened) => opened,
             Err(_) => {
                 if handover.stage() == Stage::Connect {
@@ -148,19 +207,30 @@ impl Dialer {
                 Err(handover.failure(FailureCause::Timeout))
             }
         };
-        self.metrics.upstream_up.set(opened.is_ok().into());
+        // A later refusal may be meant for this client alone.
+        let answered = match &opened {
+            Ok(_) => true,
+            Err(failure) => {
+                matches!(
+                    failure.stage,
+                    Stage::Auth | Stage::Xclient | Stage::ClientEhlo
+                )
+            }
+        };
+        self.hosts.note(at, answered, Instant::now());
         opened
     }
 
     async fn open(
         &self,
         handover: &mut Handover<'_>,
+        at: usize,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
         let stream = self
-            .connect()
+            .connect(at)
             .await
             .map_err(|error| failed(handover, error))?;
-        let mut upstream = Upstream::new(stream);
+        let mut upstream = Upstream::new(stream, at);
         let said = upstream.say(&handover.preamble()).await;
         said.map_err(|error| failed(handover, error))?;
         let mut step = handover.on_connected();
@@ -189,9 +259,9 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self) -> io::Result<LocalStream> {
+    async fn connect(&self, at: usize) -> io::Result<LocalStream> {
         let began = Instant::now();
-        let connected = self.dial().await;
+        let connected = self.dial(at).await;
         if connected.is_ok() {
             let seconds = began.elapsed().as_secs_f64();
             self.metrics.upstream_connect_seconds.observe(seconds);
@@ -202,8 +272,8 @@ impl Dialer {
         connected
     }
 
-    async fn dial(&self) -> io::Result<LocalStream> {
-        match &self.upstream.address {
+    async fn dial(&self, at: usize) -> io::Result<LocalStream> {
+        match self.endpoint(at) {
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;

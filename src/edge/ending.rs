@@ -18,10 +18,10 @@ pub enum Ending {
     CutOff,
     /// Whoever administers wanted it so.
     Disconnected,
-    /// No PROXY header came where one has to.
-    NotProxied,
     /// TLS was not agreed on.
     HandshakeFailed,
+    /// No PROXY header came where one has to.
+    NotProxied,
     /// The upstream went away inside a body.
     UpstreamGone,
 }
@@ -33,8 +33,8 @@ impl Ending {
             Self::ClientGone => "client gone",
             Self::CutOff => "cut off",
             Self::Disconnected => "disconnected",
-            Self::NotProxied => "no PROXY header",
             Self::HandshakeFailed => "TLS handshake failed",
+            Self::NotProxied => "no PROXY header",
             Self::UpstreamGone => "upstream gone",
         }
     }

@@ -4,6 +4,7 @@
 mod connection;
 mod dialer;
 mod ending;
+mod hosts;
 mod timer;
 mod upstream;
 mod way;

@@ -17,6 +17,8 @@ use crate::smtp::upstream::FailureCause;
 /// An upstream connection; after the hand-over it is one client's for ever.
 #[derive(Debug)]
 pub struct Upstream {
+    /// Which of the upstream's addresses it is at.
+    pub at: usize,
     stream: UpstreamStream,
     input: Buffer,
     /// How long the reply at the front of `input` is, once it has been found.
@@ -28,9 +30,10 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Over a fresh connection.
-    pub fn new(stream: LocalStream) -> Self {
+    /// Over a fresh connection to one of its addresses.
+    pub fn new(stream: LocalStream, at: usize) -> Self {
         Self {
+            at,
             stream: UpstreamStream::Clear(stream),
             input: Buffer::default(),
             found: 0,

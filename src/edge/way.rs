@@ -54,7 +54,8 @@ pub enum WayError {
 pub struct Way {
     /// When TLS begins.
     pub security: Security,
-    connector: Option<Connector>,
+    /// One for each address, or none.
+    connectors: Vec<Connector>,
     introduction: Introduction,
 }
 
@@ -77,7 +78,7 @@ impl Way {
                 UpstreamTls::None => Security::None,
                 UpstreamTls::StartTls => Security::StartTls,
             },
-            connector: connector(upstream)?,
+            connectors: connectors(upstream)?,
             introduction: introduction(upstream)?,
         })
     }
@@ -129,28 +130,31 @@ impl Way {
 
     /// Puts the connection inside TLS.
     pub async fn secure(&self, upstream: &mut Upstream) -> io::Result<()> {
-        match &self.connector {
+        match self.connectors.get(upstream.at) {
             Some(connector) => upstream.secure(connector).await,
             None => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
-fn connector(upstream: &config::Upstream) -> Result<Option<Connector>, TlsError> {
+fn connectors(upstream: &config::Upstream) -> Result<Vec<Connector>, TlsError> {
     if upstream.tls == UpstreamTls::None {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let name = match (&upstream.tls_name, &upstream.address) {
-        (Some(name), _) => name.clone(),
-        (None, Endpoint::Tcp(address)) => address.ip().to_canonical().to_string(),
-        // The configuration's own check has refused this.
-        (None, Endpoint::Unix(path)) => path.display().to_string(),
-    };
     let own = upstream
         .tls_certificate
         .as_deref()
         .zip(upstream.tls_key.as_deref());
-    Connector::load(&name, upstream.tls_ca.as_deref(), own).map(Some)
+    let connector = |endpoint: &Endpoint| {
+        let name = match (&upstream.tls_name, endpoint) {
+            (Some(name), _) => name.clone(),
+            (None, Endpoint::Tcp(address)) => address.ip().to_canonical().to_string(),
+            // The configuration's own check has refused this.
+            (None, Endpoint::Unix(path)) => path.display().to_string(),
+        };
+        Connector::load(&name, upstream.tls_ca.as_deref(), own)
+    };
+    upstream.address.iter().map(connector).collect()
 }
 
 fn introduction(upstream: &config::Upstream) -> Result<Introduction, WayError> {

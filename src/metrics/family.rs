@@ -4,7 +4,8 @@ use std::marker::PhantomData;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 use super::labels::Label;
@@ -46,6 +47,10 @@ type Made<T> = Result<T, prometheus::Error>;
 impl Maker<'_> {
     pub fn counter(&self, name: &str, help: &str) -> Made<IntCounter> {
         self.registered(IntCounter::new(name, help)?)
+    }
+
+    pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntGaugeVec> {
+        self.registered(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntCounterVec> {

@@ -8,7 +8,9 @@ mod labels;
 mod register;
 mod usage;
 
-use prometheus::{Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
 
 pub use family::ByLabel;
 pub use labels::{
@@ -101,6 +103,7 @@ pub struct Metrics {
     pub upstream_connect_seconds: Histogram,
     /// Whether the last hand-over or probe succeeded: 1 or 0.
     pub upstream_up: IntGauge,
+    upstream_host_up: IntGaugeVec,
     /// Upstream sessions handed over.
     pub handovers: IntCounter,
     handover_failures: IntCounterVec,
@@ -164,6 +167,11 @@ impl Metrics {
     /// Counts a TLS handshake that succeeded, by the version agreed on.
     pub fn tls_handshake(&self, version: &'static str) {
         self.tls_handshakes.with_label_values(&[version]).inc();
+    }
+
+    /// Whether one of the upstream's configured addresses answered when it was last tried.
+    pub fn upstream_host_up(&self, address: &str) -> IntGauge {
+        self.upstream_host_up.with_label_values(&[address])
     }
 
     /// Counts sessions that were not handed over, by stage, one of a fixed few. To ask for a

@@ -135,6 +135,11 @@ impl Metrics {
                 "upstream_connect_seconds",
                 "Time to connect to the upstream, where that succeeded.",
             )?,
+            upstream_host_up: made.gauges(
+                "upstream_host_up",
+                "Whether this address of the upstream answered when it was last tried.",
+                &["address"],
+            )?,
             upstream_up: made.gauge(
                 "upstream_up",
                 "Whether the last hand-over or probe succeeded.",

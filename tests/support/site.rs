@@ -68,6 +68,12 @@ impl Config {
         self
     }
 
+    /// A configuration that hands over to any of these.
+    pub fn for_upstreams(upstreams: &[SocketAddr]) -> Config {
+        let addresses: Vec<_> = upstreams.iter().map(SocketAddr::to_string).collect();
+        Config::for_upstream("").raw("upstream", "address", format!("{addresses:?}"))
+    }
+
     /// Sets `tls.others` to these pairs of files.
     pub fn others(self, pairs: &[(PathBuf, PathBuf)]) -> Config {
         let pairs: Vec<_> = pairs

@@ -65,7 +65,7 @@ pub(super) async fn create(
             frame,
             name,
             expires_at,
-            once: form.once()?.to_owned(),
+            once: unguessable(),
         });
     };
     let once = form.once()?.to_owned();

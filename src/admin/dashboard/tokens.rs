@@ -108,7 +108,6 @@ struct Filled {
     name: Field,
     scope: Field,
     expires_at: TimeField,
-    once: Option<String>,
 }
 
 /// Shows the tokens, and the form for another.
@@ -149,7 +148,7 @@ async fn gather(
         some_missing,
         scope_error: filled.scope.error,
         expires_at: filled.expires_at,
-        once: filled.once.unwrap_or_else(unguessable),
+        once: unguessable(),
     })
 }
 
@@ -211,7 +210,6 @@ pub(super) async fn create(
             name: own_name,
             scope,
             expires_at,
-            once: Some(form.once()?.to_owned()),
         };
         let again = gather(&dashboard, &visitor, None, filled).await?;
         return refused(&again);

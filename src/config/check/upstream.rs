@@ -63,13 +63,14 @@ fn check_accounts(upstream: &Upstream) -> Result<(), Problem> {
 
 /// PLAIN and LOGIN are readable for whoever sees the bytes pass.
 fn check_password_is_safe(upstream: &Upstream) -> Result<(), Problem> {
-    let Endpoint::Tcp(address) = upstream.address else {
-        return Ok(());
-    };
-    let near = address.ip().to_canonical().is_loopback();
-    if near || upstream.trusted || upstream.tls != UpstreamTls::None {
+    if upstream.trusted || upstream.tls != UpstreamTls::None {
         return Ok(());
     }
+    let far = upstream.address.iter().find_map(|endpoint| match endpoint {
+        Endpoint::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(address),
+        _ => None,
+    });
+    let Some(address) = far else { return Ok(()) };
     Err(problem(
         "tls",
         format!(
@@ -108,7 +109,9 @@ fn check_tls(upstream: &Upstream) -> Result<(), Problem> {
         }
         _ => {}
     }
-    let nameless = matches!(upstream.address, Endpoint::Unix(_)) && upstream.tls_name.is_none();
+    let mut addresses = upstream.address.iter();
+    let unix = addresses.any(|endpoint| matches!(endpoint, Endpoint::Unix(_)));
+    let nameless = unix && upstream.tls_name.is_none();
     if upstream.tls != UpstreamTls::None && nameless {
         return Err(problem(
             "tls_name",

@@ -1,0 +1,260 @@
+//! The whole way of a hand-over, played with an upstream that says what a test wants.
+
+use super::*;
+
+const GREETING: &str = "220 mx ESMTP\r\n";
+const OFFER: &str = "250-mx\r\n250-PIPELINING\r\n250-STARTTLS\r\n250-AUTH LOGIN PLAIN\r\n\
+    250 XCLIENT ADDR LOGIN HELO\r\n";
+const HELLO_US: &str = "EHLO gate.test\r\n";
+const HELLO_CLIENT: &str = "EHLO client.test\r\n";
+
+fn client() -> Client {
+    Client {
+        address: "203.0.113.7:40000".parse().unwrap(),
+        destination: "192.0.2.1:587".parse().unwrap(),
+        helo: "client.test".into(),
+        login: "smtp_x".into(),
+    }
+}
+
+fn account() -> Account {
+    Account {
+        username: "gate".into(),
+        password: Secret::new("secret"),
+    }
+}
+
+fn auth_refused(code: u16) -> FailureCause {
+    let username = account().username;
+    FailureCause::AuthRefused { username, code }
+}
+
+/// Feeds replies until the first failure or the end, shaking hands where that is asked for.
+/// Returns what was said, `<tls>` for a handshake and `<ready>` at the end.
+fn play(
+    security: Security,
+    purpose: Purpose,
+    replies: &[&str],
+) -> Result<Vec<String>, UpstreamFailure> {
+    let mut handover = Handover::new("gate.test", security, purpose);
+    let mut said = Vec::new();
+    let mut step = handover.on_connected();
+    let mut replies = replies.iter();
+    loop {
+        match step {
+            Step::Await => {}
+            Step::Ready(_) => {
+                said.push("<ready>".into());
+                return Ok(said);
+            }
+            Step::Send(line) => {
+                said.push(String::from_utf8(line.expose().to_vec()).unwrap());
+            }
+            Step::StartTls => {
+                said.push("<tls>".into());
+                step = handover.on_tls();
+                continue;
+            }
+        }
+        let Some(reply) = replies.next() else {
+            return Ok(said);
+        };
+        let reply = RawReply::parse(reply.as_bytes()).unwrap().unwrap();
+        step = handover.on_reply(&reply)?;
+    }
+}
+
+#[test]
+fn xclient_comes_between_two_ehlos() {
+    let client = client();
+    let replies = [GREETING, OFFER, GREETING, "250 mx\r\n"];
+    let said = play(Security::None, Purpose::Xclient(&client), &replies).unwrap();
+    let xclient = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
+    assert_eq!(said, [HELLO_US, xclient, HELLO_CLIENT, "<ready>"]);
+}
+
+#[test]
+fn what_counts_is_what_the_last_ehlo_offers() {
+    let client = client();
+    let mut handover = Handover::new("gate.test", Security::None, Purpose::Xclient(&client));
+    let _ = handover.on_connected();
+    for reply in [GREETING, OFFER, GREETING] {
+        let reply = RawReply::parse(reply.as_bytes()).unwrap().unwrap();
+        let _ = handover.on_reply(&reply).unwrap();
+    }
+    let last = RawReply::parse(b"250-mx\r\n250 DSN\r\n").unwrap().unwrap();
+    let Step::Ready(found) = handover.on_reply(&last).unwrap() else {
+        panic!("not ready");
+    };
+    assert!(found.dsn && !found.pipelining);
+}
+
+#[test]
+fn a_probe_stops_once_it_knows_what_is_offered() {
+    let replies = [GREETING, OFFER];
+    let said = play(Security::None, Purpose::Probe(None), &replies).unwrap();
+    assert_eq!(said, [HELLO_US, "<ready>"]);
+}
+
+#[test]
+fn a_proxy_header_makes_the_only_ehlo_the_clients() {
+    let client = client();
+    let purpose = Purpose::Proxy(&client, proxy::Version::V1);
+    let handover = Handover::new("gate.test", Security::None, purpose);
+    assert!(handover.preamble().starts_with(b"PROXY TCP4 203.0.113.7 "));
+    let said = play(Security::None, purpose, &[GREETING, OFFER]).unwrap();
+    assert_eq!(said, [HELLO_CLIENT, "<ready>"]);
+}
+
+#[test]
+fn an_upstream_that_is_told_nothing_gets_our_own_name() {
+    let said = play(Security::None, Purpose::Untold, &[GREETING, OFFER]).unwrap();
+    assert_eq!(said, [HELLO_US, "<ready>"]);
+}
+
+#[test]
+fn tls_comes_before_whatever_tells_the_upstream() {
+    let client = client();
+    let purpose = Purpose::Xclient(&client);
+    let said = play(
+        Security::StartTls,
+        purpose,
+        &[GREETING, OFFER, GREETING, OFFER],
+    )
+    .unwrap();
+    let xclient = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
+    let expected = [HELLO_US, "STARTTLS\r\n", "<tls>", HELLO_US, xclient];
+    assert_eq!(said, expected);
+    let said = play(Security::Implicit, purpose, &[GREETING, OFFER]).unwrap();
+    assert_eq!(said, ["<tls>", HELLO_US, xclient]);
+}
+
+#[test]
+fn tls_that_is_not_offered_ends_the_hand_over() {
+    let replies = [GREETING, "250-mx\r\n250 AUTH PLAIN\r\n"];
+    let account = account();
+    let failure = play(Security::StartTls, Purpose::Login(&account), &replies).unwrap_err();
+    assert_eq!(failure.cause, FailureCause::StartTlsNotOffered);
+    assert_eq!(failure.stage, Stage::StartTls);
+}
+
+#[test]
+fn we_log_in_by_plain_or_else_by_login() {
+    let account = account();
+    let purpose = Purpose::Login(&account);
+    let replies = [GREETING, OFFER, "235 ok\r\n"];
+    let said = play(Security::None, purpose, &replies).unwrap();
+    assert_eq!(
+        said,
+        [HELLO_US, "AUTH PLAIN AGdhdGUAc2VjcmV0\r\n", "<ready>"]
+    );
+    let offer = "250-mx\r\n250 AUTH CRAM-MD5 login\r\n";
+    let replies = [
+        GREETING,
+        offer,
+        "334 VXNlcm5hbWU6\r\n",
+        "334 x\r\n",
+        "235 ok\r\n",
+    ];
+    let said = play(Security::None, purpose, &replies).unwrap();
+    let expected = [
+        HELLO_US,
+        "AUTH LOGIN\r\n",
+        "Z2F0ZQ==\r\n",
+        "c2VjcmV0\r\n",
+        "<ready>",
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_refused_login_does_not_repeat_what_the_upstream_says() {
+    let account = account();
+    let purpose = Purpose::Login(&account);
+    let replies = [GREETING, OFFER, "535 bad: AUTH PLAIN AGdhdGUAc2VjcmV0\r\n"];
+    let failure = play(Security::None, purpose, &replies).unwrap_err();
+    assert_eq!(failure.cause, auth_refused(535));
+    assert!(!failure.to_string().contains("AGdhdGU"), "{failure}");
+    let replies = [GREETING, "250-mx\r\n250 AUTH CRAM-MD5\r\n"];
+    let failure = play(Security::None, purpose, &replies).unwrap_err();
+    assert_eq!(failure.cause, FailureCause::AuthNotOffered);
+    assert_eq!(failure.stage, Stage::Auth);
+}
+
+#[test]
+fn every_refusal_ends_the_hand_over() {
+    use Stage::{Auth, ClientEhlo, Ehlo, Greeting, StartTls, Xclient};
+    let (client, account) = (client(), account());
+    let login = "250-mx\r\n250 AUTH LOGIN\r\n";
+    /// Good replies, with the stages at which they come.
+    type Course<'a> = &'a [(Stage, &'a str)];
+    let ways: [(Security, Purpose, Course); 3] = [
+        (
+            Security::None,
+            Purpose::Xclient(&client),
+            &[
+                (Greeting, GREETING),
+                (Ehlo, OFFER),
+                (Xclient, GREETING),
+                (ClientEhlo, OFFER),
+            ],
+        ),
+        (
+            Security::StartTls,
+            Purpose::Untold,
+            &[
+                (Greeting, GREETING),
+                (Ehlo, OFFER),
+                (StartTls, GREETING),
+                (Ehlo, OFFER),
+            ],
+        ),
+        (
+            Security::None,
+            Purpose::Login(&account),
+            &[
+                (Greeting, GREETING),
+                (Ehlo, login),
+                (Auth, "334 x\r\n"),
+                (Auth, "334 x\r\n"),
+                (Auth, "235 ok\r\n"),
+            ],
+        ),
+    ];
+    for (security, purpose, good) in ways {
+        for at in 0..good.len() {
+            for refusal in [
+                "421 4.7.0 no\r\n",
+                "550 5.7.0 no\r\n",
+                "354 odd\r\n",
+                "251 odd\r\n",
+            ] {
+                let mut replies: Vec<_> = good.iter().map(|(_, reply)| *reply).collect();
+                replies[at] = refusal;
+                let failure = play(security, purpose, &replies).unwrap_err();
+                let cause = match good[at].0 {
+                    Auth => auth_refused(refusal[..3].parse().unwrap()),
+                    _ => FailureCause::Refused(refusal.trim_end().into()),
+                };
+                let stage = good[at].0;
+                assert_eq!(failure, UpstreamFailure { stage, cause });
+            }
+        }
+    }
+}
+
+#[test]
+fn without_xclient_there_is_no_hand_over() {
+    let client = client();
+    let replies = [GREETING, "250-mx\r\n250 PIPELINING\r\n"];
+    let failure = play(Security::None, Purpose::Xclient(&client), &replies).unwrap_err();
+    assert_eq!(failure.cause, FailureCause::XclientNotOffered);
+    assert_eq!(failure.stage, Stage::Xclient);
+}
+
+#[test]
+fn what_goes_out_does_not_print_the_password() {
+    let account = account();
+    let shown = format!("{:?}", Purpose::Login(&account));
+    assert!(!shown.contains("secret"), "{shown}");
+}
