@@ -22,6 +22,7 @@ mod harness;
 mod idle_release;
 mod layering;
 mod lifecycle;
+mod line_ends;
 mod live;
 mod logs;
 mod manners;

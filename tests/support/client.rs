@@ -107,6 +107,17 @@ impl Client {
         stream.flush()
     }
 
+    /// Writes each piece as a TLS record of its own, all of them in one write.
+    pub fn write_records<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) {
+        let Stream::Tls(tls) = self.stream.get_mut() else {
+            panic!("no TLS here")
+        };
+        for piece in pieces {
+            tls.conn.writer().write_all(piece).expect("encrypt");
+        }
+        tls.flush().expect("write");
+    }
+
     /// Says that nothing more will be sent, and goes on reading.
     pub fn finish(&mut self) {
         let Stream::Tls(tls) = self.stream.get_mut() else {

@@ -11,6 +11,7 @@ pub mod ports;
 pub mod postfix;
 pub mod prometheus;
 pub mod secrets;
+pub mod sink;
 pub mod site;
 pub mod tls;
 pub mod upstream;

@@ -201,6 +201,7 @@ impl Postfix {
              mydestination =\n\
              mynetworks =\n\
              alias_maps =\n\
+             in_flow_delay = 0\n\
              smtpd_peername_lookup = no\n\
              smtpd_tls_cert_file = {directory}/certificate.pem\n\
              smtpd_tls_key_file = {directory}/key.pem\n\
