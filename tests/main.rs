@@ -18,6 +18,7 @@ mod demo;
 mod dialogs;
 mod dialogs_core;
 mod dovecot;
+mod endurance;
 mod harness;
 mod idle_release;
 mod layering;
