@@ -28,6 +28,7 @@ mod live;
 mod logs;
 mod manners;
 mod misbehaviour;
+mod peers;
 mod postfix;
 mod prometheus;
 mod proxied;

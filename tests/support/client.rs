@@ -53,6 +53,14 @@ impl Client {
         client
     }
 
+    /// The same from a chosen loopback address.
+    pub fn logged_in_from(address: &str, site: &Site, credential: &Credential) -> Client {
+        let client = Client::dial_from(address.parse().unwrap(), site.submissions);
+        let mut client = Client::greeted(client.expect("connect").over_tls());
+        client.log_in(credential);
+        client
+    }
+
     fn greeted(mut self) -> Client {
         self.reply().expect("220");
         self

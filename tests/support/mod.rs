@@ -7,6 +7,7 @@ pub mod client;
 pub mod dialog;
 pub mod gatepost;
 pub mod journal;
+pub mod peers;
 pub mod ports;
 pub mod postfix;
 pub mod prometheus;
