@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::relay::delivered;
 use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
+use crate::support::peers::Peer;
 use crate::support::postfix::{Postfix, Sockets};
 use crate::support::sink::{Sink, lax_end};
-use crate::support::site::{Config, Credential, Site};
+use crate::support::site::{Config, Site};
+use crate::support::upstream::Upstream;
 
 /// What some server took for the end of a message, and is none.
 const ODD: [(&str, &[u8]); 24] = [
@@ -85,11 +88,10 @@ fn every_cut(wire: &[u8], decided: usize) -> Vec<Cut> {
 
 /// Sends `wire`, cut, as the message of `sender`; the first word of the reply to its end.
 fn send(client: &mut Client, sender: &str, wire: &[u8], cut: Cut, sink: Option<&Sink>) -> String {
-    let envelope = format!("{sender}\r\nRCPT TO:<box@example.test>\r\nDATA\r\n");
-    client.write(envelope.as_bytes());
-    for code in ["250", "250", "354"] {
-        client.reply().expect(code);
-    }
+    // One by one: not every upstream has PIPELINING.
+    client.expect(sender, "250");
+    client.expect("RCPT TO:<box@example.test>", "250");
+    client.expect("DATA", "354");
     match cut {
         Cut::Bytewise => client.write_records(wire.chunks(1)),
         Cut::Records(at) => client.write_records([&wire[..at], &wire[at..]]),
@@ -189,9 +191,8 @@ fn cuts_around(odd: &[u8]) -> Vec<Cut> {
     cuts.chain([Cut::Whole, Cut::Bytewise]).collect()
 }
 
-/// Every odd end at a real MTA behind `site`, then a clean message, which is `marker`'s.
-fn try_every_odd_end(site: &Site, credential: &Credential, marker: &str) {
-    let mut client = Client::logged_in(site, credential);
+/// Every odd end at a real MTA behind Gatepost, then a clean message, which is `marker`'s.
+fn try_every_odd_end(mut client: Client, marker: &str) {
     for (name, odd) in ODD {
         for cut in cuts_around(odd) {
             let sender = "MAIL FROM:<sender@example.test>";
@@ -210,11 +211,30 @@ fn an_odd_end_commits_nothing_at_a_real_postfix() {
     let postfix = Postfix::start(Sockets::Tcp);
     let site = config(postfix.upstream()).text("dovecot_auth", "listen", &postfix.auth());
     let gatepost = Gatepost::start(site);
-    let credential = gatepost.create();
-    try_every_odd_end(&gatepost, &credential, "the-clean-one");
+    let client = Client::logged_in(&gatepost, &gatepost.create());
+    try_every_odd_end(client, "the-clean-one");
     let message = postfix.wait_for_message("Subject: the-clean-one");
     assert!(message.ends_with(b"\n\n.\n"), "{message:?}");
     // Whatever Postfix commits, it says so with the message's size.
     let log = postfix.log();
     assert_eq!(log.matches(" size=").count(), 1, "{log}");
+}
+
+#[test]
+fn an_odd_end_commits_nothing_at_a_real_opensmtpd() {
+    let next = Upstream::start();
+    let opensmtpd = Peer::opensmtpd(next.address);
+    let gatepost = Gatepost::start(config(opensmtpd.address).text("upstream", "identity", "proxy"));
+    let client = Client::logged_in_from(Peer::FRIEND, &gatepost, &gatepost.create());
+    try_every_odd_end(client, "the-clean-one");
+    // It passes on in the order in which it committed, if not faster.
+    let session = next.wait_for("with the clean one", delivered);
+    assert!(session.bodies[0].ends_with(b"\r\n\r\n..\r\n"));
+    let bodies = next
+        .sessions()
+        .into_iter()
+        .flat_map(|session| session.bodies);
+    assert_eq!(bodies.count(), 1);
+    let log = opensmtpd.log();
+    assert_eq!(log.matches("smtp message msgid=").count(), 1, "{log}");
 }

@@ -15,7 +15,7 @@ use super::site::{Credential, Site};
 use super::{eventually, ports};
 
 /// The first word is a directory; the rest is run where both find the users and the places they
-/// were built for.
+/// were built for, and ask no name server: after some sixty clients OpenSMTPD would wait for one.
 const STAGE: &str = r#"set -e
 directory=$1
 shift
@@ -28,6 +28,10 @@ printf '%s:x:%s:\n' opensmtpd 64001 opensmtpq 64002 Debian-exim 64003
 mount --bind "$directory/passwd" /etc/passwd
 mount --bind "$directory/group" /etc/group
 for place in /run /var/lib /var/spool; do mount -t tmpfs none "$place"; done
+echo 'lookup file' >"$directory/resolv.conf"
+resolver=$(readlink -m /etc/resolv.conf)
+case $resolver in /run/*) install -D /dev/null "$resolver" ;; esac
+mount --bind "$directory/resolv.conf" "$resolver"
 mkdir -p /var/lib/opensmtpd/empty
 mkdir -m 711 /var/spool/smtpd
 install -d -o Debian-exim -g Debian-exim /var/spool/exim "$directory/log"
@@ -89,6 +93,11 @@ impl Peer {
         let arguments = ["-C", &path, "-bdf", "-oP", "/run/exim.pid"];
         let command = stage.command(&program("exim4"), &arguments);
         Peer::started(address, command, stage)
+    }
+
+    /// All it has said.
+    pub fn log(&self) -> String {
+        self.stage.log()
     }
 
     fn started(address: SocketAddr, mut command: Command, stage: Stage) -> Peer {
