@@ -3,12 +3,14 @@
 //!
 //! Only CRLF.CRLF ends a message (RFC 5321, 4.1.1.4). A bare CR or LF is either refused, or the
 //! message is decoded and encoded anew; it is never passed on as it came, because what counts as
-//! a line end upstream may depend on settings and on the client's address.
+//! a line end upstream may depend on settings and on the client's address. Nor is a NUL, which no
+//! message may hold (RFC 2045, 2.7 and 2.8): some servers leave it out, and to others a line ends
+//! there, so that a dot before it ends the message.
 
-/// What to do with a CR or LF that is not part of a CRLF.
+/// What to do with a CR or LF that is not part of a CRLF, and with a NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BareNewline {
-    /// Make line ends CRLF, a lone CR a space, and stuff dots anew.
+    /// Make line ends CRLF, a lone CR or a NUL a space, and stuff dots anew.
     Normalize,
     /// Refuse the message.
     Reject,
@@ -19,6 +21,11 @@ pub enum BareNewline {
 pub enum Refusal {
     /// A bare CR or LF in this line, counted from 1.
     BareNewline {
+        /// The line's number.
+        line: u64,
+    },
+    /// A NUL in this line, counted from 1.
+    Nul {
         /// The line's number.
         line: u64,
     },
@@ -107,7 +114,8 @@ impl Scanner {
         }
         while at < input.len() {
             if self.position == Position::Text {
-                let run = memchr::memchr2(b'\r', b'\n', &input[at..]).unwrap_or(input.len() - at);
+                let run =
+                    memchr::memchr3(b'\r', b'\n', b'\0', &input[at..]).unwrap_or(input.len() - at);
                 if !verbatim {
                     self.write(&input[at..at + run], out);
                 }
@@ -168,15 +176,26 @@ impl Scanner {
             (Dot, byte) => {
                 // The dot was stuffing and is no part of the message (RFC 5321, 4.5.2).
                 self.octets -= 1;
-                self.write(&[byte], out);
+                self.text(byte, out);
                 Text
             }
             (LineStart | Text, byte) => {
-                self.write(&[byte], out);
+                self.text(byte, out);
                 Text
             }
         };
         false
+    }
+
+    fn text(&mut self, byte: u8, out: &mut Vec<u8>) {
+        match (byte, self.bare_newline) {
+            (b'\0', BareNewline::Reject) => {
+                self.check_size();
+                self.refusal.get_or_insert(Refusal::Nul { line: self.line });
+            }
+            (b'\0', BareNewline::Normalize) => self.write(b" ", out),
+            (byte, _) => self.write(&[byte], out),
+        }
     }
 
     /// A CR or LF that is not part of a CRLF; normalized it becomes `instead`.
@@ -352,6 +371,21 @@ mod tests {
     }
 
     #[test]
+    fn a_nul_is_refused_or_made_a_space() {
+        for (body, normal) in [
+            ("a\r\n.\0\r\n.\r\n", "a\r\n \r\n.\r\n"),
+            ("a\r\n.\0b\r\n.\r\n", "a\r\n b\r\n.\r\n"),
+            ("a\r\n\0.\r\n.\r\n", "a\r\n .\r\n.\r\n"),
+            ("a\r\nb\0c\r\n.\r\n", "a\r\nb c\r\n.\r\n"),
+        ] {
+            let (out, end, _) = reject(body.as_bytes());
+            assert_eq!(out, Err(Refusal::Nul { line: 2 }), "{body:?}");
+            assert_eq!(end, Some(body.len()), "{body:?}");
+            assert_eq!(normalize(body), normal, "{body:?}");
+        }
+    }
+
+    #[test]
     fn the_limit_counts_the_message_alone() {
         let body = b"12345\r\n..78\r\n.\r\n";
         assert!(scan(BareNewline::Reject, 12, body, &[]).0.is_ok());
@@ -369,7 +403,13 @@ mod tests {
     }
 
     fn body() -> impl Strategy<Value = Vec<u8>> {
-        let byte = prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'a')];
+        let byte = prop_oneof![
+            Just(b'\r'),
+            Just(b'\n'),
+            Just(b'.'),
+            Just(b'a'),
+            Just(b'\0')
+        ];
         let word = prop_oneof![Just("\r\n"), Just("\r\n."), Just("a")];
         let any = proptest::collection::vec(byte, 0..40);
         let tame =

@@ -133,7 +133,19 @@ impl Reply {
 
     /// The body held a bare CR or LF; `line` counts from 1.
     pub fn bare_newline(line: u64) -> Self {
-        let text = format!("Bare CR or LF in line {line} of the message, lines must end in CRLF");
+        Self::unfit_body(format!(
+            "Bare CR or LF in line {line} of the message, lines must end in CRLF"
+        ))
+    }
+
+    /// The body held a NUL; `line` counts from 1.
+    pub fn nul(line: u64) -> Self {
+        Self::unfit_body(format!(
+            "NUL in line {line} of the message, which may hold none"
+        ))
+    }
+
+    fn unfit_body(text: String) -> Self {
         Self {
             code: 550,
             enhanced: "5.6.0",

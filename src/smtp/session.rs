@@ -492,6 +492,7 @@ impl Session {
         self.on_detached();
         self.refuse(match refusal {
             Refusal::BareNewline { line } => Reply::bare_newline(line),
+            Refusal::Nul { line } => Reply::nul(line),
             Refusal::TooLarge => reply::TOO_LARGE,
         })
     }

@@ -53,6 +53,14 @@ impl Client {
         client
     }
 
+    /// The same from a chosen loopback address.
+    pub fn logged_in_from(address: &str, site: &Site, credential: &Credential) -> Client {
+        let client = Client::dial_from(address.parse().unwrap(), site.submissions);
+        let mut client = Client::greeted(client.expect("connect").over_tls());
+        client.log_in(credential);
+        client
+    }
+
     fn greeted(mut self) -> Client {
         self.reply().expect("220");
         self
@@ -114,6 +122,17 @@ impl Client {
         let stream = self.stream.get_mut();
         stream.write_all(bytes)?;
         stream.flush()
+    }
+
+    /// Writes each piece as a TLS record of its own, all of them in one write.
+    pub fn write_records<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) {
+        let Stream::Tls(tls) = self.stream.get_mut() else {
+            panic!("no TLS here")
+        };
+        for piece in pieces {
+            tls.conn.writer().write_all(piece).expect("encrypt");
+        }
+        tls.flush().expect("write");
     }
 
     /// Says that nothing more will be sent, and goes on reading.

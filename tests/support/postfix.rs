@@ -31,6 +31,7 @@ pub struct Postfix {
     handover: SocketAddr,
     auth: SocketAddr,
     sockets: Sockets,
+    settings: String,
     directory: TempDir,
     master: Option<Child>,
 }
@@ -40,6 +41,11 @@ impl Postfix {
     pub const FRIEND: &str = "127.0.0.7";
 
     pub fn start(sockets: Sockets) -> Postfix {
+        Postfix::start_with(sockets, "")
+    }
+
+    /// The same with further lines for main.cf, which outweigh the usual ones.
+    pub fn start_with(sockets: Sockets, settings: &str) -> Postfix {
         assert!(
             rustix::process::geteuid().is_root(),
             "Postfix starts as root only: use sudo"
@@ -55,6 +61,7 @@ impl Postfix {
             handover: ports::free_address(),
             auth: ports::free_address(),
             sockets,
+            settings: settings.to_owned(),
             directory: directory.expect("tempdir"),
             master: None,
         };
@@ -201,6 +208,7 @@ impl Postfix {
              mydestination =\n\
              mynetworks =\n\
              alias_maps =\n\
+             in_flow_delay = 0\n\
              smtpd_peername_lookup = no\n\
              smtpd_tls_cert_file = {directory}/certificate.pem\n\
              smtpd_tls_key_file = {directory}/key.pem\n\
@@ -209,8 +217,10 @@ impl Postfix {
              virtual_mailbox_maps = static:box/\n\
              virtual_uid_maps = static:{NOBODY}\n\
              virtual_gid_maps = static:{NOBODY}\n\
-             default_transport = discard\n",
+             default_transport = discard\n\
+             {settings}",
             loopback = Ipv4Addr::LOCALHOST,
+            settings = self.settings,
         )
     }
 
@@ -293,6 +303,7 @@ verify unix - - n - 1 verify
 proxymap unix - - n - - proxymap
 error unix - - n - - error
 discard unix - - n - - discard
+smtp unix - - n - - smtp
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
