@@ -4,7 +4,6 @@
 
 use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
-use crate::support::postfix::{Postfix, Sockets};
 use crate::support::site::Config;
 use crate::support::upstream::{Session, Upstream};
 
@@ -121,13 +120,6 @@ fn a_strict_upstream_gets_the_very_bytes_or_no_message() {
 }
 
 #[test]
-fn a_lax_upstream_gets_the_very_bytes_or_no_message() {
-    let upstream = Upstream::start_lax();
-    let gatepost = Gatepost::start(Config::for_upstream(upstream.address));
-    face(&upstream, &gatepost);
-}
-
-#[test]
 fn what_is_made_clean_is_one_message_to_every_upstream() {
     for upstream in [Upstream::start(), Upstream::start_lax()] {
         let config = Config::for_upstream(upstream.address);
@@ -155,41 +147,4 @@ fn what_is_made_clean_is_one_message_to_every_upstream() {
             }
         }
     }
-}
-
-#[test]
-fn a_real_postfix_gets_the_very_bytes_or_no_message() {
-    let postfix = Postfix::start(Sockets::Tcp);
-    let config = Config::for_upstream(postfix.upstream());
-    let gatepost = Gatepost::start(config.text("dovecot_auth", "listen", &postfix.auth()));
-    let credential = gatepost.create();
-    for (number, (end, in_order)) in ENDS.into_iter().enumerate() {
-        let marker = format!("line-end-{number}");
-        let mut client = Client::logged_in(&gatepost, &credential);
-        client.begin_message();
-        let rest = wire(end);
-        let wire = [format!("X-Marker: {marker}\r\n").as_bytes(), &rest].concat();
-        client.write(&wire);
-        let reply = client.reply();
-        if in_order {
-            reply.expect("250 2.0.0");
-            let delivered = postfix.wait_for_message(&format!("X-Marker: {marker}\n"));
-            // As it is stored, behind the header: dots unstuffed, lines ended by LF.
-            let text = String::from_utf8_lossy(&body(end)).replace("\r\n", "\n");
-            let text = text.replace("\n..", "\n.");
-            let (_, text) = text.split_once("\n\n").expect("a header");
-            let delivered = String::from_utf8_lossy(&delivered).into_owned();
-            assert!(delivered.ends_with(text), "{end:?}: {delivered:?}");
-        } else {
-            reply.expect("550 5.6.0");
-        }
-    }
-    let log = postfix.log();
-    assert!(!log.contains("from=<smuggled@"), "{log}");
-    let in_order = ENDS.iter().filter(|(_, in_order)| *in_order).count();
-    assert_eq!(
-        log.matches(": from=<sender@example.test>, size=").count(),
-        in_order,
-        "{log}"
-    );
 }

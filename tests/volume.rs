@@ -1,17 +1,14 @@
-//! Much at once: a message far larger than the memory it may cost, and a stop in the middle of many.
+//! A message far larger than the memory it may cost.
 
 use std::fs;
-use std::sync::Arc;
-use std::thread;
 
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
 use crate::support::site::Config;
+use crate::support::tls;
 use crate::support::upstream::{Security, Upstream};
-use crate::support::{eventually, tls};
 
 /// A file about the daemon's process.
 fn about(gatepost: &Gatepost, name: &str) -> String {
@@ -99,73 +96,3 @@ fn fifty_megabytes_cost_no_memory_inside_tls_on_both_sides_either() {
 const LARGE: crate::support::upstream::Act = crate::support::upstream::Act::Reply(
     "250-upstream\r\n250-PIPELINING\r\n250-SIZE 100000000\r\n250 XCLIENT ADDR LOGIN",
 );
-
-#[test]
-fn a_stop_in_the_middle_of_many_messages_loses_none() {
-    let upstream = Arc::new(Upstream::start());
-    let gatepost = Gatepost::start(Config::for_upstream(upstream.address));
-    let credential = gatepost.create();
-    let senders: Vec<_> = (0..8)
-        .map(|number| {
-            let mut client = Client::logged_in(&gatepost, &credential);
-            thread::spawn(move || {
-                let mut acknowledged = Vec::new();
-                for count in 0.. {
-                    let id = format!("<{number}.{count}@example.test>");
-                    let message = format!("Message-ID: {id}\r\n\r\nhello\r\n.\r\n");
-                    let steps = [
-                        "MAIL FROM:<a@example.test>\r\n",
-                        "RCPT TO:<b@example.test>\r\n",
-                        "DATA\r\n",
-                        &message,
-                    ];
-                    for step in steps {
-                        // It may be gone; then there is no reply either.
-                        let _ = client.try_write(step.as_bytes());
-                        match client.try_reply() {
-                            Some(reply) if reply.starts_with("2") || reply.starts_with("3") => {}
-                            Some(reply) => {
-                                assert!(reply.starts_with("421 4.3.2"), "{reply:?}");
-                                return acknowledged;
-                            }
-                            None => return acknowledged,
-                        }
-                    }
-                    acknowledged.push(id);
-                }
-                acknowledged
-            })
-        })
-        .collect();
-    let taken = || {
-        upstream
-            .sessions()
-            .iter()
-            .map(|session| session.taken)
-            .sum::<usize>()
-    };
-    eventually("the messages flow", || (taken() > 400).then_some(()));
-    gatepost.signal(Signal::TERM);
-    assert!(gatepost.wait().success());
-    let mut acknowledged: Vec<_> = senders
-        .into_iter()
-        .flat_map(|sender| sender.join().expect("a sender"))
-        .collect();
-    let sessions = upstream.sessions();
-    let bodies = sessions.iter().flat_map(|session| &session.bodies);
-    let mut arrived: Vec<_> = bodies
-        .map(|body| {
-            let text = String::from_utf8_lossy(body);
-            let (id, _) = text
-                .trim_start_matches("Message-ID: ")
-                .split_once("\r\n")
-                .unwrap();
-            id.to_owned()
-        })
-        .collect();
-    acknowledged.sort();
-    arrived.sort();
-    // Not one more, either: a transaction is let finish, so nobody sends a message again.
-    assert_eq!(acknowledged, arrived);
-    assert!(sessions.iter().all(|session| session.unfinished.is_empty()));
-}

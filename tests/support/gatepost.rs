@@ -131,11 +131,6 @@ impl Gatepost {
         states
     }
 
-    /// The daemon's process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The words that run a program in the daemon's mount namespace.
     pub fn prefix(&self) -> [String; 4] {
         let target = self.child.id().to_string();
