@@ -17,6 +17,7 @@ mod crash;
 mod demo;
 mod dialogs;
 mod dialogs_core;
+mod doctor;
 mod dovecot;
 mod harness;
 mod idle_release;
