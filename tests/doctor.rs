@@ -319,7 +319,7 @@ fn a_missing_auth_socket_silences_the_service_until_the_lines_are_followed() {
     let text = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), format!("{text}\n{added}\n")).unwrap();
     let gatepost = Gatepost::serve(&site);
-    // The service is held back for a minute, unless somebody does this.
+    // The service is held back for a minute, unless Postfix is restarted.
     postfix.with_options(|own| own);
     examine(&gatepost, &postfix).assert_well();
 
@@ -364,7 +364,7 @@ fn what_smtpd_cannot_start_with_is_named() {
     });
     let gatepost = Gatepost::start(config(&postfix));
     let examined = examine(&gatepost, &postfix);
-    examined.found("problem", "upstream", "");
+    examined.found("problem", "upstream", "at greeting");
     let found = examined.found("problem", "restrictions", "ends in reject");
     assert_eq!(lines(found, "master.cf").len(), 2);
 }

@@ -27,6 +27,8 @@ pub struct Expected {
     pub name: ServerName<'static>,
     /// The authorities that they trust.
     pub roots: Arc<RootCertStore>,
+    /// Single certificates that they trust, whoever signed them.
+    pub trusted: Vec<CertificateDer<'static>>,
 }
 
 /// Every certificate in a PEM file; none where it cannot be read.
@@ -147,6 +149,8 @@ fn judge_issuer(
     use CertificateError as Bad;
     match verified {
         Ok(_) => None,
+        // One that openssl made says that it is an authority's, which rustls takes for no server's.
+        Err(_) if expected.trusted.contains(leaf) => None,
         // Said already.
         Err(rustls::Error::InvalidCertificate(
             Bad::Expired
@@ -265,6 +269,7 @@ mod tests {
         let expected = Expected {
             name: ServerName::try_from("mail.test").unwrap(),
             roots: Arc::new(roots),
+            trusted: root.cloned().into_iter().collect(),
         };
         let findings = judge(chain, "shown", &expected, NOW.parse().unwrap());
         findings
@@ -313,6 +318,9 @@ mod tests {
             leaf(None, "mail.test", 2026, 2027),
             leaf(None, "x.test", 2026, 2027),
         );
+        let authority = authority("mail.test", None).certificate;
+        let authority = judged(std::slice::from_ref(&authority), Some(&authority));
+        assert_found(&authority, Level::Problem, "but for no name at all");
         let stranger = judged(&[own], Some(&other));
         assert_found(&stranger, Level::Warning, "signed by itself");
         assert_found(&judged(&[], None), Level::Problem, "there is none");

@@ -22,8 +22,7 @@ pub fn lines() -> Vec<String> {
     LISTS.map(line).to_vec()
 }
 
-/// Whether smtpd can start with them. Nothing where that cannot be known: whether it does, the wire
-/// shows.
+/// Whether an smtpd that does not greet cannot start with them. Nothing where that is not the cause.
 pub fn judge(settings: &Settings) -> Option<Finding> {
     let service = settings.service()?;
     let values = LISTS.map(|name| service.value(name).unwrap_or_default());

@@ -60,16 +60,34 @@ impl Settings {
             return Self::Unknown(reason);
         }
         let ask = |option: &[&str]| postconf(directory, option);
-        match (ask(&[]), ask(&["-M"]), ask(&["-P"])) {
-            (Ok(main), Ok(services), Ok(own)) => Self::parse(upstream, &main, &services, &own),
-            (Err(reason), ..) | (_, Err(reason), _) | (.., Err(reason)) => Self::Unknown(reason),
+        let answers = || {
+            Ok::<_, String>(Answers {
+                main: ask(&[])?,
+                expanded: ask(&["-x"])?,
+                services: ask(&["-M"])?,
+                own: ask(&["-P"])?,
+            })
+        };
+        match answers() {
+            Ok(answers) => Self::parse(upstream, &answers),
+            Err(reason) => Self::Unknown(reason),
         }
     }
 
-    fn parse(upstream: &Endpoint, main: &str, services: &str, own: &str) -> Self {
-        let main: BTreeMap<_, _> = parameters(main).collect();
+    fn parse(upstream: &Endpoint, answers: &Answers) -> Self {
+        let mut main: BTreeMap<_, _> = parameters(&answers.main).collect();
+        // What depends on a condition is left to postconf, which does not know the service.
+        main.extend(
+            parameters(&answers.expanded)
+                .filter(|(name, _)| {
+                    let raw = main.get(name).map_or("", String::as_str);
+                    raw.contains("${{") || raw.contains('?')
+                })
+                .collect::<Vec<_>>(),
+        );
         let queue = PathBuf::from(main.get("queue_directory").cloned().unwrap_or_default());
-        let found = services
+        let found = answers
+            .services
             .lines()
             .filter_map(|line| Row::parse(line).filter(|row| row.is_at(upstream, &queue)))
             .max_by_key(|row| row.name.contains(':'));
@@ -78,7 +96,7 @@ impl Settings {
             return Self::NoService { directory };
         };
         let prefix = format!("{}/{}/", row.name, row.kind);
-        let own = parameters(own)
+        let own = parameters(&answers.own)
             .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value)))
             .collect();
         Self::Known(Service {
@@ -184,6 +202,18 @@ impl Service {
         let named = self.expand(named, depth - 1);
         format!("{before}{named}{}", self.expand(after, depth))
     }
+}
+
+/// What postconf says.
+struct Answers {
+    /// Every parameter of main.cf, or its default.
+    main: String,
+    /// The same with all that they name put in.
+    expanded: String,
+    /// The lines of master.cf.
+    services: String,
+    /// The parameters that they set.
+    own: String,
 }
 
 /// A line of master.cf.
@@ -298,10 +328,22 @@ cleanup    unix  n       -       y       -       0       cleanup
 
     const MAIN: &str = "config_directory = /etc/postfix\nqueue_directory = /var/spool/postfix\n\
         mail_version = 3.7.11\nmynetworks = 10.0.0.0/8\nexclusions = $mynetworks, ${other} $(none)x\n\
-        other = b\nself = $self\nodd = ${a?b}\n";
+        other = b\nself = $self\nrelay = ${{$level} <level {1} ? {} : {$other}}\n";
+
+    const EXPANDED: &str = "relay = expanded\nexclusions = not asked for\n";
 
     fn read(upstream: &str, own: &str) -> Settings {
-        Settings::parse(&upstream.parse().unwrap(), MAIN, SERVICES, own)
+        parse(upstream, MAIN, own)
+    }
+
+    fn parse(upstream: &str, main: &str, own: &str) -> Settings {
+        let answers = Answers {
+            main: main.to_owned(),
+            expanded: EXPANDED.to_owned(),
+            services: SERVICES.to_owned(),
+            own: own.to_owned(),
+        };
+        Settings::parse(&upstream.parse().unwrap(), &answers)
     }
 
     /// Settings as one that the other judges are tried with.
@@ -309,8 +351,7 @@ cleanup    unix  n       -       y       -       0       cleanup
         let row = |(name, value): &(&str, &str)| format!("127.0.0.1:10025/inet/{name} = {value}\n");
         let own: String = own.iter().map(row).collect();
         let main = MAIN.replace("3.7.11", version);
-        let upstream = "127.0.0.1:10025".parse().unwrap();
-        Settings::parse(&upstream, &main, SERVICES, &own)
+        parse("127.0.0.1:10025", &main, &own)
     }
 
     #[test]
@@ -342,7 +383,7 @@ cleanup    unix  n       -       y       -       0       cleanup
         assert_eq!(service.value("mynetworks").as_deref(), Some(""));
         assert_eq!(service.value("exclusions").as_deref(), Some(", b x"));
         assert_eq!(service.value("self").as_deref(), Some("$self"));
-        assert_eq!(service.value("odd").as_deref(), Some("${a?b}"));
+        assert_eq!(service.value("relay").as_deref(), Some("expanded"));
         assert_eq!(service.value("unheard_of"), None);
         assert_eq!(service.version(), Some((3, 7, 11)));
     }

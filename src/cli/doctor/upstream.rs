@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use super::super::check::advice;
-use super::finding::Finding;
+use super::finding::{Finding, Level};
 use super::settings::Settings;
 use crate::config::{Config, Endpoint, IdentityBy};
 use crate::edge::Dialer;
@@ -104,6 +104,11 @@ pub async fn examine(config: &Config, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
+/// Whether this finding means that the upstream greets.
+pub fn says_that_it_answers(finding: &Finding) -> bool {
+    finding.check == UPSTREAM && finding.level == Level::Ok
+}
+
 fn example(address: &str) -> SocketAddr {
     let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     address.parse().unwrap_or(nobody)
@@ -139,7 +144,7 @@ fn judge_failure(
         }
         (FailureCause::Timeout | FailureCause::Closed, _) if failure.stage == Stage::Greeting => {
             let next = format!(
-                "{}; mended, postfix reload ends the wait",
+                "{}; mended, that minute has to pass, or: postfix stop && postfix start (a reload does not end it)",
                 advice(failure, identity)
             );
             Finding::problem(UPSTREAM, found, next)
@@ -257,7 +262,6 @@ fn judge_ipv6(handed: &Result<(), UpstreamFailure>, six: Six) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Level;
     use super::super::settings::tests::with;
     use super::*;
 
