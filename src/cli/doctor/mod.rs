@@ -273,7 +273,7 @@ impl Doctor<'_> {
             tried |= logged_in.await?;
         }
         if let Attempt::Made(trial) = trial {
-            report.add(delete_trial(trial))?;
+            report.add(delete_trial(*trial))?;
         }
         Ok(shown)
     }
@@ -284,7 +284,7 @@ impl Doctor<'_> {
         report: &mut Report,
     ) -> Result<Attempt<'s>, CliError> {
         match Trial::make(store, &self.actor, &self.options.org, self.cost) {
-            Ok(trial) => Ok(Attempt::Made(trial)),
+            Ok(trial) => Ok(Attempt::Made(Box::new(trial))),
             Err(error) => {
                 let found =
                     format!("no temporary one could be made, so no login was tried: {error}");
@@ -389,7 +389,7 @@ impl Doctor<'_> {
 /// The temporary credential, once it is needed.
 enum Attempt<'a> {
     Failed,
-    Made(Trial<'a>),
+    Made(Box<Trial<'a>>),
     None,
 }
 
