@@ -19,6 +19,7 @@ mod dashboard;
 mod demo;
 mod dialogs;
 mod dialogs_core;
+mod doctor;
 mod dovecot;
 mod endurance;
 mod harness;

@@ -55,7 +55,8 @@ fn report(name: &str, outcome: Result<String, CliError>) -> Result<Option<CliErr
     }
 }
 
-fn listeners(path: &Path, config: &Config) -> String {
+/// The file and where it has clients awaited.
+pub(super) fn listeners(path: &Path, config: &Config) -> String {
     let listeners: Vec<_> = config
         .listeners
         .iter()
@@ -179,14 +180,15 @@ async fn try_out(
 
 /// The auth socket, open until dropped. Postfix's smtpd does not even greet when it is missing, so
 /// it is lent for the moment should no daemon hold it.
-struct Lent {
+pub(super) struct Lent {
     introducing: tokio::task::JoinHandle<()>,
     socket: Option<PathBuf>,
     directory: Option<PathBuf>,
 }
 
 impl Lent {
-    fn open(endpoint: &Endpoint) -> Option<Self> {
+    /// Opens it, unless somebody else has or it cannot be opened.
+    pub(super) fn open(endpoint: &Endpoint) -> Option<Self> {
         let socket = match endpoint {
             Endpoint::Unix(path) => Some(path.clone()),
             Endpoint::Tcp(_) => None,
@@ -216,7 +218,8 @@ impl Drop for Lent {
     }
 }
 
-fn advice(failure: &UpstreamFailure, identity: IdentityBy) -> &'static str {
+/// What to look at where an upstream did not take a session over.
+pub(super) fn advice(failure: &UpstreamFailure, identity: IdentityBy) -> &'static str {
     match (failure.stage, &failure.cause) {
         (Stage::Connect, FailureCause::Timeout) => "check the address and the firewall",
         (Stage::Connect, _) => "is Postfix running, and does master.cf have this service?",

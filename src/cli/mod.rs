@@ -5,6 +5,7 @@ mod audit;
 mod check;
 mod credential;
 mod demo;
+mod doctor;
 mod journal;
 mod log;
 mod organization;
@@ -59,6 +60,9 @@ enum Command {
         #[arg(long)]
         send: bool,
     },
+    /// Go through the running system as a mail program would, and say what to mend and how
+    #[command(after_help = doctor::AFTER_HELP)]
+    Doctor(doctor::DoctorOptions),
     /// Make, list, rename, suspend and delete organizations
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
@@ -108,6 +112,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
             )
         }
         Command::Demo { send } => demo::run(send),
+        Command::Doctor(options) => doctor::run(&options, &path),
         Command::Organization(command) => {
             let config = Config::load(&path)?;
             organization::run(

@@ -191,6 +191,11 @@ impl<'de> Deserialize<'de> for UpstreamTls {
 pub struct Endpoints(Vec<Endpoint>);
 
 impl Endpoints {
+    /// The one that is written first; there always is one.
+    pub fn first(&self) -> Option<&Endpoint> {
+        self.0.first()
+    }
+
     /// Each of them, in the order in which they are written.
     pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         self.0.iter()

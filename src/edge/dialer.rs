@@ -158,6 +158,19 @@ impl Dialer {
         result
     }
 
+    /// The same at one of its addresses, for whoever wants to know how that one is.
+    pub async fn hand_over_at(
+        &self,
+        client: &Client,
+        organization: &str,
+        at: usize,
+    ) -> Result<Upstream, UpstreamFailure> {
+        let purpose = self.way.purpose(client, organization)?;
+        let limit = self.upstream.connect_timeout;
+        let (upstream, _) = self.attempt(purpose, at, limit).await?;
+        Ok(upstream)
+    }
+
     /// Tries one address after the other, until one takes the session or the time is over. Nothing of
     /// the client's was said before that, so trying again costs nobody anything.
     async fn within_deadline(

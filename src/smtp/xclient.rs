@@ -85,6 +85,13 @@ impl Attributes {
         NEEDED.into_iter().all(|attribute| self.holds(attribute))
     }
 
+    /// The names of those that are sent where they are taken, and are not taken here.
+    pub fn missing(self) -> impl Iterator<Item = &'static str> {
+        let all = Attribute::ALL.into_iter();
+        all.filter(move |&attribute| !self.holds(attribute))
+            .map(Attribute::as_str)
+    }
+
     fn holds(self, attribute: Attribute) -> bool {
         self.0 & 1 << attribute as u16 != 0
     }
@@ -198,6 +205,13 @@ mod tests {
             command.as_deref(),
             Ok("XCLIENT ADDR=203.0.113.7 LOGIN=smtp_a+20b\r\n")
         );
+    }
+
+    #[test]
+    fn what_an_upstream_does_not_take_is_named() {
+        assert_eq!(Attributes::parse(POSTFIX).missing().next(), None);
+        let old = Attributes::parse("NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN");
+        assert_eq!(old.missing().collect::<Vec<_>>(), ["DESTADDR", "DESTPORT"]);
     }
 
     #[test]

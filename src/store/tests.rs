@@ -41,10 +41,13 @@ impl Fixture {
         let mut statement = connection
             .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
             .unwrap();
-        let steps = statement
-            .query_map([], |row| row.get::<_, String>(3))
-            .unwrap();
-        steps.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+        // What its parameters are bound to does not matter.
+        let mut rows = statement.raw_query();
+        let mut steps = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            steps.push(row.get::<_, String>(3).unwrap());
+        }
+        steps.join("; ")
     }
 
     pub(super) fn path(&self) -> PathBuf {

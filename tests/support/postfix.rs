@@ -165,6 +165,33 @@ impl Postfix {
         self.path("certificate.pem")
     }
 
+    /// Where its main.cf and master.cf are.
+    pub fn configuration(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Restarts it with another main.cf.
+    pub fn with_main_cf(&mut self, change: impl FnOnce(String) -> String) {
+        self.edit("main.cf", change);
+    }
+
+    /// Restarts it with other options for the service Gatepost hands over to.
+    pub fn with_options(&mut self, change: impl FnOnce(String) -> String) {
+        let next = format!("\n{} inet", self.direct);
+        self.edit("master.cf", |text| {
+            let (own, others) = text.split_once(&next).expect("a service behind it");
+            format!("{}{next}{others}", change(own.to_owned()))
+        });
+    }
+
+    fn edit(&mut self, file: &str, change: impl FnOnce(String) -> String) {
+        self.stop();
+        let path = self.path(file);
+        let text = std::fs::read_to_string(&path).expect("read the configuration");
+        std::fs::write(&path, change(text)).expect("write the configuration");
+        self.restart();
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

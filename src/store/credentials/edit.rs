@@ -233,6 +233,19 @@ impl Editor<'_> {
         })
     }
 
+    /// Deletes the credential as if it had never been used: with its usage, which otherwise stays in its organization's
+    /// sums. For one that was made to try something out.
+    ///
+    /// # Errors
+    /// As [`Editor::delete_credential`].
+    pub fn erase_credential(&self, wanted: Wanted) -> Result<(), StoreError> {
+        self.change(|transaction| {
+            let before = wanted.find(transaction)?;
+            transaction.execute("DELETE FROM usage WHERE credential = ?1", [before.key])?;
+            self.delete_found(transaction, &before)
+        })
+    }
+
     /// Deletes one of those that go with their organization.
     pub(in crate::store) fn delete_found(
         &self,
