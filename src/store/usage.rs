@@ -88,14 +88,15 @@ impl Store {
             let (own, key) = match of {
                 UsageOf::Credential(key) => ("credential = ?1", Some(key)),
                 UsageOf::Instance => ("?1 IS NULL", None),
-                UsageOf::Organization(slug) => {
-                    ("organization = ?1", Some(organizations::key(connection, slug)?))
-                }
+                UsageOf::Organization(slug) => (
+                    "organization = ?1",
+                    Some(organizations::key(connection, slug)?),
+                ),
             };
-            // By the hour, as each of the indexes has it; to have SQLite sum up days would make it sort all rows first.
+            // As each of the indexes has them, and summed up here: SQLite would sort all rows first to sum up days.
             let mut statement = connection.prepare_cached(&format!(
-                "SELECT hour, sum(messages), sum(recipients), sum(bytes), sum(accepted), sum(refused)
-                 FROM usage WHERE {own} AND hour >= ?2 AND hour < ?3 GROUP BY hour ORDER BY hour"
+                "SELECT hour, messages, recipients, bytes, accepted, refused
+                 FROM usage WHERE {own} AND hour >= ?2 AND hour < ?3 ORDER BY hour"
             ))?;
             // An hour belongs to the time asked for if it begins in it.
             let first = since.div_euclid(HOUR) + i64::from(since.rem_euclid(HOUR) > 0);
