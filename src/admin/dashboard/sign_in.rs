@@ -54,14 +54,13 @@ pub(super) async fn ask(
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Result<Response, ErrorPage> {
-    let notice = match &*asked.left {
-        "" => None,
-        "revoked" => Some("The token is revoked, and whoever had signed in with it is signed out."),
-        _ => Some("You have signed out."),
-    };
     let cookies = Cookies::of(&request);
-    // Whoever is signed in has not signed out.
-    let notice = notice.filter(|_| cookies.get(request.headers(), SESSION).is_none());
+    let is_out = cookies.get(request.headers(), SESSION).is_none();
+    let notice = match &*asked.left {
+        "revoked" => Some("The token is revoked, and whoever had signed in with it is signed out."),
+        "1" if is_out => Some("You have signed out."),
+        _ => None,
+    };
     let form = cookies.get(request.headers(), FORM);
     shown(
         StatusCode::OK,
