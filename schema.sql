@@ -1,4 +1,4 @@
--- Gatepost's store: the whole schema, as of PRAGMA user_version = 3.
+-- Gatepost's store: the whole schema, as of PRAGMA user_version = 4.
 --
 -- Times are integer Unix milliseconds, UTC. Ids are UUIDv7 in text. The file stays readable and writable for SQLite 3.40
 -- (Debian 12), so that an administrator's sqlite3 shell can change it while the daemon runs; the daemon notices.
@@ -15,7 +15,8 @@ CREATE TABLE organizations (
     slug       TEXT    NOT NULL UNIQUE CHECK (length(slug) BETWEEN 1 AND 63 AND slug NOT GLOB '*[^a-z0-9-]*'),
     name       TEXT,
     status     TEXT    NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')),
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    limits     TEXT CHECK (json_valid(limits))          -- JSON by name; NULL: the instance's
 ) STRICT;
 
 -- `key` is never reused (AUTOINCREMENT): uses noted in memory are written by key, and must not land on a successor.
@@ -35,7 +36,9 @@ CREATE TABLE credentials (
     expires_at    INTEGER,
     previous_hash  TEXT,                                             -- of the password before the last rotation ...
     previous_tag   INTEGER CHECK (previous_tag BETWEEN 0 AND 4294967295),
-    previous_until INTEGER                                           -- ... which is right before this time, too
+    previous_until INTEGER,                                          -- ... which is right before this time, too
+    limits         TEXT CHECK (json_valid(limits)),                  -- JSON by name; NULL: the instance's
+    rules          TEXT CHECK (json_valid(rules))                    -- JSON: what it may do; NULL: anything
 ) STRICT;
 
 CREATE INDEX credentials_by_organization ON credentials (organization);
@@ -48,7 +51,8 @@ CREATE INDEX credentials_by_username ON credentials (organization, username);
 -- A verified password is remembered for one (key, version). The trigger moves the version whoever makes the change. Its own
 -- update names only `version`, which is not in the list, so it cannot set itself off.
 CREATE TRIGGER credentials_version
-AFTER UPDATE OF username, password_hash, tag, status, expires_at, organization, previous_hash, previous_tag, previous_until
+AFTER UPDATE OF username, password_hash, tag, status, expires_at, organization, previous_hash, previous_tag, previous_until,
+    limits, rules
 ON credentials
 BEGIN
     UPDATE credentials SET version = OLD.version + 1 WHERE key = NEW.key;
@@ -80,6 +84,58 @@ CREATE TABLE usage (
 
 CREATE INDEX usage_by_organization ON usage (organization, hour);
 CREATE INDEX usage_by_hour ON usage (hour);
+
+-- Passwords that were replaced, by what lets one that is still offered be told: without it nobody knows which device to look
+-- for. Only of generated passwords, and the newest few of each credential.
+CREATE TABLE retired_passwords (
+    credential INTEGER NOT NULL REFERENCES credentials (key) ON DELETE CASCADE,
+    retired_at INTEGER NOT NULL,
+    tag        INTEGER NOT NULL CHECK (tag BETWEEN 0 AND 4294967295),
+    PRIMARY KEY (credential, retired_at)
+) STRICT, WITHOUT ROWID;
+
+-- The latest use of the previous password in an overlap, and how many there were.
+CREATE TABLE previous_used (
+    credential INTEGER PRIMARY KEY REFERENCES credentials (key) ON DELETE CASCADE,
+    at         INTEGER NOT NULL,
+    address    TEXT    NOT NULL,
+    count      INTEGER NOT NULL
+) STRICT;
+
+-- The last refused logins. The credential is NULL where there is none of that name; both kinds are bounded.
+CREATE TABLE refusals (
+    username   TEXT    NOT NULL,        -- as the client sent it: its own words
+    reason     TEXT    NOT NULL,
+    address    TEXT    NOT NULL,
+    credential INTEGER REFERENCES credentials (key) ON DELETE CASCADE,
+    first_at   INTEGER NOT NULL,
+    at         INTEGER NOT NULL,
+    count      INTEGER NOT NULL,
+    retired_at INTEGER,                 -- of the previous password, where that was the reason
+    PRIMARY KEY (username, reason, address)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX refusals_by_credential ON refusals (credential);
+CREATE INDEX refusals_by_time ON refusals (at);
+
+-- What networks owe for failed logins, so that a restart forgives nobody.
+CREATE TABLE penalties (
+    network      TEXT    PRIMARY KEY,   -- CIDR
+    score        REAL    NOT NULL,      -- as of `at`
+    at           INTEGER NOT NULL,
+    bans         INTEGER NOT NULL,      -- in a row: each is longer than the one before
+    banned_until INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- Where credentials were used from: their owners are not locked out there. The newest few of each credential.
+CREATE TABLE trusted_networks (
+    credential INTEGER NOT NULL REFERENCES credentials (key) ON DELETE CASCADE,
+    network    TEXT    NOT NULL,        -- CIDR
+    at         INTEGER NOT NULL,
+    PRIMARY KEY (credential, network)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX trusted_networks_by_time ON trusted_networks (at);
 
 -- Bearer tokens of the admin API. Only the hash is kept: the token is random enough that nobody finds it by trying.
 CREATE TABLE admin_tokens (

@@ -123,7 +123,7 @@ impl Asked {
             }
             Verdict::Accept(identity) => protocol::accept(id, &identity.username),
             Verdict::Reject(_) => protocol::reject(id),
-            Verdict::Unavailable(_) => protocol::unavailable(id),
+            Verdict::Barred(_) | Verdict::Unavailable(_) => protocol::unavailable(id),
         }
     }
 }

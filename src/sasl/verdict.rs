@@ -19,6 +19,8 @@ pub struct Identity {
 pub enum Verdict {
     /// The claim is true.
     Accept(Arc<Identity>),
+    /// Not now, whoever it is; the client is told so and disconnected.
+    Barred(Bar),
     /// The claim is false, or true of somebody who may not log in.
     Reject(Reason),
     /// Nothing is known; the client should try again.
@@ -63,6 +65,28 @@ impl Reason {
             Self::Suspended => "suspended",
             Self::Unknown => "unknown",
             Self::WrongPassword => "wrong_password",
+        }
+    }
+}
+
+/// Why a client is turned away for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bar {
+    /// Too many failed logins came from its network.
+    Guard,
+    /// The credential, or its organization, has as many sessions as it may have.
+    Sessions,
+}
+
+impl Bar {
+    /// Every bar, for building metrics.
+    pub const ALL: [Self; 2] = [Self::Guard, Self::Sessions];
+
+    /// The stable name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Guard => "guard",
+            Self::Sessions => "sessions",
         }
     }
 }

@@ -55,6 +55,10 @@ replies! {
     TOO_MANY_COMMANDS = 421 "4.7.0" "Too many commands in one session, reconnect";
     /// The connection limit is reached.
     TOO_MANY_CONNECTIONS = 421 "4.7.0" "Too many connections, try again later";
+    /// Too many failed logins from the client's network.
+    TOO_MANY_FAILURES = 421 "4.7.0" "Too many failed logins from your network, try again later";
+    /// As many sessions as the credential or its organization may have.
+    TOO_MANY_SESSIONS = 421 "4.7.0" "Too many sessions with this account, try again later";
     /// A new upstream session for the next message could not be had.
     UPSTREAM_UNAVAILABLE = 451 "4.3.2" "The mail system behind this server is not available, try again later";
     /// No verdict, or nobody to hand the session to (RFC 4954, 6).

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::sasl::{Credentials, Exchange, ExchangeError, Identity, Mechanism, Step, Verdict};
+use crate::sasl::{Bar, Credentials, Exchange, ExchangeError, Identity, Mechanism, Step, Verdict};
 
 use super::command::{Command, CommandError, Path};
 use super::data::Refusal;
@@ -332,6 +332,8 @@ impl Session {
                 };
                 Action::Connect(identity)
             }
+            Verdict::Barred(Bar::Guard) => self.close(reply::TOO_MANY_FAILURES),
+            Verdict::Barred(Bar::Sessions) => self.close(reply::TOO_MANY_SESSIONS),
             Verdict::Reject(_) => {
                 self.state = State::Secure { helo: Some(helo) };
                 self.auth_failures += 1;

@@ -14,9 +14,10 @@ use super::{DEFAULT_ORGANIZATION, StoreError, backup, connection, now};
 const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2. A test holds their outcome against [`SCHEMA`].
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
 ];
 
 /// The newest version this build knows.
@@ -187,7 +188,7 @@ mod tests {
              FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table' ORDER BY 1",
         );
         outcome.extend(all(
-            "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT IN ('credentials', 'sqlite_sequence') ORDER BY 1",
+            "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT IN ('credentials', 'organizations', 'sqlite_sequence') ORDER BY 1",
         ));
         outcome
     }

@@ -35,7 +35,7 @@ impl Connection<'_> {
         let verdict = self.edge.authenticator.verify(credentials, &peer).await;
         match &verdict {
             Verdict::Accept(identity) => entry.authenticated(identity),
-            Verdict::Reject(_) | Verdict::Unavailable(_) => self.summary.entry = None,
+            _ => self.summary.entry = None,
         }
         verdict
     }
