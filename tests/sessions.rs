@@ -7,7 +7,7 @@ use std::time::Duration;
 use gatepost::auth::password::{Cost, Hasher};
 use gatepost::auth::{Authenticator, NotedBatch};
 use gatepost::config::{self, ListenerKind};
-use gatepost::edge::{Dialer, Edge};
+use gatepost::edge::{Edge, Upstreams};
 use gatepost::lifecycle::Lifecycle;
 use gatepost::metrics::Metrics;
 use gatepost::net::listener;
@@ -91,7 +91,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         100,
         refusal_delay,
     );
-    let dialer = Dialer::new(HOSTNAME.to_owned(), config.upstream, metrics.clone());
+    let upstreams = Upstreams::load(HOSTNAME, &config.upstream, &metrics);
     Arc::new(Edge {
         settings: Arc::new(Settings {
             hostname: HOSTNAME.to_owned(),
@@ -105,7 +105,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         tls: tls.acceptor(),
         authenticator: Arc::new(authenticator),
         noted,
-        dialer: Arc::new(dialer.expect("the way to the upstream")),
+        upstreams: Arc::new(upstreams.expect("the way to the upstream")),
         sessions,
         metrics,
         lifecycle: Lifecycle::new(),

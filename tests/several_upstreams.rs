@@ -1,4 +1,5 @@
-//! An upstream at several addresses, some of which do not answer.
+//! An upstream at several addresses, some of which do not answer, or behind names; and organizations
+//! that have one of their own.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
 use crate::support::ports;
 use crate::support::prometheus::get;
-use crate::support::site::Config;
+use crate::support::site::{Config, Credential};
 use crate::support::upstream::{Act, Upstream};
 
 const CONNECT: Duration = Duration::from_secs(4);
@@ -149,4 +150,107 @@ fn check_and_metrics_tell_them_apart() {
     for address in [upstream.address, other.address] {
         assert!(checked.contains(&format!("{address} answers")), "{checked}");
     }
+}
+
+#[test]
+fn a_name_is_as_good_as_its_addresses() {
+    let upstream = Upstream::start();
+    let port = upstream.address.port();
+    let config = Config::for_upstream(format!("localhost:{port}"));
+    let gatepost = Gatepost::start(config);
+    send(&mut Client::logged_in(&gatepost, &gatepost.create()));
+    upstream.wait_for("with the message", delivered);
+    let checked = gatepost.run(&["check"]);
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(
+        checked.contains(&format!("127.0.0.1:{port} answers")),
+        "{checked}"
+    );
+}
+
+#[test]
+fn a_name_without_an_address_is_passed_over_or_454_and_named() {
+    let upstream = Upstream::start();
+    let unknown = "\"nowhere.invalid:25\"";
+    let both = format!("[{unknown}, \"{}\"]", upstream.address);
+    let gatepost = Gatepost::start(Config::for_upstream("").address(both));
+    send(&mut Client::logged_in(&gatepost, &gatepost.create()));
+    upstream.wait_for("with the message", delivered);
+
+    let gatepost = Gatepost::start(Config::for_upstream("").address(unknown.to_owned()));
+    let mut client = Client::submissions(&gatepost);
+    client.expect("EHLO client.example", "250");
+    client.auth_plain(&gatepost.create()).expect("454 4.7.0");
+    gatepost.wait_for_log(&["no address is known of nowhere.invalid:25"]);
+    let checked = gatepost.run(&["check"]);
+    assert_eq!(checked.status.code(), Some(74));
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(
+        checked.contains("nowhere.invalid:25 has no address"),
+        "{checked}"
+    );
+}
+
+/// The credential of a new organization called acme.
+fn of_acme(gatepost: &Gatepost) -> Credential {
+    gatepost.succeed(&["organization", "create", "acme"]);
+    let created = gatepost.json(&["credential", "create", "--org", "acme"]);
+    Credential::from_json(created.to_string().as_bytes())
+}
+
+#[test]
+fn an_organization_may_have_an_upstream_of_its_own() {
+    let (shared, own) = (Upstream::start(), Upstream::start());
+    let acme = "upstream.organizations.acme";
+    let config = Config::for_upstream(shared.address)
+        .text(acme, "address", &own.address.to_string())
+        .text(acme, "identity", "none")
+        .flag(acme, "trusted", true)
+        .text("metrics", "listen", &ports::free_address().to_string());
+    let gatepost = Gatepost::start(config);
+    let (acme, other) = (of_acme(&gatepost), gatepost.create());
+    let mut client = Client::logged_in(&gatepost, &acme);
+    send(&mut client);
+    let session = own.wait_for("with the message", delivered);
+    assert!(session.xclient().is_none(), "{session:?}");
+    assert_eq!(shared.handed_over().len(), 0);
+    send(&mut Client::logged_in(&gatepost, &other));
+    shared.wait_for("with the message", delivered);
+    assert!(
+        !own.sessions()
+            .iter()
+            .any(|session| session.xclient().is_some())
+    );
+
+    let metrics = get(gatepost.metrics.expect("metrics"), "/metrics");
+    let served = "gatepost_organization_upstream_up{organization=\"acme\"} 1";
+    assert!(metrics.lines().any(|line| line == served), "{metrics}");
+    let checked = gatepost.succeed(&["check"]);
+    for part in [
+        format!("{} answers and grants XCLIENT", shared.address),
+        format!(
+            "of acme: {} answers and is told nothing of the clients",
+            own.address
+        ),
+    ] {
+        assert!(checked.contains(&part), "{checked}");
+    }
+}
+
+#[test]
+fn an_organization_whose_own_upstream_is_down_does_not_get_the_others() {
+    let shared = Upstream::start();
+    let address = ports::free_address();
+    let acme = "upstream.organizations.acme";
+    let config = Config::for_upstream(shared.address).text(acme, "address", &address.to_string());
+    let gatepost = Gatepost::start(config);
+    let credential = of_acme(&gatepost);
+    let mut client = Client::submissions(&gatepost);
+    client.expect("EHLO client.example", "250");
+    client.auth_plain(&credential).expect("454 4.7.0");
+    assert_eq!(shared.handed_over().len(), 0);
+    let own = Upstream::start_at(address);
+    client.auth_plain(&credential).expect("235");
+    send(&mut client);
+    own.wait_for("with the message", delivered);
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use crate::config::{Config, Endpoint, IdentityBy, Network, UpstreamTls};
 use crate::daemon;
 use crate::dovecot;
-use crate::edge::Dialer;
+use crate::edge::{Dialer, Upstreams};
 use crate::metrics::Metrics;
 use crate::net::certificates::{Certificate, Pair};
+use crate::net::hosts::Host;
 use crate::net::listener::LocalListener;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::store::{Store, StoreReport};
@@ -118,30 +119,43 @@ async fn upstream(config: &Config) -> Result<String, CliError> {
         .as_ref()
         .and_then(|socket| Lent::open(&socket.listen));
     let metrics = Metrics::new().map_err(|error| CliError::Io(error.to_string()))?;
-    let hostname = config.hostname.as_str().to_owned();
-    let dialer = Dialer::new(hostname, config.upstream.clone(), Arc::new(metrics))
-        .map_err(|error| CliError::Config(error.to_string()))?;
+    let upstreams = Upstreams::load(
+        config.hostname.as_str(),
+        &config.upstream,
+        &Arc::new(metrics),
+    )
+    .map_err(|error| CliError::Config(error.to_string()))?;
     let mut found = Vec::new();
-    for at in 0..dialer.hosts() {
-        found.push(host(&dialer, at, config).await);
+    for (organization, dialer) in upstreams.all() {
+        let owner = organization.map_or_else(String::new, |slug| format!("of {slug}: "));
+        let hosts = dialer.hosts();
+        hosts.resolve().await;
+        found.extend(hosts.unresolved().into_iter().map(|(name, why)| {
+            Err(CliError::Io(format!(
+                "{owner}{name} has no address: {why}; correct the name, or this machine's resolver"
+            )))
+        }));
+        for host in hosts.all() {
+            found.push(at(dialer, &host, &owner).await);
+        }
     }
     drop(lent);
     let found: Result<Vec<_>, _> = found.into_iter().collect();
     Ok(found?.join("; "))
 }
 
-async fn host(dialer: &Dialer, at: usize, config: &Config) -> Result<String, CliError> {
-    let address = dialer.endpoint(at);
-    let tls = match config.upstream.tls {
+async fn at(dialer: &Dialer, host: &Arc<Host>, owner: &str) -> Result<String, CliError> {
+    let place = format!("{owner}{}", host.endpoint);
+    let tls = match dialer.upstream().tls {
         UpstreamTls::None => "",
         UpstreamTls::Implicit | UpstreamTls::StartTls => " over verified TLS",
     };
-    match try_out(dialer, at, config).await {
-        Ok(Ok(found)) => Ok(format!("{address} answers{tls} {found}")),
-        Ok(Err(lacks)) => Err(CliError::Refused(format!("{address} {lacks}"))),
+    match try_out(dialer, host).await {
+        Ok(Ok(found)) => Ok(format!("{place} answers{tls} {found}")),
+        Ok(Err(lacks)) => Err(CliError::Refused(format!("{place} {lacks}"))),
         Err(failure) => Err(CliError::Io(format!(
-            "{address}: {failure}; {}",
-            advice(&failure, config.upstream.identity)
+            "{place}: {failure}; {}",
+            advice(&failure, dialer.upstream().identity)
         ))),
     }
 }
@@ -149,13 +163,12 @@ async fn host(dialer: &Dialer, at: usize, config: &Config) -> Result<String, Cli
 /// What the upstream does, or what it lacks, for sessions to be handed over.
 async fn try_out(
     dialer: &Dialer,
-    at: usize,
-    config: &Config,
+    host: &Arc<Host>,
 ) -> Result<Result<String, &'static str>, UpstreamFailure> {
-    let offered = dialer.probe_at(at).await?;
-    Ok(match config.upstream.identity {
+    let offered = dialer.probe_at(host).await?;
+    Ok(match dialer.upstream().identity {
         IdentityBy::Login => {
-            let accounts = dialer.try_accounts_at(at).await?;
+            let accounts = dialer.try_accounts_at(host).await?;
             Ok(format!(
                 "and lets every account in ({accounts} of {accounts})"
             ))
@@ -163,7 +176,7 @@ async fn try_out(
         IdentityBy::None => Ok("and is told nothing of the clients".into()),
         IdentityBy::Proxy => Ok(format!(
             "behind a PROXY header of version {}",
-            config.upstream.proxy_version
+            dialer.upstream().proxy_version
         )),
         IdentityBy::Xclient => match offered.xclient {
             Some(attributes) if attributes.are_enough() => {

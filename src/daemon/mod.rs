@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{self, BareNewline, Config, ListenerKind};
-use crate::edge::{Dialer, Edge};
+use crate::edge::{Edge, Upstreams};
 use crate::lifecycle::{Lifecycle, notify};
 use crate::metrics::{Bounds, Metrics};
 use crate::net::listener::{self, Accept as _, LocalListener};
@@ -91,7 +91,7 @@ impl Daemon {
             auth.refusal_delay,
         ));
         let hostname = config.hostname.as_str().to_owned();
-        let dialer = Dialer::new(hostname.clone(), config.upstream.clone(), metrics.clone())?;
+        let upstreams = Upstreams::load(&hostname, &config.upstream, &metrics)?;
         let lifecycle = Lifecycle::new();
         let edge = Edge {
             settings: Arc::new(Settings {
@@ -109,7 +109,7 @@ impl Daemon {
             tls: tls.acceptor(),
             authenticator,
             noted: noted.clone(),
-            dialer: Arc::new(dialer),
+            upstreams: Arc::new(upstreams),
             sessions: Arc::new(Sessions::new()),
             metrics,
             lifecycle: lifecycle.clone(),
@@ -186,7 +186,7 @@ impl Daemon {
 
     /// Asks the upstream what it offers, once; whether it answered decides nothing.
     pub async fn probe_upstream(&self) -> Result<(), smtp::upstream::UpstreamFailure> {
-        self.edge.dialer.probe().await.map(drop)
+        self.edge.upstreams.shared().probe().await.map(drop)
     }
 
     /// Serves until SIGTERM or SIGINT, or until `stop` resolves; then drains.
@@ -253,10 +253,7 @@ impl Daemon {
         // After the auth socket, without which Postfix may not even greet; before the listeners, so
         // that the first client is offered what the upstream can do. One that does not answer
         // keeps nobody waiting: its clients are told 454.
-        if !self.edge.dialer.probe_and_warn().await {
-            let dialer = self.edge.dialer.clone();
-            tokio::spawn(dialer.probe_until_answered(self.lifecycle.clone()));
-        }
+        self.edge.upstreams.begin(&self.lifecycle).await;
         // Not waited for: what is happening while draining is worth a scrape.
         if let Some(listener) = self.metrics_listener {
             tokio::spawn(admin::serve_metrics(

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use prometheus::IntGauge;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::config::{self, Endpoint};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Dialled, Metrics};
+use crate::net::hosts::{Host, Hosts, NAMES_AGE};
 use crate::net::stream::LocalStream;
 use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Handover, Purpose, Stage, Step, UpstreamFailure};
 use crate::smtp::xclient::Client;
 
-use super::hosts::Hosts;
 use super::upstream::Upstream;
 use super::way::{Way, WayError};
 
@@ -28,17 +29,19 @@ pub struct Dialer {
     hostname: String,
     upstream: config::Upstream,
     way: Way,
-    hosts: Hosts,
+    hosts: Arc<Hosts>,
     metrics: Arc<Metrics>,
+    up: IntGauge,
     offered: ArcSwap<Extensions>,
 }
 
 impl Dialer {
-    /// For this upstream; `hostname` is our name in EHLO.
+    /// For this upstream; `hostname` is our name in EHLO, `up` shows whether sessions get through.
     pub fn new(
         hostname: String,
         upstream: config::Upstream,
         metrics: Arc<Metrics>,
+        up: IntGauge,
     ) -> Result<Self, WayError> {
         for stage in Stage::ALL {
             metrics.handover_failures(stage.as_str());
@@ -46,9 +49,10 @@ impl Dialer {
         Ok(Self {
             hostname,
             way: Way::load(&upstream)?,
-            hosts: Hosts::new(&upstream, metrics.clone()),
+            hosts: Arc::new(Hosts::new(&upstream, metrics.clone())),
             upstream,
             metrics,
+            up,
             offered: ArcSwap::default(),
         })
     }
@@ -63,26 +67,22 @@ impl Dialer {
         &self.upstream
     }
 
-    /// At how many addresses the upstream is reached.
-    pub fn hosts(&self) -> usize {
-        self.hosts.count()
+    /// The places where it is reached.
+    pub fn hosts(&self) -> &Arc<Hosts> {
+        &self.hosts
     }
 
-    /// One of its addresses.
-    pub fn endpoint(&self, at: usize) -> &Endpoint {
-        self.hosts.endpoint(at)
-    }
-
-    /// Asks the upstream what it offers, without handing anything over.
+    /// Looks up its names, then asks it what it offers, without handing anything over.
     pub async fn probe(&self) -> Result<Arc<Extensions>, UpstreamFailure> {
+        self.hosts.resolve().await;
         let (upstream, extensions) = self.within_deadline(self.way.probe()).await?;
         Ok(self.probed(upstream, extensions).await)
     }
 
-    /// The same of one of its addresses.
-    pub async fn probe_at(&self, at: usize) -> Result<Arc<Extensions>, UpstreamFailure> {
+    /// The same of one of its places.
+    pub async fn probe_at(&self, host: &Arc<Host>) -> Result<Arc<Extensions>, UpstreamFailure> {
         let limit = self.upstream.connect_timeout;
-        let (upstream, extensions) = self.attempt(self.way.probe(), at, limit).await?;
+        let (upstream, extensions) = self.attempt(self.way.probe(), host, limit).await?;
         Ok(self.probed(upstream, extensions).await)
     }
 
@@ -93,12 +93,12 @@ impl Dialer {
         extensions
     }
 
-    /// Logs in at one address with every account of ours; returns how many there are.
-    pub async fn try_accounts_at(&self, at: usize) -> Result<usize, UpstreamFailure> {
+    /// Logs in at one place with every account of ours; returns how many there are.
+    pub async fn try_accounts_at(&self, host: &Arc<Host>) -> Result<usize, UpstreamFailure> {
         let limit = self.upstream.connect_timeout;
         let mut count = 0;
         for account in self.way.accounts() {
-            let (mut upstream, _) = self.attempt(Purpose::Login(account), at, limit).await?;
+            let (mut upstream, _) = self.attempt(Purpose::Login(account), host, limit).await?;
             upstream.quit().await;
             count += 1;
         }
@@ -115,15 +115,18 @@ impl Dialer {
         probed.is_ok()
     }
 
-    /// Probes until the upstream has answered once.
-    pub async fn probe_until_answered(self: Arc<Self>, lifecycle: Lifecycle) {
-        loop {
+    /// Probes again until it has answered once, and from then on looks up its names as they age.
+    pub async fn keep(self: Arc<Self>, mut has_answered: bool, lifecycle: Lifecycle) {
+        while !has_answered || self.hosts.has_names() {
+            let pause = if has_answered { NAMES_AGE } else { PROBE_AGAIN };
             tokio::select! {
                 () = lifecycle.draining() => return,
-                () = tokio::time::sleep(PROBE_AGAIN) => {}
+                () = tokio::time::sleep(pause) => {}
             }
-            if self.probe_and_warn().await {
-                return;
+            if has_answered {
+                self.hosts.resolve().await;
+            } else {
+                has_answered = self.probe_and_warn().await;
             }
         }
     }
@@ -158,16 +161,16 @@ impl Dialer {
         result
     }
 
-    /// The same at one of its addresses, for whoever wants to know how that one is.
+    /// The same at one of its places, for whoever wants to know how that one is.
     pub async fn hand_over_at(
         &self,
         client: &Client,
         organization: &str,
-        at: usize,
+        host: &Arc<Host>,
     ) -> Result<Upstream, UpstreamFailure> {
         let purpose = self.way.purpose(client, organization)?;
         let limit = self.upstream.connect_timeout;
-        let (upstream, _) = self.attempt(purpose, at, limit).await?;
+        let (upstream, _) = self.attempt(purpose, host, limit).await?;
         Ok(upstream)
     }
 
@@ -181,11 +184,11 @@ impl Dialer {
         let candidates = self.hosts.candidates(began);
         let mut tried = Err(UpstreamFailure {
             stage: Stage::Connect,
-            cause: FailureCause::Timeout,
+            cause: FailureCause::Unresolved(self.unresolved()),
         });
-        for (number, &at) in candidates.iter().enumerate() {
+        for (number, host) in candidates.iter().enumerate() {
             if let (1.., Err(failure)) = (number, &tried) {
-                let address = self.endpoint(candidates[number - 1]);
+                let address = &candidates[number - 1].endpoint;
                 tracing::warn!(%address, error = %failure, "trying the next address of the upstream");
             }
             let left = self
@@ -194,23 +197,33 @@ impl Dialer {
                 .saturating_sub(began.elapsed());
             // One that is silent leaves the others their share.
             let others = u32::try_from(candidates.len() - number).unwrap_or(u32::MAX);
-            tried = self.attempt(purpose, at, left / others).await;
+            tried = self.attempt(purpose, host, left / others).await;
             if tried.is_ok() {
                 break;
             }
         }
-        self.metrics.upstream_up.set(tried.is_ok().into());
+        self.up.set(tried.is_ok().into());
         tried
+    }
+
+    /// Why there is no address to try.
+    fn unresolved(&self) -> String {
+        let unresolved = self.hosts.unresolved();
+        let unresolved: Vec<_> = unresolved
+            .iter()
+            .map(|(name, why)| format!("{name}: {why}"))
+            .collect();
+        unresolved.join("; ")
     }
 
     async fn attempt(
         &self,
         purpose: Purpose<'_>,
-        at: usize,
+        host: &Arc<Host>,
         limit: Duration,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
         let mut handover = Handover::new(&self.hostname, self.way.security, purpose);
-        let opened = self.open(&mut handover, at);
+        let opened = self.open(&mut handover, host);
         let opened = match timeout(limit, opened).await {
             Ok(opened) => opened,
             Err(_) => {
@@ -230,20 +243,20 @@ impl Dialer {
                 )
             }
         };
-        self.hosts.note(at, answered, Instant::now());
+        self.hosts.note(host, answered, Instant::now());
         opened
     }
 
     async fn open(
         &self,
         handover: &mut Handover<'_>,
-        at: usize,
+        host: &Arc<Host>,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
         let stream = self
-            .connect(at)
+            .connect(&host.endpoint)
             .await
             .map_err(|error| failed(handover, error))?;
-        let mut upstream = Upstream::new(stream, at);
+        let mut upstream = Upstream::new(stream, host.clone());
         let said = upstream.say(&handover.preamble()).await;
         said.map_err(|error| failed(handover, error))?;
         let mut step = handover.on_connected();
@@ -272,9 +285,9 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self, at: usize) -> io::Result<LocalStream> {
+    async fn connect(&self, endpoint: &Endpoint) -> io::Result<LocalStream> {
         let began = Instant::now();
-        let connected = self.dial(at).await;
+        let connected = dial(endpoint).await;
         if connected.is_ok() {
             let seconds = began.elapsed().as_secs_f64();
             self.metrics.upstream_connect_seconds.observe(seconds);
@@ -284,16 +297,16 @@ impl Dialer {
         }
         connected
     }
+}
 
-    async fn dial(&self, at: usize) -> io::Result<LocalStream> {
-        match self.endpoint(at) {
-            Endpoint::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(LocalStream::Tcp(stream))
-            }
-            Endpoint::Unix(path) => UnixStream::connect(path).await.map(LocalStream::Unix),
+async fn dial(endpoint: &Endpoint) -> io::Result<LocalStream> {
+    match endpoint {
+        Endpoint::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(LocalStream::Tcp(stream))
         }
+        Endpoint::Unix(path) => UnixStream::connect(path).await.map(LocalStream::Unix),
     }
 }
 

@@ -140,9 +140,14 @@ impl Metrics {
                 "Whether this address of the upstream answered when it was last tried.",
                 &["address"],
             )?,
+            organization_upstream_up: made.gauges(
+                "organization_upstream_up",
+                "Whether the last hand-over or probe at an organization's own upstream succeeded.",
+                &["organization"],
+            )?,
             upstream_up: made.gauge(
                 "upstream_up",
-                "Whether the last hand-over or probe succeeded.",
+                "Whether the last hand-over or probe succeeded, at the upstream of all.",
             )?,
             handovers: made.counter("handovers_total", "Sessions the upstream took over.")?,
             handover_failures: made.counters(

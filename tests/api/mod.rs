@@ -66,9 +66,13 @@ struct Served {
 
 impl Served {
     fn start(upstream: &Upstream) -> Served {
+        Served::start_with(upstream, |config| config)
+    }
+
+    fn start_with(upstream: &Upstream, change: impl FnOnce(Config) -> Config) -> Served {
         let (address, config) = Served::config(upstream);
         let mut served = Served {
-            daemon: Gatepost::start(config),
+            daemon: Gatepost::start(change(config)),
             address,
             token: String::new(),
         };

@@ -41,6 +41,7 @@ use listener::{Met, Step};
 use login::Envelope;
 use settings::Settings;
 use trial::Trial;
+use upstream::Place;
 
 /// An address that is nobody's (RFC 2606): whether it may be written to decides the login alone.
 const NOBODY: &str = "gatepost-doctor@gatepost.invalid";
@@ -199,17 +200,16 @@ impl Doctor<'_> {
                 None
             }
         };
-        let directory = self.options.postfix.as_deref();
-        let first = self.config.upstream.address.first();
-        let settings = match first {
-            Some(first) => Settings::read(first, directory),
-            None => Settings::Unknown("there is no upstream".to_owned()),
-        };
+        let places = upstream::places(self.config, self.options.postfix.as_deref()).await;
+        let (places, nowhere) = places.unwrap_or_else(|wrong| (Vec::new(), vec![*wrong]));
+        let unknown = Settings::Unknown("there is no upstream".to_owned());
+        let settings = places.first().map_or(&unknown, |place| &place.settings);
         let shown = self
-            .examine_listeners(store.as_ref(), &settings, report)
+            .examine_listeners(store.as_ref(), settings, report)
             .await?;
         self.examine_certificates(shown, report)?;
-        self.examine_upstream(&settings, report).await
+        report.add_all(nowhere)?;
+        self.examine_upstreams(&places, report).await
     }
 
     /// The store, if there is one: the doctor makes none.
@@ -352,12 +352,11 @@ impl Doctor<'_> {
         Ok(())
     }
 
-    async fn examine_upstream(
+    async fn examine_upstreams(
         &self,
-        settings: &Settings,
+        places: &[Place],
         report: &mut Report,
     ) -> Result<(), CliError> {
-        let upstream = &self.config.upstream;
         let listen = self
             .config
             .dovecot_auth
@@ -373,21 +372,35 @@ impl Doctor<'_> {
             (Some(listen), Some(Err(_))) => Lent::open(listen),
             _ => None,
         };
-        let found = upstream::examine(self.config, settings).await;
-        let answers = found.iter().any(upstream::says_that_it_answers);
-        report.add_all(found)?;
+        let mut found = Vec::new();
+        for place in places {
+            found.push(upstream::examine(place, self.config).await);
+        }
         drop(lent);
-        if upstream.identity == IdentityBy::Xclient {
-            let ours = sasl::Ours {
-                listen,
-                answer,
-                clear: upstream.tls == UpstreamTls::None,
-            };
-            report.add_all(sasl::judge(&ours, settings))?;
-            if !answers {
-                report.add_all(restrictions::judge(settings))?;
+        let mut ours = sasl::Ours {
+            listen,
+            answer,
+            clear: true,
+        };
+        for (place, found) in places.iter().zip(found) {
+            let answers = found.iter().any(upstream::says_that_it_answers);
+            report.add_all(found)?;
+            let (upstream, settings) = (place.upstream(), &place.settings);
+            let identity = upstream.identity;
+            if identity == IdentityBy::Xclient {
+                ours.clear = upstream.tls == UpstreamTls::None;
+                report.add_all(sasl::judge(&ours, settings))?;
+                if !answers {
+                    report.add_all(restrictions::judge(settings))?;
+                }
+            } else if settings.service().is_none() {
+                // Another MTA, perhaps, or one elsewhere: these are questions to Postfix.
+                continue;
             }
-            report.add(limits::judge(settings))?;
+            // By a PROXY header it knows the clients apart.
+            if identity != IdentityBy::Proxy {
+                report.add(limits::judge(identity, settings))?;
+            }
             report.add(newlines::judge(settings))?;
         }
         Ok(())

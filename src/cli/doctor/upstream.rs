@@ -1,14 +1,16 @@
 //! The MTA behind the gate: whether it answers, and takes clients at any address for who they are.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::check::advice;
 use super::finding::{Finding, Level};
 use super::settings::Settings;
-use crate::config::{Config, Endpoint, IdentityBy};
-use crate::edge::Dialer;
+use crate::config::{self, Config, Endpoint, IdentityBy};
+use crate::edge::{Dialer, Upstreams};
 use crate::metrics::Metrics;
+use crate::net::hosts::Host;
 use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::smtp::xclient::{Attributes, Client};
@@ -48,43 +50,76 @@ impl Six {
     }
 }
 
-/// Speaks to the upstream as the running Gatepost does, up to taking over a session.
-pub async fn examine(config: &Config, settings: &Settings) -> Vec<Finding> {
+/// One place where sessions go.
+pub struct Place {
+    dialer: Arc<Dialer>,
+    host: Arc<Host>,
+    /// Whose sessions, if not everybody's.
+    organization: Option<String>,
+    /// The service there.
+    pub settings: Settings,
+}
+
+impl Place {
+    /// How it is reached.
+    pub fn upstream(&self) -> &config::Upstream {
+        self.dialer.upstream()
+    }
+}
+
+/// All places where sessions go, and what is wrong with those that cannot be named. `directory`: where
+/// Postfix's configuration is, if not where postconf looks.
+pub async fn places(
+    config: &Config,
+    directory: Option<&Path>,
+) -> Result<(Vec<Place>, Vec<Finding>), Box<Finding>> {
     let refused = |error: String| {
-        vec![Finding::problem(
+        Box::new(Finding::problem(
             UPSTREAM,
             error,
             "correct [upstream] in config.toml, then: systemctl restart gatepost",
-        )]
+        ))
     };
-    let metrics = match Metrics::new() {
-        Ok(metrics) => Arc::new(metrics),
-        Err(error) => return refused(error.to_string()),
-    };
-    let hostname = config.hostname.as_str().to_owned();
-    let dialer = match Dialer::new(hostname, config.upstream.clone(), metrics) {
-        Ok(dialer) => dialer,
-        Err(error) => return refused(error.to_string()),
-    };
-    let mut findings = examine_at(&dialer, 0, config, settings).await;
-    for at in 1..dialer.hosts() {
-        let reason = "only the settings behind the first address are read".to_owned();
-        let unknown = Settings::Unknown(reason);
-        findings.extend(examine_at(&dialer, at, config, &unknown).await);
+    let metrics = Metrics::new().map_err(|error| refused(error.to_string()))?;
+    let upstreams = Upstreams::load(
+        config.hostname.as_str(),
+        &config.upstream,
+        &Arc::new(metrics),
+    );
+    let upstreams = upstreams.map_err(|error| refused(error.to_string()))?;
+    let (mut places, mut findings) = (Vec::new(), Vec::new());
+    for (organization, dialer) in upstreams.all() {
+        dialer.hosts().resolve().await;
+        for (name, why) in dialer.hosts().unresolved() {
+            findings.push(Finding::problem(
+                UPSTREAM,
+                format!("{name} has no address: {why}"),
+                "correct upstream.address in config.toml, or the resolver of this machine",
+            ));
+        }
+        places.extend(dialer.hosts().all().into_iter().map(|host| Place {
+            settings: Settings::read(&host.endpoint, directory),
+            organization: organization.map(str::to_owned),
+            dialer: dialer.clone(),
+            host,
+        }));
     }
-    findings
+    Ok((places, findings))
 }
 
-/// The same at one of its addresses.
-async fn examine_at(
-    dialer: &Dialer,
-    at: usize,
-    config: &Config,
-    settings: &Settings,
-) -> Vec<Finding> {
-    let identity = config.upstream.identity;
-    let address = dialer.endpoint(at);
-    let offered = match dialer.probe_at(at).await {
+/// Speaks to the upstream there as the running Gatepost does, up to taking over a session.
+pub async fn examine(place: &Place, config: &Config) -> Vec<Finding> {
+    let Place {
+        dialer,
+        host,
+        settings,
+        ..
+    } = place;
+    let organization = place.organization.as_deref();
+    let organization = organization.unwrap_or(DEFAULT_ORGANIZATION);
+    let identity = dialer.upstream().identity;
+    let address = &host.endpoint;
+    let offered = match dialer.probe_at(host).await {
         Ok(offered) => offered,
         Err(failure) => return vec![judge_failure(address, &failure, identity, settings)],
     };
@@ -97,7 +132,7 @@ async fn examine_at(
             }
         }
         IdentityBy::Login => {
-            if let Err(failure) = dialer.try_accounts_at(at).await {
+            if let Err(failure) = dialer.try_accounts_at(host).await {
                 findings.push(judge_failure(address, &failure, identity, settings));
             }
             return findings;
@@ -111,11 +146,16 @@ async fn examine_at(
         helo: "doctor.invalid".to_owned(),
         login: "gatepost-doctor".to_owned(),
     });
-    if let Err(failure) = hand_over(dialer, &four, at).await {
+    let hand_over = async |client: &Client| {
+        let mut upstream = dialer.hand_over_at(client, organization, host).await?;
+        upstream.quit().await;
+        Ok(())
+    };
+    if let Err(failure) = hand_over(&four).await {
         findings.push(judge_failure(address, &failure, identity, settings));
         return findings;
     }
-    let six = hand_over(dialer, &six, at).await;
+    let six = hand_over(&six).await;
     findings.push(judge_ipv6(&six, Six::of(config)));
     findings
 }
@@ -128,14 +168,6 @@ pub fn says_that_it_answers(finding: &Finding) -> bool {
 fn example(address: &str) -> SocketAddr {
     let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     address.parse().unwrap_or(nobody)
-}
-
-async fn hand_over(dialer: &Dialer, client: &Client, at: usize) -> Result<(), UpstreamFailure> {
-    let mut upstream = dialer
-        .hand_over_at(client, DEFAULT_ORGANIZATION, at)
-        .await?;
-    upstream.quit().await;
-    Ok(())
 }
 
 fn judge_failure(

@@ -48,8 +48,10 @@ impl Connection<'_> {
             helo: self.session.helo().unwrap_or_default().to_owned(),
             login: identity.username.to_string(),
         };
+        let edge = self.edge;
+        self.dialer
+            .clone_from(edge.upstreams.of(&identity.organization));
         let (mut upstream, extensions) = self
-            .edge
             .dialer
             .hand_over(&client, &identity.organization)
             .await
