@@ -321,6 +321,7 @@ impl Doctor<'_> {
             let envelope = Envelope {
                 from: &self.options.from,
                 to: &self.options.to,
+                told_by: self.config.upstream.identity,
             };
             let replies = login::try_envelope(&mut conversation, &envelope, pipelines).await;
             report.add_all(login::judge_envelope(&replies, &envelope, settings))?;
