@@ -542,14 +542,12 @@ fn a_postfix_that_is_told_of_clients_otherwise_is_examined_too() {
 
     // Told nothing, it takes all clients for one; and an organization's own upstream counts as well.
     postfix.with_options(|own| own.replace("connection_count_limit=0", "connection_count_limit=9"));
+    let acme = "upstream.organizations.acme";
     let untold = config(&postfix)
         .text("upstream", "identity", "none")
         .flag("upstream", "trusted", true)
-        .text(
-            "upstream.organizations.acme",
-            "address",
-            "nowhere.invalid:25",
-        );
+        .flag(acme, "trusted", true)
+        .text(acme, "address", "nowhere.invalid:25");
     let examined = examine(&Gatepost::start(untold), &postfix);
     let limits = "smtpd_client_connection_count_limit=9 holds for all clients together";
     examined.found("warning", "limits", limits);

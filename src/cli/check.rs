@@ -13,7 +13,7 @@ use crate::net::certificates::{Certificate, Pair};
 use crate::net::hosts::Host;
 use crate::net::listener::LocalListener;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
-use crate::store::{Store, StoreReport};
+use crate::store::{Store, StoreError, StoreReport};
 
 use super::output::print;
 use super::{CliError, serve};
@@ -27,12 +27,14 @@ pub fn run(path: &Path) -> Result<(), CliError> {
             return Err(CliError::Config("not everything is in order".into()));
         }
     };
-    let checks = [
+    let mut checks = vec![
         ("config", Ok(listeners(path, &config))),
         ("certificate", certificate(&config)),
         ("store", store(&config)),
-        ("upstream", serve::runtime()?.block_on(upstream(&config))),
     ];
+    checks.extend(organizations(&config).map(|found| ("organization", found)));
+    let upstreams = serve::runtime()?.block_on(upstreams(&config));
+    checks.extend(upstreams.into_iter().map(|found| ("upstream", found)));
     let mut worst = None;
     for (name, outcome) in checks {
         worst = worst.or(report(name, outcome)?);
@@ -113,35 +115,65 @@ fn store(config: &Config) -> Result<String, CliError> {
     })
 }
 
-async fn upstream(config: &Config) -> Result<String, CliError> {
+/// Those of `[upstream.organizations]` that there are not.
+fn organizations(config: &Config) -> Option<Result<String, CliError>> {
+    let path = &config.store.path;
+    let slugs = config.upstream.organizations.keys();
+    let unknown = |slug: &&String| {
+        let store = Store::open(path);
+        let found = store.and_then(|store| store.organization(slug));
+        matches!(found, Err(StoreError::NotFound { .. }))
+    };
+    // Where there is no store yet there is nobody to be missed, and it is not made here.
+    let mut slugs = slugs.filter(|_| path.exists()).filter(unknown);
+    let slug = slugs.next()?;
+    Some(Err(CliError::Config(format!(
+        "upstream.organizations.{slug}: the store has no organization of that slug; correct it, or: \
+         gatepost organization create {slug}"
+    ))))
+}
+
+/// One finding for each place. One that fails is a failure of the whole only where no other place of
+/// the same upstream would take its sessions.
+async fn upstreams(config: &Config) -> Vec<Result<String, CliError>> {
     let lent = config
         .dovecot_auth
         .as_ref()
         .and_then(|socket| Lent::open(&socket.listen));
-    let metrics = Metrics::new().map_err(|error| CliError::Io(error.to_string()))?;
-    let upstreams = Upstreams::load(
-        config.hostname.as_str(),
-        &config.upstream,
-        &Arc::new(metrics),
-    )
-    .map_err(|error| CliError::Config(error.to_string()))?;
-    let mut found = Vec::new();
+    let loaded = match Metrics::new() {
+        Err(error) => Err(CliError::Io(error.to_string())),
+        Ok(metrics) => {
+            let hostname = config.hostname.as_str();
+            Upstreams::load(hostname, &config.upstream, &Arc::new(metrics))
+                .map_err(|error| CliError::Config(error.to_string()))
+        }
+    };
+    let upstreams = match loaded {
+        Ok(upstreams) => upstreams,
+        Err(error) => return vec![Err(error)],
+    };
+    let mut findings = Vec::new();
     for (organization, dialer) in upstreams.all() {
         let owner = organization.map_or_else(String::new, |slug| format!("of {slug}: "));
         let hosts = dialer.hosts();
         hosts.resolve().await;
-        found.extend(hosts.unresolved().into_iter().map(|(name, why)| {
+        let unresolved = hosts.unresolved().into_iter().map(|(name, why)| {
             Err(CliError::Io(format!(
                 "{owner}{name} has no address: {why}; correct the name, or this machine's resolver"
             )))
-        }));
+        });
+        let mut found: Vec<_> = unresolved.collect();
         for host in hosts.all() {
             found.push(at(dialer, &host, &owner).await);
         }
+        let any_works = found.iter().any(Result::is_ok);
+        findings.extend(found.into_iter().map(|found| match found {
+            Err(error) if any_works => Ok(format!("(not in use now) {error}")),
+            found => found,
+        }));
     }
     drop(lent);
-    let found: Result<Vec<_>, _> = found.into_iter().collect();
-    Ok(found?.join("; "))
+    findings
 }
 
 async fn at(dialer: &Dialer, host: &Arc<Host>, owner: &str) -> Result<String, CliError> {
@@ -237,7 +269,7 @@ pub(super) fn advice(failure: &UpstreamFailure, identity: IdentityBy) -> &'stati
         (Stage::Connect, FailureCause::Timeout) => "check the address and the firewall",
         (Stage::Connect, _) => "is Postfix running, and does master.cf have this service?",
         (Stage::Tls, _) => {
-            "upstream.tls_name must be a name in its certificate, and upstream.tls_ca who signed that"
+            "its tls_name must be a name in its certificate, and its tls_ca who signed that"
         }
         (Stage::StartTls, _) => {
             "does that service have a certificate (smtpd_tls_security_level=may)?"

@@ -1,6 +1,7 @@
 //! Where the MTA is reached: addresses, host names and unix sockets.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::de::{Error, SeqAccess, Visitor};
@@ -72,20 +73,25 @@ fn port_0(target: &Target) -> String {
 /// An address alone is explained by its own parser, which knows of no names.
 fn explain(text: &str, error: String) -> String {
     let is_path = text.starts_with('/') || text.starts_with("unix:");
-    let has_letters = text.contains(|c: char| c.is_ascii_alphabetic());
-    if is_path || !has_letters || text.starts_with('[') {
+    let is_address = text.starts_with('[') || text.parse::<IpAddr>().is_ok();
+    if is_path || is_address || !text.contains(|c: char| c.is_ascii_alphabetic()) {
         return error;
     }
-    match is_domain(text) {
-        true => format!("{text:?} has no port; write \"{text}:PORT\""),
-        false => format!("{text:?} is not a host name with a port; write \"NAME:PORT\""),
+    match text.rsplit_once(':') {
+        None if is_domain(text) => format!("{text:?} has no port; write \"{text}:PORT\""),
+        Some((host, port)) if is_domain(host) => {
+            format!("{port:?} is not a port; write \"{host}:PORT\" with one from 1 to 65535")
+        }
+        _ => format!("{text:?} is not a host name with a port; write \"NAME:PORT\""),
     }
 }
 
 /// A name has a letter in it, or nobody could tell it from an address with a slip.
 fn name_and_port(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
-    let is_name = is_domain(host) && host.contains(|c: char| c.is_ascii_alphabetic());
+    // With a final dot, no search list of the resolver applies.
+    let is_name = is_domain(host.strip_suffix('.').unwrap_or(host))
+        && host.contains(|c: char| c.is_ascii_alphabetic());
     is_name.then_some((host, port.parse().ok()?))
 }
 
@@ -166,6 +172,7 @@ mod tests {
         for (text, is_name) in [
             ("mail.example.org:25", true),
             ("postfix:10025", true),
+            ("mail.example.org.:25", true),
             ("127.0.0.1:10025", false),
             ("[::1]:10025", false),
             ("unix:/run/mta", false),
@@ -180,7 +187,9 @@ mod tests {
     fn a_bad_target_says_how_to_write_it() {
         for (text, remedy) in [
             ("mail.example.org", "\"mail.example.org:PORT\""),
-            ("mail.example.org:", "\"NAME:PORT\""),
+            ("mail.example.org:", "is not a port"),
+            ("mail.example.org:99999", "is not a port"),
+            ("2001:db8::1", "\"[2001:db8::1]:PORT\""),
             ("mail..org:25", "\"NAME:PORT\""),
             ("192.0.2.300:25", "IP:PORT"),
             ("192.0.2.3", "\"192.0.2.3:PORT\""),

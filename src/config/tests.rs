@@ -452,13 +452,28 @@ fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
              username and password_file belong here, an account at the upstream of all",
         ),
         (
-            "organizations.acme = { address = 'mx.test:25', identity = 'none' }",
+            "organizations.acme = { address = '127.0.0.1:1', identity = 'none' }",
             "organizations.acme.identity: \"none\" tells the MTA nothing, so it has to take mail from \
              whoever reaches it; if only gatepost does, write trusted = true here, else use \
              \"xclient\", \"proxy\" or \"login\"",
         ),
         (
-            "organizations.acme = { address = 'mx.test:25', organizations.b = { username = 'x' } }",
+            "organizations.Acme = { address = '127.0.0.1:1' }",
+            "organizations.Acme: no organization can be called that; use its slug: small letters, \
+             digits and hyphens",
+        ),
+        (
+            "organizations.acme = ['127.0.0.1:1']",
+            "organizations.acme: found a list, but a section, in single brackets and with keys of its \
+             own, is needed",
+        ),
+        (
+            "address = ['127.0.0.1:1', 'mx.test:25']",
+            "tls: without TLS, whoever answers for mx.test:25 gets the mail; use \"starttls\" or \
+             \"implicit\", or write trusted = true here if nobody else can",
+        ),
+        (
+            "organizations.acme = { address = '127.0.0.1:1', organizations.b = { username = 'x' } }",
             "organizations.acme.organizations: an organization has none; leave it out",
         ),
     ];

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Hostname, Targets, duration, flag, number, text};
+use super::{Hostname, Targets, duration, flag, number, section, text};
 
 /// How the MTA is reached, told of the client, and waited for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -80,7 +80,7 @@ pub struct Upstream {
     pub idle_release: Duration,
     /// What is otherwise for single organizations, by their slug: an upstream of their own, or only
     /// an account of their own at this one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "section::map")]
     pub organizations: BTreeMap<String, Upstream>,
 }
 

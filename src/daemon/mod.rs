@@ -186,7 +186,8 @@ impl Daemon {
 
     /// Asks the upstream what it offers, once; whether it answered decides nothing.
     pub async fn probe_upstream(&self) -> Result<(), smtp::upstream::UpstreamFailure> {
-        self.edge.upstreams.shared().probe().await.map(drop)
+        let probed = self.edge.upstreams.shared().probe().await;
+        probed.map(drop).map_err(|missed| missed.failure)
     }
 
     /// Serves until SIGTERM or SIGINT, or until `stop` resolves; then drains.

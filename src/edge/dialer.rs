@@ -9,20 +9,29 @@ use prometheus::IntGauge;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::config::{self, Endpoint};
+use crate::config::{self, Endpoint, IdentityBy};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Dialled, Metrics};
 use crate::net::hosts::{Host, Hosts, NAMES_AGE};
 use crate::net::stream::LocalStream;
 use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Handover, Purpose, Stage, Step, UpstreamFailure};
-use crate::smtp::xclient::Client;
+use crate::smtp::xclient::{Attributes, Client};
 
 use super::upstream::Upstream;
 use super::way::{Way, WayError};
 
-/// How often an upstream that did not answer is asked again what it offers.
-const PROBE_AGAIN: Duration = Duration::from_secs(5);
+/// How long a place that did not answer is left alone.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// Why a session could not be opened.
+#[derive(Debug)]
+pub struct Missed {
+    /// Where it was tried last.
+    pub place: String,
+    /// What came of it there.
+    pub failure: UpstreamFailure,
+}
 
 /// Opens upstream sessions.
 pub struct Dialer {
@@ -36,12 +45,12 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// For this upstream; `hostname` is our name in EHLO, `up` shows whether sessions get through.
+    /// For the upstream of all, or of this organization alone; `hostname` is our name in EHLO.
     pub fn new(
         hostname: String,
         upstream: config::Upstream,
+        organization: Option<&str>,
         metrics: Arc<Metrics>,
-        up: IntGauge,
     ) -> Result<Self, WayError> {
         for stage in Stage::ALL {
             metrics.handover_failures(stage.as_str());
@@ -49,10 +58,13 @@ impl Dialer {
         Ok(Self {
             hostname,
             way: Way::load(&upstream)?,
-            hosts: Arc::new(Hosts::new(&upstream, metrics.clone())),
+            hosts: Arc::new(Hosts::new(&upstream, organization, metrics.clone())),
             upstream,
+            up: match organization {
+                Some(slug) => metrics.organization_upstream_up(slug),
+                None => metrics.upstream_up.clone(),
+            },
             metrics,
-            up,
             offered: ArcSwap::default(),
         })
     }
@@ -73,7 +85,7 @@ impl Dialer {
     }
 
     /// Looks up its names, then asks it what it offers, without handing anything over.
-    pub async fn probe(&self) -> Result<Arc<Extensions>, UpstreamFailure> {
+    pub async fn probe(&self) -> Result<Arc<Extensions>, Missed> {
         self.hosts.resolve().await;
         let (upstream, extensions) = self.within_deadline(self.way.probe()).await?;
         Ok(self.probed(upstream, extensions).await)
@@ -105,28 +117,31 @@ impl Dialer {
         Ok(count)
     }
 
-    /// Probes; where that fails it says so in the log and returns false.
-    pub async fn probe_and_warn(&self) -> bool {
-        let probed = self.probe().await;
-        if let Err(error) = &probed {
-            let address = &self.upstream.address;
-            tracing::warn!(%address, %error, "the upstream does not answer yet; logins get 454 until it does");
+    /// Probes; where that fails it says so in the log.
+    pub async fn probe_and_warn(&self) {
+        if let Err(missed) = self.probe().await {
+            let Missed { place, failure } = missed;
+            tracing::warn!(address = place, error = %failure, "the upstream does not answer yet; logins get 454 until it does");
         }
-        probed.is_ok()
     }
 
-    /// Probes again until it has answered once, and from then on looks up its names as they age.
-    pub async fn keep(self: Arc<Self>, mut has_answered: bool, lifecycle: Lifecycle) {
-        while !has_answered || self.hosts.has_names() {
-            let pause = if has_answered { NAMES_AGE } else { PROBE_AGAIN };
+    /// Tries those of its places that are down or were never needed, so that no client has to find
+    /// out, and looks up its names as they age.
+    pub async fn keep(self: Arc<Self>, lifecycle: Lifecycle) {
+        let mut looked_up = Instant::now();
+        loop {
+            for host in self.hosts.doubtful() {
+                // What comes of it is noted.
+                let _ = self.probe_at(&host).await;
+            }
             tokio::select! {
                 () = lifecycle.draining() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(TRY_AGAIN) => {}
             }
-            if has_answered {
+            let is_unknown = !self.hosts.unresolved().is_empty();
+            if is_unknown || looked_up.elapsed() >= NAMES_AGE {
                 self.hosts.resolve().await;
-            } else {
-                has_answered = self.probe_and_warn().await;
+                looked_up = Instant::now();
             }
         }
     }
@@ -137,28 +152,32 @@ impl Dialer {
         &self,
         client: &Client,
         organization: &str,
-    ) -> Result<(Upstream, Extensions), UpstreamFailure> {
+    ) -> Option<(Upstream, Extensions)> {
         let began = Instant::now();
         let result = match self.way.purpose(client, organization) {
             Ok(purpose) => self.within_deadline(purpose).await,
-            Err(failure) => Err(failure),
+            Err(failure) => Err(Missed {
+                place: self.upstream.address.to_string(),
+                failure,
+            }),
         };
-        match &result {
-            Ok((_, extensions)) => {
+        match result {
+            Ok((upstream, extensions)) => {
                 self.metrics.handovers.inc();
                 let seconds = began.elapsed().as_secs_f64();
                 self.metrics.handover_seconds.observe(seconds);
                 // Told to a client; the next EHLO before AUTH can tell others the same.
-                if **self.offered.load() != *extensions {
+                if **self.offered.load() != extensions {
                     self.offered.store(Arc::new(extensions.clone()));
                 }
+                Some((upstream, extensions))
             }
-            Err(failure) => {
+            Err(Missed { place, failure }) => {
                 self.metrics.handover_failures(failure.stage.as_str()).inc();
-                tracing::warn!(address = %self.upstream.address, error = %failure, "the upstream did not take a session over");
+                tracing::warn!(address = place, organization, error = %failure, "the upstream did not take a session over");
+                None
             }
         }
-        result
     }
 
     /// The same at one of its places, for whoever wants to know how that one is.
@@ -174,36 +193,51 @@ impl Dialer {
         Ok(upstream)
     }
 
-    /// Tries one address after the other, until one takes the session or the time is over. Nothing of
+    /// Tries one place after the other, until one takes the session or the time is over. Nothing of
     /// the client's was said before that, so trying again costs nobody anything.
     async fn within_deadline(
         &self,
         purpose: Purpose<'_>,
-    ) -> Result<(Upstream, Extensions), UpstreamFailure> {
+    ) -> Result<(Upstream, Extensions), Missed> {
         let began = Instant::now();
-        let candidates = self.hosts.candidates(began);
-        let mut tried = Err(UpstreamFailure {
-            stage: Stage::Connect,
-            cause: FailureCause::Unresolved(self.unresolved()),
-        });
+        let limit = self.upstream.connect_timeout;
+        let candidates = self.hosts.candidates();
+        let mut missed = Missed {
+            place: self.upstream.address.to_string(),
+            failure: UpstreamFailure {
+                stage: Stage::Connect,
+                cause: FailureCause::Unresolved(self.unresolved()),
+            },
+        };
         for (number, host) in candidates.iter().enumerate() {
-            if let (1.., Err(failure)) = (number, &tried) {
-                let address = &candidates[number - 1].endpoint;
-                tracing::warn!(%address, error = %failure, "trying the next address of the upstream");
+            let left = limit.saturating_sub(began.elapsed());
+            if number > 0 {
+                // Of those that there is no time for nothing is found out.
+                if left.is_zero() {
+                    break;
+                }
+                let Missed { place, failure } = &missed;
+                tracing::warn!(address = place, error = %failure, "trying the next address of the upstream");
             }
-            let left = self
-                .upstream
-                .connect_timeout
-                .saturating_sub(began.elapsed());
-            // One that is silent leaves the others their share.
+            // One that is silent leaves the others their share, but no share is too short to be of use.
             let others = u32::try_from(candidates.len() - number).unwrap_or(u32::MAX);
-            tried = self.attempt(purpose, host, left / others).await;
-            if tried.is_ok() {
+            let share = (left / others).max(limit / 3).min(left);
+            match self.attempt(purpose, host, share).await {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => {
+                    let place = host.endpoint.to_string();
+                    missed = Missed { place, failure };
+                }
+            }
+            // It is the same account everywhere; many wrong logins in a row would lock it.
+            if matches!(
+                missed.failure.cause,
+                FailureCause::AuthRefused { code: 500.., .. }
+            ) {
                 break;
             }
         }
-        self.up.set(tried.is_ok().into());
-        tried
+        Err(missed)
     }
 
     /// Why there is no address to try.
@@ -233,18 +267,28 @@ impl Dialer {
                 Err(handover.failure(FailureCause::Timeout))
             }
         };
-        // A later refusal may be meant for this client alone.
         let answered = match &opened {
-            Ok(_) => true,
+            Ok((_, offered)) => match purpose {
+                Purpose::Probe(_) => self.is_enough(offered),
+                _ => true,
+            },
+            // What comes that late may be meant for this client alone.
             Err(failure) => {
                 matches!(
                     failure.stage,
                     Stage::Auth | Stage::Xclient | Stage::ClientEhlo
-                )
+                ) && !matches!(failure.cause, FailureCause::XclientNotOffered)
             }
         };
-        self.hosts.note(host, answered, Instant::now());
+        self.hosts.note(host, answered);
+        self.up.set(self.hosts.any_up().into());
         opened
+    }
+
+    /// Whether it offers what handing over a session takes.
+    fn is_enough(&self, offered: &Extensions) -> bool {
+        self.upstream.identity != IdentityBy::Xclient
+            || offered.xclient.is_some_and(Attributes::are_enough)
     }
 
     async fn open(

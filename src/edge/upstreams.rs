@@ -23,19 +23,17 @@ impl Upstreams {
         upstream: &config::Upstream,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, WayError> {
-        let dialer = |upstream: &config::Upstream, up| {
-            Dialer::new(hostname.to_owned(), upstream.clone(), metrics.clone(), up).map(Arc::new)
+        let dialer = |upstream: &config::Upstream, organization| {
+            let (hostname, upstream) = (hostname.to_owned(), upstream.clone());
+            Dialer::new(hostname, upstream, organization, metrics.clone()).map(Arc::new)
         };
         let own = upstream
             .organizations
             .iter()
             .filter(|(_, own)| !own.address.is_empty());
-        let own = own.map(|(slug, own)| {
-            let up = metrics.organization_upstream_up(slug);
-            Ok((slug.clone(), dialer(own, up)?))
-        });
+        let own = own.map(|(slug, own)| Ok((slug.clone(), dialer(own, Some(slug.as_str()))?)));
         Ok(Self {
-            shared: dialer(upstream, metrics.upstream_up.clone())?,
+            shared: dialer(upstream, None)?,
             own: own.collect::<Result<_, WayError>>()?,
         })
     }
@@ -65,11 +63,11 @@ impl Upstreams {
         for own in self.own.values() {
             let (own, lifecycle) = (own.clone(), lifecycle.clone());
             tokio::spawn(async move {
-                let has_answered = own.probe_and_warn().await;
-                own.keep(has_answered, lifecycle).await;
+                own.probe_and_warn().await;
+                own.keep(lifecycle).await;
             });
         }
-        let has_answered = self.shared.probe_and_warn().await;
-        tokio::spawn(self.shared.clone().keep(has_answered, lifecycle.clone()));
+        self.shared.probe_and_warn().await;
+        tokio::spawn(self.shared.clone().keep(lifecycle.clone()));
     }
 }

@@ -153,7 +153,7 @@ fn connectors(upstream: &config::Upstream) -> Result<Vec<Connector>, TlsError> {
             }
             // The configuration's own check has refused this.
             (None, Target::Endpoint(Endpoint::Unix(path))) => path.display().to_string(),
-            (None, Target::Name { host, .. }) => host.clone(),
+            (None, Target::Name { host, .. }) => host.trim_end_matches('.').to_owned(),
         };
         Connector::load(&name, upstream.tls_ca.as_deref(), own)
     };

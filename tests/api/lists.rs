@@ -163,6 +163,7 @@ fn the_status_tells_every_host_of_every_upstream() {
         let acme = "upstream.organizations.acme";
         config
             .address(places)
+            .flag("upstream", "trusted", true)
             .text("upstream", "order", "failover")
             .text(acme, "address", &own.to_string())
     });

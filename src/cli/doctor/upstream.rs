@@ -55,7 +55,7 @@ pub struct Place {
     dialer: Arc<Dialer>,
     host: Arc<Host>,
     /// Whose sessions, if not everybody's.
-    organization: Option<String>,
+    pub organization: Option<String>,
     /// The service there.
     pub settings: Settings,
 }
@@ -67,12 +67,15 @@ impl Place {
     }
 }
 
-/// All places where sessions go, and what is wrong with those that cannot be named. `directory`: where
+/// What was found out about a place of the upstream of this organization, or else of all.
+pub type Found = (Option<String>, Vec<Finding>);
+
+/// All places where sessions go, and what is wrong with names that lead to none. `directory`: where
 /// Postfix's configuration is, if not where postconf looks.
 pub async fn places(
     config: &Config,
     directory: Option<&Path>,
-) -> Result<(Vec<Place>, Vec<Finding>), Box<Finding>> {
+) -> Result<(Vec<Place>, Vec<Found>), Box<Finding>> {
     let refused = |error: String| {
         Box::new(Finding::problem(
             UPSTREAM,
@@ -91,11 +94,12 @@ pub async fn places(
     for (organization, dialer) in upstreams.all() {
         dialer.hosts().resolve().await;
         for (name, why) in dialer.hosts().unresolved() {
-            findings.push(Finding::problem(
+            let finding = Finding::problem(
                 UPSTREAM,
-                format!("{name} has no address: {why}"),
-                "correct upstream.address in config.toml, or the resolver of this machine",
-            ));
+                format!("{}{name} has no address: {why}", owner(organization)),
+                "correct the name in config.toml, or the resolver of this machine",
+            );
+            findings.push((organization.map(str::to_owned), vec![finding]));
         }
         places.extend(dialer.hosts().all().into_iter().map(|host| Place {
             settings: Settings::read(&host.endpoint, directory),
@@ -107,6 +111,10 @@ pub async fn places(
     Ok((places, findings))
 }
 
+fn owner(organization: Option<&str>) -> String {
+    organization.map_or_else(String::new, |slug| format!("of {slug}: "))
+}
+
 /// Speaks to the upstream there as the running Gatepost does, up to taking over a session.
 pub async fn examine(place: &Place, config: &Config) -> Vec<Finding> {
     let Place {
@@ -115,15 +123,14 @@ pub async fn examine(place: &Place, config: &Config) -> Vec<Finding> {
         settings,
         ..
     } = place;
-    let organization = place.organization.as_deref();
-    let organization = organization.unwrap_or(DEFAULT_ORGANIZATION);
     let identity = dialer.upstream().identity;
     let address = &host.endpoint;
+    let owner = owner(place.organization.as_deref());
     let offered = match dialer.probe_at(host).await {
         Ok(offered) => offered,
         Err(failure) => return vec![judge_failure(address, &failure, identity, settings)],
     };
-    let mut findings = vec![Finding::ok(UPSTREAM, format!("{address} answers"))];
+    let mut findings = vec![Finding::ok(UPSTREAM, format!("{owner}{address} answers"))];
     match identity {
         IdentityBy::Xclient => {
             findings.push(judge_xclient(&offered, address, settings));
@@ -147,7 +154,9 @@ pub async fn examine(place: &Place, config: &Config) -> Vec<Finding> {
         login: "gatepost-doctor".to_owned(),
     });
     let hand_over = async |client: &Client| {
-        let mut upstream = dialer.hand_over_at(client, organization, host).await?;
+        let mut upstream = dialer
+            .hand_over_at(client, DEFAULT_ORGANIZATION, host)
+            .await?;
         upstream.quit().await;
         Ok(())
     };
@@ -158,6 +167,23 @@ pub async fn examine(place: &Place, config: &Config) -> Vec<Finding> {
     let six = hand_over(&six).await;
     findings.push(judge_ipv6(&six, Six::of(config)));
     findings
+}
+
+/// A place that does not answer keeps nobody's mail from flowing while another one takes it.
+pub fn weigh(all: &mut [Found]) {
+    let working: Vec<_> = all
+        .iter()
+        .filter(|(_, found)| found.iter().any(says_that_it_answers))
+        .map(|(organization, _)| organization.clone())
+        .collect();
+    let spared = all
+        .iter_mut()
+        .filter(|(organization, _)| working.contains(organization));
+    for finding in spared.flat_map(|(_, found)| found) {
+        if finding.check == UPSTREAM && finding.level == Level::Problem {
+            finding.level = Level::Warning;
+        }
+    }
 }
 
 /// Whether this finding means that the upstream greets.
@@ -188,7 +214,9 @@ fn judge_failure(
             "master.cf",
             vec!["-o smtpd_client_connection_count_limit=0".to_owned()],
         ),
-        (_, Settings::NoService { directory }) if failure.stage == Stage::Connect => {
+        (_, Settings::NoService { directory })
+            if failure.stage == Stage::Connect && identity == IdentityBy::Xclient =>
+        {
             let next = format!("add to {directory}/master.cf, then: postfix reload");
             Finding::problem(UPSTREAM, found, next).with_lines("master.cf", service(address))
         }

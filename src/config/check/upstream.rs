@@ -11,6 +11,12 @@ pub(super) fn check(upstream: &Upstream, listeners: &[SocketAddr]) -> Result<(),
     Section(upstream, vec!["upstream"]).check(listeners)?;
     for (slug, own) in &upstream.organizations {
         let section = Section(own, vec!["upstream", "organizations", slug]);
+        if !is_slug(slug) {
+            return Err(Problem::new(
+                Key::new(section.1),
+                "no organization can be called that; use its slug: small letters, digits and hyphens",
+            ));
+        }
         if own.address.is_empty() {
             section.check_account_alone(upstream)?;
         } else {
@@ -31,6 +37,7 @@ impl Section<'_> {
         self.check_address(listeners)?;
         self.check_identity()?;
         self.check_account()?;
+        self.check_names()?;
         self.check_tls()
     }
 
@@ -158,6 +165,24 @@ impl Section<'_> {
         ))
     }
 
+    /// Who answers for a name may change without anybody here knowing.
+    fn check_names(&self) -> Result<(), Problem> {
+        let Self(upstream, _) = self;
+        let is_far_name =
+            |target: &&Target| matches!(target, Target::Name { .. }) && target.is_far();
+        let Some(name) = upstream.address.iter().find(is_far_name) else {
+            return Ok(());
+        };
+        if upstream.trusted || upstream.tls != UpstreamTls::None {
+            return Ok(());
+        }
+        let message = format!(
+            "without TLS, whoever answers for {name} gets the mail; use \"starttls\" or \"implicit\", \
+             or write trusted = true here if nobody else can"
+        );
+        Err(self.problem("tls", message))
+    }
+
     fn check_tls(&self) -> Result<(), Problem> {
         let Self(upstream, _) = self;
         let written = [
@@ -194,6 +219,12 @@ impl Section<'_> {
         }
         Ok(())
     }
+}
+
+/// As the store has them. One that matches nobody would leave its organization with the upstream of all.
+fn is_slug(text: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 /// Whether who connects to `target` ends up at `listener`, as far as the texts tell.

@@ -54,8 +54,7 @@ impl Connection<'_> {
         let (mut upstream, extensions) = self
             .dialer
             .hand_over(&client, &identity.organization)
-            .await
-            .ok()?;
+            .await?;
         upstream.relay = Relay::new(extensions.pipelining);
         self.upstream = Some(upstream);
         self.engaged = Instant::now();
