@@ -252,7 +252,10 @@ fn names(text: &str) -> BTreeSet<&str> {
 fn the_readme_tells_of_every_metric_and_of_no_other() {
     let upstream = Upstream::start();
     let address = ports::free_address();
-    let gatepost = start(Config::for_upstream(upstream.address), address);
+    let own = upstream.address.to_string();
+    let config = Config::for_upstream(upstream.address);
+    let config = config.text("upstream.organizations.acme", "address", &own);
+    let gatepost = start(config, address);
     send(&gatepost, &gatepost.create());
     let metrics = scrape(address);
     let readme = include_str!("../README.md");
