@@ -198,7 +198,7 @@ fn capabilities(folder: &Path, scripts: Scripts) -> Value {
 }
 
 /// How many browsers there may be at once: each is a dozen processes.
-const PLACES: usize = 2;
+const PLACES: usize = 3;
 
 static TAKEN: Mutex<usize> = Mutex::new(0);
 static FREED: Condvar = Condvar::new();
