@@ -309,7 +309,10 @@ fn what_master_cf_lacks_is_named_and_following_the_lines_mends_it() {
 #[test]
 fn a_missing_auth_socket_silences_the_service_until_the_lines_are_followed() {
     let mut postfix = postfix(Sockets::Tcp);
-    let site = Arc::new(Site::new(Config::for_upstream(postfix.upstream())));
+    // Several checks wait as long as this for an smtpd that does not come.
+    let config = Config::for_upstream(postfix.upstream());
+    let config = config.text("upstream", "connect_timeout", "3s");
+    let site = Arc::new(Site::new(config));
     let gatepost = Gatepost::serve(&site);
     let examined = examine(&gatepost, &postfix);
     examined.found("problem", "upstream", "at greeting");
@@ -362,7 +365,8 @@ fn what_smtpd_cannot_start_with_is_named() {
             "permit_sasl_authenticated",
         )
     });
-    let gatepost = Gatepost::start(config(&postfix));
+    let config = config(&postfix).text("upstream", "connect_timeout", "1s");
+    let gatepost = Gatepost::start(config);
     let examined = examine(&gatepost, &postfix);
     examined.found("problem", "upstream", "at greeting");
     let found = examined.found("problem", "restrictions", "ends in reject");

@@ -2,9 +2,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memmem;
 use rustix::process::test_kill_process;
 use serde_json::json;
 
@@ -217,6 +220,31 @@ fn a_browser_of_our_own_ends_with_the_test_that_failed() {
     eventually("chromium is gone", || {
         test_kill_process(pid).is_err().then_some(())
     });
+}
+
+#[test]
+fn a_browser_of_our_own_ends_with_the_tests() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let mut tests = Command::new(std::env::current_exe().expect("the tests"));
+    tests.args(["--exact", "harness::a_browser_of_our_own_complains"]);
+    let output = tests.env("TMPDIR", folder.path()).output();
+    let output = output.expect("run a test");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("1 passed"), "{output:?}");
+    eventually("nothing is left of its browser", || {
+        let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+        (left == 0 && !runs_from(folder.path())).then_some(())
+    });
+}
+
+/// Whether a process was told of this folder.
+fn runs_from(folder: &Path) -> bool {
+    let folder = folder.to_str().expect("UTF-8").as_bytes();
+    let mut processes = std::fs::read_dir("/proc").expect("the processes");
+    processes.any(|process| {
+        let words = std::fs::read(process.expect("a process").path().join("cmdline"));
+        memmem::find(&words.unwrap_or_default(), folder).is_some()
+    })
 }
 
 #[test]

@@ -37,7 +37,6 @@ mod prometheus;
 mod proxied;
 mod relay;
 mod replies;
-mod schemathesis;
 mod sessions;
 mod several_upstreams;
 mod smuggling;

@@ -4,6 +4,7 @@ mod answers;
 mod conditions;
 mod disconnects;
 mod full_disk;
+mod generated;
 mod http;
 mod lists;
 mod neighbours;

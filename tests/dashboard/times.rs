@@ -19,9 +19,8 @@ fn expires(dashboard: &Dashboard, credential: &Credential) -> Option<i64> {
 fn times_are_those_of_the_browsers_zone() {
     let dashboard = Dashboard::start();
     for (scripts, offset) in [(Scripts::Run, 9), (Scripts::Blocked, 0)] {
-        let visit = dashboard.visit(scripts);
+        let visit = dashboard.visit_signed_in(scripts);
         visit.set_zone("Asia/Tokyo");
-        visit.sign_in(&dashboard.token);
         let made = create(&visit, "Clock");
         dashboard.daemon.sql(CREATED, &made.username);
         visit.open(&dashboard.page_of(&made));
@@ -85,9 +84,8 @@ fn last_used_is_told_in_words_and_exactly() {
 #[test]
 fn an_expiry_is_read_in_the_season_it_is_in() {
     let dashboard = Dashboard::start();
-    let visit = dashboard.visit(Scripts::Run);
+    let visit = dashboard.visit_signed_in(Scripts::Run);
     visit.set_zone("Europe/Berlin");
-    visit.sign_in(&dashboard.token);
     let made = create(&visit, "Clock");
     // Noon is 11:00 UTC in January and 10:00 UTC in July, whatever season it is now.
     for (noon, utc) in [

@@ -6,8 +6,16 @@ use std::ops::Deref;
 use serde_json::json;
 
 use super::Dashboard;
+use super::plain::Plain;
 use crate::support::browser::{Browser, Scripts};
 use crate::support::site::Credential;
+
+/// What any page is looked at for, and how many there are of what it must have; asked at once, as it is asked often.
+const SHAPE: &str = "const root = document.documentElement;
+    const wanted = ['h1', 'main#main', '#sign-out', 'header nav[aria-label=Main]', \"a.skip[href='#main']\"];
+    const counts = wanted.map(css => [css, document.querySelectorAll(css).length]);
+    return { title: document.title, lang: root.lang, beyond: root.scrollWidth - root.clientWidth,
+        ...Object.fromEntries(counts) }";
 
 pub struct Visit<'a> {
     dashboard: &'a Dashboard,
@@ -25,6 +33,13 @@ impl<'a> Visit<'a> {
             dashboard,
             browser: Browser::start(scripts),
             base: format!("{scheme}://{}", dashboard.address),
+        }
+    }
+
+    /// Takes over a session that was opened elsewhere.
+    pub fn enter_as(&self, plain: &Plain) {
+        for (name, value) in &plain.cookies {
+            self.set_cookie(&self.base, name, value);
         }
     }
 
@@ -133,19 +148,18 @@ impl<'a> Visit<'a> {
     fn examine_shape(&self) {
         let path = self.path();
         assert_eq!(self.complaints(), [""; 0], "on {path}");
-        let title = self.title();
+        let shape = self.run(SHAPE, json!([]));
+        let title = shape["title"].as_str().unwrap_or_default();
         assert!(title.ends_with(" · Gatepost"), "{path}: {title}");
-        assert_eq!(self.attribute("html", "lang"), "en", "{path}");
+        assert_eq!(shape["lang"], "en", "{path}");
         for one in ["h1", "main#main"] {
-            assert_eq!(self.count(one), 1, "{one} on {path}: {}", self.source());
+            assert_eq!(shape[one], 1, "{one} on {path}: {}", self.source());
         }
-        let signed_in = self.has("#sign-out");
+        let signed_in = shape["#sign-out"] != 0;
         for one in ["header nav[aria-label=Main]", "a.skip[href='#main']"] {
-            assert_eq!(self.count(one), usize::from(signed_in), "{one} on {path}");
+            assert_eq!(shape[one], usize::from(signed_in), "{one} on {path}");
         }
-        let wide =
-            "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
-        let beyond = self.run(wide, json!([])).as_i64().expect("a number");
+        let beyond = shape["beyond"].as_i64().expect("a number");
         assert!(beyond <= 0, "{path} is {beyond} pixels too wide");
     }
 }

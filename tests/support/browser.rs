@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
-use super::chromium::Chromium;
+use super::chromium::Borrowed;
 use super::eventually;
 use super::webdriver::{Refusal, argument, element};
 
@@ -49,11 +49,11 @@ impl Look {
 }
 
 /// A browser with nothing in it yet.
-pub struct Browser(Chromium);
+pub struct Browser(Borrowed);
 
 impl Browser {
     pub fn start(scripts: Scripts) -> Browser {
-        let browser = Browser(Chromium::start(scripts));
+        let browser = Browser(Borrowed::take(scripts));
         browser.look(WIDE);
         browser
     }
@@ -130,6 +130,14 @@ impl Browser {
     pub fn cookies(&self) -> Vec<Value> {
         let cookies = self.0.driver.get("/cookie").expect("the cookies");
         cookies.as_array().expect("a list").clone()
+    }
+
+    /// Has a cookie as if this site had set it for itself alone, out of reach of scripts.
+    pub fn set_cookie(&self, url: &str, name: &str, value: &str) {
+        let cookie = json!({
+            "url": url, "name": name, "value": value, "httpOnly": true, "sameSite": "Strict",
+        });
+        self.0.driver.cdp("Network.setCookie", cookie);
     }
 
     /// How many elements there are.
@@ -290,7 +298,8 @@ impl Browser {
     /// Keeps a picture of the whole page below the target directory.
     #[track_caller]
     pub fn picture(&self, name: &str) {
-        let whole = json!({ "format": "png", "captureBeyondViewport": true });
+        let whole =
+            json!({ "format": "png", "captureBeyondViewport": true, "optimizeForSpeed": true });
         let picture = self.0.driver.cdp("Page.captureScreenshot", whole);
         let picture = picture["data"].as_str().expect("a picture");
         let folder = target().join("screenshots");

@@ -52,6 +52,10 @@ impl WebDriver {
         self.command("POST", path, Some(&body))
     }
 
+    pub fn delete(&self, path: &str) -> Result<Value, Refusal> {
+        self.command("DELETE", path, None)
+    }
+
     /// A command of the browser's own protocol.
     pub fn cdp(&self, command: &str, parameters: Value) -> Value {
         let body = json!({ "cmd": command, "params": parameters });

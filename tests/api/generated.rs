@@ -27,7 +27,7 @@ fn schemathesis() -> PathBuf {
 }
 
 #[test]
-fn generated_requests_find_no_fault_and_no_undocumented_answer() {
+fn requests_find_no_fault_and_no_undocumented_answer() {
     let upstream = Upstream::start();
     let address = ports::free_address().to_string();
     let config = Config::for_upstream(upstream.address).text("admin", "listen", &address);
