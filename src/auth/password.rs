@@ -123,6 +123,7 @@ pub struct Hasher {
     queue: SyncSender<Job>,
     cost: Cost,
     metrics: Arc<Metrics>,
+    workers: usize,
 }
 
 impl Hasher {
@@ -153,7 +154,13 @@ impl Hasher {
             queue: sender,
             cost,
             metrics,
+            workers,
         })
+    }
+
+    /// How many threads there are.
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     /// Compares a password with a stored hash.

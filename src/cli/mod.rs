@@ -6,6 +6,7 @@ mod check;
 mod credential;
 mod demo;
 mod doctor;
+mod guard;
 mod journal;
 mod log;
 mod organization;
@@ -63,6 +64,9 @@ enum Command {
     /// Go through the running system as a mail program would, and say what to mend and how
     #[command(after_help = doctor::AFTER_HELP)]
     Doctor(doctor::DoctorOptions),
+    /// See which networks failed logins came from, and have that forgotten
+    #[command(subcommand)]
+    Guard(guard::GuardCommand),
     /// Make, list, rename, suspend and delete organizations
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
@@ -113,6 +117,15 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::Demo { send } => demo::run(send),
         Command::Doctor(options) => doctor::run(&options, &path),
+        Command::Guard(command) => {
+            let config = Config::load(&path)?;
+            guard::run(
+                command,
+                &Running::of(&config, path),
+                &Store::open(&config.store.path)?,
+                &actor::of_process(),
+            )
+        }
         Command::Organization(command) => {
             let config = Config::load(&path)?;
             organization::run(

@@ -65,6 +65,11 @@ impl Running {
         }
     }
 
+    /// What it may be asked by, if the configuration says so.
+    pub fn configured(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
     /// What it can be asked by.
     ///
     /// # Errors

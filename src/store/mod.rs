@@ -15,6 +15,7 @@ mod login;
 mod name;
 mod organizations;
 mod page;
+mod penalties;
 mod schema;
 mod tokens;
 mod usage;
@@ -40,6 +41,7 @@ pub use self::login::{Login, Previous, Refusal};
 pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug};
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
 pub use self::page::{Page, Rows};
+pub use self::penalties::{PENALTIES, PenaltyRow, TrustedNetwork};
 pub use self::tokens::{Access, NewToken, Scope, Token};
 pub use self::usage::{HOUR, Span, Usage, UsageOf};
 

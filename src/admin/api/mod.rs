@@ -4,6 +4,7 @@
 mod audit;
 mod credentials;
 mod field;
+mod guard;
 mod openapi;
 mod organizations;
 mod reply;
@@ -23,6 +24,7 @@ use super::desk::Desk;
 
 pub use self::audit::AuditRecord;
 pub use self::credentials::{Credential, IssuedCredential};
+pub use self::guard::{Cleared, GuardEntry};
 pub use self::organizations::Organization;
 pub use self::reply::List;
 pub use self::sessions::{Disconnected, Session};
@@ -54,6 +56,7 @@ fn described() -> OpenApiRouter<Arc<Desk>> {
         .merge(credentials::routes())
         .merge(usage::routes())
         .merge(sessions::routes())
+        .merge(guard::routes())
         .merge(audit::routes())
         .merge(tokens::routes())
         .merge(status::routes())
