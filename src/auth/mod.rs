@@ -9,6 +9,7 @@ pub mod issue;
 mod noted;
 pub mod password;
 mod refusal;
+mod refusals;
 pub mod token;
 mod verify;
 mod watch;

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::metrics::{LoginOutcome, Metrics, Path, StoreOperation};
 use crate::sasl::{Credentials, Identity, Outage, Reason, Secret, Verdict};
-use crate::store::{LastUsed, Login, Refusal, Store};
+use crate::store::{LastUsed, Login, PreviousUse, Refusal, RefusedLogin, Retired, Store};
 
 use super::cache::{Digest, Digester, Known, Slot, identity_of};
 use super::denial::Denials;
@@ -123,18 +123,24 @@ impl Authenticator {
             .cache_entries
             .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));
         match judged.unwrap_or(Err(Refused::Outage(Outage::Busy))) {
-            Ok(identity) => {
+            Ok(Proven { identity, slot }) => {
                 metrics.logins(ACCEPT, "").inc();
                 metrics.login_of(
                     &identity.organization,
                     &identity.username,
                     LoginOutcome::Accepted,
                 );
-                self.noted.accepted(identity.key, used(&credentials, peer));
+                let used = used(&credentials, peer);
+                if slot == Slot::Previous {
+                    self.noted.previous_used(identity.key, previous_use(&used));
+                }
+                self.noted.accepted(identity.key, used);
                 Verdict::Accept(identity)
             }
-            Err(Refused::Reason(reason, claimed_identity)) => {
+            Err(Refused::Reason(reason, claimed_identity, retired_at)) => {
                 metrics.logins(REJECT, reason.as_str()).inc();
+                let refusal = refused_login(&credentials, peer, reason.as_str(), retired_at);
+                self.noted.turned_away(refusal, claimed_identity.is_some());
                 // Unknown names are nobody's, and anybody's to make up.
                 if let Some(identity) = claimed_identity {
                     metrics.login_of(
@@ -171,6 +177,33 @@ fn log_refusal(credentials: &Credentials, peer: &Peer, result: &str, reason: &st
     );
 }
 
+/// The same for whoever asks later why.
+fn refused_login(
+    credentials: &Credentials,
+    peer: &Peer,
+    reason: &str,
+    retired_at: Option<i64>,
+) -> RefusedLogin {
+    let now = now_ms();
+    RefusedLogin {
+        username: credentials.username.clone(),
+        reason: reason.to_owned(),
+        address: peer.address.to_canonical().to_string(),
+        first_at: now,
+        at: now,
+        count: 1,
+        retired_at,
+    }
+}
+
+fn previous_use(used: &LastUsed) -> PreviousUse {
+    PreviousUse {
+        at: used.at,
+        address: used.address.clone(),
+        count: used.count,
+    }
+}
+
 fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
     LastUsed {
         at: jiff::Timestamp::now().as_millisecond(),
@@ -185,13 +218,21 @@ fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
 /// No, or could not tell.
 enum Refused {
     Outage(Outage),
-    /// With whom the client claimed to be, if there is such a credential.
-    Reason(Reason, Option<Arc<Identity>>),
+    /// With whom the client claimed to be, if there is such a credential, and when the password that it offered was replaced,
+    /// if it once was the right one.
+    Reason(Reason, Option<Arc<Identity>>, Option<i64>),
+}
+
+/// Yes.
+struct Proven {
+    identity: Arc<Identity>,
+    /// By which of its passwords.
+    slot: Slot,
 }
 
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
-        Self::Reason(reason, None)
+        Self::Reason(reason, None, None)
     }
 }
 
@@ -209,22 +250,27 @@ struct Recalled {
 }
 
 impl Recalled {
-    /// Judges by what is fresh, if that is enough.
+    /// Judges by what is fresh, if that is enough. `tag` tells the offered password's.
     fn judge(
         &mut self,
         epoch: u64,
         digest: Digest,
         now_ms: i64,
-    ) -> Option<Result<Arc<Identity>, Refused>> {
-        for (known, ruled_out) in self.known.iter().zip(&mut self.ruled_out) {
+        tag: impl Fn() -> u32,
+    ) -> Option<Result<Proven, Refused>> {
+        let slots = [Slot::Current, Slot::Previous].into_iter();
+        let known = self.known.iter().zip(&mut self.ruled_out);
+        for ((known, ruled_out), slot) in known.zip(slots) {
             let Some(known) = known.as_ref().filter(|known| known.is_fresh(epoch)) else {
                 continue;
             };
             match known.judge(digest, now_ms) {
                 None => *ruled_out = true,
                 Some(judged) => {
-                    return Some(judged.map_err(|reason| {
-                        Refused::Reason(reason, Some(known.identity().clone()))
+                    let proven = |identity| Proven { identity, slot };
+                    return Some(judged.map(proven).map_err(|reason| {
+                        let identity = known.identity().clone();
+                        told_apart(reason, identity, known.retired(), tag)
                     }));
                 }
             }
@@ -250,6 +296,22 @@ impl Recalled {
     }
 }
 
+/// A wrong password that once was right is not just any wrong one.
+fn told_apart(
+    reason: Reason,
+    identity: Arc<Identity>,
+    retired: &[Retired],
+    tag: impl Fn() -> u32,
+) -> Refused {
+    if reason == Reason::WrongPassword && !retired.is_empty() {
+        let tag = tag();
+        if let Some(one) = retired.iter().find(|retired| retired.tag == tag) {
+            return Refused::Reason(Reason::PreviousPassword, Some(identity), Some(one.at));
+        }
+    }
+    Refused::Reason(reason, Some(identity), None)
+}
+
 /// Where a password was compared.
 enum Flown {
     /// With everything that it could have been.
@@ -263,7 +325,7 @@ enum Flown {
 }
 
 impl Core {
-    async fn judge(self: &Arc<Self>, credentials: &Credentials) -> Result<Arc<Identity>, Refused> {
+    async fn judge(self: &Arc<Self>, credentials: &Credentials) -> Result<Proven, Refused> {
         if credentials.acts_for.is_some() {
             self.metrics.verdict_by(Path::Early);
             return Err(Reason::ActsForAnother.into());
@@ -281,7 +343,8 @@ impl Core {
                 return Err(Reason::Revoked.into());
             }
             let mut recalled = self.recall(username, flown.take()).await;
-            if let Some(judged) = recalled.judge(epoch, digest, now_ms()) {
+            let tag = || self.store.tag(credentials.password.expose());
+            if let Some(judged) = recalled.judge(epoch, digest, now_ms(), tag) {
                 self.metrics.verdict_by(path);
                 return judged;
             }
@@ -292,7 +355,7 @@ impl Core {
                 self.metrics.verdict_by(Path::Early);
                 return Err(Reason::Unknown.into());
             };
-            let refused = |reason| Refused::Reason(reason, Some(identity_of(&login)));
+            let refused = |reason| told_apart(reason, identity_of(&login), &login.retired, tag);
             if let Some(refusal) = login.refusal(now_ms()) {
                 self.metrics.verdict_by(Path::Early);
                 return Err(refused(reason(refusal)));

@@ -10,6 +10,7 @@ mod journal;
 mod log;
 mod organization;
 mod output;
+mod refusals;
 mod running;
 mod serve;
 mod sessions;
@@ -66,6 +67,9 @@ enum Command {
     /// Make, list, rename, suspend and delete organizations
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
+    /// See why logins were refused
+    #[command(subcommand)]
+    Refusals(refusals::RefusalsCommand),
     /// Put a backup in place of the store, while Gatepost is stopped
     Restore {
         /// What `gatepost backup` wrote
@@ -121,6 +125,11 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
                 &actor::of_process(),
                 &Running::of(&config, path),
             )
+        }
+        Command::Refusals(command) => {
+            let config = Config::load(&path)?;
+            let store = Store::open(&config.store.path)?;
+            refusals::run(command, &store, &Running::of(&config, path))
         }
         Command::Restore { file, yes } => {
             let config = Config::load(&path)?;

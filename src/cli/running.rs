@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::output::document;
+use super::output::{document, path_part};
 use crate::admin::api::{Disconnected, List, Session};
 use crate::admin::client::{Client, ClientError};
 use crate::config::Config;
@@ -63,6 +63,11 @@ impl Running {
             config: path,
             client: socket.map(Client::new),
         }
+    }
+
+    /// What it can be asked by, where it runs and is configured to be asked.
+    pub fn reachable(&self) -> Option<&Client> {
+        self.client.as_ref()
     }
 
     /// What it can be asked by.
@@ -168,6 +173,7 @@ fn set_status(client: &Client, credential: &Credential, status: &str) -> Result<
         organization,
         ..
     } = credential;
+    let username = path_part(username);
     let path = format!("/api/v1/organizations/{organization}/credentials/{username}");
     let change = json!({ "status": status });
     client

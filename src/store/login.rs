@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{CredentialStatus, OrganizationStatus, Store, StoreError};
+use super::{CredentialStatus, OrganizationStatus, Retired, Store, StoreError, overlap};
 
 /// A credential as verification sees it.
 ///
@@ -24,6 +24,8 @@ pub struct Login {
     pub tag: Option<u32>,
     /// The password before the last rotation, if there is to be an overlap.
     pub previous: Option<Previous>,
+    /// The generated passwords it had before, the latest first.
+    pub retired: Box<[Retired]>,
     /// Its own status.
     pub status: CredentialStatus,
     /// The status of its organization.
@@ -77,7 +79,11 @@ impl Store {
     pub fn lookup(&self, username: &str) -> Result<Option<Login>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(LOOKUP)?;
-            Ok(statement.query_row([username], login).optional()?)
+            let mut found = statement.query_row([username], login).optional()?;
+            if let Some(login) = &mut found {
+                login.retired = overlap::retired(connection, login.key)?;
+            }
+            Ok(found)
         })
     }
 
@@ -123,6 +129,7 @@ fn login(row: &Row) -> rusqlite::Result<Login> {
         status: row.get(6)?,
         organization_status: row.get(7)?,
         expires_at: row.get(8)?,
+        retired: Box::default(),
         previous: match row.get(9)? {
             None => None,
             Some(until) => Some(Previous {

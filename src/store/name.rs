@@ -1,4 +1,4 @@
-//! What may be stored as a name: slugs and the free names that people give.
+//! What may be stored as a name: slugs and the free names that people give. And how what others chose is shown.
 
 use super::StoreError;
 
@@ -41,9 +41,32 @@ pub fn check_name(name: Option<&str>) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Text that others chose, safe to show: control characters would command a terminal or turn what stands around them.
+pub fn plain(text: &str) -> String {
+    let commands = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if commands(character) {
+            plain.extend(character.escape_unicode());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stored_text_cannot_command_the_terminal() {
+        assert_eq!(plain("\u{1b}[2Jhi\u{202e}"), "\\u{1b}[2Jhi\\u{202e}");
+        assert_eq!(plain("Büro \u{1f5a8}"), "Büro \u{1f5a8}");
+    }
 
     #[test]
     fn slugs_are_short_and_plain() {

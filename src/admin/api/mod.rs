@@ -6,6 +6,7 @@ mod credentials;
 mod field;
 mod openapi;
 mod organizations;
+mod refusals;
 mod reply;
 mod sessions;
 mod status;
@@ -24,6 +25,7 @@ use super::desk::Desk;
 pub use self::audit::AuditRecord;
 pub use self::credentials::{Credential, IssuedCredential};
 pub use self::organizations::Organization;
+pub use self::refusals::Refusal;
 pub use self::reply::List;
 pub use self::sessions::{Disconnected, Session};
 pub use self::tokens::{NewlyIssued as IssuedToken, Token};
@@ -53,6 +55,7 @@ fn described() -> OpenApiRouter<Arc<Desk>> {
         .merge(organizations::routes())
         .merge(credentials::routes())
         .merge(usage::routes())
+        .merge(refusals::routes())
         .merge(sessions::routes())
         .merge(audit::routes())
         .merge(tokens::routes())

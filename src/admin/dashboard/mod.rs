@@ -18,6 +18,7 @@ mod issued;
 mod new_credential;
 mod organizations;
 mod overview;
+mod refusals;
 mod sessions;
 mod sign_in;
 mod sign_ins;
@@ -77,6 +78,7 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         )
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}/disconnect", post(sessions::disconnect))
+        .route("/refusals", get(refusals::list))
         .route("/audit", get(audit::list))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route(

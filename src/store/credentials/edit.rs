@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::super::audit::{Event, record};
 use super::super::error::Stop;
-use super::super::{Editor, Kind, StoreError, name, now, organizations};
+use super::super::{Editor, Kind, StoreError, name, now, organizations, overlap};
 use super::{Credential, CredentialStatus, find, taken};
 
 /// What a credential starts with.
@@ -132,6 +132,8 @@ impl Editor<'_> {
     ) -> Result<Credential, StoreError> {
         self.change(|transaction| {
             let before = wanted.find(transaction)?;
+            let now = now();
+            overlap::retire(transaction, before.key, now)?;
             transaction.execute(
                 "UPDATE credentials SET previous_hash = iif(?4 IS NULL, NULL, password_hash),
                      previous_tag = iif(?4 IS NULL, NULL, tag), previous_until = ?4,
@@ -142,7 +144,7 @@ impl Editor<'_> {
                     password.hash,
                     password.tag,
                     password.overlap_until,
-                    now()
+                    now
                 ],
             )?;
             let overlap = json!({ "previous_until": password.overlap_until });
