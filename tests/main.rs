@@ -24,6 +24,7 @@ mod dovecot;
 mod endurance;
 mod harness;
 mod idle_release;
+mod import;
 mod layering;
 mod lifecycle;
 mod line_ends;

@@ -6,6 +6,7 @@ mod check;
 mod credential;
 mod demo;
 mod doctor;
+mod import;
 mod journal;
 mod log;
 mod organization;
@@ -64,6 +65,9 @@ enum Command {
     /// Go through the running system as a mail program would, and say what to mend and how
     #[command(after_help = doctor::AFTER_HELP)]
     Doctor(doctor::DoctorOptions),
+    /// Take over credentials from a Dovecot passwd-file or from CSV
+    #[command(after_help = import::AFTER_HELP)]
+    Import(import::ImportOptions),
     /// Make, list, rename, suspend and delete organizations
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
@@ -117,6 +121,16 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::Demo { send } => demo::run(send),
         Command::Doctor(options) => doctor::run(&options, &path),
+        Command::Import(options) => {
+            let config = Config::load(&path)?;
+            let store = Store::open(&config.store.path)?;
+            import::run(
+                &options,
+                &store,
+                daemon::cost(&config),
+                &actor::of_process(),
+            )
+        }
         Command::Organization(command) => {
             let config = Config::load(&path)?;
             organization::run(

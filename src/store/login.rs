@@ -18,7 +18,7 @@ pub struct Login {
     pub username: String,
     /// The slug of its organization.
     pub organization: String,
-    /// argon2id in PHC format.
+    /// argon2id in PHC format; of an imported credential what it came with, until its first login.
     pub password_hash: String,
     /// [`Store::tag`] of the password, if it was generated here.
     pub tag: Option<u32>,
@@ -37,7 +37,7 @@ pub struct Login {
 /// A password that was replaced and is right for a while longer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Previous {
-    /// argon2id in PHC format.
+    /// As [`Login::password_hash`].
     pub password_hash: String,
     /// As [`Login::tag`].
     pub tag: Option<u32>,
@@ -87,7 +87,7 @@ impl Store {
         })
     }
 
-    /// Replaces the hash of an unchanged password, after the cost of hashing was raised. Returns the credential's new version,
+    /// Replaces the hash of an unchanged password, after the cost of hashing was raised or the credential was imported. Returns the credential's new version,
     /// or `None` if it has changed or gone since `version` was read; then nothing was done.
     ///
     /// The epoch stays: nobody's login is decided otherwise.

@@ -34,12 +34,12 @@ pub use self::actor::{Actor, ActorKind, Editor};
 pub use self::audit::{AuditFilter, AuditRecord, AuditReport, hex};
 pub use self::credentials::{
     Credential, CredentialColumn, CredentialEdit, CredentialFilter, CredentialOrder,
-    CredentialStatus, NewCredential, NewPassword, Wanted,
+    CredentialStatus, Imported, NewCredential, NewPassword, Wanted,
 };
 pub use self::error::{Fault, Kind, Made, StoreError};
 pub use self::flush::{LastUsed, Noted, TokenUse};
 pub use self::login::{Login, Previous, Refusal};
-pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug, plain};
+pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug, check_username, plain};
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
 pub use self::overlap::{PreviousUse, Retired};
 pub use self::page::{Page, Rows};

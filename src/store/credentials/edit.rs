@@ -259,7 +259,7 @@ impl Editor<'_> {
         self.note_credential(transaction, "credential.delete", credential, told, None)
     }
 
-    fn note_credential(
+    pub(super) fn note_credential(
         &self,
         transaction: &Transaction,
         action: &str,
@@ -279,7 +279,7 @@ impl Editor<'_> {
 }
 
 /// What the audit log tells of a credential.
-fn told(credential: &Credential) -> Value {
+pub(super) fn told(credential: &Credential) -> Value {
     json!({
         "name": credential.name,
         "status": credential.status.as_str(),

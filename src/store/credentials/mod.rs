@@ -1,6 +1,7 @@
 //! Credentials as an administrator sees them; [`edit`] is how they change.
 
 mod edit;
+mod import;
 mod table;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Wanted};
+pub use self::import::Imported;
 pub use self::table::{CredentialColumn, CredentialOrder};
 
 use super::error::Stop;
