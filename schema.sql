@@ -127,6 +127,8 @@ CREATE TABLE penalties (
     banned_until INTEGER
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX penalties_by_time ON penalties (at);
+
 -- Where credentials were used from: their owners are not locked out there. The newest few of each credential.
 CREATE TABLE trusted_networks (
     credential INTEGER NOT NULL REFERENCES credentials (key) ON DELETE CASCADE,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::auth::issue::{self, Issued};
 use crate::auth::password::Cost;
-use crate::auth::{Authenticator, NotedBatch};
+use crate::auth::{Authenticator, NotedBatch, guard};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::net::tls::Tls;
@@ -270,6 +270,20 @@ impl Desk {
         if store.poll().is_err() {
             store.advance_epoch();
         }
+    }
+
+    /// Holds nothing against these networks any more. Returns how many that were.
+    pub(super) fn clear_guard(
+        &self,
+        actor: &Actor,
+        wanted: guard::Wanted,
+    ) -> Result<usize, Problem> {
+        let System {
+            store,
+            authenticator,
+            ..
+        } = &self.system;
+        Ok(authenticator.guard().clear(wanted, store, actor)?)
     }
 
     /// Puts ended sessions on record. They have ended anyway, so a store that cannot be written hinders nothing.

@@ -14,6 +14,20 @@ use crate::store::{Login, Previous, Retired};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(blake3::Hash);
 
+impl Digest {
+    /// A part of it, to tell pairs apart where a mistake does no harm.
+    pub fn mark(self) -> u32 {
+        let [a, b, c, d, ..] = *self.0.as_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    /// A larger part of it.
+    pub fn word(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = *self.0.as_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
 /// Makes digests that mean nothing outside this process.
 pub struct Digester([u8; 32]);
 
@@ -51,6 +65,8 @@ pub struct Known {
     /// Of the stored hash: key and version say the same, unless somebody put back an older row.
     password_hash: blake3::Hash,
     slot: Slot,
+    /// Whether it was generated here, so that nobody guesses it.
+    generated: bool,
     /// When this password stops being right, if it does.
     ends_at: Option<i64>,
     /// Until when the credential's other password may be right.
@@ -71,6 +87,7 @@ impl Known {
             version: login.version,
             password_hash: hash_of(login, slot),
             slot,
+            generated: is_generated(login, slot),
             ends_at: end_of(login, slot),
             overlap_until: overlap_until(login),
             identity: identity_of(login),
@@ -112,6 +129,16 @@ impl Known {
         (!overlaps).then_some(Err(Reason::WrongPassword))
     }
 
+    /// Whether this is the password, though perhaps its time is over.
+    pub fn is(&self, digest: Digest) -> bool {
+        self.digest == digest
+    }
+
+    /// Whether it was generated here.
+    pub fn is_generated(&self) -> bool {
+        self.generated
+    }
+
     /// Whether the row had two right passwords when it was read.
     pub fn overlaps(&self) -> bool {
         self.overlap_until.is_some()
@@ -144,6 +171,14 @@ fn hash_of(login: &Login, slot: Slot) -> blake3::Hash {
         (Slot::Previous, None) => "",
     };
     blake3::hash(text.as_bytes())
+}
+
+fn is_generated(login: &Login, slot: Slot) -> bool {
+    let tag = match (slot, &login.previous) {
+        (Slot::Previous, Some(previous)) => previous.tag,
+        _ => login.tag,
+    };
+    tag.is_some()
 }
 
 fn end_of(login: &Login, slot: Slot) -> Option<i64> {

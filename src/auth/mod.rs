@@ -5,6 +5,7 @@
 
 mod cache;
 pub mod denial;
+pub mod guard;
 pub mod imported;
 pub mod issue;
 mod noted;

@@ -19,6 +19,8 @@ use crate::store::{
 
 use super::refusals::{Refusals, claimed, merged};
 
+use super::guard::Guard;
+
 /// What waits to be written.
 pub struct NotedBatch {
     pending: Mutex<Pending>,
@@ -257,9 +259,10 @@ fn place<K: Eq + Hash, V>(
     }
 }
 
-/// Flushes every `interval` until everything else has ended.
+/// Flushes every `interval` until everything else has ended, and has the guard written.
 pub async fn flush_regularly(
     batch: Arc<NotedBatch>,
+    guard: Arc<Guard>,
     store: Arc<Store>,
     interval: Duration,
     lifecycle: Lifecycle,
@@ -270,9 +273,13 @@ pub async fn flush_regularly(
             () = lifecycle.ended() => return,
             () = pulse.during(tokio::time::sleep(interval)) => {}
         }
-        let (batch, store) = (batch.clone(), store.clone());
+        let (batch, guard, store) = (batch.clone(), guard.clone(), store.clone());
+        let flushed = tokio::task::spawn_blocking(move || {
+            batch.flush(&store);
+            guard.write(&store);
+        });
         // It cannot fail but by panicking, which the next round survives.
-        let _ = tokio::task::spawn_blocking(move || batch.flush(&store)).await;
+        let _ = flushed.await;
     }
 }
 

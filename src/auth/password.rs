@@ -138,6 +138,7 @@ pub struct Hasher {
     queue: SyncSender<Job>,
     cost: Cost,
     metrics: Arc<Metrics>,
+    workers: usize,
 }
 
 impl Hasher {
@@ -168,7 +169,13 @@ impl Hasher {
             queue: sender,
             cost,
             metrics,
+            workers,
         })
+    }
+
+    /// How many threads there are.
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     /// Compares a password with a stored hash.

@@ -8,11 +8,12 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 
 use crate::metrics::{LoginOutcome, Metrics, Path, StoreOperation};
-use crate::sasl::{Credentials, Identity, Outage, Reason, Secret, Verdict};
+use crate::sasl::{Bar, Credentials, Identity, Outage, Reason, Secret, Verdict};
 use crate::store::{LastUsed, Login, PreviousUse, Refusal, RefusedLogin, Retired, Store};
 
 use super::cache::{Digest, Digester, Known, Slot, identity_of};
 use super::denial::Denials;
+use super::guard::{Attempt, Guard, Held, Settings};
 use super::noted::NotedBatch;
 use super::password::{Hasher, Match};
 use super::refusal;
@@ -22,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 // The results in logs and metrics.
 const ACCEPT: &str = "accept";
+const BARRED: &str = "barred";
 const REJECT: &str = "reject";
 const UNAVAILABLE: &str = "unavailable";
 
@@ -39,6 +41,7 @@ pub struct Peer {
 /// Answers whether clients are who they say they are.
 pub struct Authenticator {
     core: Arc<Core>,
+    guard: Arc<Guard>,
     noted: Arc<NotedBatch>,
     refusal_delay: Duration,
 }
@@ -81,9 +84,13 @@ impl Authenticator {
         for reason in Reason::ALL {
             metrics.logins(REJECT, reason.as_str());
         }
+        for bar in Bar::ALL {
+            metrics.logins(BARRED, bar.as_str());
+        }
         for outage in Outage::ALL {
             metrics.logins(UNAVAILABLE, outage.as_str());
         }
+        let guard = Arc::new(Guard::new(Settings::off(), metrics.clone()));
         let core = Core {
             store,
             cache: Cache::new(cache_entries),
@@ -96,9 +103,20 @@ impl Authenticator {
         };
         Self {
             core: Arc::new(core),
+            guard,
             noted,
             refusal_delay,
         }
+    }
+
+    /// With a guard; without one, everybody may guess for ever.
+    pub fn guarded_by(self, guard: Arc<Guard>) -> Self {
+        Self { guard, ..self }
+    }
+
+    /// Who counts what is refused.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
     }
 
     /// Whom to refuse although the store does not say so yet.
@@ -115,14 +133,16 @@ impl Authenticator {
     pub async fn verify(&self, credentials: Credentials, peer: &Peer) -> Verdict {
         let claimed = tokio::time::Instant::now();
         let metrics = &self.core.metrics;
-        let judged = tokio::time::timeout(PATIENCE, self.core.judge(&credentials)).await;
+        let attempt = self.guard.attempt(peer.address);
+        let judged = tokio::time::timeout(PATIENCE, self.core.judge(&credentials, &attempt)).await;
         metrics
             .auth_seconds
             .observe(claimed.elapsed().as_secs_f64());
         metrics
             .cache_entries
             .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));
-        match judged.unwrap_or(Err(Refused::Outage(Outage::Busy))) {
+        let judged = judged.unwrap_or(Err(Refused::Outage(Outage::Busy)));
+        match judged.map_err(|refused| barred(refused, &attempt)) {
             Ok(Proven { identity, slot }) => {
                 metrics.logins(ACCEPT, "").inc();
                 metrics.login_of(
@@ -130,6 +150,7 @@ impl Authenticator {
                     &identity.username,
                     LoginOutcome::Accepted,
                 );
+                self.guard.accepted(&attempt, identity.key);
                 let used = used(&credentials, peer);
                 if slot == Slot::Previous {
                     self.noted.previous_used(identity.key, previous_use(&used));
@@ -137,7 +158,17 @@ impl Authenticator {
                 self.noted.accepted(identity.key, used);
                 Verdict::Accept(identity)
             }
+            Err(Refused::Barred(bar)) => {
+                metrics.logins(BARRED, bar.as_str()).inc();
+                let refusal = refused_login(&credentials, peer, bar.as_str(), None);
+                self.noted.turned_away(refusal, false);
+                log_refusal(&credentials, peer, BARRED, bar.as_str());
+                Verdict::Barred(bar)
+            }
             Err(Refused::Reason(reason, claimed_identity, retired_at)) => {
+                let key = claimed_identity.as_ref().map(|identity| identity.key);
+                let digest = self.core.digest(&credentials);
+                let follows = self.guard.refused(&attempt, reason, key, digest.mark());
                 metrics.logins(REJECT, reason.as_str()).inc();
                 let refusal = refused_login(&credentials, peer, reason.as_str(), retired_at);
                 self.noted.turned_away(refusal, claimed_identity.is_some());
@@ -151,8 +182,12 @@ impl Authenticator {
                     self.noted.refused(identity.key, now_ms());
                 }
                 log_refusal(&credentials, peer, REJECT, reason.as_str());
-                tokio::time::sleep_until(claimed + refusal::delay(self.refusal_delay)).await;
-                Verdict::Reject(reason)
+                let delay = refusal::delay(self.refusal_delay * follows.slowness);
+                tokio::time::sleep_until(claimed + delay).await;
+                match follows.barred {
+                    true => Verdict::Barred(Bar::Guard),
+                    false => Verdict::Reject(reason),
+                }
             }
             Err(Refused::Outage(outage)) => {
                 metrics.logins(UNAVAILABLE, outage.as_str()).inc();
@@ -217,6 +252,7 @@ fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
 
 /// No, or could not tell.
 enum Refused {
+    Barred(Bar),
     Outage(Outage),
     /// With whom the client claimed to be, if there is such a credential, and when the password that it offered was replaced,
     /// if it once was the right one.
@@ -325,15 +361,20 @@ enum Flown {
 }
 
 impl Core {
-    async fn judge(self: &Arc<Self>, credentials: &Credentials) -> Result<Proven, Refused> {
+    async fn judge(
+        self: &Arc<Self>,
+        credentials: &Credentials,
+        attempt: &Attempt<'_>,
+    ) -> Result<Proven, Refused> {
         if credentials.acts_for.is_some() {
             self.metrics.verdict_by(Path::Early);
             return Err(Reason::ActsForAnother.into());
         }
         let username = &credentials.username;
-        let digest = self.digester.digest(username, &credentials.password);
+        let digest = self.digest(credentials);
         let mut path = Path::Cache;
         let mut flown = None;
+        let mut turn = None;
         // Every round decides by what was true in `epoch`; if the store moved on meanwhile, the
         // next round looks again. Rounds that hash make an entry, so they do not repeat.
         loop {
@@ -346,7 +387,11 @@ impl Core {
             let tag = || self.store.tag(credentials.password.expose());
             if let Some(judged) = recalled.judge(epoch, digest, now_ms(), tag) {
                 self.metrics.verdict_by(path);
-                return judged;
+                return guarded(judged, &recalled, digest, attempt);
+            }
+            if attempt.is_barred_for_all() {
+                self.metrics.verdict_by(Path::Early);
+                return Err(Refused::Barred(Bar::Guard));
             }
             let Some(login) = self.lookup(username).await? else {
                 let remembered = recalled.known.iter().flatten().count();
@@ -355,9 +400,15 @@ impl Core {
                 self.metrics.verdict_by(Path::Early);
                 return Err(Reason::Unknown.into());
             };
+            if attempt.is_barred_for(Some(login.key)) {
+                self.metrics.verdict_by(Path::Early);
+                return Err(Refused::Barred(Bar::Guard));
+            }
             let refused = |reason| told_apart(reason, identity_of(&login), &login.retired, tag);
+            let tag = tag();
             if let Some(refusal) = login.refusal(now_ms()) {
                 self.metrics.verdict_by(Path::Early);
+                attempt.excuse_if(login.tag == Some(tag));
                 return Err(refused(reason(refusal)));
             }
             if recalled.revalidate(&login, epoch) {
@@ -367,6 +418,18 @@ impl Core {
             for slot in recalled.stale(epoch) {
                 self.metrics.cache_invalidations.inc();
                 self.remembered(slot).invalidate(username).await;
+            }
+            if turn.is_none() {
+                turn = match attempt.turn(&login, tag, digest).await {
+                    Ok(turn) => turn,
+                    Err(held) => {
+                        self.metrics.verdict_by(Path::Early);
+                        return Err(match held {
+                            Held::Outage(outage) => outage.into(),
+                            Held::Refused => refused(Reason::WrongPassword),
+                        });
+                    }
+                };
             }
             match self
                 .fly(&login, &recalled, epoch, &credentials.password, digest)
@@ -382,12 +445,18 @@ impl Core {
                 }
                 Flown::InVain => {
                     self.metrics.verdict_by(Path::Argon2);
+                    attempt.found_wrong(&login, digest);
                     return Err(refused(Reason::WrongPassword));
                 }
                 Flown::WithAnother => {}
                 Flown::To(slot, known) => (flown, path) = (Some((slot, known)), Path::Argon2),
             }
         }
+    }
+
+    fn digest(&self, credentials: &Credentials) -> Digest {
+        self.digester
+            .digest(&credentials.username, &credentials.password)
     }
 
     /// What the cache knows of this username. What a flight brought counts even if the cache had no
@@ -546,6 +615,43 @@ impl Core {
         if let Ok(Err(error)) = written.await {
             tracing::warn!(%error, "a password's hash could not be renewed");
         }
+    }
+}
+
+/// Who is turned away is not told why: that would be one more guess.
+fn barred(refused: Refused, attempt: &Attempt) -> Refused {
+    match refused {
+        Refused::Reason(_, claimed, _)
+            if attempt.is_barred_for(claimed.as_ref().map(|identity| identity.key)) =>
+        {
+            Refused::Barred(Bar::Guard)
+        }
+        refused => refused,
+    }
+}
+
+/// What the guard makes of a verdict that the cache gave. A right password is never held up, except where too many guessed
+/// at it: then the guesses must not go on by what is remembered.
+fn guarded(
+    judged: Result<Proven, Refused>,
+    recalled: &Recalled,
+    digest: Digest,
+    attempt: &Attempt,
+) -> Result<Proven, Refused> {
+    let known = || recalled.known.iter().flatten();
+    let refused = |identity| Refused::Reason(Reason::WrongPassword, Some(identity), None);
+    match judged {
+        Ok(Proven { identity, .. }) if attempt.is_closed_for(identity.key) => {
+            Err(refused(identity))
+        }
+        Err(Refused::Reason(reason, Some(identity), retired_at)) => {
+            if known().any(|known| !known.is_generated()) {
+                attempt.may_guess(identity.key);
+            }
+            attempt.excuse_if(known().any(|known| known.is(digest)));
+            Err(Refused::Reason(reason, Some(identity), retired_at))
+        }
+        judged => judged,
     }
 }
 

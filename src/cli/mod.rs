@@ -6,6 +6,7 @@ mod check;
 mod credential;
 mod demo;
 mod doctor;
+mod guard;
 mod import;
 mod journal;
 mod log;
@@ -65,6 +66,9 @@ enum Command {
     /// Go through the running system as a mail program would, and say what to mend and how
     #[command(after_help = doctor::AFTER_HELP)]
     Doctor(doctor::DoctorOptions),
+    /// See which networks failed logins came from, and have that forgotten
+    #[command(subcommand)]
+    Guard(guard::GuardCommand),
     /// Take over credentials from a Dovecot passwd-file or from CSV
     #[command(after_help = import::AFTER_HELP)]
     Import(import::ImportOptions),
@@ -121,6 +125,15 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::Demo { send } => demo::run(send),
         Command::Doctor(options) => doctor::run(&options, &path),
+        Command::Guard(command) => {
+            let config = Config::load(&path)?;
+            guard::run(
+                command,
+                &Running::of(&config, path),
+                &Store::open(&config.store.path)?,
+                &actor::of_process(),
+            )
+        }
         Command::Import(options) => {
             let config = Config::load(&path)?;
             let store = Store::open(&config.store.path)?;

@@ -44,7 +44,7 @@ fn find(
     running: &Running,
     username: Option<&str>,
 ) -> Result<Vec<Refusal>, CliError> {
-    if let Some(client) = running.reachable() {
+    if let Some(client) = running.configured() {
         match ask(store, client, username) {
             Err(Failure::Client(ClientError::Unreachable { .. })) => {}
             Err(Failure::Client(error)) => return Err(error.into()),

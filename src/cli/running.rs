@@ -65,8 +65,8 @@ impl Running {
         }
     }
 
-    /// What it can be asked by, where it runs and is configured to be asked.
-    pub fn reachable(&self) -> Option<&Client> {
+    /// What it may be asked by, if the configuration says so.
+    pub fn configured(&self) -> Option<&Client> {
         self.client.as_ref()
     }
 

@@ -1,7 +1,7 @@
 //! `[[listener]]`: where clients are awaited.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -22,6 +22,15 @@ pub struct Listener {
     /// Whose connections begin with a PROXY header, which says who the client is.
     #[serde(default, deserialize_with = "network::list")]
     pub proxy_from: Vec<Network>,
+}
+
+impl Listener {
+    /// Whether whoever has this address speaks for others.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxy_from
+            .iter()
+            .any(|network| network.contains(address))
+    }
 }
 
 /// The two ways of submission (RFC 8314 section 3.3).

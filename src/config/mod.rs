@@ -16,6 +16,7 @@ mod environment;
 mod error;
 mod explain;
 mod flag;
+mod guard;
 mod hostname;
 mod last_used;
 mod limits;
@@ -45,6 +46,7 @@ pub use admin::Admin;
 pub use auth::Auth;
 pub use dovecot_auth::DovecotAuth;
 pub use error::ConfigError;
+pub use guard::Guard;
 pub use hostname::Hostname;
 pub use last_used::LastUsed;
 pub use limits::Limits;
@@ -97,6 +99,9 @@ pub struct Config {
     /// How much one client, and all together, may ask for.
     #[serde(default, deserialize_with = "section::required")]
     pub limits: Limits,
+    /// What failed logins have as a consequence.
+    #[serde(default, deserialize_with = "section::required")]
+    pub guard: Guard,
     /// How long a client may be silent.
     #[serde(default, deserialize_with = "section::required")]
     pub timeouts: Timeouts,

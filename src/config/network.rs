@@ -1,7 +1,7 @@
 //! Networks of addresses, such as "10.0.0.0/8".
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -14,6 +14,12 @@ use super::text;
 pub struct Network(IpNet);
 
 impl Network {
+    /// This machine itself.
+    pub(super) fn loopback() -> Vec<Self> {
+        let v4 = IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8);
+        vec![Self(v4), Self(IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST)))]
+    }
+
     /// Whether `address` is one of them; IPv4 in IPv6 counts as what it is.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
+use crate::auth::guard::{Guard, Room, Settings as GuardSettings};
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{self, BareNewline, Config, ListenerKind};
@@ -39,6 +40,26 @@ pub fn cost(config: &Config) -> Cost {
         memory_kib: config.auth.memory_kib,
         iterations: config.auth.iterations,
         lanes: config.auth.lanes,
+    }
+}
+
+fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
+    let guard = &config.guard;
+    let mut exempt = guard.exempt.clone();
+    // A load balancer is not to blame for its clients.
+    let listeners = config.listeners.iter();
+    exempt.extend(listeners.flat_map(|listener| &listener.proxy_from));
+    GuardSettings {
+        enabled: guard.enabled,
+        exempt,
+        room: Room {
+            total: guard.unauthenticated,
+            per_client: guard.per_address,
+            per_network: guard.per_network,
+        },
+        handshakes: guard.handshakes,
+        threads,
+        queue: config.auth.queue,
     }
 }
 
@@ -82,14 +103,17 @@ impl Daemon {
         let noted = Arc::new(NotedBatch::new(config.last_used.pending, metrics.clone()));
         let auth = &config.auth;
         let hasher = Hasher::start(cost(config), auth.workers, auth.queue, metrics.clone())?;
-        let authenticator = Arc::new(Authenticator::new(
+        let settings = guard_settings(config, hasher.workers());
+        let guard = Arc::new(Guard::load(settings, metrics.clone(), &store)?);
+        let authenticator = Authenticator::new(
             store.clone(),
             hasher,
             noted.clone(),
             metrics.clone(),
             auth.cache_entries,
             auth.refusal_delay,
-        ));
+        );
+        let authenticator = Arc::new(authenticator.guarded_by(guard));
         let hostname = config.hostname.as_str().to_owned();
         let dialer = Dialer::new(hostname.clone(), config.upstream.clone(), metrics.clone())?;
         let lifecycle = Lifecycle::new();
@@ -233,6 +257,7 @@ impl Daemon {
         ));
         tokio::spawn(flush_regularly(
             self.noted.clone(),
+            self.edge.authenticator.guard().clone(),
             self.store.clone(),
             self.flush_interval,
             self.lifecycle.clone(),
@@ -285,6 +310,7 @@ impl Daemon {
             lifecycle: self.lifecycle,
             drain_timeout: self.drain_timeout,
             noted: self.noted,
+            guard: self.edge.authenticator.guard().clone(),
             store: self.store,
         };
         Ok((addresses, serving))
@@ -296,6 +322,7 @@ struct Serving {
     lifecycle: Lifecycle,
     drain_timeout: Duration,
     noted: Arc<NotedBatch>,
+    guard: Arc<Guard>,
     store: Arc<Store>,
 }
 
@@ -307,8 +334,12 @@ impl Serving {
             tracing::warn!("the drain timeout is over, sessions were cut off");
         }
         // After the last session, so that nothing is left to note.
-        let (noted, store) = (self.noted, self.store);
-        let _ = tokio::task::spawn_blocking(move || noted.flush(&store)).await;
+        let (noted, guard, store) = (self.noted, self.guard, self.store);
+        let flushed = tokio::task::spawn_blocking(move || {
+            noted.flush(&store);
+            guard.write(&store);
+        });
+        let _ = flushed.await;
         tracing::info!("stopped");
     }
 }

@@ -111,7 +111,10 @@ impl Asked {
             }
             Ok(Step::Challenge(..)) => protocol::unavailable(id),
             Ok(Step::Done(credentials)) => self.verify(id, credentials, &peer).await,
-            Err(error) => protocol::broken_off(id, error),
+            Err(error) => {
+                self.authenticator.guard().disturbed(peer.address);
+                protocol::broken_off(id, error)
+            }
         }
     }
 

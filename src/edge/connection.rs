@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::guard::Place;
 use crate::metrics;
 use crate::net::buffer::Buffer;
 use crate::net::proxy::Proxied;
@@ -30,7 +31,7 @@ use super::ending::{Ending, Summary};
 use super::timer::Timer;
 use super::upstream::Upstream;
 
-pub use arrival::{serve, turn_away};
+pub use arrival::{serve, shed, turn_away};
 
 /// A client, and its upstream while it has one.
 struct Connection<'a> {
@@ -41,6 +42,8 @@ struct Connection<'a> {
     destination: SocketAddr,
     session: Session,
     stream: ClientStream,
+    /// Among the connections that have not logged in, while it is one of them.
+    place: Option<Place>,
     input: Buffer,
     output: Vec<u8>,
     lines: LineReader,
@@ -81,6 +84,7 @@ impl<'a> Connection<'a> {
         edge: &'a Arc<Edge>,
         ends: Proxied,
         stream: ClientStream,
+        place: Option<Place>,
         disconnect: CancellationToken,
         summary: &'a mut Summary,
     ) -> Self {
@@ -92,6 +96,7 @@ impl<'a> Connection<'a> {
             destination: ends.destination,
             session: Session::new(edge.settings.clone(), edge.dialer.offered(), tls),
             stream,
+            place,
             input: Buffer::default(),
             output: Vec::new(),
             lines: LineReader::default(),
@@ -156,6 +161,9 @@ impl<'a> Connection<'a> {
             None => Task::Done,
         };
         self.input.consume(taken);
+        if self.session.take_nonsense() {
+            self.edge.authenticator.guard().disturbed(self.peer.ip());
+        }
         Some(task)
     }
 

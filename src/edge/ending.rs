@@ -22,6 +22,8 @@ pub enum Ending {
     HandshakeFailed,
     /// No PROXY header came where one has to.
     NotProxied,
+    /// Too many failed logins came from there, or too many connections that have not logged in.
+    Shed,
     /// The upstream went away inside a body.
     UpstreamGone,
 }
@@ -35,6 +37,7 @@ impl Ending {
             Self::Disconnected => "disconnected",
             Self::HandshakeFailed => "TLS handshake failed",
             Self::NotProxied => "no PROXY header",
+            Self::Shed => "shed",
             Self::UpstreamGone => "upstream gone",
         }
     }

@@ -52,6 +52,16 @@ pub struct Edge {
 impl Edge {
     /// Serves one client in a task of its own.
     pub fn serve(self: &Arc<Self>, accepted: Accepted, listener: &Arc<config::Listener>) {
+        let address = accepted.peer.ip();
+        // Behind a load balancer, only its header says whom this is about.
+        let place = match listener.is_proxy(address) {
+            true => Ok(None),
+            false => self.authenticator.guard().admit(address),
+        };
+        let place = match place {
+            Ok(place) => place,
+            Err(why) => return connection::shed(&accepted.stream, listener.kind, why),
+        };
         if accepted.permit.is_none() {
             self.metrics.connections_refused.inc();
             connection::turn_away(&accepted.stream, listener.kind);
@@ -60,7 +70,7 @@ impl Edge {
         let (edge, listener) = (self.clone(), listener.clone());
         self.lifecycle.spawn(async move {
             let _open = Open::count(&edge.metrics);
-            connection::serve(&edge, accepted, &listener).await;
+            connection::serve(&edge, accepted, place, &listener).await;
         });
     }
 }

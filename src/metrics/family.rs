@@ -67,6 +67,16 @@ impl Maker<'_> {
         Ok(ByLabel::new(|value| family.with_label_values(&[value])))
     }
 
+    pub fn gauge_by<L: Label>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Made<ByLabel<L, IntGauge>> {
+        let family = self.gauges(name, help, &[label])?;
+        Ok(ByLabel::new(|value| family.with_label_values(&[value])))
+    }
+
     pub fn gauge(&self, name: &str, help: &str) -> Made<IntGauge> {
         self.registered(IntGauge::new(name, help)?)
     }

@@ -126,6 +126,30 @@ label! {
 }
 
 label! {
+    /// What failures are counted by.
+    Scope {
+        /// A client: an IPv4 address or an IPv6 /64.
+        Address = "address",
+        /// The network around it: an IPv4 /24 or an IPv6 /48.
+        Network = "network",
+    }
+}
+
+label! {
+    /// Why a connection was closed before it was anybody's.
+    Shed {
+        /// Too many failed logins came from there.
+        Banned = "banned",
+        /// Too many connections from one client had not logged in.
+        PerAddress = "per_address",
+        /// Too many connections from one network had not logged in.
+        PerNetwork = "per_network",
+        /// Too many connections in all had not logged in.
+        Unauthenticated = "unauthenticated",
+    }
+}
+
+label! {
     /// What came of a login of somebody known.
     LoginOutcome {
         /// Accepted.

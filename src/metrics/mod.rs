@@ -15,7 +15,7 @@ use prometheus::{
 pub use family::ByLabel;
 pub use labels::{
     Dialled, Flow, HandshakeFailure, Label, LoginOutcome, MessageOutcome, Path, RecipientOutcome,
-    StoreOperation,
+    Scope, Shed, StoreOperation,
 };
 pub use usage::{OTHER, Session};
 
@@ -83,6 +83,18 @@ pub struct Metrics {
     pub cache_entries: IntGauge,
     /// Entries thrown away because their row had changed or gone.
     pub cache_invalidations: IntCounter,
+    /// Bans that began.
+    pub guard_bans: ByLabel<Scope, IntCounter>,
+    /// Networks banned, as of the last time anything changed or was written.
+    pub guard_banned: ByLabel<Scope, IntGauge>,
+    /// Networks against which something is held, or was within a day.
+    pub guard_tracked: ByLabel<Scope, IntGauge>,
+    /// Failures of networks that there was no room for.
+    pub guard_overflow: IntCounter,
+    /// Connections closed before they were anybody's.
+    pub guard_shed: ByLabel<Shed, IntCounter>,
+    /// Connections that have not logged in.
+    pub guard_unauthenticated: IntGauge,
     /// Last-used updates waiting to be written.
     pub last_used_pending: IntGauge,
     /// Last-used updates written.

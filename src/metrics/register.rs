@@ -99,6 +99,26 @@ impl Metrics {
                 "cache_invalidations_total",
                 "Cached passwords thrown away because their credential changed or went.",
             )?,
+            guard_bans: made.counter_by("guard_bans_total", "Bans that began.", "scope")?,
+            guard_banned: made.gauge_by("guard_banned", "Networks banned now.", "scope")?,
+            guard_tracked: made.gauge_by(
+                "guard_tracked",
+                "Networks with failed logins that are not forgotten.",
+                "scope",
+            )?,
+            guard_overflow: made.counter(
+                "guard_overflow_total",
+                "Failed logins not counted for want of room.",
+            )?,
+            guard_shed: made.counter_by(
+                "guard_shed_total",
+                "Connections closed before they logged in, by reason.",
+                "reason",
+            )?,
+            guard_unauthenticated: made.gauge(
+                "guard_unauthenticated",
+                "Connections that have not logged in, without exempt ones.",
+            )?,
             last_used_pending: made.gauge(
                 "last_used_pending",
                 "Last-used updates waiting to be written.",

@@ -70,6 +70,8 @@ pub struct Session {
     errors: u32,
     auth_failures: u32,
     commands: u64,
+    /// Whether something came in the place of a login that is none.
+    nonsense: bool,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +130,7 @@ impl Session {
             errors: 0,
             auth_failures: 0,
             commands: 0,
+            nonsense: false,
         }
     }
 
@@ -180,6 +183,11 @@ impl Session {
         )
     }
 
+    /// Whether the last line broke a login off, or tried one in the clear. Told once.
+    pub fn take_nonsense(&mut self) -> bool {
+        std::mem::take(&mut self.nonsense)
+    }
+
     /// Takes a line while [`Wants::Line`] holds.
     pub fn on_line<'a>(&mut self, line: Line<'a>) -> Action<'a> {
         if let State::Exchanging { .. } = self.state {
@@ -209,6 +217,7 @@ impl Session {
     /// Before TLS: RFC 3207, 4 names what may be answered.
     fn in_clear<'a>(&mut self, command: Command) -> Action<'a> {
         self.state = State::Clear;
+        self.nonsense = matches!(command, Command::Auth(_));
         match command {
             Command::Ehlo(_) => self.answer(self.ehlo(&["STARTTLS"])),
             Command::Helo => self.answer(Reply::helo(&self.settings.hostname)),
@@ -285,6 +294,7 @@ impl Session {
             Line::TooLong(_) => self.step(helo, Err(ExchangeError::TooLong)),
             Line::BareNewline => {
                 self.state = State::Secure { helo: Some(helo) };
+                self.nonsense = true;
                 self.refuse(reply::BAD_LINE)
             }
         }
@@ -302,6 +312,7 @@ impl Session {
             }
             Err(error) => {
                 self.state = State::Secure { helo: Some(helo) };
+                self.nonsense = true;
                 self.refuse(match error {
                     ExchangeError::BadEncoding | ExchangeError::Malformed => reply::BAD_RESPONSE,
                     ExchangeError::Cancelled => reply::CANCELLED,

@@ -16,6 +16,7 @@ mod name;
 mod organizations;
 mod overlap;
 mod page;
+mod penalties;
 mod refusals;
 mod schema;
 mod tokens;
@@ -43,6 +44,7 @@ pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug, check_usernam
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
 pub use self::overlap::{PreviousUse, Retired};
 pub use self::page::{Page, Rows};
+pub use self::penalties::{PENALTIES, PenaltyRow, TrustedNetwork};
 pub use self::refusals::{
     REFUSALS_OF_ONE, REFUSALS_OF_ONE_REASON, RefusedLogin, UNKNOWN_REFUSALS,
     UNKNOWN_REFUSALS_FROM_ONE,

@@ -83,6 +83,11 @@ impl Config {
         self.raw("tls", "others", format!("[{}]", pairs.join(", ")))
     }
 
+    /// Watches loopback as any other network, as clients of tests come from there.
+    pub fn guarded(self) -> Config {
+        self.raw("guard", "exempt", "[]".to_owned())
+    }
+
     fn metrics(&self) -> Option<SocketAddr> {
         let address = self.tables.get("metrics")?.get("listen")?;
         address.trim_matches('"').parse().ok()

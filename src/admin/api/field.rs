@@ -149,6 +149,12 @@ impl TryFrom<String> for Cursor {
     }
 }
 
+impl Cursor {
+    pub(super) fn get(self) -> i64 {
+        self.0
+    }
+}
+
 /// The page that is asked for.
 pub(super) fn page(limit: Limit, after: Option<Cursor>) -> Page {
     Page {

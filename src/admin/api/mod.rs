@@ -4,6 +4,7 @@
 mod audit;
 mod credentials;
 mod field;
+mod guard;
 mod openapi;
 mod organizations;
 mod refusals;
@@ -24,6 +25,7 @@ use super::desk::Desk;
 
 pub use self::audit::AuditRecord;
 pub use self::credentials::{Credential, IssuedCredential};
+pub use self::guard::{Cleared, GuardEntry};
 pub use self::organizations::Organization;
 pub use self::refusals::Refusal;
 pub use self::reply::List;
@@ -57,6 +59,7 @@ fn described() -> OpenApiRouter<Arc<Desk>> {
         .merge(usage::routes())
         .merge(refusals::routes())
         .merge(sessions::routes())
+        .merge(guard::routes())
         .merge(audit::routes())
         .merge(tokens::routes())
         .merge(status::routes())

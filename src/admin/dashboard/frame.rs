@@ -19,6 +19,7 @@ use super::sign_ins::SignIn;
 pub(super) enum Section {
     Audit,
     Credentials,
+    Guard,
     Organizations,
     Overview,
     Sessions,
@@ -78,6 +79,7 @@ impl Frame {
         let own = match self.section {
             Section::Audit => "audit",
             Section::Credentials => "credentials",
+            Section::Guard => "guard",
             Section::Organizations => "organizations",
             Section::Overview => "overview",
             Section::Sessions => "sessions",

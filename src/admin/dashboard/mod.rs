@@ -15,6 +15,7 @@ mod form;
 mod frame;
 mod guard;
 mod issued;
+mod networks;
 mod new_credential;
 mod organizations;
 mod overview;
@@ -79,6 +80,8 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}/disconnect", post(sessions::disconnect))
         .route("/refusals", get(refusals::list))
+        .route("/guard", get(networks::list))
+        .route("/guard/clear", post(networks::clear))
         .route("/audit", get(audit::list))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route(

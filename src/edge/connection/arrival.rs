@@ -1,13 +1,15 @@
 //! A client's arrival: from the accepted connection to its greeting, and TLS wherever that begins.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::guard::Place;
 use crate::config::{Listener, ListenerKind};
-use crate::metrics::HandshakeFailure;
+use crate::metrics::{HandshakeFailure, Shed};
 use crate::net::listener::Accepted;
 use crate::net::proxy::{self, Proxied, ProxyError};
 use crate::net::stream::ClientStream;
@@ -30,24 +32,39 @@ pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
     }
 }
 
+/// Closes a connection that the guard does not let in. Whoever is banned is not told: words would only keep it open.
+pub fn shed(stream: &TcpStream, kind: ListenerKind, why: Shed) {
+    if why != Shed::Banned {
+        turn_away(stream, kind);
+    }
+}
+
 /// Serves a client until one side has had enough, or everything must end.
-pub async fn serve(edge: &Arc<Edge>, mut accepted: Accepted, listener: &Listener) {
+pub async fn serve(
+    edge: &Arc<Edge>,
+    mut accepted: Accepted,
+    mut place: Option<Place>,
+    listener: &Listener,
+) {
     let ends = tokio::select! {
-        ends = ends(edge, &mut accepted, listener) => ends,
+        ends = ends(edge, &mut accepted, &mut place, listener) => ends,
         () = edge.lifecycle.abandoned() => Err(Ending::CutOff),
     };
     let ends = match ends {
         Ok(ends) => ends,
+        // As many as a flood brings; they are counted.
+        Err(Ending::Shed) => return,
         Err(ending) => return Summary::new(accepted.peer).log(ending),
     };
     let mut summary = Summary::new(ends.source);
-    let ending = match open(edge, accepted.stream, listener.kind).await {
+    let opened = open(edge, accepted.stream, ends.source, listener.kind);
+    let ending = match opened.await {
         Err(ending) => ending,
         Ok(stream) => {
             summary.tls = stream.tls_version();
             let disconnect = CancellationToken::new();
             let mut connection =
-                Connection::new(edge, ends, stream, disconnect.clone(), &mut summary);
+                Connection::new(edge, ends, stream, place, disconnect.clone(), &mut summary);
             let ending = tokio::select! {
                 // In this order: whoever is disconnected is not told first that all went well.
                 biased;
@@ -67,6 +84,7 @@ pub async fn serve(edge: &Arc<Edge>, mut accepted: Accepted, listener: &Listener
 async fn ends(
     edge: &Edge,
     accepted: &mut Accepted,
+    place: &mut Option<Place>,
     listener: &Listener,
 ) -> Result<Proxied, Ending> {
     let (peer, stream) = (accepted.peer, &mut accepted.stream);
@@ -76,15 +94,21 @@ async fn ends(
         source: peer,
         destination,
     };
-    if !listener
-        .proxy_from
-        .iter()
-        .any(|network| network.contains(peer.ip()))
-    {
+    if !listener.is_proxy(peer.ip()) {
         return Ok(itself);
     }
     let error = match timeout(edge.timeouts.proxy, proxy::read_header(stream)).await {
-        Ok(Ok(proxied)) => return Ok(proxied.unwrap_or(itself)),
+        Ok(Ok(proxied)) => {
+            let ends = proxied.unwrap_or(itself);
+            match edge.authenticator.guard().admit(ends.source.ip()) {
+                Ok(admitted) => *place = admitted,
+                Err(why) => {
+                    shed(stream, listener.kind, why);
+                    return Err(Ending::Shed);
+                }
+            }
+            return Ok(ends);
+        }
         // A health check that only connects says nothing wrong.
         Ok(Err(ProxyError::Gone(_))) => return Err(Ending::ClientGone),
         Ok(Err(error @ ProxyError::Invalid)) => error.to_string(),
@@ -95,18 +119,33 @@ async fn ends(
     Err(Ending::NotProxied)
 }
 
-async fn open(edge: &Edge, stream: TcpStream, kind: ListenerKind) -> Result<ClientStream, Ending> {
+async fn open(
+    edge: &Edge,
+    stream: TcpStream,
+    client: SocketAddr,
+    kind: ListenerKind,
+) -> Result<ClientStream, Ending> {
     match kind {
         ListenerKind::Submission => Ok(ClientStream::Clear(stream)),
         ListenerKind::Submissions => tokio::select! {
-            opened = shake_hands(edge, stream) => opened,
+            opened = shake_hands(edge, stream, client) => opened,
             () = edge.lifecycle.abandoned() => Err(Ending::CutOff),
         },
     }
 }
 
-async fn shake_hands(edge: &Edge, stream: TcpStream) -> Result<ClientStream, Ending> {
-    match timeout(edge.timeouts.handshake, edge.tls.accept(stream)).await {
+async fn shake_hands(
+    edge: &Edge,
+    stream: TcpStream,
+    client: SocketAddr,
+) -> Result<ClientStream, Ending> {
+    let shaking = async {
+        // Whoever says nothing takes nobody's place. Should the client be gone, accepting says so.
+        let _ = stream.readable().await;
+        let _leave = edge.authenticator.guard().handshake(client.ip()).await;
+        edge.tls.accept(stream).await
+    };
+    match timeout(edge.timeouts.handshake, shaking).await {
         Ok(Ok(stream)) => {
             let stream = ClientStream::Tls(Box::new(stream));
             let version = stream.tls_version().unwrap_or_default();
@@ -168,7 +207,7 @@ impl Connection<'_> {
         let ClientStream::Clear(stream) = clear else {
             return Err(Ending::HandshakeFailed);
         };
-        self.stream = shake_hands(self.edge, stream).await?;
+        self.stream = shake_hands(self.edge, stream, self.peer).await?;
         self.summary.tls = self.stream.tls_version();
         self.session.on_tls();
         Ok(())

@@ -57,6 +57,7 @@ impl Connection<'_> {
         upstream.relay = Relay::new(extensions.pipelining);
         self.upstream = Some(upstream);
         self.engaged = Instant::now();
+        self.place = None;
         // Once a session: an upstream that comes back at a later MAIL is no new one.
         self.counted.get_or_insert_with(|| {
             let metrics = &self.edge.metrics;

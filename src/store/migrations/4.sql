@@ -50,6 +50,8 @@ CREATE TABLE penalties (
     banned_until INTEGER
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX penalties_by_time ON penalties (at);
+
 CREATE TABLE trusted_networks (
     credential INTEGER NOT NULL REFERENCES credentials (key) ON DELETE CASCADE,
     network    TEXT    NOT NULL,        -- CIDR

@@ -1,0 +1,209 @@
+//! How many connections may be open before they are somebody's, in all and from one place.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::prefix::Prefix;
+
+const SHARDS: usize = 64;
+
+/// How many times more a client may open that logged in before: an office begins its day at once.
+const KNOWN: usize = 10;
+
+/// How many connections that have not logged in may be open.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Room {
+    /// In all. A quarter is for those who logged in before.
+    pub total: usize,
+    /// From one client.
+    pub per_client: usize,
+    /// From one network.
+    pub per_network: usize,
+}
+
+/// Which of them is used up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Full {
+    /// The client's.
+    Client,
+    /// That of the network around it.
+    Network,
+    /// That of all.
+    Total,
+}
+
+/// Counts them.
+pub struct Admission {
+    room: Room,
+    open: AtomicUsize,
+    by_prefix: [Mutex<HashMap<Prefix, usize>>; SHARDS],
+    hasher: RandomState,
+}
+
+/// A connection that counts until this is dropped.
+pub struct Place {
+    admission: Arc<Admission>,
+    prefixes: [Prefix; 2],
+}
+
+impl Admission {
+    /// Nobody is there.
+    pub fn new(room: Room) -> Self {
+        Self {
+            room,
+            open: AtomicUsize::new(0),
+            by_prefix: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// How many there are.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Lets a connection in, if there is room.
+    pub fn enter(
+        self: &Arc<Self>,
+        client: Prefix,
+        network: Prefix,
+        is_known: bool,
+    ) -> Result<Place, Full> {
+        let Room {
+            total,
+            per_client,
+            per_network,
+        } = self.room;
+        let (total, per_client, per_network) = match is_known {
+            true => (total, per_client.saturating_mul(KNOWN), usize::MAX),
+            false => (total - total / 4, per_client, per_network),
+        };
+        if !self.add(client, per_client) {
+            return Err(Full::Client);
+        }
+        if !self.add(network, per_network) {
+            self.subtract(client);
+            return Err(Full::Network);
+        }
+        let place = Place {
+            admission: self.clone(),
+            prefixes: [client, network],
+        };
+        // Before it is looked at: what came at the same moment counts as well.
+        if self.open.fetch_add(1, Ordering::Relaxed) >= total {
+            return Err(Full::Total);
+        }
+        Ok(place)
+    }
+
+    fn add(&self, prefix: Prefix, limit: usize) -> bool {
+        self.of(prefix, |counts| {
+            let count = counts.entry(prefix).or_default();
+            let fits = *count < limit;
+            *count += usize::from(fits);
+            if *count == 0 {
+                counts.remove(&prefix);
+            }
+            fits
+        })
+    }
+
+    fn subtract(&self, prefix: Prefix) {
+        self.of(prefix, |counts| {
+            if let Some(count) = counts.get_mut(&prefix) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&prefix);
+                }
+            }
+        });
+    }
+
+    fn of<T>(&self, prefix: Prefix, work: impl FnOnce(&mut HashMap<Prefix, usize>) -> T) -> T {
+        let at = self.hasher.hash_one(prefix) as usize % SHARDS;
+        let counts = self.by_prefix[at].lock();
+        work(&mut counts.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.admission.open.fetch_sub(1, Ordering::Relaxed);
+        for prefix in self.prefixes {
+            self.admission.subtract(prefix);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    const ROOM: Room = Room {
+        total: 100,
+        per_client: 3,
+        per_network: 5,
+    };
+
+    fn enter(admission: &Arc<Admission>, address: [u8; 4], is_known: bool) -> Result<Place, Full> {
+        let address = IpAddr::from(address);
+        let (client, network) = (Prefix::client(address), Prefix::network(address));
+        admission.enter(client, network, is_known)
+    }
+
+    #[test]
+    fn each_limit_holds_and_a_place_is_given_back() {
+        let admission = Arc::new(Admission::new(ROOM));
+        let mut places: Vec<_> = (0..3)
+            .map(|_| enter(&admission, [10, 0, 0, 1], false).ok().unwrap())
+            .collect();
+        assert_eq!(
+            enter(&admission, [10, 0, 0, 1], false).err(),
+            Some(Full::Client)
+        );
+        places.push(enter(&admission, [10, 0, 0, 2], false).ok().unwrap());
+        places.push(enter(&admission, [10, 0, 0, 2], false).ok().unwrap());
+        assert_eq!(
+            enter(&admission, [10, 0, 0, 3], false).err(),
+            Some(Full::Network)
+        );
+        // Who is known is not held up by the neighbours.
+        places.push(enter(&admission, [10, 0, 0, 3], true).ok().unwrap());
+        places.remove(0);
+        places.remove(0);
+        places.push(enter(&admission, [10, 0, 0, 1], false).ok().unwrap());
+        drop(places);
+        assert_eq!(admission.open(), 0);
+        let left = admission.by_prefix.iter();
+        assert!(
+            left.into_iter()
+                .all(|counts| counts.lock().unwrap().is_empty())
+        );
+    }
+
+    #[test]
+    fn a_quarter_is_kept_for_those_who_are_known() {
+        let admission = Arc::new(Admission::new(ROOM));
+        let strangers: Vec<_> = (0..75)
+            .map(|number| enter(&admission, [10, 1, number, 1], false).ok().unwrap())
+            .collect();
+        assert_eq!(
+            enter(&admission, [10, 2, 0, 1], false).err(),
+            Some(Full::Total)
+        );
+        assert_eq!(admission.open(), 75);
+        let known: Vec<_> = (0..25)
+            .map(|number| enter(&admission, [10, 3, number, 1], true).ok().unwrap())
+            .collect();
+        assert_eq!(
+            enter(&admission, [10, 4, 0, 1], true).err(),
+            Some(Full::Total)
+        );
+        drop((strangers, known));
+        assert_eq!(admission.open(), 0);
+    }
+}

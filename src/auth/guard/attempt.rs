@@ -1,0 +1,186 @@
+//! One login, as the guard sees it on its way to a verdict.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use crate::sasl::Outage;
+use crate::store::Login;
+
+use super::lanes::Turn;
+use super::prefix::Prefix;
+use super::{Guard, now_ms};
+use crate::auth::cache::Digest;
+
+/// A login from one address, and what is learnt about it.
+pub struct Attempt<'a> {
+    guard: &'a Guard,
+    /// The client and its network, unless nothing is held against them.
+    prefixes: Option<[Prefix; 2]>,
+    /// Which of them is banned.
+    bar: Option<Prefix>,
+    now: i64,
+    /// Whether a refusal says nothing against the client.
+    harmless: AtomicBool,
+    /// The key of the credential, if people chose its password; keys begin at 1.
+    chosen: AtomicI64,
+}
+
+/// What follows from a failure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Consequence {
+    /// How many times later than usual the refusal comes.
+    pub slowness: u32,
+    /// Whether the client is told to go away.
+    pub barred: bool,
+}
+
+impl Default for Consequence {
+    fn default() -> Self {
+        Self {
+            slowness: 1,
+            barred: false,
+        }
+    }
+}
+
+/// Why a password is not hashed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Held {
+    /// Strangers have no turn now.
+    Outage(Outage),
+    /// It was found wrong a moment ago, or it is not looked at.
+    Refused,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn new(
+        guard: &'a Guard,
+        prefixes: [Prefix; 2],
+        bar: Option<Prefix>,
+        now: i64,
+    ) -> Self {
+        Self {
+            prefixes: Some(prefixes),
+            bar,
+            ..Self::exempt(guard, now)
+        }
+    }
+
+    pub(super) fn exempt(guard: &'a Guard, now: i64) -> Self {
+        Self {
+            guard,
+            prefixes: None,
+            bar: None,
+            now,
+            harmless: AtomicBool::new(false),
+            chosen: AtomicI64::new(0),
+        }
+    }
+
+    pub(super) fn prefixes(&self) -> Option<[Prefix; 2]> {
+        self.prefixes
+    }
+
+    pub(super) fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Whether it comes from where too many failed.
+    pub fn is_barred(&self) -> bool {
+        self.bar.is_some()
+    }
+
+    /// Whether it can be turned away without a look at what it claims: there is nobody whom it might be.
+    pub fn is_barred_for_all(&self) -> bool {
+        let Some((bar, [client, _])) = self.bar.zip(self.prefixes) else {
+            return false;
+        };
+        !bar.is_network() || !self.guard.trust.knows_client(client, self.now)
+    }
+
+    /// Whether it is turned away, claiming to be the credential with this key or nobody there is.
+    pub fn is_barred_for(&self, credential: Option<i64>) -> bool {
+        let trusts = || credential.is_some_and(|credential| self.trusts(credential));
+        self.bar.is_some_and(|bar| !bar.is_network() || !trusts())
+    }
+
+    /// Whether the credential with this key was used from there before.
+    pub fn trusts(&self, credential: i64) -> bool {
+        self.prefixes
+            .is_none_or(|[client, _]| self.guard.trust.knows(credential, client, self.now))
+    }
+
+    /// Whether the credential with this key is not for strangers now: too many of them guessed at its password.
+    pub fn is_closed_for(&self, credential: i64) -> bool {
+        self.guard.chosen.is_closed(credential, self.now) && !self.trusts(credential)
+    }
+
+    /// Where the password is or was the right one, a refusal means a forgotten device, and says nothing against the client.
+    pub fn excuse_if(&self, is_right: bool) {
+        self.harmless.fetch_or(is_right, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_harmless(&self) -> bool {
+        self.harmless.load(Ordering::Relaxed)
+    }
+
+    /// People chose the password of the credential with this key, so it may be guessed.
+    pub fn may_guess(&self, credential: i64) {
+        self.chosen.store(credential, Ordering::Relaxed);
+    }
+
+    pub(super) fn chosen(&self) -> Option<i64> {
+        Some(self.chosen.load(Ordering::Relaxed)).filter(|credential| *credential != 0)
+    }
+
+    /// Waits until the password may be hashed. `tag` is the offered one's: with that of the stored one it is as good as right,
+    /// and never kept waiting.
+    ///
+    /// # Errors
+    /// It is not hashed.
+    pub async fn turn(
+        &self,
+        login: &Login,
+        tag: u32,
+        digest: Digest,
+    ) -> Result<Option<Turn>, Held> {
+        if !takes_guesses(login, tag, self.now) {
+            return Ok(None);
+        }
+        self.may_guess(login.key);
+        if self.is_closed_for(login.key) {
+            return Err(Held::Refused);
+        }
+        if self.guard.wrong.knows(mark_of(login, digest), self.now) {
+            self.excuse_if(true);
+            return Err(Held::Refused);
+        }
+        let Some([client, _]) = self.prefixes.filter(|_| !self.trusts(login.key)) else {
+            return Ok(None);
+        };
+        let turn = self.guard.lanes.turn(client, self.now).await;
+        turn.map(Some).map_err(Held::Outage)
+    }
+
+    /// The password was hashed in vain.
+    pub fn found_wrong(&self, login: &Login, digest: Digest) {
+        if self.chosen().is_some() {
+            self.guard.wrong.note(mark_of(login, digest), now_ms());
+        }
+    }
+}
+
+/// Whether a guess at this credential's password can reach argon2: it has no tag that would tell.
+fn takes_guesses(login: &Login, tag: u32, now: i64) -> bool {
+    let previous = login.previous.as_ref();
+    let previous = previous.filter(|previous| previous.until > now);
+    let is_generated =
+        login.tag == Some(tag) || previous.is_some_and(|previous| previous.tag == Some(tag));
+    let has_chosen = login.tag.is_none() || previous.is_some_and(|previous| previous.tag.is_none());
+    has_chosen && !is_generated
+}
+
+/// What tells a name and password apart, for as long as the credential stays as it is.
+fn mark_of(login: &Login, digest: Digest) -> u64 {
+    // Any odd factor spreads the version over all bits.
+    digest.word() ^ (login.version as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (login.key as u64)
+}

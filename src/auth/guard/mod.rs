@@ -1,0 +1,389 @@
+//! The guard: what failed logins cost those who cause them, and nobody else.
+//!
+//! Failures are counted by the client's address and by the network around it, never by the login: whoever knows a username
+//! could otherwise keep its owner out. Where a credential was used from lately, its owner is spared what others there did.
+
+mod admission;
+mod attempt;
+mod chosen;
+mod lanes;
+mod penalty;
+mod prefix;
+mod state;
+mod table;
+mod trust;
+mod wrong;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use crate::config::Network;
+use crate::metrics::{Metrics, Scope, Shed};
+use crate::sasl::Reason;
+use crate::store::{Store, StoreError};
+
+use self::admission::{Admission, Full};
+use self::chosen::ChosenPasswords;
+use self::lanes::Lanes;
+use self::penalty::{CLIENT_BAN, Failure, NETWORK_BAN, Penalty};
+use self::table::Table;
+use self::trust::Trust;
+use self::wrong::WrongPasswords;
+
+pub use self::admission::{Place, Room};
+pub use self::attempt::{Attempt, Consequence, Held};
+pub use self::lanes::Turn;
+pub use self::prefix::{NoNetwork, Prefix};
+pub use self::state::{Charge, Standing, Wanted, stored};
+
+/// How many clients are told apart, and how many networks.
+const CLIENTS: usize = 65_536;
+const NETWORKS: usize = 16_384;
+
+/// How many networks wait at most to be written as trusted.
+const UNWRITTEN: usize = 65_536;
+
+/// As it is configured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether failures have consequences at all. Connections are limited in any case.
+    pub enabled: bool,
+    /// Who is never counted.
+    pub exempt: Vec<Network>,
+    /// How many connections that have not logged in may be open.
+    pub room: Room,
+    /// How many TLS handshakes may be under way.
+    pub handshakes: usize,
+    /// How many threads hash passwords.
+    pub threads: usize,
+    /// How many passwords may wait for them.
+    pub queue: usize,
+}
+
+impl Settings {
+    /// That let everybody do everything.
+    pub fn off() -> Self {
+        Self {
+            enabled: false,
+            exempt: Vec::new(),
+            room: Room {
+                total: usize::MAX,
+                per_client: usize::MAX,
+                per_network: usize::MAX,
+            },
+            handshakes: Semaphore::MAX_PERMITS,
+            threads: 1,
+            queue: 1,
+        }
+    }
+}
+
+/// Counts failures and says what follows from them.
+pub struct Guard {
+    settings: Settings,
+    clients: Table,
+    networks: Table,
+    trust: Trust,
+    /// What of it is to be written: the credential's key and the client.
+    unwritten: Mutex<HashMap<(i64, Prefix), i64>>,
+    lanes: Lanes,
+    chosen: ChosenPasswords,
+    wrong: WrongPasswords,
+    admission: Arc<Admission>,
+    handshakes: Handshakes,
+    /// Held while something is written, so that nothing comes back that was cleared meanwhile.
+    writing: Mutex<()>,
+    metrics: Arc<Metrics>,
+}
+
+/// The right to shake hands, in two shares.
+struct Handshakes {
+    all: Arc<Semaphore>,
+    /// What strangers may have of it.
+    strangers: Arc<Semaphore>,
+}
+
+/// Leave to shake hands, until it is dropped.
+pub struct Handshake {
+    _permits: [Option<tokio::sync::OwnedSemaphorePermit>; 2],
+}
+
+impl Guard {
+    /// With nothing held against anybody.
+    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+        let handshakes = settings.handshakes;
+        Self {
+            clients: Table::new(CLIENTS),
+            networks: Table::new(NETWORKS),
+            trust: Trust::default(),
+            unwritten: Mutex::default(),
+            lanes: Lanes::new(settings.threads, settings.queue),
+            chosen: ChosenPasswords::default(),
+            wrong: WrongPasswords::default(),
+            admission: Arc::new(Admission::new(settings.room)),
+            handshakes: Handshakes {
+                all: Arc::new(Semaphore::new(handshakes)),
+                strangers: Arc::new(Semaphore::new(handshakes - handshakes / 4)),
+            },
+            writing: Mutex::default(),
+            settings,
+            metrics,
+        }
+    }
+
+    /// With what was held against whom when the process before ended.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn load(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        store: &Store,
+    ) -> Result<Self, StoreError> {
+        let guard = Self::new(settings, metrics);
+        let now = now_ms();
+        state::read(store, |network, penalty| {
+            guard
+                .table(network)
+                .change(network, now, |place| *place = penalty);
+        })?;
+        // The latest first, so that what has no room is the oldest.
+        for row in store.trusted_networks(now - trust::REMEMBERED)? {
+            if let Ok(client) = row.network.parse() {
+                guard.trust.note(row.credential, client, row.at);
+            }
+        }
+        guard.show(now);
+        Ok(guard)
+    }
+
+    /// Whether a connection from `address` may go on, until it is known whose it is.
+    ///
+    /// # Errors
+    /// Why it is closed.
+    pub fn admit(&self, address: IpAddr) -> Result<Option<Place>, Shed> {
+        let shed = |why| {
+            self.metrics.guard_shed.of(why).inc();
+            why
+        };
+        if self.is_exempt(address) {
+            return Ok(None);
+        }
+        let (client, network) = (Prefix::client(address), Prefix::network(address));
+        let now = now_ms();
+        let is_known = self.trust.knows_client(client, now);
+        if !is_known && self.is_banned(client, now) {
+            return Err(shed(Shed::Banned));
+        }
+        let entered = self.admission.enter(client, network, is_known);
+        let place = entered.map_err(|full| {
+            shed(match full {
+                Full::Client => Shed::PerAddress,
+                Full::Network => Shed::PerNetwork,
+                Full::Total => Shed::Unauthenticated,
+            })
+        })?;
+        Ok(Some(place))
+    }
+
+    /// Waits for leave to shake hands. Somebody's whole network may be at it; those who logged in before have a share that
+    /// strangers cannot use up.
+    pub async fn handshake(&self, address: IpAddr) -> Handshake {
+        let is_known =
+            self.is_exempt(address) || self.trust.knows_client(Prefix::client(address), now_ms());
+        // Neither is ever closed, so there is always a permit in the end.
+        let stranger = match is_known {
+            true => None,
+            false => self.handshakes.strangers.clone().acquire_owned().await.ok(),
+        };
+        let any = self.handshakes.all.clone().acquire_owned().await.ok();
+        Handshake {
+            _permits: [stranger, any],
+        }
+    }
+
+    /// Somebody sent nonsense in the place of a login.
+    pub fn disturbed(&self, address: IpAddr) {
+        let attempt = self.attempt(address);
+        if let Some([client, network]) = attempt.prefixes().filter(|_| !attempt.is_barred()) {
+            let now = attempt.now();
+            let is_known = self.trust.knows_client(client, now);
+            self.count(client, Failure::Noise, !is_known, now);
+            self.count(network, Failure::Noise, true, now);
+        }
+    }
+
+    /// What `address` has to expect, before a login of its is looked at.
+    pub fn attempt(&self, address: IpAddr) -> Attempt<'_> {
+        let now = now_ms();
+        if !self.settings.enabled || self.is_exempt(address) {
+            return Attempt::exempt(self, now);
+        }
+        let (client, network) = (Prefix::client(address), Prefix::network(address));
+        let is_known = || self.trust.knows_client(client, now);
+        let bar = if self.is_banned(client, now) && !is_known() {
+            Some(client)
+        } else {
+            Some(network).filter(|network| self.is_banned(*network, now))
+        };
+        Attempt::new(self, [client, network], bar, now)
+    }
+
+    /// A login succeeded.
+    pub fn accepted(&self, attempt: &Attempt, credential: i64) {
+        self.chosen.succeeded(credential);
+        let Some([client, _]) = attempt.prefixes() else {
+            return;
+        };
+        let now = attempt.now();
+        if self.trust.note(credential, client, now) {
+            let mut unwritten = self.unwritten();
+            if unwritten.len() < UNWRITTEN {
+                unwritten.insert((credential, client), now);
+            }
+        }
+    }
+
+    /// A login failed for this reason; `mark` tells names and passwords apart. What follows.
+    pub fn refused(
+        &self,
+        attempt: &Attempt,
+        reason: Reason,
+        credential: Option<i64>,
+        mark: u32,
+    ) -> Consequence {
+        let failure = match reason {
+            Reason::ActsForAnother => Failure::Noise,
+            Reason::PreviousPassword => Failure::Harmless, // a device that somebody forgot
+            _ if attempt.is_harmless() => Failure::Harmless,
+            // Also of a name that there is not, or a ban would tell which there are.
+            _ => Failure::Guess(mark),
+        };
+        let Some([client, network]) = attempt.prefixes() else {
+            self.guessed_at(attempt, failure != Failure::Harmless);
+            return Consequence::default();
+        };
+        let now = attempt.now();
+        let is_trusted = credential.is_some_and(|credential| attempt.trusts(credential));
+        let is_known = is_trusted || self.trust.knows_client(client, now);
+        let counted = self.count(client, failure, !is_known, now);
+        self.guessed_at(attempt, counted);
+        if is_trusted {
+            let own = self.score(client, now) / penalty::LENIENCE;
+            return Consequence {
+                slowness: penalty::slowness(own),
+                barred: false,
+            };
+        }
+        self.count(network, failure, true, now);
+        let slowness = penalty::slowness(self.score(client, now))
+            + penalty::slowness_of_network(self.score(network, now));
+        let barred = !is_known && self.is_banned(client, now);
+        Consequence { slowness, barred }
+    }
+
+    /// Where somebody chose the password, guesses are counted wherever they come from.
+    fn guessed_at(&self, attempt: &Attempt, counts: bool) {
+        let Some(credential) = attempt.chosen().filter(|_| counts) else {
+            return;
+        };
+        match self.chosen.failed(credential, attempt.now()) {
+            chosen::SUSPICIOUS => tracing::warn!(
+                target: "gatepost::guard",
+                credential,
+                "somebody guesses the password of a credential that was imported; rotate it to a generated one"
+            ),
+            chosen::LIMIT => tracing::warn!(
+                target: "gatepost::guard",
+                credential,
+                "after 100 wrong passwords in a row, an imported credential is for an hour refused where it was not used before"
+            ),
+            _ => {}
+        }
+    }
+
+    /// Counts a failure of one network. Whether it was a new one.
+    fn count(&self, prefix: Prefix, failure: Failure, may_ban: bool, now: i64) -> bool {
+        if failure == Failure::Harmless {
+            return false;
+        }
+        let is_network = prefix.is_network();
+        let threshold = if is_network { NETWORK_BAN } else { CLIENT_BAN };
+        let counted = self.table(prefix).change(prefix, now, |penalty| {
+            let counts = penalty.add(failure, now);
+            let ban = may_ban.then(|| penalty.ban(threshold, !is_network, now));
+            (counts, ban.flatten(), penalty.bans())
+        });
+        let Some((counts, ban, bans)) = counted else {
+            self.metrics.guard_overflow.inc();
+            return true;
+        };
+        let scope = scope(prefix);
+        let tracked = self.table(prefix).len();
+        self.metrics.guard_tracked.of(scope).set(tracked as i64);
+        if let Some(length) = ban {
+            self.metrics.guard_bans.of(scope).inc();
+            self.metrics.guard_banned.of(scope).inc();
+            // Its form is documented for fail2ban and the like.
+            tracing::warn!(
+                target: "gatepost::guard",
+                address = %prefix.address(),
+                network = %prefix,
+                bans,
+                seconds = length.as_secs(),
+                "network banned"
+            );
+        }
+        counts
+    }
+
+    fn table(&self, prefix: Prefix) -> &Table {
+        if prefix.is_network() {
+            &self.networks
+        } else {
+            &self.clients
+        }
+    }
+
+    fn score(&self, prefix: Prefix, now: i64) -> f64 {
+        let score = self
+            .table(prefix)
+            .look(prefix, |penalty| penalty.score(now));
+        score.unwrap_or(0.0)
+    }
+
+    fn is_banned(&self, prefix: Prefix, now: i64) -> bool {
+        let until = |penalty: &Penalty| penalty.banned_until(now);
+        self.settings.enabled && self.table(prefix).look(prefix, until).flatten().is_some()
+    }
+
+    /// Whether nothing is ever held against `address`. Postfix says 0.0.0.0 of a client whose address it does not know.
+    fn is_exempt(&self, address: IpAddr) -> bool {
+        let exempt = &self.settings.exempt;
+        address.is_unspecified() || exempt.iter().any(|network| network.contains(address))
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, HashMap<(i64, Prefix), i64>> {
+        self.unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn scope(prefix: Prefix) -> Scope {
+    if prefix.is_network() {
+        Scope::Network
+    } else {
+        Scope::Address
+    }
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The networks that failures are counted by: a client's own, and the one around it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+/// How many bits stand before an IPv4 address that is written as IPv6.
+const MAPPED: u8 = 96;
+
+/// A client (an IPv4 address, or the IPv6 /64 that one subscriber has) or the network around it (/24 or /48).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Prefix {
+    /// As IPv6; IPv4 is mapped. What lies behind the prefix is zero.
+    octets: [u8; 16],
+    /// Of the IPv6 address.
+    length: u8,
+}
+
+impl Prefix {
+    /// What a client is known by.
+    pub fn client(address: IpAddr) -> Self {
+        Self::of(address, MAPPED + 32, 64)
+    }
+
+    /// What it shares with its neighbours.
+    pub fn network(address: IpAddr) -> Self {
+        Self::of(address, MAPPED + 24, 48)
+    }
+
+    fn of(address: IpAddr, v4: u8, v6: u8) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::cut(address.to_ipv6_mapped(), v4),
+            IpAddr::V6(address) => Self::cut(address, v6),
+        }
+    }
+
+    fn cut(address: Ipv6Addr, length: u8) -> Self {
+        let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+        Self {
+            octets: (address.to_bits() & mask).to_be_bytes(),
+            length,
+        }
+    }
+
+    /// Whether it is one of those that clients share.
+    pub fn is_network(self) -> bool {
+        match self.address() {
+            IpAddr::V4(_) => self.length < MAPPED + 32,
+            IpAddr::V6(_) => self.length < 64,
+        }
+    }
+
+    /// Whether all of `other` lies in it.
+    pub fn covers(self, other: Self) -> bool {
+        other.length >= self.length && Self::cut(other.octets.into(), self.length) == self
+    }
+
+    /// The first address in it.
+    pub fn address(self) -> IpAddr {
+        let address = IpAddr::V6(self.octets.into());
+        match self.length {
+            MAPPED.. => address.to_canonical(),
+            _ => address,
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.address();
+        let length = match address {
+            IpAddr::V4(_) => self.length - MAPPED,
+            IpAddr::V6(_) => self.length,
+        };
+        write!(f, "{address}/{length}")
+    }
+}
+
+/// A text that names no network.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is neither an address nor a network; write it as \"192.0.2.7\" or \"192.0.2.0/24\"")]
+pub struct NoNetwork(String);
+
+impl FromStr for Prefix {
+    type Err = NoNetwork;
+
+    /// An address alone is the client that has it.
+    fn from_str(text: &str) -> Result<Self, NoNetwork> {
+        let wrong = || NoNetwork(text.chars().take(64).collect());
+        let Some((address, length)) = text.split_once('/') else {
+            return Ok(Self::client(text.parse().map_err(|_| wrong())?));
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let length: u8 = length.parse().map_err(|_| wrong())?;
+        match address {
+            IpAddr::V4(address) if length <= 32 => {
+                Ok(Self::cut(address.to_ipv6_mapped(), MAPPED + length))
+            }
+            IpAddr::V6(address) if length <= 128 => Ok(Self::cut(address, length)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_and_its_network_are_cut_by_family() {
+        for (address, client, network) in [
+            ("203.0.113.7", "203.0.113.7/32", "203.0.113.0/24"),
+            ("::ffff:203.0.113.7", "203.0.113.7/32", "203.0.113.0/24"),
+            (
+                "2001:db8:1:2:3:4:5:6",
+                "2001:db8:1:2::/64",
+                "2001:db8:1::/48",
+            ),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            let (own, around) = (Prefix::client(address), Prefix::network(address));
+            assert_eq!(own.to_string(), client);
+            assert_eq!(around.to_string(), network);
+            assert!(!own.is_network() && around.is_network());
+            assert!(around.covers(own) && !own.covers(around) && own.covers(own));
+            assert_eq!(
+                (client.parse::<Prefix>().unwrap(), network.parse().unwrap()),
+                (own, around)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        for text in [
+            "",
+            "host",
+            "10.0.0.1/33",
+            "2001:db8::/129",
+            "10/8",
+            "1.2.3.4/",
+        ] {
+            assert!(text.parse::<Prefix>().is_err(), "{text}");
+        }
+        let all: Prefix = "0.0.0.0/0".parse().unwrap();
+        assert!(all.covers("192.0.2.1".parse().unwrap()));
+        assert!(!all.covers("2001:db8::1".parse().unwrap()));
+    }
+}

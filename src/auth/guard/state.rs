@@ -1,0 +1,321 @@
+//! What is held against whom: shown, cleared, written, and read back.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::PoisonError;
+
+use crate::metrics::{Label as _, Scope};
+use crate::store::{Actor, PenaltyRow, Store, StoreError, TrustedNetwork};
+
+use super::penalty::{self, Penalty};
+use super::prefix::{NoNetwork, Prefix};
+use super::{Guard, now_ms, scope};
+
+/// How many penalties are written at a time; what is left waits for the next time.
+const AT_ONCE: usize = 4_096;
+
+/// What follows from what is held against a network.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// Nobody of it may log in.
+    Banned,
+    /// Refusals come later.
+    Slowed,
+    /// Nothing yet.
+    Counted,
+}
+
+impl Standing {
+    /// Its stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Banned => "banned",
+            Self::Slowed => "slowed",
+            Self::Counted => "counted",
+        }
+    }
+}
+
+/// What is held against one network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Charge {
+    /// Whom it is about.
+    pub network: Prefix,
+    /// What it has run up.
+    pub score: f64,
+    /// When a failure last counted, in Unix milliseconds.
+    pub at: i64,
+    /// How many bans there were in a row.
+    pub bans: u8,
+    /// Until when it is banned, in Unix milliseconds.
+    pub banned_until: Option<i64>,
+    /// Whether somebody logged in from there lately.
+    pub is_known: bool,
+}
+
+impl Charge {
+    fn of(network: Prefix, penalty: &Penalty, is_known: bool, now: i64) -> Option<Self> {
+        let charge = Self {
+            network,
+            score: penalty.score(now),
+            at: penalty.at(),
+            bans: penalty.bans(),
+            banned_until: penalty.banned_until(now).filter(|_| !is_known),
+            is_known,
+        };
+        (charge.score > 0.0 || charge.banned_until.is_some()).then_some(charge)
+    }
+
+    /// What follows.
+    pub fn standing(&self) -> Standing {
+        match self.banned_until {
+            Some(_) => Standing::Banned,
+            None if self.slowness() > 1 => Standing::Slowed,
+            None => Standing::Counted,
+        }
+    }
+
+    /// What kind of network it is.
+    pub fn scope(&self) -> &'static str {
+        scope(self.network).as_str()
+    }
+
+    /// The same in words.
+    pub fn why(&self) -> String {
+        let banned = self.banned_until.is_some();
+        match (scope(self.network), banned) {
+            (Scope::Address, true) => {
+                "Too many failed logins: its connections are closed before anything is said.".to_owned()
+            }
+            (Scope::Network, true) => {
+                "Too many failed logins from its addresses: logins are answered with 421, except with credentials that were used from the same address before.".to_owned()
+            }
+            (Scope::Address, false) if self.is_known && self.slowness() > 1 => format!(
+                "Failed logins: refusals come {} times later than usual. It is not banned, because somebody logged in from there within 30 days.",
+                self.slowness()
+            ),
+            (_, false) if self.slowness() > 1 => {
+                format!("Failed logins: refusals come {} times later than usual.", self.slowness())
+            }
+            (_, false) => "Failed logins, too few to have consequences.".to_owned(),
+        }
+    }
+
+    fn slowness(&self) -> u32 {
+        if self.network.is_network() {
+            1 + penalty::slowness_of_network(self.score)
+        } else {
+            penalty::slowness(self.score)
+        }
+    }
+}
+
+/// The worst first.
+fn sorted(mut charges: Vec<Charge>) -> Vec<Charge> {
+    charges.sort_by(|one, other| {
+        let rank = |charge: &Charge| (charge.banned_until.is_some(), charge.score);
+        let ((one_banned, one_score), (other_banned, other_score)) = (rank(one), rank(other));
+        other_banned
+            .cmp(&one_banned)
+            .then(other_score.total_cmp(&one_score))
+            .then(one.network.cmp(&other.network))
+    });
+    charges
+}
+
+/// Whose penalties are to be cleared.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wanted {
+    /// Those that keep this address out: its own and its network's.
+    Address(IpAddr),
+    /// All in this network.
+    Network(Prefix),
+}
+
+impl Wanted {
+    /// Whether `prefix` is one of them.
+    pub fn takes(self, prefix: Prefix) -> bool {
+        match self {
+            Self::Address(address) => {
+                prefix == Prefix::client(address) || prefix == Prefix::network(address)
+            }
+            Self::Network(network) => network.covers(prefix),
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.to_canonical().fmt(f),
+            Self::Network(network) => network.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Wanted {
+    type Err = NoNetwork;
+
+    fn from_str(text: &str) -> Result<Self, NoNetwork> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) => text.parse().map(Self::Network),
+        }
+    }
+}
+
+/// Reads what the store has of penalties; a row that makes no sense is nobody's.
+pub(super) fn read(store: &Store, mut take: impl FnMut(Prefix, Penalty)) -> Result<(), StoreError> {
+    for row in store.penalties()? {
+        if let Ok(network) = row.network.parse() {
+            let penalty = Penalty::stored(row.score, row.at, row.bans, row.banned_until);
+            take(network, penalty);
+        }
+    }
+    Ok(())
+}
+
+/// What is held against whom according to the store, the worst first: what a daemon would begin with.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn stored(store: &Store) -> Result<Vec<Charge>, StoreError> {
+    let now = now_ms();
+    let known = store.trusted_networks(now - super::trust::REMEMBERED)?;
+    let known: HashSet<_> = known.into_iter().map(|trusted| trusted.network).collect();
+    let mut charges = Vec::new();
+    read(store, |network, penalty| {
+        let is_known = known.contains(&network.to_string());
+        charges.extend(Charge::of(network, &penalty, is_known, now));
+    })?;
+    Ok(sorted(charges))
+}
+
+impl Guard {
+    /// What is held against whom, the worst first.
+    pub fn list(&self) -> Vec<Charge> {
+        let now = now_ms();
+        let mut charges = Vec::new();
+        for table in [&self.clients, &self.networks] {
+            table.for_each(|network, penalty| {
+                let is_known = !network.is_network() && self.trust.knows_client(network, now);
+                charges.extend(Charge::of(network, penalty, is_known, now));
+            });
+        }
+        sorted(charges)
+    }
+
+    /// Holds nothing against them any more, from this moment on. Returns how many that were. Blocks on the store.
+    ///
+    /// # Errors
+    /// It could not be written; it counts until the process ends.
+    pub fn clear(&self, wanted: Wanted, store: &Store, actor: &Actor) -> Result<usize, StoreError> {
+        store.by(actor).may_change()?;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cleared: BTreeSet<_> = [&self.clients, &self.networks]
+            .into_iter()
+            .flat_map(|table| table.remove(|prefix, _| wanted.takes(prefix)))
+            .map(|prefix| prefix.to_string())
+            .collect();
+        self.show(now_ms());
+        read(store, |prefix, _| {
+            if wanted.takes(prefix) {
+                cleared.insert(prefix.to_string());
+            }
+        })?;
+        let networks: Vec<_> = cleared.iter().cloned().collect();
+        store
+            .by(actor)
+            .clear_penalties(&wanted.to_string(), &networks)?;
+        Ok(cleared.len())
+    }
+
+    /// Writes what has changed, and forgets what is over. Blocks on the store.
+    pub fn write(&self, store: &Store) {
+        let now = now_ms();
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rows, trusted) = self.changes(now);
+        self.show(now);
+        if rows.is_empty() && trusted.is_empty() {
+            return;
+        }
+        if let Err(error) = store.write_penalties(&rows, &trusted, now) {
+            tracing::warn!(%error, "what the guard holds against networks could not be written, keeping it");
+            self.put_back(rows, trusted, now);
+        }
+    }
+
+    /// Takes what is to be written.
+    pub(super) fn changes(&self, now: i64) -> (Vec<PenaltyRow>, Vec<TrustedNetwork>) {
+        let mut rows = Vec::new();
+        for table in [&self.clients, &self.networks] {
+            if table.len() == 0 {
+                continue;
+            }
+            table.remove(|_, penalty| penalty.is_forgotten(now));
+            table.for_each(|network, penalty| {
+                if penalty.unwritten && rows.len() < AT_ONCE {
+                    penalty.unwritten = false;
+                    rows.push(row(network, penalty));
+                }
+            });
+        }
+        let trusted = std::mem::take(&mut *self.unwritten());
+        let trusted = trusted
+            .into_iter()
+            .map(|((credential, client), at)| TrustedNetwork {
+                credential,
+                network: client.to_string(),
+                at,
+            });
+        (rows, trusted.collect())
+    }
+
+    /// Keeps what could not be written.
+    pub(super) fn put_back(&self, rows: Vec<PenaltyRow>, trusted: Vec<TrustedNetwork>, now: i64) {
+        for row in rows {
+            if let Ok(network) = row.network.parse() {
+                self.table(network)
+                    .change(network, now, |penalty| penalty.unwritten = true);
+            }
+        }
+        let mut unwritten = self.unwritten();
+        for row in trusted {
+            if let Ok(client) = row.network.parse() {
+                unwritten.entry((row.credential, client)).or_insert(row.at); // one noted since is newer
+            }
+        }
+    }
+
+    /// Brings the gauges up to date.
+    pub(super) fn show(&self, now: i64) {
+        for (scope, table) in [
+            (Scope::Address, &self.clients),
+            (Scope::Network, &self.networks),
+        ] {
+            let mut banned = 0;
+            if table.len() > 0 {
+                table.for_each(|_, penalty| {
+                    banned += i64::from(penalty.banned_until(now).is_some());
+                });
+            }
+            self.metrics.guard_banned.of(scope).set(banned);
+            let tracked = i64::try_from(table.len()).unwrap_or(i64::MAX);
+            self.metrics.guard_tracked.of(scope).set(tracked);
+        }
+        let waiting = i64::try_from(self.admission.open()).unwrap_or(i64::MAX);
+        self.metrics.guard_unauthenticated.set(waiting);
+    }
+}
+
+fn row(network: Prefix, penalty: &Penalty) -> PenaltyRow {
+    PenaltyRow {
+        network: network.to_string(),
+        score: penalty.score(penalty.at()),
+        at: penalty.at(),
+        bans: penalty.bans(),
+        banned_until: penalty.last_ban(),
+    }
+}

@@ -1,0 +1,374 @@
+//! What the guard promises, by whole logins against a real store.
+
+use super::*;
+use crate::store::NewCredential;
+
+const OWNER: i64 = 1;
+const ANOTHER: i64 = 2;
+
+fn settings() -> Settings {
+    Settings {
+        enabled: true,
+        exempt: vec!["192.0.2.99".parse().unwrap()],
+        room: Room {
+            total: 100,
+            per_client: 16,
+            per_network: 64,
+        },
+        handshakes: 8,
+        threads: 2,
+        queue: 10,
+    }
+}
+
+fn guard() -> Guard {
+    Guard::new(settings(), Arc::new(Metrics::new().unwrap()))
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn in_network(network: u8, host: u8) -> IpAddr {
+    IpAddr::from([198, 51, network, host])
+}
+
+fn fail(guard: &Guard, from: IpAddr, credential: Option<i64>, mark: u32) -> Consequence {
+    let attempt = guard.attempt(from);
+    guard.refused(&attempt, Reason::WrongPassword, credential, mark)
+}
+
+fn succeed(guard: &Guard, from: IpAddr, credential: i64) {
+    guard.accepted(&guard.attempt(from), credential);
+}
+
+#[test]
+fn a_client_that_guesses_is_slowed_and_banned() {
+    let guard = guard();
+    let from = address("203.0.113.7");
+    let slowness: Vec<_> = (1..=9)
+        .map(|mark| {
+            let follows = fail(&guard, from, Some(OWNER), mark);
+            assert!(!follows.barred && guard.admit(from).is_ok());
+            follows.slowness
+        })
+        .collect();
+    assert_eq!(slowness, [1, 1, 1, 1, 2, 4, 8, 15, 15]);
+    assert!(fail(&guard, from, None, 10).barred);
+    assert_eq!(guard.admit(from).err(), Some(Shed::Banned));
+    let attempt = guard.attempt(from);
+    assert!(attempt.is_barred_for_all() && attempt.is_barred_for(Some(OWNER)));
+    let neighbour = address("203.0.113.8");
+    assert!(guard.admit(neighbour).is_ok() && !guard.attempt(neighbour).is_barred());
+    let mapped = address("::ffff:203.0.113.7");
+    assert_eq!(guard.admit(mapped).err(), Some(Shed::Banned));
+}
+
+#[test]
+fn unknown_names_count_as_wrong_passwords_do() {
+    let guard = guard();
+    let [known, unknown] = ["203.0.113.7", "198.51.100.7"].map(address);
+    for mark in 1..=10 {
+        let attempt = guard.attempt(unknown);
+        let other = guard.refused(&attempt, Reason::Unknown, None, mark);
+        assert_eq!(other, fail(&guard, known, Some(OWNER), mark));
+    }
+}
+
+#[test]
+fn ipv6_is_counted_by_the_subscriber() {
+    let guard = guard();
+    for mark in 0..10 {
+        fail(
+            &guard,
+            address(&format!("2001:db8:1:2::{mark}")),
+            None,
+            mark,
+        );
+    }
+    assert!(guard.admit(address("2001:db8:1:2:ffff::1")).is_err());
+    assert!(guard.admit(address("2001:db8:1:3::1")).is_ok());
+}
+
+#[test]
+fn a_network_that_guesses_is_slowed_and_barred_but_for_those_who_were_there() {
+    let guard = guard();
+    let owners = in_network(100, 200);
+    succeed(&guard, owners, OWNER);
+    for host in 1..=30 {
+        let follows = fail(&guard, in_network(100, host), None, 1000 + u32::from(host));
+        let expected = if host < 15 { 1 } else { 3 };
+        assert_eq!(follows.slowness, expected, "{host}");
+    }
+    let stranger = guard.attempt(in_network(100, 201));
+    assert!(stranger.is_barred_for_all() && stranger.is_barred_for(Some(OWNER)));
+    assert!(guard.admit(in_network(100, 201)).is_ok(), "connections are");
+    let owner = guard.attempt(owners);
+    assert!(!owner.is_barred_for_all() && !owner.is_barred_for(Some(OWNER)));
+    assert!(owner.is_barred_for(Some(ANOTHER)) && owner.is_barred_for(None));
+    assert!(!guard.attempt(in_network(101, 1)).is_barred());
+}
+
+#[test]
+fn where_somebody_logs_in_nobody_is_banned() {
+    let guard = guard();
+    let from = address("203.0.113.7");
+    succeed(&guard, from, OWNER);
+    for mark in 0..500 {
+        let follows = fail(&guard, from, Some(ANOTHER), mark);
+        assert!(!follows.barred && follows.slowness <= 17);
+    }
+    let place = guard.admit(from);
+    assert!(place.is_ok());
+    // The owner may fail ten times as often.
+    let own = fail(&guard, from, Some(OWNER), 9_999);
+    assert_eq!((own.slowness, own.barred), (15, false));
+    let fresh = address("203.0.114.7");
+    succeed(&guard, fresh, OWNER);
+    let slowness: Vec<_> = (0..60)
+        .map(|mark| fail(&guard, fresh, Some(OWNER), mark).slowness)
+        .collect();
+    assert_eq!((slowness[48], slowness[49], slowness[59]), (1, 2, 4));
+}
+
+#[test]
+fn who_was_banned_and_then_logs_in_is_heard_again() {
+    let guard = guard();
+    let from = address("203.0.113.7");
+    for mark in 0..10 {
+        fail(&guard, from, None, mark);
+    }
+    assert!(guard.admit(from).is_err());
+    // By a session that was open, with a password that was remembered.
+    succeed(&guard, from, OWNER);
+    assert!(guard.admit(from).is_ok() && !guard.attempt(from).is_barred());
+}
+
+#[test]
+fn a_forgotten_device_harms_nobody() {
+    let guard = guard();
+    let from = address("203.0.113.7");
+    for _ in 0..1000 {
+        assert_eq!(fail(&guard, from, Some(OWNER), 7), Consequence::default());
+    }
+    for mark in 0..100 {
+        let attempt = guard.attempt(from);
+        attempt.excuse_if(true);
+        let follows = guard.refused(&attempt, Reason::Revoked, Some(OWNER), mark);
+        assert_eq!(follows, Consequence::default());
+    }
+    let [charge] = &guard.list()[..1] else {
+        panic!("one client")
+    };
+    assert!(charge.score <= 1.0, "{charge:?}");
+}
+
+#[test]
+fn nonsense_bans_after_fifty() {
+    let guard = guard();
+    let from = address("203.0.113.7");
+    for _ in 0..49 {
+        guard.disturbed(from);
+    }
+    assert!(guard.admit(from).is_ok());
+    guard.disturbed(from);
+    assert_eq!(guard.admit(from).err(), Some(Shed::Banned));
+}
+
+#[test]
+fn the_exempt_and_the_unknown_are_never_counted() {
+    let guard = guard();
+    for from in ["192.0.2.99", "0.0.0.0", "::"].map(address) {
+        for mark in 0..100 {
+            let follows = fail(&guard, from, None, mark);
+            assert_eq!(follows, Consequence::default());
+            guard.disturbed(from);
+        }
+        let places: Vec<_> = (0..200).map(|_| guard.admit(from)).collect();
+        assert!(places.iter().all(|place| matches!(place, Ok(None))));
+    }
+    assert_eq!(guard.list(), []);
+    let off = Settings {
+        enabled: false,
+        ..settings()
+    };
+    let off = Guard::new(off, Arc::new(Metrics::new().unwrap()));
+    for mark in 0..100 {
+        assert_eq!(
+            fail(&off, address("203.0.113.7"), None, mark),
+            Consequence::default()
+        );
+    }
+}
+
+#[test]
+fn connections_are_shed_by_place_and_in_all() {
+    let guard = guard();
+    let from = |host| in_network(100, host);
+    let client: Vec<_> = (0..16).map(|_| guard.admit(from(1)).unwrap()).collect();
+    assert_eq!(guard.admit(from(1)).err(), Some(Shed::PerAddress));
+    let network: Vec<_> = (2..50)
+        .map(|host| guard.admit(from(host)).unwrap())
+        .collect();
+    assert_eq!(guard.admit(from(60)).err(), Some(Shed::PerNetwork));
+    let rest: Vec<_> = (0..11)
+        .map(|number| guard.admit(in_network(number, 1)).unwrap())
+        .collect();
+    assert_eq!(
+        guard.admit(in_network(99, 1)).err(),
+        Some(Shed::Unauthenticated)
+    );
+    succeed(&guard, from(60), OWNER);
+    assert!(guard.admit(from(60)).is_ok());
+    drop((client, network, rest));
+    assert!(guard.admit(in_network(99, 1)).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn handshakes_are_bounded_with_a_share_for_those_who_are_known() {
+    let guard = guard();
+    let [known, stranger] = ["203.0.113.7", "198.51.100.7"].map(address);
+    succeed(&guard, known, OWNER);
+    let soon = std::time::Duration::from_secs(1);
+    let mut under_way = Vec::new();
+    for _ in 0..6 {
+        under_way.push(guard.handshake(stranger).await);
+    }
+    assert!(
+        tokio::time::timeout(soon, guard.handshake(stranger))
+            .await
+            .is_err()
+    );
+    for _ in 0..2 {
+        under_way.push(guard.handshake(known).await);
+    }
+    assert!(
+        tokio::time::timeout(soon, guard.handshake(known))
+            .await
+            .is_err()
+    );
+    under_way.remove(0);
+    under_way.push(guard.handshake(stranger).await);
+}
+
+#[test]
+fn a_hundred_thousand_networks_fit_into_bounded_memory() {
+    let guard = guard();
+    let banned = address("203.0.113.7");
+    for mark in 0..10 {
+        fail(&guard, banned, None, mark);
+    }
+    for number in 0..100_000_u32 {
+        let from = IpAddr::from((0x0a00_0000 + number * 7).to_be_bytes());
+        fail(&guard, from, None, number);
+    }
+    assert!(guard.clients.len() <= CLIENTS && guard.networks.len() <= NETWORKS);
+    assert_eq!(guard.admit(banned).err(), Some(Shed::Banned));
+}
+
+/// A store with the credential [`OWNER`].
+struct Disk {
+    store: Store,
+    _directory: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+        let new = NewCredential {
+            username: "smtp_a",
+            password_hash: "$hash",
+            tag: None,
+            organization: "default",
+            name: None,
+            expires_at: None,
+        };
+        let key = store.by(&tester()).create_credential(new).unwrap().key;
+        assert_eq!(key, OWNER);
+        Self {
+            store,
+            _directory: directory,
+        }
+    }
+
+    fn load(&self) -> Guard {
+        Guard::load(settings(), Arc::new(Metrics::new().unwrap()), &self.store).unwrap()
+    }
+}
+
+fn tester() -> crate::store::Actor {
+    crate::store::Actor::system("tests")
+}
+
+#[test]
+fn bans_scores_and_trust_survive_a_restart() {
+    let disk = Disk::new();
+    let [banned, slowed, owners] = ["203.0.113.7", "198.51.100.7", "192.0.2.7"].map(address);
+    let guard = disk.load();
+    for mark in 0..10 {
+        fail(&guard, banned, None, mark);
+    }
+    for mark in 0..7 {
+        fail(&guard, slowed, None, mark);
+    }
+    succeed(&guard, owners, OWNER);
+    guard.write(&disk.store);
+    let restarted = disk.load();
+    assert_eq!(restarted.admit(banned).err(), Some(Shed::Banned));
+    assert_eq!(fail(&restarted, slowed, None, 99).slowness, 15);
+    assert!(restarted.attempt(owners).trusts(OWNER));
+    assert!(!restarted.attempt(slowed).trusts(OWNER));
+    let networks = |guard: &Guard| -> Vec<_> {
+        guard
+            .list()
+            .into_iter()
+            .map(|charge| charge.network)
+            .collect()
+    };
+    assert_eq!(networks(&restarted), networks(&guard));
+    let shown = stored(&disk.store).unwrap();
+    assert_eq!((shown[0].standing(), shown.len()), (Standing::Banned, 4));
+}
+
+#[test]
+fn what_is_cleared_is_cleared_here_and_after_a_restart() {
+    let disk = Disk::new();
+    let guard = disk.load();
+    let [one, other] = ["203.0.113.7", "203.0.113.8"].map(address);
+    for mark in 0..10 {
+        fail(&guard, one, None, mark);
+        fail(&guard, other, None, 100 + mark);
+    }
+    guard.write(&disk.store);
+    let clear = |text: &str| {
+        let wanted = text.parse().unwrap();
+        guard.clear(wanted, &disk.store, &tester()).unwrap()
+    };
+    assert_eq!(clear("198.51.100.0/24"), 0);
+    assert_eq!(clear("203.0.113.7"), 2, "its own and the network's");
+    assert!(guard.admit(one).is_ok() && guard.admit(other).is_err());
+    assert!(disk.load().admit(one).is_ok() && disk.load().admit(other).is_err());
+    assert_eq!(clear("203.0.113.0/24"), 1);
+    assert!(guard.admit(other).is_ok() && disk.load().admit(other).is_ok());
+    assert_eq!(guard.list(), []);
+}
+
+#[test]
+fn what_cannot_be_written_waits_on() {
+    let disk = Disk::new();
+    let guard = disk.load();
+    let from = address("203.0.113.7");
+    for mark in 0..10 {
+        fail(&guard, from, None, mark);
+    }
+    succeed(&guard, address("192.0.2.7"), OWNER);
+    let (rows, trusted) = guard.changes(now_ms());
+    assert_eq!((rows.len(), trusted.len()), (2, 1));
+    let nothing = guard.changes(now_ms());
+    assert!(nothing.0.is_empty() && nothing.1.is_empty());
+    guard.put_back(rows, trusted, now_ms());
+    guard.write(&disk.store);
+    assert!(disk.load().admit(from).is_err());
+    assert!(disk.load().attempt(address("192.0.2.7")).trusts(OWNER));
+}

@@ -1,0 +1,165 @@
+//! `gatepost guard`: whom failed logins came from, and how to have that forgotten.
+
+use std::io::ErrorKind;
+
+use axum::http::Method;
+use clap::Subcommand;
+use form_urlencoded::Serializer;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::CliError;
+use super::output::{ago, document, minute, print, table};
+use super::running::Running;
+use crate::admin::api::{Cleared, GuardEntry, List};
+use crate::admin::client::{Client, ClientError};
+use crate::auth::guard::{Wanted, stored};
+use crate::store::{Actor, Store};
+
+/// How many are asked for at a time.
+const PAGE: &str = "200";
+
+/// What to do with what the guard holds against networks.
+#[derive(Debug, Subcommand)]
+pub enum GuardCommand {
+    /// List the networks that failed logins came from, the worst first
+    List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// End bans and forget failed logins
+    Clear {
+        /// An address, which clears it and the network around it; or a network such as 192.0.2.0/24, for all in it
+        #[arg(value_name = "NETWORK")]
+        network: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Has the running Gatepost carry out `command`, or does it in the store where none runs, and prints the answer.
+///
+/// # Errors
+/// It refuses, the store cannot be used, or standard output is closed.
+pub fn run(
+    command: GuardCommand,
+    running: &Running,
+    store: &Store,
+    actor: &Actor,
+) -> Result<(), CliError> {
+    print(&match command {
+        GuardCommand::List { json } => {
+            let entries = match ask(running, all)? {
+                Some(entries) => entries,
+                None => stored(store)?.into_iter().map(GuardEntry::from).collect(),
+            };
+            list(&entries, json)?
+        }
+        GuardCommand::Clear { network, json } => {
+            let wanted: Wanted = network
+                .parse()
+                .map_err(|error| CliError::Refused(format!("{error}")))?;
+            let cleared = match ask(running, |client| clear(client, wanted))? {
+                Some(cleared) => cleared,
+                None => Cleared {
+                    cleared: clear_stored(wanted, store, actor)?,
+                },
+            };
+            match json {
+                true => document(&cleared)?,
+                false => told(&wanted, cleared.cleared),
+            }
+        }
+    })
+}
+
+/// Asks the running Gatepost. `None` if there is none, as far as can be seen.
+fn ask<T>(
+    running: &Running,
+    question: impl FnOnce(&Client) -> Result<T, ClientError>,
+) -> Result<Option<T>, CliError> {
+    let Some(client) = running.configured() else {
+        return Ok(None);
+    };
+    match question(client) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(ClientError::Unreachable { source, .. })
+            if matches!(
+                source.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn all(client: &Client) -> Result<Vec<GuardEntry>, ClientError> {
+    let mut entries = Vec::new();
+    let mut after = None;
+    loop {
+        let mut query = Serializer::new(String::new());
+        query.append_pair("limit", PAGE);
+        query.extend_pairs(after.iter().map(|after: &String| ("after", after)));
+        let path = format!("/api/v1/guard?{}", query.finish());
+        let page: List<GuardEntry> = client.ask(Method::GET, &path, None)?;
+        entries.extend(page.items);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(entries),
+        }
+    }
+}
+
+fn clear(client: &Client, wanted: Wanted) -> Result<Cleared, ClientError> {
+    let mut query = Serializer::new(String::new());
+    query.append_pair("network", &wanted.to_string());
+    let path = format!("/api/v1/guard?{}", query.finish());
+    client.ask(Method::DELETE, &path, None)
+}
+
+/// Without a daemon. One that runs all the same, and cannot be asked, goes by what it remembers.
+fn clear_stored(wanted: Wanted, store: &Store, actor: &Actor) -> Result<usize, CliError> {
+    let rows = store.penalties()?.into_iter().map(|row| row.network);
+    let networks: Vec<_> = rows
+        .filter(|network| network.parse().is_ok_and(|network| wanted.takes(network)))
+        .collect();
+    store
+        .by(actor)
+        .clear_penalties(&wanted.to_string(), &networks)?;
+    Ok(networks.len())
+}
+
+fn told(wanted: &Wanted, count: usize) -> String {
+    match count {
+        0 => format!("Nothing is held against {wanted}."),
+        1 => format!("Cleared {wanted}: 1 network."),
+        _ => format!("Cleared {wanted}: {count} networks."),
+    }
+}
+
+fn list(entries: &[GuardEntry], json: bool) -> Result<String, CliError> {
+    if json {
+        return document(&json!(entries));
+    }
+    if entries.is_empty() {
+        return Ok("Nothing is held against anybody.".to_owned());
+    }
+    let now = Timestamp::now();
+    let rows = entries.iter().map(|entry| {
+        let until = entry.banned_until.as_ref();
+        vec![
+            entry.network.clone(),
+            entry.state.clone(),
+            format!("{:.1}", entry.score),
+            ago(entry.at.0, now),
+            until.map_or_else(|| "-".to_owned(), |until| minute(until.0)),
+            entry.why.clone(),
+        ]
+    });
+    let header = ["Network", "State", "Score", "Last", "Until", "Why"];
+    Ok(table(&header, rows))
+}
