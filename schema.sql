@@ -26,7 +26,7 @@ CREATE TABLE credentials (
     username      TEXT    NOT NULL UNIQUE CHECK (length(username) BETWEEN 1 AND 255),
     organization  INTEGER NOT NULL REFERENCES organizations (key),
     name          TEXT,
-    password_hash TEXT    NOT NULL,                                  -- argon2id, PHC string
+    password_hash TEXT    NOT NULL,                                  -- argon2id, PHC string; imported: as it came, until a login
     tag           INTEGER CHECK (tag BETWEEN 0 AND 4294967295),      -- of a generated password; NULL: compare the hash only
     status        TEXT    NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'revoked')),
     version       INTEGER NOT NULL DEFAULT 1,                        -- kept by the trigger below

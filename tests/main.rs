@@ -25,6 +25,7 @@ mod endurance;
 mod guard;
 mod harness;
 mod idle_release;
+mod import;
 mod layering;
 mod lifecycle;
 mod line_ends;

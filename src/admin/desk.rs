@@ -17,7 +17,8 @@ use crate::net::hosts::Hosts;
 use crate::net::tls::Tls;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
-    Actor, Credential, CredentialEdit, Organization, OrganizationEdit, Store, Token, Wanted,
+    Actor, Credential, CredentialEdit, Organization, OrganizationEdit, RefusedLogin, Store, Token,
+    Wanted,
 };
 
 use super::caller::Caller;
@@ -122,6 +123,19 @@ impl Desk {
     pub(super) fn up_to_date(&self, mut credential: Credential) -> Credential {
         self.system.noted.update(&mut credential);
         credential
+    }
+
+    /// Why logins with a credential were refused, up to this moment.
+    pub(super) fn refusals(&self, wanted: Wanted) -> Result<Vec<RefusedLogin>, Problem> {
+        let System { store, noted, .. } = &self.system;
+        let credential = store.credential(wanted)?;
+        Ok(noted.refusals(store, &credential.username)?)
+    }
+
+    /// The refused logins with names that nobody has, up to this moment.
+    pub(super) fn unknown_refusals(&self) -> Result<Vec<RefusedLogin>, Problem> {
+        let System { store, noted, .. } = &self.system;
+        Ok(noted.unknown_refusals(store)?)
     }
 
     /// With the uses that are not written yet.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sasl::{Identity, Reason, Secret};
-use crate::store::{Login, Previous};
+use crate::store::{Login, Previous, Retired};
 
 /// What a username and a password come to. Comparing two takes constant time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Known {
     /// Until when the credential's other password may be right.
     overlap_until: Option<i64>,
     identity: Arc<Identity>,
+    /// The passwords before, so that one that is still offered is told without a look at the store.
+    retired: Box<[Retired]>,
     /// The epoch in which the row was last seen in this state.
     epoch: AtomicU64,
 }
@@ -89,6 +91,7 @@ impl Known {
             ends_at: end_of(login, slot),
             overlap_until: overlap_until(login),
             identity: identity_of(login),
+            retired: login.retired.clone(),
             epoch: AtomicU64::new(epoch),
         }
     }
@@ -139,6 +142,11 @@ impl Known {
     /// Whether the row had two right passwords when it was read.
     pub fn overlaps(&self) -> bool {
         self.overlap_until.is_some()
+    }
+
+    /// The passwords that this one, or one after them, replaced.
+    pub fn retired(&self) -> &[Retired] {
+        &self.retired
     }
 
     /// Whose password it is.
@@ -199,6 +207,7 @@ mod tests {
             password_hash: String::new(),
             tag: None,
             previous: None,
+            retired: Box::default(),
             status: CredentialStatus::Active,
             organization_status: OrganizationStatus::Active,
             expires_at: Some(1000),

@@ -6,10 +6,12 @@
 mod cache;
 pub mod denial;
 pub mod guard;
+pub mod imported;
 pub mod issue;
 mod noted;
 pub mod password;
 mod refusal;
+mod refusals;
 pub mod token;
 mod verify;
 mod watch;

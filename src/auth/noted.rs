@@ -1,5 +1,5 @@
-//! What is noted while clients are served, gathered in memory and written in batches: who was last here, what they sent, and
-//! which admin token was used.
+//! What is noted while clients are served, gathered in memory and written in batches: who was last here, what they sent, who
+//! was refused and why, and which admin token was used.
 //!
 //! Nothing about this may cost a login anything: a full map or a store that cannot be written is
 //! counted, and the login goes on.
@@ -12,7 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
-use crate::store::{Credential, HOUR, LastUsed, Noted, Store, Token, TokenUse, Usage};
+use crate::store::{
+    Credential, HOUR, LastUsed, Noted, PreviousUse, RefusedLogin, Store, StoreError, Token,
+    TokenUse, Usage,
+};
+
+use super::refusals::{Refusals, claimed, merged};
 
 use super::guard::Guard;
 
@@ -28,6 +33,8 @@ struct Pending {
     uses: HashMap<i64, LastUsed>,
     usage: HashMap<(i64, i64), Usage>,
     tokens: HashMap<i64, TokenUse>,
+    previous: HashMap<i64, PreviousUse>,
+    refusals: Refusals,
 }
 
 impl NotedBatch {
@@ -63,6 +70,42 @@ impl NotedBatch {
         self.add_usage(&mut self.lock(), (key, at / HOUR), &usage);
     }
 
+    /// Notes that an accepted login had the previous password of an overlap.
+    pub fn previous_used(&self, key: i64, used: PreviousUse) {
+        self.add_previous(&mut self.lock(), key, used);
+    }
+
+    /// Notes why a login was refused, with a username that a credential has or not.
+    pub fn turned_away(&self, mut refusal: RefusedLogin, is_known: bool) {
+        if !is_known {
+            refusal.username = claimed(refusal.username);
+        }
+        self.lock().refusals.add(refusal, is_known);
+    }
+
+    /// The refused logins with this username up to now, the latest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn refusals(&self, store: &Store, username: &str) -> Result<Vec<RefusedLogin>, StoreError> {
+        let stored = store.refusals(username)?;
+        Ok(merged(stored, self.lock().refusals.of(username)))
+    }
+
+    /// The refused logins with usernames that nobody has up to now, the latest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn unknown_refusals(&self, store: &Store) -> Result<Vec<RefusedLogin>, StoreError> {
+        let stored = store.unknown_refusals()?;
+        let mut waiting = self.lock().refusals.unknown();
+        // Not every refusal looks the name up.
+        let names = waiting.iter().map(|refusal| refusal.username.clone());
+        let unknown = store.unknown_among(names.collect())?;
+        waiting.retain(|refusal| unknown.contains(&refusal.username));
+        Ok(merged(stored, waiting))
+    }
+
     /// Notes what was sent, at this Unix millisecond, with the credential of this key.
     pub fn sent(&self, key: i64, at: i64, usage: &Usage) {
         self.add_usage(&mut self.lock(), (key, at / HOUR), usage);
@@ -79,6 +122,14 @@ impl NotedBatch {
     /// Brings what the store says of a credential's last use up to now.
     pub fn update(&self, credential: &mut Credential) {
         let pending = self.lock();
+        let since = credential.rotated_at.unwrap_or(i64::MAX);
+        let previous = pending.previous.get(&credential.key);
+        if let Some(newer) = previous.filter(|used| used.at >= since) {
+            match &mut credential.previous_used {
+                Some(used) => used.add(newer.clone()),
+                none => *none = Some(newer.clone()),
+            }
+        }
         let Some(newer) = pending.uses.get(&credential.key) else {
             return;
         };
@@ -119,6 +170,17 @@ impl NotedBatch {
         latest.count = count;
     }
 
+    fn add_previous(&self, pending: &mut Pending, key: i64, used: PreviousUse) {
+        let nothing = || PreviousUse {
+            count: 0,
+            ..used.clone()
+        };
+        match place(&mut pending.previous, key, self.limit, nothing) {
+            Some(latest) => latest.add(used),
+            None => self.metrics.last_used_dropped.inc(),
+        }
+    }
+
     fn add_usage(&self, pending: &mut Pending, key: (i64, i64), usage: &Usage) {
         match place(&mut pending.usage, key, self.limit, Usage::default) {
             Some(sum) => sum.add(usage),
@@ -129,10 +191,13 @@ impl NotedBatch {
     /// Writes what waits. If that fails it waits on. Blocks on the store.
     pub fn flush(&self, store: &Store) {
         let taken = std::mem::take(&mut *self.lock());
+        let known = taken.refusals.known();
         let noted = Noted {
             uses: taken.uses.into_iter().collect(),
             usage: taken.usage.into_iter().collect(),
             tokens: taken.tokens.into_iter().collect(),
+            previous: taken.previous.into_iter().collect(),
+            refusals: taken.refusals.into_rows(),
         };
         if noted.is_empty() {
             return;
@@ -150,15 +215,16 @@ impl NotedBatch {
                 .inc_by(noted.uses.len() as u64),
             Err(error) => {
                 self.metrics.last_used_flush_failures.inc();
-                tracing::warn!(%error, "last-used times and usage could not be written, keeping them");
-                self.put_back(noted);
+                tracing::warn!(%error, "last-used times, usage and refusals could not be written, keeping them");
+                self.put_back(noted, known);
             }
         }
         let waiting = self.lock().uses.len();
         self.metrics.last_used_pending.set(waiting as i64);
     }
 
-    fn put_back(&self, noted: Noted) {
+    /// The first `known` refusals have names that credentials have.
+    fn put_back(&self, noted: Noted, known: usize) {
         let mut pending = self.lock();
         for (key, used) in noted.uses {
             self.add_use(&mut pending, key, used);
@@ -168,6 +234,12 @@ impl NotedBatch {
         }
         for (key, used) in noted.tokens {
             place(&mut pending.tokens, key, self.limit, || used); // one noted since is newer
+        }
+        for (key, used) in noted.previous {
+            self.add_previous(&mut pending, key, used);
+        }
+        for (place, refusal) in noted.refusals.into_iter().enumerate() {
+            pending.refusals.add(refusal, place < known);
         }
     }
 }
@@ -330,8 +402,9 @@ mod tests {
                     address: None,
                 },
             )],
+            ..Noted::default()
         };
-        batch.put_back(noted);
+        batch.put_back(noted, 0);
         let pending = batch.lock();
         assert_eq!((pending.uses[&1].at, pending.uses[&1].count), (9, 2));
         assert_eq!(pending.usage[&(1, 0)].accepted, 5);

@@ -1,4 +1,4 @@
-//! argon2id, on a few threads of its own.
+//! Passwords are compared on a few threads of their own: with argon2id, or with what an imported hash is.
 //!
 //! Each thread keeps its memory, because mapping it anew for every password costs as much as the
 //! hashing. The queue before them is bounded: a login that cannot be verified soon is told so.
@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 use crate::sasl::{Outage, Secret};
+
+use super::imported;
 
 /// The highest cost of a stored hash that is computed. Anyone who can write a row could otherwise
 /// take all memory with one.
@@ -44,12 +46,12 @@ impl Cost {
 
 /// A hash that cannot be made or used.
 #[derive(Debug, thiserror::Error)]
-#[error("argon2: {0}")]
+#[error("{0}")]
 pub struct HashError(String);
 
 /// Hashes a new password, with a salt from the operating system, into a PHC string.
 pub fn hash(password: &Secret, cost: Cost) -> Result<String, HashError> {
-    let error = |error: &dyn std::fmt::Display| HashError(error.to_string());
+    let error = |error: &dyn std::fmt::Display| HashError(format!("argon2: {error}"));
     let params = Params::new(cost.memory_kib, cost.iterations, cost.lanes, None)
         .map_err(|source| error(&source))?;
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
@@ -63,7 +65,7 @@ pub fn hash(password: &Secret, cost: Cost) -> Result<String, HashError> {
 pub enum Match {
     /// Wrong.
     No,
-    /// Right; `outdated` if the hash costs less than configured today.
+    /// Right; `outdated` if the hash is not argon2id, or costs less than configured today.
     Yes {
         /// Whether it should be hashed anew.
         outdated: bool,
@@ -76,7 +78,14 @@ fn matches(
     today: Cost,
     memory: &mut Vec<Block>,
 ) -> Result<Match, HashError> {
-    let error = |error: &dyn std::fmt::Display| HashError(error.to_string());
+    let error = |error: &dyn std::fmt::Display| HashError(format!("argon2: {error}"));
+    if let Some(compared) = imported::matches(password, stored) {
+        let found = compared.map_err(|unusable| HashError(unusable.to_string()))?;
+        return Ok(match found {
+            true => Match::Yes { outdated: true },
+            false => Match::No,
+        });
+    }
     let stored = PasswordHash::new(stored).map_err(|source| error(&source))?;
     let algorithm =
         Algorithm::try_from(stored.algorithm.as_str()).map_err(|source| error(&source))?;
@@ -107,9 +116,15 @@ fn matches(
             &mut memory[..blocks],
         )
         .map_err(|source| error(&source))?;
+    // What one dear hash needs must not stay taken.
+    let usual = usize::try_from(today.memory_kib).unwrap_or(usize::MAX);
+    if memory.len() / 4 > usual {
+        memory.truncate(usual);
+        memory.shrink_to_fit();
+    }
     if computed.ct_eq(expected.as_bytes()).into() {
         Ok(Match::Yes {
-            outdated: today.exceeds(cost),
+            outdated: algorithm != Algorithm::Argon2id || today.exceeds(cost),
         })
     } else {
         Ok(Match::No)

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::metrics::{LoginOutcome, Metrics, Path, StoreOperation};
 use crate::sasl::{Bar, Credentials, Identity, Outage, Reason, Secret, Verdict};
-use crate::store::{LastUsed, Login, Refusal, Store};
+use crate::store::{LastUsed, Login, PreviousUse, Refusal, RefusedLogin, Retired, Store};
 
 use super::cache::{Digest, Digester, Known, Slot, identity_of};
 use super::denial::Denials;
@@ -143,7 +143,7 @@ impl Authenticator {
             .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));
         let judged = judged.unwrap_or(Err(Refused::Outage(Outage::Busy)));
         match judged.map_err(|refused| barred(refused, &attempt)) {
-            Ok(identity) => {
+            Ok(Proven { identity, slot }) => {
                 metrics.logins(ACCEPT, "").inc();
                 metrics.login_of(
                     &identity.organization,
@@ -151,19 +151,27 @@ impl Authenticator {
                     LoginOutcome::Accepted,
                 );
                 self.guard.accepted(&attempt, identity.key);
-                self.noted.accepted(identity.key, used(&credentials, peer));
+                let used = used(&credentials, peer);
+                if slot == Slot::Previous {
+                    self.noted.previous_used(identity.key, previous_use(&used));
+                }
+                self.noted.accepted(identity.key, used);
                 Verdict::Accept(identity)
             }
             Err(Refused::Barred(bar)) => {
                 metrics.logins(BARRED, bar.as_str()).inc();
+                let refusal = refused_login(&credentials, peer, bar.as_str(), None);
+                self.noted.turned_away(refusal, false);
                 log_refusal(&credentials, peer, BARRED, bar.as_str());
                 Verdict::Barred(bar)
             }
-            Err(Refused::Reason(reason, claimed_identity)) => {
+            Err(Refused::Reason(reason, claimed_identity, retired_at)) => {
                 let key = claimed_identity.as_ref().map(|identity| identity.key);
                 let digest = self.core.digest(&credentials);
                 let follows = self.guard.refused(&attempt, reason, key, digest.mark());
                 metrics.logins(REJECT, reason.as_str()).inc();
+                let refusal = refused_login(&credentials, peer, reason.as_str(), retired_at);
+                self.noted.turned_away(refusal, claimed_identity.is_some());
                 // Unknown names are nobody's, and anybody's to make up.
                 if let Some(identity) = claimed_identity {
                     metrics.login_of(
@@ -204,6 +212,33 @@ fn log_refusal(credentials: &Credentials, peer: &Peer, result: &str, reason: &st
     );
 }
 
+/// The same for whoever asks later why.
+fn refused_login(
+    credentials: &Credentials,
+    peer: &Peer,
+    reason: &str,
+    retired_at: Option<i64>,
+) -> RefusedLogin {
+    let now = now_ms();
+    RefusedLogin {
+        username: credentials.username.clone(),
+        reason: reason.to_owned(),
+        address: peer.address.to_canonical().to_string(),
+        first_at: now,
+        at: now,
+        count: 1,
+        retired_at,
+    }
+}
+
+fn previous_use(used: &LastUsed) -> PreviousUse {
+    PreviousUse {
+        at: used.at,
+        address: used.address.clone(),
+        count: used.count,
+    }
+}
+
 fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
     LastUsed {
         at: jiff::Timestamp::now().as_millisecond(),
@@ -219,13 +254,21 @@ fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
 enum Refused {
     Barred(Bar),
     Outage(Outage),
-    /// With whom the client claimed to be, if there is such a credential.
-    Reason(Reason, Option<Arc<Identity>>),
+    /// With whom the client claimed to be, if there is such a credential, and when the password that it offered was replaced,
+    /// if it once was the right one.
+    Reason(Reason, Option<Arc<Identity>>, Option<i64>),
+}
+
+/// Yes.
+struct Proven {
+    identity: Arc<Identity>,
+    /// By which of its passwords.
+    slot: Slot,
 }
 
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
-        Self::Reason(reason, None)
+        Self::Reason(reason, None, None)
     }
 }
 
@@ -243,22 +286,27 @@ struct Recalled {
 }
 
 impl Recalled {
-    /// Judges by what is fresh, if that is enough.
+    /// Judges by what is fresh, if that is enough. `tag` tells the offered password's.
     fn judge(
         &mut self,
         epoch: u64,
         digest: Digest,
         now_ms: i64,
-    ) -> Option<Result<Arc<Identity>, Refused>> {
-        for (known, ruled_out) in self.known.iter().zip(&mut self.ruled_out) {
+        tag: impl Fn() -> u32,
+    ) -> Option<Result<Proven, Refused>> {
+        let slots = [Slot::Current, Slot::Previous].into_iter();
+        let known = self.known.iter().zip(&mut self.ruled_out);
+        for ((known, ruled_out), slot) in known.zip(slots) {
             let Some(known) = known.as_ref().filter(|known| known.is_fresh(epoch)) else {
                 continue;
             };
             match known.judge(digest, now_ms) {
                 None => *ruled_out = true,
                 Some(judged) => {
-                    return Some(judged.map_err(|reason| {
-                        Refused::Reason(reason, Some(known.identity().clone()))
+                    let proven = |identity| Proven { identity, slot };
+                    return Some(judged.map(proven).map_err(|reason| {
+                        let identity = known.identity().clone();
+                        told_apart(reason, identity, known.retired(), tag)
                     }));
                 }
             }
@@ -284,6 +332,22 @@ impl Recalled {
     }
 }
 
+/// A wrong password that once was right is not just any wrong one.
+fn told_apart(
+    reason: Reason,
+    identity: Arc<Identity>,
+    retired: &[Retired],
+    tag: impl Fn() -> u32,
+) -> Refused {
+    if reason == Reason::WrongPassword && !retired.is_empty() {
+        let tag = tag();
+        if let Some(one) = retired.iter().find(|retired| retired.tag == tag) {
+            return Refused::Reason(Reason::PreviousPassword, Some(identity), Some(one.at));
+        }
+    }
+    Refused::Reason(reason, Some(identity), None)
+}
+
 /// Where a password was compared.
 enum Flown {
     /// With everything that it could have been.
@@ -301,7 +365,7 @@ impl Core {
         self: &Arc<Self>,
         credentials: &Credentials,
         attempt: &Attempt<'_>,
-    ) -> Result<Arc<Identity>, Refused> {
+    ) -> Result<Proven, Refused> {
         if credentials.acts_for.is_some() {
             self.metrics.verdict_by(Path::Early);
             return Err(Reason::ActsForAnother.into());
@@ -320,7 +384,8 @@ impl Core {
                 return Err(Reason::Revoked.into());
             }
             let mut recalled = self.recall(username, flown.take()).await;
-            if let Some(judged) = recalled.judge(epoch, digest, now_ms()) {
+            let tag = || self.store.tag(credentials.password.expose());
+            if let Some(judged) = recalled.judge(epoch, digest, now_ms(), tag) {
                 self.metrics.verdict_by(path);
                 return guarded(judged, &recalled, digest, attempt);
             }
@@ -339,8 +404,8 @@ impl Core {
                 self.metrics.verdict_by(Path::Early);
                 return Err(Refused::Barred(Bar::Guard));
             }
-            let tag = self.store.tag(credentials.password.expose());
-            let refused = |reason| Refused::Reason(reason, Some(identity_of(&login)));
+            let refused = |reason| told_apart(reason, identity_of(&login), &login.retired, tag);
+            let tag = tag();
             if let Some(refusal) = login.refusal(now_ms()) {
                 self.metrics.verdict_by(Path::Early);
                 attempt.excuse_if(login.tag == Some(tag));
@@ -556,7 +621,7 @@ impl Core {
 /// Who is turned away is not told why: that would be one more guess.
 fn barred(refused: Refused, attempt: &Attempt) -> Refused {
     match refused {
-        Refused::Reason(_, claimed)
+        Refused::Reason(_, claimed, _)
             if attempt.is_barred_for(claimed.as_ref().map(|identity| identity.key)) =>
         {
             Refused::Barred(Bar::Guard)
@@ -568,21 +633,23 @@ fn barred(refused: Refused, attempt: &Attempt) -> Refused {
 /// What the guard makes of a verdict that the cache gave. A right password is never held up, except where too many guessed
 /// at it: then the guesses must not go on by what is remembered.
 fn guarded(
-    judged: Result<Arc<Identity>, Refused>,
+    judged: Result<Proven, Refused>,
     recalled: &Recalled,
     digest: Digest,
     attempt: &Attempt,
-) -> Result<Arc<Identity>, Refused> {
+) -> Result<Proven, Refused> {
     let known = || recalled.known.iter().flatten();
-    let refused = |identity| Refused::Reason(Reason::WrongPassword, Some(identity));
+    let refused = |identity| Refused::Reason(Reason::WrongPassword, Some(identity), None);
     match judged {
-        Ok(identity) if attempt.is_closed_for(identity.key) => Err(refused(identity)),
-        Err(Refused::Reason(reason, Some(identity))) => {
+        Ok(Proven { identity, .. }) if attempt.is_closed_for(identity.key) => {
+            Err(refused(identity))
+        }
+        Err(Refused::Reason(reason, Some(identity), retired_at)) => {
             if known().any(|known| !known.is_generated()) {
                 attempt.may_guess(identity.key);
             }
             attempt.excuse_if(known().any(|known| known.is(digest)));
-            Err(Refused::Reason(reason, Some(identity)))
+            Err(Refused::Reason(reason, Some(identity), retired_at))
         }
         judged => judged,
     }

@@ -446,6 +446,20 @@ fn show(credential: &Credential) -> String {
             .into_iter()
             .filter_map(|(what, ms)| Some((what, minute(ms?)))),
     );
+    if let Some(used) = &credential.previous_used {
+        let times = match used.count {
+            1 => "once".to_owned(),
+            count => format!("{count} times"),
+        };
+        lines.push((
+            "Old password",
+            format!(
+                "used {times} since the rotation, last {} from {}",
+                ago(used.at, now),
+                plain(&used.address)
+            ),
+        ));
+    }
     match &credential.last_used {
         None => lines.push(("Last used", "never".to_owned())),
         Some(used) => lines.extend([

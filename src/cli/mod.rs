@@ -7,10 +7,12 @@ mod credential;
 mod demo;
 mod doctor;
 mod guard;
+mod import;
 mod journal;
 mod log;
 mod organization;
 mod output;
+mod refusals;
 mod running;
 mod serve;
 mod sessions;
@@ -67,9 +69,15 @@ enum Command {
     /// See which networks failed logins came from, and have that forgotten
     #[command(subcommand)]
     Guard(guard::GuardCommand),
+    /// Take over credentials from a Dovecot passwd-file or from CSV
+    #[command(after_help = import::AFTER_HELP)]
+    Import(import::ImportOptions),
     /// Make, list, rename, suspend and delete organizations
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
+    /// See why logins were refused
+    #[command(subcommand)]
+    Refusals(refusals::RefusalsCommand),
     /// Put a backup in place of the store, while Gatepost is stopped
     Restore {
         /// What `gatepost backup` wrote
@@ -126,6 +134,16 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
                 &actor::of_process(),
             )
         }
+        Command::Import(options) => {
+            let config = Config::load(&path)?;
+            let store = Store::open(&config.store.path)?;
+            import::run(
+                &options,
+                &store,
+                daemon::cost(&config),
+                &actor::of_process(),
+            )
+        }
         Command::Organization(command) => {
             let config = Config::load(&path)?;
             organization::run(
@@ -134,6 +152,11 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
                 &actor::of_process(),
                 &Running::of(&config, path),
             )
+        }
+        Command::Refusals(command) => {
+            let config = Config::load(&path)?;
+            let store = Store::open(&config.store.path)?;
+            refusals::run(command, &store, &Running::of(&config, path))
         }
         Command::Restore { file, yes } => {
             let config = Config::load(&path)?;

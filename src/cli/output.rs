@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::CliError;
 
+pub(super) use crate::store::plain;
+
 /// What [`print`] says instead of a panic when nobody reads any more.
 const CLOSED: &str = "cannot write to standard output";
 
@@ -39,22 +41,10 @@ pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
         .join("\n")
 }
 
-/// Text from the store, safe to print on a terminal: others chose it, and control characters would command the terminal or
-/// turn what stands around them.
-pub(super) fn plain(text: &str) -> String {
-    let commands = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut plain = String::with_capacity(text.len());
-    for character in text.chars() {
-        if commands(character) {
-            plain.extend(character.escape_unicode());
-        } else {
-            plain.push(character);
-        }
-    }
-    plain
+/// Text as one part of a path: usernames that were not made here may hold anything.
+pub(super) fn path_part(text: &str) -> String {
+    let Ok(encoded) = askama::filters::urlencode_strict(text);
+    encoded.to_string()
 }
 
 /// A name, or a dash where there is none.
@@ -146,12 +136,6 @@ mod tests {
     fn times_for_people_are_to_the_minute() {
         assert_eq!(minute(1_800_000_000_123), "2027-01-15 08:00 UTC");
         assert_eq!(minute(i64::MAX), "?");
-    }
-
-    #[test]
-    fn stored_text_cannot_command_the_terminal() {
-        assert_eq!(plain("\u{1b}[2Jhi\u{202e}"), "\\u{1b}[2Jhi\\u{202e}");
-        assert_eq!(plain("Büro \u{1f5a8}"), "Büro \u{1f5a8}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::output::document;
+use super::output::{document, path_part};
 use crate::admin::api::{Disconnected, List, Session};
 use crate::admin::client::{Client, ClientError};
 use crate::config::Config;
@@ -173,6 +173,7 @@ fn set_status(client: &Client, credential: &Credential, status: &str) -> Result<
         organization,
         ..
     } = credential;
+    let username = path_part(username);
     let path = format!("/api/v1/organizations/{organization}/credentials/{username}");
     let change = json!({ "status": status });
     client

@@ -35,6 +35,8 @@ pub enum Reason {
     ActsForAnother,
     /// The credential has expired.
     Expired,
+    /// The password is wrong, and was right before a rotation.
+    PreviousPassword,
     /// The credential is revoked.
     Revoked,
     /// The organization is suspended.
@@ -47,9 +49,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for building metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ActsForAnother,
         Self::Expired,
+        Self::PreviousPassword,
         Self::Revoked,
         Self::Suspended,
         Self::Unknown,
@@ -61,10 +64,24 @@ impl Reason {
         match self {
             Self::ActsForAnother => "acts_for_another",
             Self::Expired => "expired",
+            Self::PreviousPassword => "previous_password",
             Self::Revoked => "revoked",
             Self::Suspended => "suspended",
             Self::Unknown => "unknown",
             Self::WrongPassword => "wrong_password",
+        }
+    }
+
+    /// What was wrong, for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::ActsForAnother => "it asked to act for another",
+            Self::Expired => "the credential had expired",
+            Self::PreviousPassword => "the previous password",
+            Self::Revoked => "the credential was revoked",
+            Self::Suspended => "its organization was suspended",
+            Self::Unknown => "nobody has this username",
+            Self::WrongPassword => "a wrong password",
         }
     }
 }
@@ -87,6 +104,14 @@ impl Bar {
         match self {
             Self::Guard => "guard",
             Self::Sessions => "sessions",
+        }
+    }
+
+    /// What was wrong, for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Guard => "too many failed logins had come from its network",
+            Self::Sessions => "too many sessions were open",
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What is noted in memory while clients are served, and written in batches: uses, usage, uses of tokens.
+//! What is noted in memory while clients are served, and written in batches: uses, usage, refusals, uses of tokens.
 
 use rusqlite::params;
 
-use super::{Store, StoreError, Usage, usage};
+use super::{PreviousUse, RefusedLogin, Store, StoreError, Usage, overlap, refusals, usage};
 
 /// The latest use of a credential, and how many there were.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,6 +30,10 @@ pub struct Noted {
     pub usage: Vec<((i64, i64), Usage)>,
     /// Uses of admin tokens by [`super::Token::key`].
     pub tokens: Vec<(i64, TokenUse)>,
+    /// Uses of previous passwords by [`super::Login::key`], at most one a credential.
+    pub previous: Vec<(i64, PreviousUse)>,
+    /// Refused logins.
+    pub refusals: Vec<RefusedLogin>,
 }
 
 /// The latest use of an admin token.
@@ -44,12 +48,13 @@ pub struct TokenUse {
 impl Noted {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.uses.is_empty() && self.usage.is_empty() && self.tokens.is_empty()
+        self.len() == 0
     }
 
     /// How many rows it comes to.
     pub fn len(&self) -> usize {
-        self.uses.len() + self.usage.len() + self.tokens.len()
+        let logins = self.uses.len() + self.previous.len() + self.refusals.len();
+        logins + self.usage.len() + self.tokens.len()
     }
 }
 
@@ -83,6 +88,9 @@ impl Store {
             }
             usage::add(transaction, &usage)?;
             usage::prune(transaction)?;
+            overlap::add(transaction, &noted.previous)?;
+            refusals::add(transaction, &noted.refusals)?;
+            refusals::prune(transaction)?;
             let mut statement = transaction.prepare_cached(
                 "UPDATE admin_tokens SET last_used_at = ?2, last_used_address = ?3
                  WHERE key = ?1 AND ?2 > coalesce(last_used_at, 0)",

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{CredentialStatus, OrganizationStatus, Store, StoreError};
+use super::{CredentialStatus, OrganizationStatus, Retired, Store, StoreError, overlap};
 
 /// A credential as verification sees it.
 ///
@@ -18,12 +18,14 @@ pub struct Login {
     pub username: String,
     /// The slug of its organization.
     pub organization: String,
-    /// argon2id in PHC format.
+    /// argon2id in PHC format; of an imported credential what it came with, until its first login.
     pub password_hash: String,
     /// [`Store::tag`] of the password, if it was generated here.
     pub tag: Option<u32>,
     /// The password before the last rotation, if there is to be an overlap.
     pub previous: Option<Previous>,
+    /// The generated passwords it had before, the latest first.
+    pub retired: Box<[Retired]>,
     /// Its own status.
     pub status: CredentialStatus,
     /// The status of its organization.
@@ -35,7 +37,7 @@ pub struct Login {
 /// A password that was replaced and is right for a while longer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Previous {
-    /// argon2id in PHC format.
+    /// As [`Login::password_hash`].
     pub password_hash: String,
     /// As [`Login::tag`].
     pub tag: Option<u32>,
@@ -77,11 +79,15 @@ impl Store {
     pub fn lookup(&self, username: &str) -> Result<Option<Login>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(LOOKUP)?;
-            Ok(statement.query_row([username], login).optional()?)
+            let mut found = statement.query_row([username], login).optional()?;
+            if let Some(login) = &mut found {
+                login.retired = overlap::retired(connection, login.key)?;
+            }
+            Ok(found)
         })
     }
 
-    /// Replaces the hash of an unchanged password, after the cost of hashing was raised. Returns the credential's new version,
+    /// Replaces the hash of an unchanged password, after the cost of hashing was raised or the credential was imported. Returns the credential's new version,
     /// or `None` if it has changed or gone since `version` was read; then nothing was done.
     ///
     /// The epoch stays: nobody's login is decided otherwise.
@@ -123,6 +129,7 @@ fn login(row: &Row) -> rusqlite::Result<Login> {
         status: row.get(6)?,
         organization_status: row.get(7)?,
         expires_at: row.get(8)?,
+        retired: Box::default(),
         previous: match row.get(9)? {
             None => None,
             Some(until) => Some(Previous {

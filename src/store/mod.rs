@@ -14,8 +14,10 @@ mod flush;
 mod login;
 mod name;
 mod organizations;
+mod overlap;
 mod page;
 mod penalties;
+mod refusals;
 mod schema;
 mod tokens;
 mod usage;
@@ -33,15 +35,20 @@ pub use self::actor::{Actor, ActorKind, Editor};
 pub use self::audit::{AuditFilter, AuditRecord, AuditReport, hex};
 pub use self::credentials::{
     Credential, CredentialColumn, CredentialEdit, CredentialFilter, CredentialOrder,
-    CredentialStatus, NewCredential, NewPassword, Wanted,
+    CredentialStatus, Imported, NewCredential, NewPassword, Wanted,
 };
 pub use self::error::{Fault, Kind, Made, StoreError};
 pub use self::flush::{LastUsed, Noted, TokenUse};
 pub use self::login::{Login, Previous, Refusal};
-pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug};
+pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug, check_username, plain};
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
+pub use self::overlap::{PreviousUse, Retired};
 pub use self::page::{Page, Rows};
 pub use self::penalties::{PENALTIES, PenaltyRow, TrustedNetwork};
+pub use self::refusals::{
+    REFUSALS_OF_ONE, REFUSALS_OF_ONE_REASON, RefusedLogin, UNKNOWN_REFUSALS,
+    UNKNOWN_REFUSALS_FROM_ONE,
+};
 pub use self::tokens::{Access, NewToken, Scope, Token};
 pub use self::usage::{HOUR, Span, Usage, UsageOf};
 

@@ -1,9 +1,12 @@
-//! What may be stored as a name: slugs and the free names that people give.
+//! What may be stored as a name: slugs and the free names that people give. And how what others chose is shown.
 
 use super::StoreError;
 
 /// The organization that is always there, for whoever needs only one.
 pub const DEFAULT_ORGANIZATION: &str = "default";
+
+/// How long a username may be, in octets; SASL has no longer ones.
+const LONGEST_USERNAME: usize = 255;
 
 const LONGEST_SLUG: usize = 63;
 const LONGEST_NAME: usize = 200;
@@ -41,9 +44,47 @@ pub fn check_name(name: Option<&str>) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Accepts what clients can send and people can read: up to 255 octets without control characters, and no space at either
+/// end. The spelling is up to whoever chose it.
+///
+/// # Errors
+/// [`StoreError::Invalid`] with what a username is.
+pub fn check_username(username: &str) -> Result<(), StoreError> {
+    let is_plain = !username.is_empty() && plain(username) == username;
+    if is_plain && username.trim() == username && username.len() <= LONGEST_USERNAME {
+        return Ok(());
+    }
+    Err(StoreError::Invalid(format!(
+        "a username has 1 to {LONGEST_USERNAME} octets, no control characters, and no space at its ends"
+    )))
+}
+
+/// Text that others chose, safe to show: control characters would command a terminal or turn what stands around them.
+pub fn plain(text: &str) -> String {
+    let commands = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if commands(character) {
+            plain.extend(character.escape_unicode());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stored_text_cannot_command_the_terminal() {
+        assert_eq!(plain("\u{1b}[2Jhi\u{202e}"), "\\u{1b}[2Jhi\\u{202e}");
+        assert_eq!(plain("Büro \u{1f5a8}"), "Büro \u{1f5a8}");
+    }
 
     #[test]
     fn slugs_are_short_and_plain() {
@@ -61,6 +102,30 @@ mod tests {
             &"x".repeat(64),
         ] {
             assert!(check_slug(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn usernames_keep_their_spelling_within_bounds() {
+        for good in [
+            "smtp_a",
+            "Info@Example.TEST",
+            "jürgen",
+            "a b",
+            &"x".repeat(255),
+        ] {
+            assert!(check_username(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            " a",
+            "a ",
+            "a\tb",
+            "a\u{202e}b",
+            "a\0",
+            &"ü".repeat(128),
+        ] {
+            assert!(check_username(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -11,6 +11,7 @@ mod neighbours;
 mod operations;
 mod overlap;
 mod races;
+mod refusals;
 mod snapshot;
 mod socket;
 mod strangers;

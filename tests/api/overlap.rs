@@ -19,13 +19,26 @@ fn the_old_password_is_right_until_it_is_said_to_be_no_more() {
     let old = served.daemon.create();
     let rotated = rotate(&served, &old, 3600).expect(200);
     let new = issued(&rotated);
-    served.log_in(&old).expect("235");
     served.log_in(&new).expect("235");
+    let get = format!("GET {DEFAULT}/{}", old.username);
+    let used = || served.admin(&get, None).expect(200).body["previous_used"].clone();
+    assert_eq!(used(), Value::Null);
+    for _ in 0..2 {
+        served.log_in(&old).expect("235");
+    }
+    let told = used();
+    assert_eq!(
+        (&told["address"], &told["count"]),
+        (&json!("127.0.0.1"), &json!(2))
+    );
     let edit = format!("PATCH {DEFAULT}/{}", old.username);
     let ended = served.admin(&edit, Some(json!({ "end_overlap": true })));
     assert_eq!(ended.expect(200).body["previous_until"], Value::Null);
     served.log_in(&old).expect("535 5.7.8");
     served.log_in(&new).expect("235");
+    assert_eq!(used(), told, "it is kept until the next rotation");
+    rotate(&served, &new, 3600).expect(200);
+    assert_eq!(used(), Value::Null);
 }
 
 #[test]

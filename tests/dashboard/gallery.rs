@@ -138,6 +138,13 @@ const USAGE: &str = "WITH RECURSIVE hours(back) AS (SELECT 0 UNION ALL SELECT ba
 const LAST_USED: &str = "INSERT OR IGNORE INTO last_used SELECT key, (unixepoch() - key * key * 5000) * 1000, '192.0.2.' || key,
     iif(key % 4 = 0, NULL, 'TLSv1.3'), 'PLAIN', 'host' || key || '.example', key * 1234 FROM credentials WHERE key % 5 <> 4";
 
+const REFUSALS: &str = "INSERT INTO refusals SELECT username, iif(key = 1, 'previous_password', 'wrong_password'),
+    '192.0.2.' || key, key, unixepoch() * 1000 - 86400000, unixepoch() * 1000 - 240000 * key, key, iif(key = 1, unixepoch() * 1000 - 259200000, NULL)
+    FROM credentials";
+
+const UNKNOWN: &str = "INSERT INTO refusals (username, reason, address, first_at, at, count)
+    VALUES ('info@example.org', 'unknown', '192.0.2.99', unixepoch() * 1000 - 9000, unixepoch() * 1000, 7)";
+
 /// A dashboard with plausible things in it; the first credential is the one to look at.
 fn furnished() -> (Dashboard, Vec<Credential>) {
     let dashboard = Dashboard::start();
@@ -167,7 +174,7 @@ fn furnished() -> (Dashboard, Vec<Credential>) {
         credential
     });
     let store = dashboard.store();
-    for fill in [USAGE, LAST_USED] {
+    for fill in [USAGE, LAST_USED, REFUSALS, UNKNOWN] {
         store.execute(fill, []).expect(fill);
     }
     (dashboard, made.into())
@@ -202,6 +209,7 @@ fn every_page_of_what_there_is() {
         ("organization", "/organizations/acme"),
         ("organization-suspended", "/organizations/globex"),
         ("sessions", "/sessions"),
+        ("refusals", "/refusals"),
         ("audit", "/audit"),
         ("tokens", "/tokens"),
         ("not-found", "/nothing"),

@@ -7,6 +7,7 @@ use super::visit::Visit;
 use super::{Dashboard, LIST};
 use crate::support::browser::Scripts;
 use crate::support::client::Client;
+use crate::support::site::Credential;
 
 const HOSTILE: &str = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>{{7*7}}";
 
@@ -38,6 +39,11 @@ fn names_are_text_on_every_page() {
     let insert = "INSERT INTO last_used SELECT key, 1, '192.0.2.7', NULL, 'PLAIN', ?, 1 FROM credentials WHERE username = ?";
     let inserted = dashboard.store().execute(insert, [HOSTILE, &used.username]);
     inserted.expect("what a client called itself");
+    let guessed = Credential {
+        username: HOSTILE.to_owned(),
+        password: "sk_guess".to_owned(),
+    };
+    dashboard.refuses(&guessed);
     visit.open("/organizations");
     visit.fill("#new-organization [name=slug]", "acme");
     visit.fill("#new-organization [name=name]", HOSTILE);
@@ -56,6 +62,7 @@ fn names_are_text_on_every_page() {
         format!("{page}/rotate"),
         format!("{page}/revoke"),
         format!("{page}/delete"),
+        "/refusals".to_owned(),
         "/organizations".to_owned(),
         "/organizations/acme".to_owned(),
         "/organizations/acme/credentials".to_owned(),

@@ -45,8 +45,15 @@ fn an_overlap_keeps_both_until_it_is_ended(scripts: Scripts) {
     visit.submit("#to-rotate");
     visit.click("[name=overlap] option[value='3600']");
     let new = visit.submit_for_credential("#rotate");
-    dashboard.accepts(&old);
     dashboard.accepts(&new);
+    visit.open(&page);
+    assert_eq!(visit.text("#previous-used"), "Not used since the rotation");
+    dashboard.accepts(&old);
+    dashboard.accepts(&old);
+    visit.open(&page);
+    let used = visit.text("#previous-used");
+    assert!(used.starts_with("Still used by 127.0.0.1, "), "{used}");
+    assert!(used.ends_with("(2 times since the rotation)"), "{used}");
     visit.open(LIST);
     assert_eq!(visit.badges(&new), ["Active", "Overlap"]);
 
@@ -57,6 +64,11 @@ fn an_overlap_keeps_both_until_it_is_ended(scripts: Scripts) {
     dashboard.refuses(&old);
     dashboard.accepts(&new);
     assert!(!visit.has("#end-overlap"));
+
+    visit.open(&page);
+    let why = visit.text("#refusals tbody");
+    assert!(why.contains("the previous password, rotated"), "{why}");
+    assert!(why.contains("from 127.0.0.1"), "{why}");
 }
 
 fn a_rotation_that_another_overtook_is_not_made(scripts: Scripts) {

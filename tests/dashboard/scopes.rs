@@ -55,6 +55,7 @@ fn an_organizations_token_sees_that_organization_only() {
     let page = dashboard.page_of(&other);
     for path in [
         "/organizations/default",
+        "/refusals",
         LIST,
         &page,
         &format!("{LIST}/new"),

@@ -53,6 +53,8 @@ pub struct Credential {
     expires_at: Option<Time>,
     /// Until when the password before the last rotation is right, too.
     previous_until: Option<Time>,
+    /// The uses of that password since the rotation; null if there was none.
+    previous_used: Option<PreviousUsed>,
     /// Its latest use; null if there was none.
     last_used: Option<LastUsed>,
     /// How many sessions are logged in with it now.
@@ -88,6 +90,16 @@ pub struct LastUsed {
     count: u64,
 }
 
+/// The latest use of the password before a rotation.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PreviousUsed {
+    at: Time,
+    /// The client's IP address.
+    address: String,
+    /// How many uses there were since the rotation.
+    count: u64,
+}
+
 impl From<CredentialStatus> for Status {
     fn from(status: CredentialStatus) -> Status {
         match status {
@@ -119,6 +131,11 @@ impl From<&store::Credential> for Credential {
             revoked_at: credential.revoked_at.map(Time),
             expires_at: credential.expires_at.map(Time),
             previous_until: credential.previous_until.map(Time),
+            previous_used: credential.previous_used.as_ref().map(|used| PreviousUsed {
+                at: Time(used.at),
+                address: used.address.clone(),
+                count: used.count,
+            }),
             last_used: credential.last_used.as_ref().map(|used| LastUsed {
                 at: Time(used.at),
                 address: used.address.clone(),
@@ -186,7 +203,7 @@ pub(super) struct OfCredential {
 }
 
 impl OfCredential {
-    fn wanted<'a>(&'a self, revisions: Option<&'a [String]>) -> Wanted<'a> {
+    pub(super) fn wanted<'a>(&'a self, revisions: Option<&'a [String]>) -> Wanted<'a> {
         Wanted {
             username: &self.username,
             organization: Some(&self.slug),

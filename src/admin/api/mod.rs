@@ -7,6 +7,7 @@ mod field;
 mod guard;
 mod openapi;
 mod organizations;
+mod refusals;
 mod reply;
 mod sessions;
 mod status;
@@ -26,6 +27,7 @@ pub use self::audit::AuditRecord;
 pub use self::credentials::{Credential, IssuedCredential};
 pub use self::guard::{Cleared, GuardEntry};
 pub use self::organizations::Organization;
+pub use self::refusals::Refusal;
 pub use self::reply::List;
 pub use self::sessions::{Disconnected, Session};
 pub use self::tokens::{NewlyIssued as IssuedToken, Token};
@@ -55,6 +57,7 @@ fn described() -> OpenApiRouter<Arc<Desk>> {
         .merge(organizations::routes())
         .merge(credentials::routes())
         .merge(usage::routes())
+        .merge(refusals::routes())
         .merge(sessions::routes())
         .merge(guard::routes())
         .merge(audit::routes())

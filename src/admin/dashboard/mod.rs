@@ -19,6 +19,7 @@ mod networks;
 mod new_credential;
 mod organizations;
 mod overview;
+mod refusals;
 mod sessions;
 mod sign_in;
 mod sign_ins;
@@ -78,6 +79,7 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         )
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}/disconnect", post(sessions::disconnect))
+        .route("/refusals", get(refusals::list))
         .route("/guard", get(networks::list))
         .route("/guard/clear", post(networks::clear))
         .route("/audit", get(audit::list))

@@ -16,6 +16,7 @@ struct Site {
     authenticator: Arc<Authenticator>,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
+    noted: Arc<NotedBatch>,
     _directory: tempfile::TempDir,
 }
 
@@ -33,7 +34,7 @@ impl Site {
         let authenticator = Authenticator::new(
             store.clone(),
             hasher,
-            last_used,
+            last_used.clone(),
             metrics.clone(),
             100,
             delay,
@@ -42,6 +43,7 @@ impl Site {
             authenticator: Arc::new(authenticator),
             store,
             metrics,
+            noted: last_used,
             _directory: directory,
         }
     }
@@ -348,9 +350,112 @@ async fn an_overlap_that_is_ended_early_is_over() {
         .unwrap();
     assert_eq!(
         site.log_in(&old).await,
-        Verdict::Reject(Reason::WrongPassword)
+        Verdict::Reject(Reason::PreviousPassword)
     );
     assert!(is_accepted(&site.log_in(&new).await));
+}
+
+#[tokio::test]
+async fn a_password_from_before_a_rotation_is_told_from_a_wrong_one_and_costs_nothing() {
+    let site = Site::new();
+    let first = site.issue();
+    let username = first.credential.username.clone();
+    let second = site.rotate(&username, None);
+    let rotated_at = second.credential.rotated_at;
+    let previous = Verdict::Reject(Reason::PreviousPassword);
+    assert_eq!(site.log_in(&first).await, previous);
+    assert_eq!(site.paths(), [0, 0, 1], "cold");
+    assert!(is_accepted(&site.log_in(&second).await));
+    assert_eq!(site.log_in(&first).await, previous);
+    let wrong = site.verify(&username, "sk_wrong").await;
+    assert_eq!(wrong, Verdict::Reject(Reason::WrongPassword));
+    assert_eq!(site.paths(), [1, 2, 1], "cached");
+    let third = site.rotate(&username, None);
+    for _ in 0..2 {
+        assert_eq!(site.log_in(&first).await, previous);
+        assert_eq!(site.log_in(&second).await, previous);
+        assert!(is_accepted(&site.log_in(&third).await));
+    }
+    assert_eq!(site.paths()[0], 2);
+    let noted = site.noted.refusals(&site.store, &username).unwrap();
+    let mut told: Vec<_> = noted
+        .iter()
+        .map(|refusal| (refusal.reason.as_str(), refusal.count))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [("previous_password", 6), ("wrong_password", 1)]);
+    let latest = noted.iter().find(|refusal| refusal.retired_at.is_some());
+    assert_eq!(latest.unwrap().retired_at, third.credential.rotated_at);
+    assert!(rotated_at <= third.credential.rotated_at);
+}
+
+#[tokio::test]
+async fn a_chosen_password_is_not_told_from_a_wrong_one_after_its_rotation() {
+    let site = Site::new();
+    site.import("printer", "hunter2");
+    site.rotate("printer", None);
+    let refused = site.verify("printer", "hunter2").await;
+    assert_eq!(refused, Verdict::Reject(Reason::WrongPassword));
+}
+
+#[tokio::test]
+async fn uses_of_the_previous_password_in_an_overlap_are_counted() {
+    let site = Site::new();
+    let old = site.issue();
+    let username = old.credential.username.clone();
+    assert!(is_accepted(&site.log_in(&old).await));
+    let new = site.rotate(&username, Some(now_ms() + 60_000));
+    let used = || {
+        let mut credential = site.store.credential(username.as_str()).unwrap();
+        site.noted.update(&mut credential);
+        credential
+            .previous_used
+            .map(|used| (used.address, used.count))
+    };
+    assert!(is_accepted(&site.log_in(&new).await));
+    assert_eq!(used(), None);
+    for _ in 0..3 {
+        assert!(is_accepted(&site.log_in(&old).await));
+    }
+    let told = Some(("203.0.113.7".to_owned(), 3));
+    assert_eq!(used(), told);
+    site.noted.flush(&site.store);
+    assert_eq!(used(), told);
+    assert!(is_accepted(&site.log_in(&old).await));
+    assert_eq!(used().unwrap().1, 4);
+    let last = now_ms();
+    while now_ms() == last {
+        tokio::task::yield_now().await; // a use counts for the rotation before it
+    }
+    site.rotate(&username, Some(now_ms() + 60_000));
+    site.noted.flush(&site.store);
+    assert_eq!(used(), None);
+}
+
+#[tokio::test]
+async fn every_refusal_is_noted_by_its_name() {
+    let site = Site::new();
+    let issued = site.issue();
+    let username = issued.credential.username.clone();
+    site.verify("smtp_nobody", "x").await;
+    let mut boss = claim(&username, issued.password.expose());
+    boss.acts_for = Some("boss".into());
+    site.authenticator.verify(boss, &peer()).await;
+    site.set_status(&username, CredentialStatus::Revoked);
+    site.log_in(&issued).await;
+    let reasons = |found: Vec<RefusedLogin>| {
+        let mut reasons: Vec<_> = found.into_iter().map(|refusal| refusal.reason).collect();
+        reasons.sort_unstable();
+        reasons
+    };
+    for _ in 0..2 {
+        let own = site.noted.refusals(&site.store, &username).unwrap();
+        assert_eq!(reasons(own), ["acts_for_another", "revoked"]);
+        let unknown = site.noted.unknown_refusals(&site.store).unwrap();
+        assert_eq!(unknown.len(), 1);
+        assert_eq!(unknown[0].username, "smtp_nobody");
+        site.noted.flush(&site.store);
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::super::audit::{Event, record};
 use super::super::error::Stop;
-use super::super::{Editor, Kind, StoreError, name, now, organizations};
+use super::super::{Editor, Kind, StoreError, name, now, organizations, overlap};
 use super::{Credential, CredentialStatus, find, taken};
 
 /// What a credential starts with.
@@ -132,6 +132,8 @@ impl Editor<'_> {
     ) -> Result<Credential, StoreError> {
         self.change(|transaction| {
             let before = wanted.find(transaction)?;
+            let now = now();
+            overlap::retire(transaction, before.key, now)?;
             transaction.execute(
                 "UPDATE credentials SET previous_hash = iif(?4 IS NULL, NULL, password_hash),
                      previous_tag = iif(?4 IS NULL, NULL, tag), previous_until = ?4,
@@ -142,7 +144,7 @@ impl Editor<'_> {
                     password.hash,
                     password.tag,
                     password.overlap_until,
-                    now()
+                    now
                 ],
             )?;
             let overlap = json!({ "previous_until": password.overlap_until });
@@ -257,7 +259,7 @@ impl Editor<'_> {
         self.note_credential(transaction, "credential.delete", credential, told, None)
     }
 
-    fn note_credential(
+    pub(super) fn note_credential(
         &self,
         transaction: &Transaction,
         action: &str,
@@ -277,7 +279,7 @@ impl Editor<'_> {
 }
 
 /// What the audit log tells of a credential.
-fn told(credential: &Credential) -> Value {
+pub(super) fn told(credential: &Credential) -> Value {
     json!({
         "name": credential.name,
         "status": credential.status.as_str(),

@@ -1,6 +1,7 @@
 //! Credentials as an administrator sees them; [`edit`] is how they change.
 
 mod edit;
+mod import;
 mod table;
 
 use std::fmt;
@@ -10,10 +11,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Wanted};
+pub use self::import::Imported;
 pub use self::table::{CredentialColumn, CredentialOrder};
 
 use super::error::Stop;
-use super::{Kind, LastUsed, Page, Rows, Store, StoreError, count, organizations};
+use super::{Kind, LastUsed, Page, PreviousUse, Rows, Store, StoreError, count, organizations};
 
 /// A credential, without its password's hash.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,6 +42,8 @@ pub struct Credential {
     pub expires_at: Option<i64>,
     /// Until when the password before the last rotation is right, too; past times are left out.
     pub previous_until: Option<i64>,
+    /// The uses of that password since the rotation, as far as they are flushed.
+    pub previous_used: Option<PreviousUse>,
     /// Moves with everything that decides logins.
     pub(super) version: i64,
     /// Its uses, as far as they are flushed.
@@ -127,10 +131,12 @@ impl Store {
 
 const SELECT: &str = "
     SELECT c.id, c.username, o.slug, c.name, c.status, c.created_at, c.rotated_at, c.revoked_at, c.expires_at,
-           u.at, u.address, u.tls, u.mechanism, u.helo, u.count, c.key, c.version, c.previous_until
+           u.at, u.address, u.tls, u.mechanism, u.helo, u.count, c.key, c.version, c.previous_until,
+           p.at, p.address, p.count
     FROM credentials c
     JOIN organizations o ON o.key = c.organization
-    LEFT JOIN last_used u ON u.credential = c.key";
+    LEFT JOIN last_used u ON u.credential = c.key
+    LEFT JOIN previous_used p ON p.credential = c.key";
 
 pub(super) fn find(connection: &Connection, username: &str) -> Result<Credential, Stop> {
     let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE c.username = ?1"))?;
@@ -162,6 +168,14 @@ fn credential(row: &Row) -> rusqlite::Result<Credential> {
             count: count(row, 14)?,
         }),
     };
+    let previous_used = match row.get(18)? {
+        None => None,
+        Some(at) => Some(PreviousUse {
+            at,
+            address: row.get(19)?,
+            count: count(row, 20)?,
+        }),
+    };
     Ok(Credential {
         id: id(row.get_ref(0)?)?,
         username: row.get(1)?,
@@ -177,6 +191,7 @@ fn credential(row: &Row) -> rusqlite::Result<Credential> {
         previous_until: row
             .get::<_, Option<i64>>(17)?
             .filter(|&end| end > super::now()),
+        previous_used,
         last_used,
     })
 }

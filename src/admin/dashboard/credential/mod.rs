@@ -19,7 +19,8 @@ use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::sessions::LiveSession;
 use crate::store::{
-    AuditFilter, Credential, CredentialStatus, OrganizationStatus, Page, Usage, UsageOf, Wanted,
+    AuditFilter, Credential, CredentialStatus, OrganizationStatus, Page, PreviousUse, Usage,
+    UsageOf, Wanted,
 };
 
 use super::Dashboard;
@@ -31,6 +32,7 @@ use super::error::ErrorPage;
 use super::form::{Field, TimeField};
 use super::frame::{Frame, Section, page_with};
 use super::guard::Visitor;
+use super::refusals::Tried;
 use super::sessions::Live;
 use super::stamp::Stamp;
 
@@ -88,6 +90,7 @@ struct Known {
     suspended: bool,
     usage: Vec<(i64, Usage)>,
     sessions: Vec<LiveSession>,
+    refusals: Vec<Tried>,
     trail: Vec<Entry>,
 }
 
@@ -117,6 +120,11 @@ fn find(desk: &Desk, of: &Of, days: Stretch) -> Result<Known, Problem> {
         suspended: organization.status == OrganizationStatus::Suspended,
         usage,
         sessions,
+        refusals: desk
+            .refusals(of.wanted())?
+            .iter()
+            .map(Tried::from)
+            .collect(),
         trail: trail.rows.iter().map(Entry::from).collect(),
     })
 }
@@ -135,12 +143,14 @@ struct CredentialPage {
     revoked: Option<Stamp>,
     expires: Option<Stamp>,
     overlap: Option<Stamp>,
+    previous_used: Option<(PreviousUse, Stamp)>,
     last_used: Option<Stamp>,
     messages: Chart,
     refused: Chart,
     sessions: Vec<Live>,
     /// How many there are besides those shown.
     more_sessions: usize,
+    refusals: Vec<Tried>,
     trail: Vec<Entry>,
     name: Field,
     expires_at: TimeField,
@@ -178,6 +188,7 @@ async fn shown(
         suspended,
         usage,
         mut sessions,
+        refusals,
         trail,
     } = known;
     let more_sessions = sessions.len().saturating_sub(SHOWN_SESSIONS);
@@ -196,11 +207,16 @@ async fn shown(
             revoked: credential.revoked_at.map(Stamp),
             expires,
             overlap: credential.previous_until.map(Stamp),
+            previous_used: (credential.previous_used.clone()).map(|used| {
+                let at = Stamp(used.at);
+                (used, at)
+            }),
             last_used: credential.last_used.as_ref().map(|used| Stamp(used.at)),
             messages: days.chart(&usage, "messages", |usage| usage.messages),
             refused: days.chart(&usage, "refused logins", |usage| usage.refused),
             sessions: sessions.into_iter().map(Live::from).collect(),
             more_sessions,
+            refusals,
             trail,
             name: name.unwrap_or_else(|| Field::of(credential.name.as_deref().unwrap_or_default())),
             expires_at: expires_at.unwrap_or_else(|| TimeField::of(expires)),

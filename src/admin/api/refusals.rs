@@ -1,0 +1,122 @@
+//! Why logins were refused.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::admin::caller::Caller;
+use crate::admin::desk::Desk;
+use crate::admin::extract::{Path, Query};
+use crate::admin::problem::Problem;
+use crate::store::{Access, Page, RefusedLogin, Rows, plain};
+
+use super::credentials::OfCredential;
+use super::field::{Cursor, Limit, Time, page};
+use super::reply::List;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
+    OpenApiRouter::new()
+        .routes(routes!(credential_refusals))
+        .routes(routes!(unknown_refusals))
+}
+
+/// Refused logins with one username, for one reason, from one address.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+pub struct Refusal {
+    /// What the client called itself; its own words, with control characters escaped.
+    pub username: String,
+    /// For example `wrong_password`; the same as in the log and in `gatepost_auth_total`.
+    pub reason: String,
+    /// The same for people.
+    pub words: String,
+    /// The client's IP address.
+    pub address: String,
+    /// The first of them.
+    pub first_at: Time,
+    /// The last of them.
+    pub at: Time,
+    /// How many there were.
+    pub count: u64,
+    /// With the reason `previous_password`: when that password was replaced.
+    pub rotated_at: Option<Time>,
+}
+
+impl From<&RefusedLogin> for Refusal {
+    fn from(refusal: &RefusedLogin) -> Refusal {
+        Refusal {
+            username: plain(&refusal.username),
+            reason: refusal.reason.clone(),
+            words: refusal.words().to_owned(),
+            address: refusal.address.clone(),
+            first_at: Time(refusal.first_at),
+            at: Time(refusal.at),
+            count: refusal.count,
+            rotated_at: refusal.retired_at.map(Time),
+        }
+    }
+}
+
+/// Lists why logins with a credential were refused in the last 30 days, the latest first; at most 32 different ones.
+#[utoipa::path(get, path = "/organizations/{slug}/credentials/{username}/refusals", tag = "refusals", params(OfCredential),
+    responses((status = 200, description = "All that is known.", body = List<Refusal>)))]
+async fn credential_refusals(
+    State(desk): State<Arc<Desk>>,
+    Path(of): Path<OfCredential>,
+) -> Result<Json<List<Refusal>>, Problem> {
+    desk.run(move |desk| {
+        let found = desk.refusals(of.wanted(None))?;
+        Ok(Json(List {
+            items: found.iter().map(Refusal::from).collect(),
+            next: None,
+        }))
+    })
+    .await
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RefusalsQuery {
+    /// How many at most, 1 to 200; 50 if left out.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    limit: Limit,
+    /// `next` of the page before.
+    #[param(inline)]
+    after: Option<Cursor>,
+}
+
+/// Lists refused logins with usernames that nobody has, the latest first, of the last 30 days; at most 1,000 are known. Needs
+/// a token of the instance.
+#[utoipa::path(get, path = "/refusals", tag = "refusals", params(RefusalsQuery),
+    responses((status = 200, description = "A page of them.", body = List<Refusal>)))]
+async fn unknown_refusals(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Query(query): Query<RefusalsQuery>,
+) -> Result<Json<List<Refusal>>, Problem> {
+    caller.require_instance(Access::Read)?;
+    desk.run(move |desk| {
+        let found = desk.unknown_refusals()?;
+        let rows = part(found, page(query.limit, query.after));
+        Ok(Json(rows.map(|row| Refusal::from(&row)).into()))
+    })
+    .await
+}
+
+/// Part of a list that moves while it is read: what happens again in between goes to its begin.
+fn part(found: Vec<RefusedLogin>, page: Page) -> Rows<RefusedLogin> {
+    let skipped = page.after.unwrap_or(0);
+    let limit = page.limit as usize;
+    let mut rest = found
+        .into_iter()
+        .skip(usize::try_from(skipped).unwrap_or(usize::MAX));
+    let rows: Vec<_> = rest.by_ref().take(limit).collect();
+    let next = rest.next().map(|_| skipped + i64::from(page.limit));
+    Rows { rows, next }
+}

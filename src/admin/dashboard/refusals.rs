@@ -1,0 +1,102 @@
+//! Refused logins with usernames that nobody has: the device with a typing mistake, the deleted credential that is still in
+//! use, and those who guess.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+
+use crate::store::{Access, RefusedLogin, plain};
+
+use super::Dashboard;
+use super::address::Query;
+use super::error::ErrorPage;
+use super::frame::{Frame, Section, page};
+use super::guard::Visitor;
+use super::stamp::Stamp;
+
+/// How many rows a page has.
+const ROWS: usize = 100;
+
+/// The longest username that is shown whole, in characters; strangers make them up.
+const LONGEST: usize = 80;
+
+/// A refused login as a row shows it.
+pub(super) struct Tried {
+    pub(super) username: String,
+    pub(super) words: String,
+    pub(super) address: String,
+    pub(super) rotated: Option<Stamp>,
+    pub(super) first: Stamp,
+    pub(super) last: Stamp,
+    pub(super) count: u64,
+}
+
+impl From<&RefusedLogin> for Tried {
+    fn from(refusal: &RefusedLogin) -> Tried {
+        Tried {
+            username: cut(&plain(&refusal.username)),
+            words: refusal.words().to_owned(),
+            address: refusal.address.clone(),
+            rotated: refusal.retired_at.map(Stamp),
+            first: Stamp(refusal.first_at),
+            last: Stamp(refusal.at),
+            count: refusal.count,
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    after: usize,
+}
+
+#[derive(Template)]
+#[template(path = "refusals.html")]
+struct RefusalsPage {
+    frame: Frame,
+    total: usize,
+    refusals: Vec<Tried>,
+    next: Option<usize>,
+}
+
+/// Shows them, the latest first.
+pub(super) async fn list(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Query(asked): Query<Asked>,
+) -> Result<Response, ErrorPage> {
+    visitor.caller.require_instance(Access::Read)?;
+    let found = dashboard.desk.run(|desk| desk.unknown_refusals()).await?;
+    let rest = found.iter().skip(asked.after);
+    let behind = asked.after.saturating_add(ROWS);
+    page(&RefusalsPage {
+        frame: visitor.frame(Section::Overview),
+        total: found.len(),
+        next: (found.len() > behind).then_some(behind),
+        refusals: rest.take(ROWS).map(Tried::from).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        assert_eq!(cut("smtp_a"), "smtp_a");
+        let long = "ü".repeat(81);
+        assert_eq!(cut(&long), format!("{}…", "ü".repeat(80)));
+        assert_eq!(cut(&long[..160]), "ü".repeat(80));
+    }
+}

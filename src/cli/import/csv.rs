@@ -1,0 +1,173 @@
+//! Comma-separated values (RFC 4180) whose first line names the columns.
+
+use super::record::{Offered, Record};
+use crate::cli::time::expiry;
+
+/// The columns there may be; the first two there must be.
+const COLUMNS: [&str; 4] = ["username", "password", "name", "expires"];
+
+/// Where each of [`COLUMNS`] is.
+pub(super) struct Columns {
+    places: [Option<usize>; COLUMNS.len()],
+    count: usize,
+}
+
+/// A quote is not closed, so what follows could be read as anything.
+#[derive(Debug)]
+pub(super) struct Unclosed;
+
+impl Columns {
+    /// From the first line.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read(line: &str) -> Result<Columns, String> {
+        let known = || format!("known are {}", COLUMNS.join(", "));
+        let cells = cells(line).map_err(|Unclosed| "a quote is not closed".to_owned())?;
+        let mut places = [None; COLUMNS.len()];
+        for (place, cell) in cells.iter().enumerate() {
+            let name = cell.trim().to_ascii_lowercase();
+            let Some(column) = COLUMNS.iter().position(|known| *known == name) else {
+                // What may be the first credential is not repeated.
+                return Err(format!(
+                    "column {} is not known; the first line names the columns, {}",
+                    place + 1,
+                    known()
+                ));
+            };
+            if places[column].replace(place).is_some() {
+                return Err(format!("the column {name} is there twice"));
+            }
+        }
+        if places[0].is_none() || places[1].is_none() {
+            return Err(format!("username and password must be there; {}", known()));
+        }
+        Ok(Columns {
+            places,
+            count: cells.len(),
+        })
+    }
+
+    /// What a line says; `None` of an empty one.
+    ///
+    /// # Errors
+    /// A quote that is not closed; within, the username, where it is certainly that, and why the line is left.
+    #[allow(
+        clippy::type_complexity,
+        reason = "as passwd::read, in a file that may be broken"
+    )]
+    pub(super) fn record(
+        &self,
+        line: &str,
+    ) -> Result<Option<Result<Record, (Option<String>, String)>>, Unclosed> {
+        if line.trim().is_empty() {
+            return Ok(None);
+        }
+        let cells = cells(line)?;
+        if cells.len() != self.count {
+            let reason = format!("it has {} columns and not {}", cells.len(), self.count);
+            return Ok(Some(Err((None, reason))));
+        }
+        let cell = |column: usize| self.places[column].map_or("", |place| cells[place].as_str());
+        let username = cell(0).to_owned();
+        let read = || {
+            let expires = Some(cell(3).trim()).filter(|text| !text.is_empty());
+            let name = Some(cell(2).trim()).filter(|text| !text.is_empty());
+            Ok(Record {
+                username: username.clone(),
+                password: Offered::read(cell(1))?,
+                name: name.map(str::to_owned),
+                expires_at: match expires {
+                    Some(text) => expiry(text)?.0,
+                    None => None,
+                },
+            })
+        };
+        let record = read();
+        Ok(Some(record.map_err(|reason| (Some(username), reason))))
+    }
+}
+
+fn cells(line: &str) -> Result<Vec<String>, Unclosed> {
+    let mut cells = Vec::new();
+    let mut rest = Some(line);
+    while let Some(text) = rest {
+        let (cell, behind) = match text.strip_prefix('"') {
+            Some(quoted) => quoted_cell(quoted)?,
+            None => match text.split_once(',') {
+                Some((cell, behind)) => (cell.to_owned(), Some(behind)),
+                None => (text.to_owned(), None),
+            },
+        };
+        cells.push(cell);
+        rest = behind;
+    }
+    Ok(cells)
+}
+
+/// Two quotes are one; what is between the closing quote and the comma must be nothing.
+fn quoted_cell(text: &str) -> Result<(String, Option<&str>), Unclosed> {
+    let mut cell = String::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        let (before, behind) = rest.split_once('"').ok_or(Unclosed)?;
+        cell.push_str(before);
+        match behind.chars().next() {
+            Some('"') => {
+                cell.push('"');
+                rest = &behind[1..];
+            }
+            Some(',') => return Ok((cell, Some(&behind[1..]))),
+            None => return Ok((cell, None)),
+            Some(_) => return Err(Unclosed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_quoted_as_spreadsheets_do() {
+        let read = |line| cells(line).ok();
+        let of = |cells: &[&str]| Some(cells.iter().map(|cell| (*cell).to_owned()).collect());
+        assert_eq!(read("a,b,"), of(&["a", "b", ""]));
+        assert_eq!(read("\"a,\"\"b\"\"\",c"), of(&["a,\"b\"", "c"]));
+        assert_eq!(read("\"\""), of(&[""]));
+        assert_eq!(read("a\"b,c"), of(&["a\"b", "c"]));
+        for unclosed in ["\"a", "\"a\"b,c", "a,\""] {
+            assert_eq!(read(unclosed), None, "{unclosed}");
+        }
+    }
+
+    #[test]
+    fn columns_are_found_by_their_names() {
+        let columns = Columns::read("Name, password,username,expires").unwrap();
+        let record = |line| columns.record(line).ok().unwrap().unwrap();
+        let full = record("\"Printer, 2nd floor\",{PLAIN}secret,prn@x,2999-01-01")
+            .ok()
+            .unwrap();
+        assert_eq!(full.name.as_deref(), Some("Printer, 2nd floor"));
+        assert_eq!(
+            (full.username.as_str(), full.expires_at.is_some()),
+            ("prn@x", true)
+        );
+        let bare = record(",{PLAIN}secret,prn@x,").ok().unwrap();
+        assert_eq!((bare.name, bare.expires_at), (None, None));
+        let (username, reason) = record("x,{PLAIN}secret,prn@x,2001-01-01").err().unwrap();
+        assert_eq!(username.as_deref(), Some("prn@x"));
+        assert!(reason.contains("is over"), "{reason}");
+        let (username, _) = record("{PLAIN}secret,prn@x").err().unwrap();
+        assert_eq!(username, None);
+        for wrong in [
+            "",
+            "username",
+            "username,password,disabled",
+            "username,username,password",
+            "\"username",
+        ] {
+            assert!(Columns::read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `gatepost refusals`: why logins were refused.
+
+use axum::http::Method;
+use clap::Subcommand;
+use jiff::Timestamp;
+
+use super::CliError;
+use super::output::{ago, document, minute, path_part, plain, print, table};
+use super::running::Running;
+use crate::admin::api::{List, Refusal};
+use crate::admin::client::{Client, ClientError};
+use crate::store::{Fault, Store, StoreError};
+
+/// What to do with refusals.
+#[derive(Debug, Subcommand)]
+pub enum RefusalsCommand {
+    /// List why logins were refused in the last 30 days, the latest first
+    List {
+        /// Those with this username; without it, those with usernames that nobody has
+        #[arg(long, value_name = "USERNAME")]
+        username: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Carries out `command` and prints the answer.
+///
+/// # Errors
+/// Failures of the store or of the running Gatepost, and standard output being closed.
+pub fn run(command: RefusalsCommand, store: &Store, running: &Running) -> Result<(), CliError> {
+    let RefusalsCommand::List { username, json } = command;
+    let refusals = find(store, running, username.as_deref())?;
+    if json {
+        return print(&document(&refusals)?);
+    }
+    print(&list(&refusals, username.as_deref()))
+}
+
+/// As the running Gatepost knows them; where none runs, as they are stored.
+fn find(
+    store: &Store,
+    running: &Running,
+    username: Option<&str>,
+) -> Result<Vec<Refusal>, CliError> {
+    if let Some(client) = running.configured() {
+        match ask(store, client, username) {
+            Err(Failure::Client(ClientError::Unreachable { .. })) => {}
+            Err(Failure::Client(error)) => return Err(error.into()),
+            Err(Failure::Store(error)) => return Err(error.into()),
+            Ok(found) => return Ok(found),
+        }
+    }
+    let stored = match username {
+        Some(username) => store.refusals(username)?,
+        None => store.unknown_refusals()?,
+    };
+    Ok(stored.iter().map(Refusal::from).collect())
+}
+
+enum Failure {
+    Client(ClientError),
+    Store(StoreError),
+}
+
+fn ask(store: &Store, client: &Client, username: Option<&str>) -> Result<Vec<Refusal>, Failure> {
+    let get = |path: &str| -> Result<List<Refusal>, Failure> {
+        client.ask(Method::GET, path, None).map_err(Failure::Client)
+    };
+    let credential = username.map(|username| store.credential(username));
+    match credential {
+        Some(Ok(credential)) => {
+            let username = path_part(&credential.username);
+            let organization = &credential.organization;
+            let path =
+                format!("/api/v1/organizations/{organization}/credentials/{username}/refusals");
+            return Ok(get(&path)?.items);
+        }
+        Some(Err(error)) if error.fault() != Fault::Request => return Err(Failure::Store(error)),
+        _ => {}
+    }
+    let mut refusals = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = get(&format!("/api/v1/refusals?limit=200{after}"))?;
+        refusals.extend(page.items);
+        match page.next {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    if let Some(username) = username {
+        refusals.retain(|refusal| refusal.username == plain(username));
+    }
+    Ok(refusals)
+}
+
+fn list(refusals: &[Refusal], username: Option<&str>) -> String {
+    if refusals.is_empty() {
+        return match username {
+            Some(username) => format!(
+                "No login with {} was refused in the last 30 days.",
+                plain(username)
+            ),
+            None => "No login with an unknown username was refused in the last 30 days.".to_owned(),
+        };
+    }
+    let now = Timestamp::now();
+    let rows = refusals.iter().map(|refusal| {
+        let rotated = refusal.rotated_at.map(|at| ago(at.0, now));
+        vec![
+            ago(refusal.at.0, now),
+            plain(&refusal.username),
+            match rotated {
+                Some(rotated) => format!("{}, rotated {rotated}", plain(&refusal.words)),
+                None => plain(&refusal.words),
+            },
+            plain(&refusal.address),
+            refusal.count.to_string(),
+            minute(refusal.first_at.0),
+        ]
+    });
+    table(&["Last", "Username", "Why", "From", "Times", "First"], rows)
+}

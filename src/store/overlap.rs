@@ -1,0 +1,162 @@
+//! Passwords that were replaced: which they were, and whether the last one is still used in an overlap.
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::error::Stop;
+
+/// How many replaced passwords are known of each credential.
+const RETIRED: i64 = 8;
+
+/// A password that was replaced, by as much as lets one that is offered be told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Retired {
+    /// [`super::Store::tag`] of it.
+    pub tag: u32,
+    /// When it was replaced, in Unix milliseconds.
+    pub at: i64,
+}
+
+/// The latest use of the previous password in an overlap.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PreviousUse {
+    /// Unix milliseconds.
+    pub at: i64,
+    /// The client's IP address.
+    pub address: String,
+    /// How many uses; in a flush those since the one before, in the store all since the rotation.
+    pub count: u64,
+}
+
+impl PreviousUse {
+    /// Adds another one's, of the same credential.
+    pub fn add(&mut self, other: PreviousUse) {
+        let count = self.count + other.count;
+        if other.at >= self.at {
+            *self = other;
+        }
+        self.count = count;
+    }
+}
+
+/// Remembers the present password of a credential as one that is replaced now, if it has a tag, and forgets what its
+/// predecessor was used for.
+pub(super) fn retire(transaction: &Transaction, credential: i64, now: i64) -> Result<(), Stop> {
+    transaction.execute(
+        "INSERT OR REPLACE INTO retired_passwords (credential, retired_at, tag)
+         SELECT key, ?2, tag FROM credentials WHERE key = ?1 AND tag IS NOT NULL",
+        params![credential, now],
+    )?;
+    transaction.execute(
+        "DELETE FROM retired_passwords WHERE credential = ?1 AND retired_at NOT IN (
+             SELECT retired_at FROM retired_passwords WHERE credential = ?1 ORDER BY retired_at DESC LIMIT ?2)",
+        params![credential, RETIRED],
+    )?;
+    transaction.execute(
+        "DELETE FROM previous_used WHERE credential = ?1",
+        [credential],
+    )?;
+    Ok(())
+}
+
+/// The replaced passwords of a credential, the latest first.
+pub(super) fn retired(connection: &Connection, credential: i64) -> Result<Box<[Retired]>, Stop> {
+    let mut statement = connection.prepare_cached(
+        "SELECT tag, retired_at FROM retired_passwords WHERE credential = ?1 ORDER BY retired_at DESC LIMIT ?2",
+    )?;
+    let rows = statement.query_map([credential, RETIRED], |row| {
+        Ok(Retired {
+            tag: row.get(0)?,
+            at: row.get(1)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Adds uses of previous passwords. Those from before the last rotation were of another one.
+pub(super) fn add(transaction: &Transaction, uses: &[(i64, PreviousUse)]) -> Result<(), Stop> {
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO previous_used AS old (credential, at, address, count)
+         SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM credentials WHERE key = ?1 AND rotated_at <= ?2)
+         ON CONFLICT (credential) DO UPDATE SET
+             address = iif(excluded.at >= old.at, excluded.address, old.address),
+             at      = max(old.at, excluded.at),
+             count   = old.count + excluded.count",
+    )?;
+    for (credential, used) in uses {
+        statement.execute(params![
+            credential,
+            used.at,
+            used.address,
+            i64::try_from(used.count).unwrap_or(i64::MAX),
+        ])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Noted;
+    use super::super::tests::{Fixture, named};
+    use super::*;
+
+    fn used(at: i64, address: &str, count: u64) -> PreviousUse {
+        PreviousUse {
+            at,
+            address: address.to_owned(),
+            count,
+        }
+    }
+
+    #[test]
+    fn the_newest_tags_of_generated_passwords_are_known() {
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        let retired = || -> Vec<_> {
+            let login = store.lookup("smtp_a").unwrap().unwrap();
+            login.retired.iter().map(|retired| retired.tag).collect()
+        };
+        assert!(retired().is_empty());
+        store.set_password("smtp_a", "$chosen", None).unwrap();
+        assert_eq!(retired(), [1]); // what the fixture's credential begins with
+        for tag in 10..22 {
+            store.set_password("smtp_a", "$new", Some(tag)).unwrap();
+            // Two rotations within a millisecond would be one.
+            store.shell("UPDATE retired_passwords SET retired_at = retired_at - 1000");
+        }
+        assert_eq!(retired(), [20, 19, 18, 17, 16, 15, 14, 13]);
+        assert_eq!(store.count("SELECT count(*) FROM retired_passwords"), 8);
+    }
+
+    #[test]
+    fn uses_of_the_previous_password_add_up_until_the_next_rotation() {
+        let store = Fixture::new();
+        let key = store.create_credential(named("smtp_a")).unwrap().key;
+        let flush = |uses: PreviousUse| {
+            let noted = Noted {
+                previous: vec![(key, uses)],
+                ..Noted::default()
+            };
+            store.flush(&noted).unwrap();
+        };
+        let shown = || store.credential("smtp_a").unwrap().previous_used;
+        let rotate = || {
+            store
+                .set_password("smtp_a", "$new", None)
+                .unwrap()
+                .rotated_at
+        };
+        flush(used(5, "192.0.2.1", 1));
+        assert_eq!(shown(), None, "there is no previous one yet");
+        let rotated = rotate().unwrap();
+        flush(used(rotated + 2, "192.0.2.2", 2));
+        flush(used(rotated + 1, "192.0.2.1", 1));
+        assert_eq!(shown(), Some(used(rotated + 2, "192.0.2.2", 3)));
+        flush(used(rotated + 3, "192.0.2.3", 1));
+        assert_eq!(shown(), Some(used(rotated + 3, "192.0.2.3", 4)));
+        store.shell("UPDATE credentials SET rotated_at = 1");
+        let again = rotate().unwrap();
+        assert_eq!(shown(), None);
+        flush(used(again - 1, "192.0.2.1", 1));
+        assert_eq!(shown(), None, "that was the one before");
+    }
+}
