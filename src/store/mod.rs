@@ -58,6 +58,9 @@ use self::error::Stop;
 /// Lookups are short, so a few connections serve many threads.
 const READERS: u32 = 6;
 
+/// How long opening a file takes at most: a machine that is starting up is busy with everything else.
+const OPENING_PATIENCE: Duration = Duration::from_secs(20);
+
 /// How long a lookup waits for a reader.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -223,7 +226,7 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction) -> Result<T, Stop>,
     ) -> Result<T, StoreError> {
-        let mut writer = self.connection(&self.writer)?;
+        let mut writer = self.connection(&self.writer, WRITER_PATIENCE)?;
         let commit = || {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
@@ -234,12 +237,16 @@ impl Store {
     }
 
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Stop>) -> Result<T, StoreError> {
-        let reader = self.connection(&self.readers)?;
+        let reader = self.connection(&self.readers, READER_PATIENCE)?;
         work(&reader).map_err(|stop| stop.at(&self.path))
     }
 
-    fn connection(&self, pool: &Pool<Manager>) -> Result<PooledConnection<Manager>, StoreError> {
-        pool.get().map_err(|_| StoreError::Busy {
+    fn connection(
+        &self,
+        pool: &Pool<Manager>,
+        patience: Duration,
+    ) -> Result<PooledConnection<Manager>, StoreError> {
+        pool.get_timeout(patience).map_err(|_| StoreError::Busy {
             path: self.path.clone(),
         })
     }
@@ -309,9 +316,9 @@ fn open_writable(path: &Path) -> Result<Connection, StoreError> {
 }
 
 fn pool(path: &Path, role: Role) -> Result<Pool<Manager>, StoreError> {
-    let (size, patience) = match role {
-        Role::Reader => (READERS, READER_PATIENCE),
-        Role::Writer => (1, WRITER_PATIENCE),
+    let size = match role {
+        Role::Reader => READERS,
+        Role::Writer => 1,
     };
     Pool::builder()
         .max_size(size)
@@ -319,7 +326,7 @@ fn pool(path: &Path, role: Role) -> Result<Pool<Manager>, StoreError> {
         .max_lifetime(None)
         .idle_timeout(None)
         .test_on_check_out(false)
-        .connection_timeout(patience)
+        .connection_timeout(OPENING_PATIENCE)
         .error_handler(Box::new(NopErrorHandler)) // the default one logs; whoever waited gets the error
         .build(Manager {
             path: path.to_owned(),
