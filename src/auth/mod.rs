@@ -4,10 +4,12 @@
 //! One rule keeps every step honest: nothing counts that was read before the store's epoch moved.
 
 mod cache;
+mod containment;
 pub mod denial;
 pub mod issue;
 mod noted;
 pub mod password;
+pub mod quota;
 mod refusal;
 pub mod token;
 mod verify;

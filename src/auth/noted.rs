@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
-use crate::store::{Credential, HOUR, LastUsed, Noted, Store, Token, TokenUse, Usage};
+use crate::store::{Credential, HOUR, LastUsed, Noted, Store, StoreError, Token, TokenUse, Usage};
 
 /// What waits to be written.
 pub struct NotedBatch {
     pending: Mutex<Pending>,
+    /// Held while something is neither waiting nor written.
+    writing: Mutex<()>,
     limit: usize,
     metrics: Arc<Metrics>,
 }
@@ -33,6 +35,7 @@ impl NotedBatch {
     pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             pending: Mutex::default(),
+            writing: Mutex::default(),
             limit,
             metrics,
         }
@@ -126,14 +129,39 @@ impl NotedBatch {
 
     /// Writes what waits. If that fails it waits on. Blocks on the store.
     pub fn flush(&self, store: &Store) {
+        let still = self.hold();
+        let taken = self.take();
+        // It is logged and counted where it failed, and waits on.
+        let _ = still.write(store, taken);
+    }
+
+    /// Keeps anything from being written meanwhile.
+    pub(super) fn hold(&self) -> Still<'_> {
+        Still {
+            batch: self,
+            _writing: self.writing.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// What waits of the usage of the credential with this key, by the hour.
+    pub(super) fn waiting(&self, key: i64) -> Vec<(i64, Usage)> {
+        let pending = self.lock();
+        let own = pending.usage.iter().filter(|((owner, _), _)| *owner == key);
+        own.map(|((_, hour), usage)| (*hour, *usage)).collect()
+    }
+
+    fn take(&self) -> Noted {
         let taken = std::mem::take(&mut *self.lock());
-        let noted = Noted {
+        Noted {
             uses: taken.uses.into_iter().collect(),
             usage: taken.usage.into_iter().collect(),
             tokens: taken.tokens.into_iter().collect(),
-        };
+        }
+    }
+
+    fn write(&self, store: &Store, noted: Noted) -> Result<(), StoreError> {
         if noted.is_empty() {
-            return;
+            return Ok(());
         }
         let began = Instant::now();
         let flushed = store.flush(&noted);
@@ -141,7 +169,7 @@ impl NotedBatch {
         self.metrics.last_used_flush_seconds.observe(seconds);
         let store_seconds = self.metrics.store_seconds.of(StoreOperation::Flush);
         store_seconds.observe(seconds);
-        match flushed {
+        match &flushed {
             Ok(()) => self
                 .metrics
                 .last_used_flushed
@@ -154,6 +182,7 @@ impl NotedBatch {
         }
         let waiting = self.lock().uses.len();
         self.metrics.last_used_pending.set(waiting as i64);
+        flushed
     }
 
     fn put_back(&self, noted: Noted) {
@@ -167,6 +196,30 @@ impl NotedBatch {
         for (key, used) in noted.tokens {
             place(&mut pending.tokens, key, self.limit, || used); // one noted since is newer
         }
+    }
+}
+
+/// A time in which nothing is written but by its holder.
+pub(super) struct Still<'a> {
+    batch: &'a NotedBatch,
+    _writing: MutexGuard<'a, ()>,
+}
+
+impl Still<'_> {
+    /// Takes what waits, if anything of it was sent; logins alone can wait on.
+    pub(super) fn take_if_any_was_sent(&self) -> Noted {
+        let sent = |usage: &Usage| usage.messages > 0 || usage.recipients > 0;
+        let any = self.batch.lock().usage.values().any(sent);
+        if any {
+            self.batch.take()
+        } else {
+            Noted::default()
+        }
+    }
+
+    /// Writes what was taken; if that fails, it waits again.
+    pub(super) fn write(&self, store: &Store, taken: Noted) -> Result<(), StoreError> {
+        self.batch.write(store, taken)
     }
 }
 
@@ -260,6 +313,8 @@ mod tests {
             organization: "default",
             name: None,
             expires_at: None,
+            limits: None,
+            rules: None,
         };
         let key = store.by(&actor).create_credential(new).unwrap().key;
         let batch = batch(10);

@@ -8,13 +8,15 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 
 use crate::metrics::{LoginOutcome, Metrics, Path, StoreOperation};
-use crate::sasl::{Credentials, Identity, Outage, Reason, Secret, Verdict};
+use crate::sasl::{Bar, Credentials, Identity, Outage, Reason, Secret, Verdict};
 use crate::store::{LastUsed, Login, Refusal, Store};
 
 use super::cache::{Digest, Digester, Known, Slot, identity_of};
+use super::containment::{contain, count};
 use super::denial::Denials;
 use super::noted::NotedBatch;
 use super::password::{Hasher, Match};
+use super::quota::{self, Allowance, Quotas};
 use super::refusal;
 
 /// How long a login may wait for its turn before it is told to come back.
@@ -22,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 // The results in logs and metrics.
 const ACCEPT: &str = "accept";
+const BARRED: &str = "barred";
 const REJECT: &str = "reject";
 const UNAVAILABLE: &str = "unavailable";
 
@@ -40,6 +43,7 @@ pub struct Peer {
 pub struct Authenticator {
     core: Arc<Core>,
     noted: Arc<NotedBatch>,
+    quotas: Arc<Quotas>,
     refusal_delay: Duration,
 }
 
@@ -73,11 +77,13 @@ impl Authenticator {
         store: Arc<Store>,
         hasher: Hasher,
         noted: Arc<NotedBatch>,
+        quotas: Arc<Quotas>,
         metrics: Arc<Metrics>,
         cache_entries: u64,
         refusal_delay: Duration,
     ) -> Self {
         metrics.logins(ACCEPT, "");
+        metrics.logins(BARRED, Bar::Sessions.as_str());
         for reason in Reason::ALL {
             metrics.logins(REJECT, reason.as_str());
         }
@@ -97,6 +103,7 @@ impl Authenticator {
         Self {
             core: Arc::new(core),
             noted,
+            quotas,
             refusal_delay,
         }
     }
@@ -113,6 +120,27 @@ impl Authenticator {
 
     /// The verdict on a claim. A refusal takes its time; dropping the future is fine.
     pub async fn verify(&self, credentials: Credentials, peer: &Peer) -> Verdict {
+        self.decide(credentials, peer, None).await
+    }
+
+    /// The verdict on a claim that begins a session here, and what the session may do.
+    pub async fn admit(
+        &self,
+        credentials: Credentials,
+        peer: &Peer,
+    ) -> (Verdict, Option<Allowance>) {
+        let mut allowance = None;
+        let verdict = self.decide(credentials, peer, Some(&mut allowance)).await;
+        (verdict, allowance)
+    }
+
+    async fn decide(
+        &self,
+        credentials: Credentials,
+        peer: &Peer,
+        session: Option<&mut Option<Allowance>>,
+    ) -> Verdict {
+        let epoch = self.core.store.epoch();
         let claimed = tokio::time::Instant::now();
         let metrics = &self.core.metrics;
         let judged = tokio::time::timeout(PATIENCE, self.core.judge(&credentials)).await;
@@ -122,7 +150,15 @@ impl Authenticator {
         metrics
             .cache_entries
             .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));
-        match judged.unwrap_or(Err(Refused::Outage(Outage::Busy))) {
+        let mut judged = judged.unwrap_or(Err(Refused::Outage(Outage::Busy)));
+        if let Ok(identity) = judged {
+            judged = match (contain(&identity, peer, metrics, now_ms()), session) {
+                (Err(reason), _) => Err(Refused::Reason(reason, Some(identity))),
+                (Ok(()), None) => Ok(identity),
+                (Ok(()), Some(allowance)) => self.enter(identity, epoch, allowance).await,
+            };
+        }
+        match judged {
             Ok(identity) => {
                 metrics.logins(ACCEPT, "").inc();
                 metrics.login_of(
@@ -135,6 +171,7 @@ impl Authenticator {
             }
             Err(Refused::Reason(reason, claimed_identity)) => {
                 metrics.logins(REJECT, reason.as_str()).inc();
+                count(reason, metrics);
                 // Unknown names are nobody's, and anybody's to make up.
                 if let Some(identity) = claimed_identity {
                     metrics.login_of(
@@ -148,12 +185,31 @@ impl Authenticator {
                 tokio::time::sleep_until(claimed + refusal::delay(self.refusal_delay)).await;
                 Verdict::Reject(reason)
             }
+            Err(Refused::Bar(bar)) => {
+                metrics.logins(BARRED, bar.as_str()).inc();
+                log_refusal(&credentials, peer, BARRED, bar.as_str());
+                Verdict::Barred(bar)
+            }
             Err(Refused::Outage(outage)) => {
                 metrics.logins(UNAVAILABLE, outage.as_str()).inc();
                 log_refusal(&credentials, peer, UNAVAILABLE, outage.as_str());
                 Verdict::Unavailable(outage)
             }
         }
+    }
+
+    async fn enter(
+        &self,
+        identity: Arc<Identity>,
+        epoch: u64,
+        allowance: &mut Option<Allowance>,
+    ) -> Result<Arc<Identity>, Refused> {
+        match self.quotas.enter(&identity, epoch).await {
+            Ok(entered) => *allowance = Some(entered),
+            Err(quota::Refused::Barred(bar)) => return Err(Refused::Bar(bar)),
+            Err(quota::Refused::Unknown(outage)) => return Err(Refused::Outage(outage)),
+        }
+        Ok(identity)
     }
 }
 
@@ -184,6 +240,7 @@ fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
 
 /// No, or could not tell.
 enum Refused {
+    Bar(Bar),
     Outage(Outage),
     /// With whom the client claimed to be, if there is such a credential.
     Reason(Reason, Option<Arc<Identity>>),
@@ -223,9 +280,9 @@ impl Recalled {
             match known.judge(digest, now_ms) {
                 None => *ruled_out = true,
                 Some(judged) => {
-                    return Some(judged.map_err(|reason| {
-                        Refused::Reason(reason, Some(known.identity().clone()))
-                    }));
+                    return Some(
+                        judged.map_err(|reason| Refused::Reason(reason, Some(known.identity()))),
+                    );
                 }
             }
         }

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::auth::password::{Cost, Hasher};
+use crate::auth::quota::{self, Quotas};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{self, BareNewline, Config, ListenerKind};
 use crate::edge::{Dialer, Edge};
@@ -39,6 +40,13 @@ pub fn cost(config: &Config) -> Cost {
         memory_kib: config.auth.memory_kib,
         iterations: config.auth.iterations,
         lanes: config.auth.lanes,
+    }
+}
+
+fn defaults(config: &Config) -> quota::Defaults {
+    quota::Defaults {
+        credential: config.credential_limits.0.clone(),
+        organization: config.organization_limits.0.clone(),
     }
 }
 
@@ -82,10 +90,18 @@ impl Daemon {
         let noted = Arc::new(NotedBatch::new(config.last_used.pending, metrics.clone()));
         let auth = &config.auth;
         let hasher = Hasher::start(cost(config), auth.workers, auth.queue, metrics.clone())?;
+        let quotas = Quotas::new(
+            store.clone(),
+            noted.clone(),
+            metrics.clone(),
+            defaults(config),
+        );
+        let quotas = Arc::new(quotas);
         let authenticator = Arc::new(Authenticator::new(
             store.clone(),
             hasher,
             noted.clone(),
+            quotas.clone(),
             metrics.clone(),
             auth.cache_entries,
             auth.refusal_delay,
@@ -108,7 +124,7 @@ impl Daemon {
             },
             tls: tls.acceptor(),
             authenticator,
-            noted: noted.clone(),
+            quotas,
             dialer: Arc::new(dialer),
             sessions: Arc::new(Sessions::new()),
             metrics,
@@ -147,8 +163,15 @@ impl Daemon {
                 .iter()
                 .map(|listener| ("metrics".to_owned(), listener.place())),
         );
-        let administration =
-            administration::Closed::new(config, admin_listeners, places, &edge, &store, &tls)?;
+        let administration = administration::Closed::new(
+            config,
+            admin_listeners,
+            places,
+            &edge,
+            &store,
+            &noted,
+            &tls,
+        )?;
         Ok(Self {
             administration,
             edge,

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::policy::Policy;
+
 /// Who a client proved to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -12,6 +14,8 @@ pub struct Identity {
     pub username: Arc<str>,
     /// The slug of the organization the credential belongs to.
     pub organization: Arc<str>,
+    /// What the credential may do.
+    pub policy: Arc<Policy>,
 }
 
 /// The answer to a claim.
@@ -35,6 +39,8 @@ pub enum Reason {
     ActsForAnother,
     /// The credential has expired.
     Expired,
+    /// It may not be used from the client's address.
+    Network,
     /// The credential is revoked.
     Revoked,
     /// The organization is suspended.
@@ -47,9 +53,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for building metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ActsForAnother,
         Self::Expired,
+        Self::Network,
         Self::Revoked,
         Self::Suspended,
         Self::Unknown,
@@ -61,6 +68,7 @@ impl Reason {
         match self {
             Self::ActsForAnother => "acts_for_another",
             Self::Expired => "expired",
+            Self::Network => "network",
             Self::Revoked => "revoked",
             Self::Suspended => "suspended",
             Self::Unknown => "unknown",

@@ -15,6 +15,7 @@ mod login;
 mod name;
 mod organizations;
 mod page;
+mod policy;
 mod schema;
 mod tokens;
 mod usage;

@@ -4,9 +4,11 @@
 mod audit;
 mod credentials;
 mod field;
+mod limits;
 mod openapi;
 mod organizations;
 mod reply;
+mod rules;
 mod sessions;
 mod status;
 mod tokens;

@@ -33,7 +33,13 @@ impl Site {
         let authenticator = Authenticator::new(
             store.clone(),
             hasher,
-            last_used,
+            last_used.clone(),
+            Arc::new(Quotas::new(
+                store.clone(),
+                last_used,
+                metrics.clone(),
+                quota::Defaults::default(),
+            )),
             metrics.clone(),
             100,
             delay,
@@ -78,6 +84,8 @@ impl Site {
             organization: "default",
             name: None,
             expires_at: None,
+            limits: None,
+            rules: None,
         };
         self.store.by(&tester()).create_credential(new).unwrap();
     }
@@ -108,6 +116,8 @@ const NEW: New = New {
     organization: "default",
     name: None,
     expires_at: None,
+    limits: None,
+    rules: None,
 };
 
 fn tester() -> Actor {

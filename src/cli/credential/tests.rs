@@ -74,6 +74,8 @@ fn create_and_rotate_tell_programs_all_they_need() {
         "revoked_at",
         "expires_at",
         "previous_until",
+        "limits",
+        "rules",
         "last_used",
     ];
     assert_eq!(keys.len(), expected.len());

@@ -12,8 +12,10 @@ use uuid::Uuid;
 pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Wanted};
 pub use self::table::{CredentialColumn, CredentialOrder};
 
+use crate::policy::{Limits, Rules};
+
 use super::error::Stop;
-use super::{Kind, LastUsed, Page, Rows, Store, StoreError, count, organizations};
+use super::{Kind, LastUsed, Page, Rows, Store, StoreError, count, organizations, policy};
 
 /// A credential, without its password's hash.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,6 +42,10 @@ pub struct Credential {
     pub expires_at: Option<i64>,
     /// Until when the password before the last rotation is right, too; past times are left out.
     pub previous_until: Option<i64>,
+    /// Its own limits.
+    pub limits: Limits,
+    /// Its rules.
+    pub rules: Rules,
     /// Moves with everything that decides logins.
     pub(super) version: i64,
     /// Its uses, as far as they are flushed.
@@ -127,7 +133,8 @@ impl Store {
 
 const SELECT: &str = "
     SELECT c.id, c.username, o.slug, c.name, c.status, c.created_at, c.rotated_at, c.revoked_at, c.expires_at,
-           u.at, u.address, u.tls, u.mechanism, u.helo, u.count, c.key, c.version, c.previous_until
+           u.at, u.address, u.tls, u.mechanism, u.helo, u.count, c.key, c.version, c.previous_until,
+           c.limits, c.rules
     FROM credentials c
     JOIN organizations o ON o.key = c.organization
     LEFT JOIN last_used u ON u.credential = c.key";
@@ -177,6 +184,8 @@ fn credential(row: &Row) -> rusqlite::Result<Credential> {
         previous_until: row
             .get::<_, Option<i64>>(17)?
             .filter(|&end| end > super::now()),
+        limits: policy::read(row, 18)?,
+        rules: policy::read(row, 19)?,
         last_used,
     })
 }
