@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::auth::issue::{self, Issued};
 use crate::auth::password::Cost;
+use crate::auth::quota::{Quotas, Use};
 use crate::auth::{Authenticator, NotedBatch, guard};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
@@ -38,6 +39,8 @@ pub struct System {
     pub authenticator: Arc<Authenticator>,
     /// What waits to be written.
     pub noted: Arc<NotedBatch>,
+    /// What everybody has sent, and may send.
+    pub quotas: Arc<Quotas>,
     /// Who is connected.
     pub sessions: Arc<Sessions>,
     /// The certificate.
@@ -116,6 +119,21 @@ impl Desk {
     /// A credential as it is at this moment.
     pub(super) fn credential(&self, wanted: Wanted) -> Result<Credential, Problem> {
         Ok(self.up_to_date(self.system.store.credential(wanted)?))
+    }
+
+    /// How far the limits of a credential are used up.
+    pub(super) fn uses_of(&self, credential: &Credential) -> Result<Vec<Use>, Problem> {
+        let Credential { key, limits, .. } = credential;
+        Ok(self.system.quotas.uses_of_credential(*key, limits)?)
+    }
+
+    /// How far the limits of an organization are used up.
+    pub(super) fn uses_of_organization(
+        &self,
+        organization: &Organization,
+    ) -> Result<Vec<Use>, Problem> {
+        let Organization { slug, limits, .. } = organization;
+        Ok(self.system.quotas.uses_of_organization(slug, limits)?)
     }
 
     /// With the uses that are not written yet.

@@ -3,6 +3,7 @@
 mod actor;
 mod audit;
 mod check;
+mod containment;
 mod credential;
 mod demo;
 mod doctor;

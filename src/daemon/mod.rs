@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::auth::guard::{Guard, Room, Settings as GuardSettings};
 use crate::auth::password::{Cost, Hasher};
+use crate::auth::quota::{self, Quotas};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{self, BareNewline, Config, ListenerKind};
 use crate::edge::{Dialer, Edge};
@@ -63,6 +64,13 @@ fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
     }
 }
 
+fn defaults(config: &Config) -> quota::Defaults {
+    quota::Defaults {
+        credential: config.credential_limits.0.clone(),
+        organization: config.organization_limits.0.clone(),
+    }
+}
+
 fn bounds(config: &Config) -> Bounds {
     config
         .metrics
@@ -105,10 +113,18 @@ impl Daemon {
         let hasher = Hasher::start(cost(config), auth.workers, auth.queue, metrics.clone())?;
         let settings = guard_settings(config, hasher.workers());
         let guard = Arc::new(Guard::load(settings, metrics.clone(), &store)?);
+        let quotas = Quotas::new(
+            store.clone(),
+            noted.clone(),
+            metrics.clone(),
+            defaults(config),
+        );
+        let quotas = Arc::new(quotas);
         let authenticator = Authenticator::new(
             store.clone(),
             hasher,
             noted.clone(),
+            quotas.clone(),
             metrics.clone(),
             auth.cache_entries,
             auth.refusal_delay,
@@ -132,7 +148,7 @@ impl Daemon {
             },
             tls: tls.acceptor(),
             authenticator,
-            noted: noted.clone(),
+            quotas,
             dialer: Arc::new(dialer),
             sessions: Arc::new(Sessions::new()),
             metrics,
@@ -171,8 +187,15 @@ impl Daemon {
                 .iter()
                 .map(|listener| ("metrics".to_owned(), listener.place())),
         );
-        let administration =
-            administration::Closed::new(config, admin_listeners, places, &edge, &store, &tls)?;
+        let administration = administration::Closed::new(
+            config,
+            admin_listeners,
+            places,
+            &edge,
+            &store,
+            &noted,
+            &tls,
+        )?;
         Ok(Self {
             administration,
             edge,
