@@ -22,6 +22,7 @@ mod dialogs_core;
 mod doctor;
 mod dovecot;
 mod endurance;
+mod explain;
 mod guard;
 mod harness;
 mod idle_release;

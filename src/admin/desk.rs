@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::auth::explain::{self, Asked, Explanation, Sources};
 use crate::auth::issue::{self, Issued};
 use crate::auth::password::Cost;
 use crate::auth::quota::{Quotas, Use};
@@ -153,6 +154,27 @@ impl Desk {
     pub(super) fn unknown_refusals(&self) -> Result<Vec<RefusedLogin>, Problem> {
         let System { store, noted, .. } = &self.system;
         Ok(noted.unknown_refusals(store)?)
+    }
+
+    /// What would become of a login at this moment.
+    pub(super) fn explain(&self, asked: Asked) -> Result<Explanation, Problem> {
+        let System {
+            store,
+            authenticator,
+            quotas,
+            ..
+        } = &self.system;
+        let denials = authenticator.denials();
+        let sources = Sources {
+            store,
+            guard: authenticator.guard(),
+            quotas,
+            denials: &denials,
+        };
+        explain::explain(&sources, asked)?.ok_or_else(|| {
+            let detail = format!("there is no credential {:?}", asked.username);
+            Problem::new(Code::NotFound, detail)
+        })
     }
 
     /// With the uses that are not written yet.

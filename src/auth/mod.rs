@@ -6,6 +6,7 @@
 mod cache;
 mod containment;
 pub mod denial;
+pub mod explain;
 pub mod guard;
 pub mod imported;
 pub mod issue;

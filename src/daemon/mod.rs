@@ -44,7 +44,8 @@ pub fn cost(config: &Config) -> Cost {
     }
 }
 
-fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
+/// What the guard goes by, before so many threads that hash.
+pub fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
     let guard = &config.guard;
     let mut exempt = guard.exempt.clone();
     // A load balancer is not to blame for its clients.
@@ -64,7 +65,8 @@ fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
     }
 }
 
-fn defaults(config: &Config) -> quota::Defaults {
+/// The limits of whoever has none of their own.
+pub fn defaults(config: &Config) -> quota::Defaults {
     quota::Defaults {
         credential: config.credential_limits.0.clone(),
         organization: config.organization_limits.0.clone(),
