@@ -7,6 +7,7 @@ mod dashboard;
 mod data;
 mod filled_store;
 mod last_used;
+mod limits;
 mod lookup;
 mod verification;
 
@@ -18,6 +19,7 @@ fn main() {
     data::bench(&mut criterion);
     verification::bench(&mut criterion);
     last_used::bench(&mut criterion);
+    limits::bench(&mut criterion);
     lookup::bench(&mut criterion);
     dashboard::bench(&mut criterion);
     criterion.final_summary();

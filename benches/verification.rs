@@ -8,6 +8,7 @@ use criterion::measurement::{Measurement, WallTime};
 use criterion::{BatchSize, Criterion};
 use gatepost::auth::issue::{Issued, New, issue};
 use gatepost::auth::password::{Cost, Hasher};
+use gatepost::auth::quota::{Defaults, Quotas};
 use gatepost::auth::{Authenticator, NotedBatch, Peer};
 use gatepost::config;
 use gatepost::metrics::Metrics;
@@ -73,17 +74,22 @@ impl Gate {
             organization: DEFAULT_ORGANIZATION,
             name: None,
             expires_at: None,
+            limits: None,
+            rules: None,
         };
         let issued =
             issue(&store, store.by(&Actor::system("bench")), cost, new).expect("a credential");
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let hasher = Hasher::start(cost, auth.workers, auth.queue, metrics.clone());
         let pending = config::LastUsed::default().pending;
-        let noted = NotedBatch::new(pending, metrics.clone());
+        let noted = Arc::new(NotedBatch::new(pending, metrics.clone()));
+        let (known, none) = (metrics.clone(), Defaults::default());
+        let quotas = Quotas::new(store.clone(), noted.clone(), known, none);
         let authenticator = Authenticator::new(
             store.clone(),
             hasher.expect("threads that hash"),
-            Arc::new(noted),
+            noted,
+            Arc::new(quotas),
             metrics,
             auth.cache_entries,
             auth.refusal_delay,

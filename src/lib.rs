@@ -6,13 +6,14 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 0 | [`sasl`] what a client claims; [`metrics`]; [`lifecycle`] |
-//! | 1 | [`smtp`] the protocol, without I/O; [`config`]; [`sessions`] who is connected now |
-//! | 2 | [`store`] credentials in SQLite; [`net`] sockets and TLS |
-//! | 3 | [`auth`] from a claim to a verdict |
-//! | 4 | [`edge`] one client's session; [`dovecot`] verdicts for Postfix itself; [`admin`] HTTP |
-//! | 5 | [`daemon`] the wiring |
-//! | 6 | [`cli`] one file a subcommand |
+//! | 0 | [`policy`] what a credential may do: limits and rules |
+//! | 1 | [`sasl`] what a client claims; [`metrics`]; [`lifecycle`] |
+//! | 2 | [`smtp`] the protocol, without I/O; [`config`]; [`sessions`] who is connected now |
+//! | 3 | [`store`] credentials in SQLite; [`net`] sockets and TLS |
+//! | 4 | [`auth`] from a claim to a verdict |
+//! | 5 | [`edge`] one client's session; [`dovecot`] verdicts for Postfix itself; [`admin`] HTTP |
+//! | 6 | [`daemon`] the wiring |
+//! | 7 | [`cli`] one file a subcommand |
 
 pub mod admin;
 pub mod auth;
@@ -24,6 +25,7 @@ pub mod edge;
 pub mod lifecycle;
 pub mod metrics;
 pub mod net;
+pub mod policy;
 pub mod sasl;
 pub mod sessions;
 pub mod smtp;

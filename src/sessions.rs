@@ -306,6 +306,7 @@ mod tests {
             key: 1,
             username: username.into(),
             organization: organization.into(),
+            policy: Arc::default(),
         })
     }
 

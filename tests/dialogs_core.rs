@@ -132,6 +132,10 @@ impl Core {
 
     fn carry_out(&mut self, action: Action) {
         match action {
+            Action::Admit => {
+                let action = self.session.on_admission(Ok(()));
+                self.carry_out(action);
+            }
             Action::Close(reply) => {
                 self.say(&reply);
                 self.closed = true;
@@ -164,7 +168,11 @@ impl Core {
         match outcome {
             Outcome::Closing => self.closed = true,
             Outcome::Data(go) => self.session.on_data(go),
-            Outcome::Message(_) | Outcome::Passed | Outcome::Recipient(_) => {}
+            Outcome::Mail(_)
+            | Outcome::Message(_)
+            | Outcome::Passed
+            | Outcome::Recipient(_)
+            | Outcome::Reset(_) => {}
         }
     }
 
@@ -208,6 +216,7 @@ impl Core {
             key: 1,
             username: "smtp_user".into(),
             organization: "default".into(),
+            policy: Arc::default(),
         };
         let action = self.session.on_verdict(match verdict {
             dialog::Verdict::Accept => Verdict::Accept(Arc::new(identity)),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. Modules of one floor never use each other.
 const LAYERS: &[&[&str]] = &[
+    &["policy"],
     &["sasl", "metrics", "lifecycle"],
     &["smtp", "config", "sessions"],
     &["store", "net"],
@@ -23,7 +24,7 @@ const FENCES: &[(&str, &[&str])] = &[
 ];
 
 /// What the pure modules never say: they decide without I/O, clock or log.
-const PURE: &[&str] = &["smtp", "sasl"];
+const PURE: &[&str] = &["policy", "smtp", "sasl"];
 const IMPURE: &[&str] = &[
     "tokio",
     "Instant::now",

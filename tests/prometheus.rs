@@ -45,7 +45,7 @@ fn scrape(address: SocketAddr) -> String {
 }
 
 /// The value of a series in what `address` serves.
-fn served(address: SocketAddr, series: &str) -> Option<f64> {
+pub fn served(address: SocketAddr, series: &str) -> Option<f64> {
     let text = get(address, "/metrics");
     let mut lines = text.lines();
     let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -53,7 +53,7 @@ fn served(address: SocketAddr, series: &str) -> Option<f64> {
 }
 
 #[track_caller]
-fn wait_for_series(address: SocketAddr, series: &str, expected: f64) {
+pub fn wait_for_series(address: SocketAddr, series: &str, expected: f64) {
     eventually(&format!("{series} {expected}"), || {
         (served(address, series) == Some(expected)).then_some(())
     });

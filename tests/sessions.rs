@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::auth::password::{Cost, Hasher};
+use gatepost::auth::quota::{Defaults, Quotas};
 use gatepost::auth::{Authenticator, NotedBatch};
 use gatepost::config::{self, ListenerKind};
 use gatepost::edge::{Edge, Upstreams};
@@ -83,10 +84,18 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
     };
     let hasher = Hasher::start(cost, 1, 100, metrics.clone()).expect("threads");
     let noted = Arc::new(NotedBatch::new(100, metrics.clone()));
+    let quotas = Quotas::new(
+        store.clone(),
+        noted.clone(),
+        metrics.clone(),
+        Defaults::default(),
+    );
+    let quotas = Arc::new(quotas);
     let authenticator = Authenticator::new(
         store,
         hasher,
-        noted.clone(),
+        noted,
+        quotas.clone(),
         metrics.clone(),
         100,
         refusal_delay,
@@ -104,7 +113,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         bare_newline: BareNewline::Reject,
         tls: tls.acceptor(),
         authenticator: Arc::new(authenticator),
-        noted,
+        quotas,
         upstreams: Arc::new(upstreams.expect("the way to the upstream")),
         sessions,
         metrics,

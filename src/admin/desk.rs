@@ -8,8 +8,10 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::auth::explain::{self, Asked, Explanation, Sources};
 use crate::auth::issue::{self, Issued};
 use crate::auth::password::Cost;
+use crate::auth::quota::{Quotas, Use};
 use crate::auth::{Authenticator, NotedBatch, guard};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
@@ -39,6 +41,8 @@ pub struct System {
     pub authenticator: Arc<Authenticator>,
     /// What waits to be written.
     pub noted: Arc<NotedBatch>,
+    /// What everybody has sent, and may send.
+    pub quotas: Arc<Quotas>,
     /// Who is connected.
     pub sessions: Arc<Sessions>,
     /// The certificate.
@@ -119,6 +123,21 @@ impl Desk {
         Ok(self.up_to_date(self.system.store.credential(wanted)?))
     }
 
+    /// How far the limits of a credential are used up.
+    pub(super) fn uses_of(&self, credential: &Credential) -> Result<Vec<Use>, Problem> {
+        let Credential { key, limits, .. } = credential;
+        Ok(self.system.quotas.uses_of_credential(*key, limits)?)
+    }
+
+    /// How far the limits of an organization are used up.
+    pub(super) fn uses_of_organization(
+        &self,
+        organization: &Organization,
+    ) -> Result<Vec<Use>, Problem> {
+        let Organization { slug, limits, .. } = organization;
+        Ok(self.system.quotas.uses_of_organization(slug, limits)?)
+    }
+
     /// With the uses that are not written yet.
     pub(super) fn up_to_date(&self, mut credential: Credential) -> Credential {
         self.system.noted.update(&mut credential);
@@ -136,6 +155,27 @@ impl Desk {
     pub(super) fn unknown_refusals(&self) -> Result<Vec<RefusedLogin>, Problem> {
         let System { store, noted, .. } = &self.system;
         Ok(noted.unknown_refusals(store)?)
+    }
+
+    /// What would become of a login at this moment.
+    pub(super) fn explain(&self, asked: Asked) -> Result<Explanation, Problem> {
+        let System {
+            store,
+            authenticator,
+            quotas,
+            ..
+        } = &self.system;
+        let denials = authenticator.denials();
+        let sources = Sources {
+            store,
+            guard: authenticator.guard(),
+            quotas,
+            denials: &denials,
+        };
+        explain::explain(&sources, asked)?.ok_or_else(|| {
+            let detail = format!("there is no credential {:?}", asked.username);
+            Problem::new(Code::NotFound, detail)
+        })
     }
 
     /// With the uses that are not written yet.

@@ -7,6 +7,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
+
+use crate::policy::Rule;
 use crate::sasl::{Identity, Reason, Secret};
 use crate::store::{Login, Previous, Retired};
 
@@ -71,9 +74,10 @@ pub struct Known {
     ends_at: Option<i64>,
     /// Until when the credential's other password may be right.
     overlap_until: Option<i64>,
-    identity: Arc<Identity>,
     /// The passwords before, so that one that is still offered is told without a look at the store.
     retired: Box<[Retired]>,
+    /// With the limits of its organization, which change without this row's version.
+    identity: ArcSwap<Identity>,
     /// The epoch in which the row was last seen in this state.
     epoch: AtomicU64,
 }
@@ -90,8 +94,8 @@ impl Known {
             generated: is_generated(login, slot),
             ends_at: end_of(login, slot),
             overlap_until: overlap_until(login),
-            identity: identity_of(login),
             retired: login.retired.clone(),
+            identity: ArcSwap::new(identity_of(login)),
             epoch: AtomicU64::new(epoch),
         }
     }
@@ -108,8 +112,11 @@ impl Known {
             && self.password_hash == hash_of(login, self.slot)
             && self.ends_at == end_of(login, self.slot)
             && self.overlap_until == overlap_until(login)
-            && *self.identity.organization == *login.organization;
+            && *self.identity.load().organization == *login.organization;
         if same {
+            if self.identity.load().policy != login.policy {
+                self.identity.store(identity_of(login));
+            }
             self.epoch.fetch_max(epoch, Ordering::AcqRel);
         }
         same
@@ -123,7 +130,7 @@ impl Known {
             return (self.slot == Slot::Current).then_some(Err(Reason::Expired));
         }
         if self.digest == digest {
-            return Some(Ok(self.identity.clone()));
+            return Some(Ok(self.identity()));
         }
         let overlaps = self.overlap_until.is_some_and(|end| end > now_ms);
         (!overlaps).then_some(Err(Reason::WrongPassword))
@@ -150,8 +157,8 @@ impl Known {
     }
 
     /// Whose password it is.
-    pub fn identity(&self) -> &Arc<Identity> {
-        &self.identity
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.load_full()
     }
 }
 
@@ -161,6 +168,7 @@ pub fn identity_of(login: &Login) -> Arc<Identity> {
         key: login.key,
         username: login.username.as_str().into(),
         organization: login.organization.as_str().into(),
+        policy: login.policy.clone(),
     })
 }
 
@@ -183,7 +191,9 @@ fn is_generated(login: &Login, slot: Slot) -> bool {
 
 fn end_of(login: &Login, slot: Slot) -> Option<i64> {
     let overlap = overlap_until(login).filter(|_| slot == Slot::Previous);
-    login.expires_at.into_iter().chain(overlap).min()
+    let reported = login.policy.rules.reports(Rule::Expiry);
+    let expiry = login.expires_at.filter(|_| !reported);
+    expiry.into_iter().chain(overlap).min()
 }
 
 fn overlap_until(login: &Login) -> Option<i64> {
@@ -211,6 +221,7 @@ mod tests {
             status: CredentialStatus::Active,
             organization_status: OrganizationStatus::Active,
             expires_at: Some(1000),
+            policy: Arc::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use rand::rngs::SysRng;
 use thiserror::Error;
 
 use super::password::{self, Cost, HashError};
+use crate::policy::{Limits, Rules};
 use crate::sasl::Secret;
 use crate::store::{
     Credential, Editor, Kind, NewCredential, NewPassword, Store, StoreError, Wanted,
@@ -41,6 +42,10 @@ pub struct New<'a> {
     pub name: Option<&'a str>,
     /// From when on it is refused, in Unix milliseconds.
     pub expires_at: Option<i64>,
+    /// Its own limits, if it has any.
+    pub limits: Option<&'a Limits>,
+    /// Its rules, if it has any.
+    pub rules: Option<&'a Rules>,
 }
 
 /// Why nothing was issued.
@@ -70,6 +75,8 @@ pub fn issue(store: &Store, editor: Editor, cost: Cost, new: New) -> Result<Issu
             organization: new.organization,
             name: new.name,
             expires_at: new.expires_at,
+            limits: new.limits,
+            rules: new.rules,
         });
         match created {
             Err(StoreError::AlreadyExists {
@@ -165,6 +172,8 @@ mod tests {
             organization,
             name,
             expires_at: None,
+            limits: None,
+            rules: None,
         };
         issue(store, store.by(&Actor::system("tests")), CHEAP, new)
     }

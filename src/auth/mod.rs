@@ -4,12 +4,15 @@
 //! One rule keeps every step honest: nothing counts that was read before the store's epoch moved.
 
 mod cache;
+mod containment;
 pub mod denial;
+pub mod explain;
 pub mod guard;
 pub mod imported;
 pub mod issue;
 mod noted;
 pub mod password;
+pub mod quota;
 mod refusal;
 mod refusals;
 pub mod token;

@@ -24,6 +24,8 @@ use super::guard::Guard;
 /// What waits to be written.
 pub struct NotedBatch {
     pending: Mutex<Pending>,
+    /// Held while something is neither waiting nor written.
+    writing: Mutex<()>,
     limit: usize,
     metrics: Arc<Metrics>,
 }
@@ -42,6 +44,7 @@ impl NotedBatch {
     pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             pending: Mutex::default(),
+            writing: Mutex::default(),
             limit,
             metrics,
         }
@@ -190,17 +193,42 @@ impl NotedBatch {
 
     /// Writes what waits. If that fails it waits on. Blocks on the store.
     pub fn flush(&self, store: &Store) {
+        let still = self.hold();
+        let taken = self.take();
+        // It is logged and counted where it failed, and waits on.
+        let _ = still.write(store, taken);
+    }
+
+    /// Keeps anything from being written meanwhile.
+    pub(super) fn hold(&self) -> Still<'_> {
+        Still {
+            batch: self,
+            _writing: self.writing.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// What waits of the usage of the credential with this key, by the hour.
+    pub(super) fn waiting(&self, key: i64) -> Vec<(i64, Usage)> {
+        let pending = self.lock();
+        let own = pending.usage.iter().filter(|((owner, _), _)| *owner == key);
+        own.map(|((_, hour), usage)| (*hour, *usage)).collect()
+    }
+
+    fn take(&self) -> Noted {
         let taken = std::mem::take(&mut *self.lock());
-        let known = taken.refusals.known();
-        let noted = Noted {
+        Noted {
             uses: taken.uses.into_iter().collect(),
             usage: taken.usage.into_iter().collect(),
             tokens: taken.tokens.into_iter().collect(),
             previous: taken.previous.into_iter().collect(),
+            known_refusals: taken.refusals.known(),
             refusals: taken.refusals.into_rows(),
-        };
+        }
+    }
+
+    fn write(&self, store: &Store, noted: Noted) -> Result<(), StoreError> {
         if noted.is_empty() {
-            return;
+            return Ok(());
         }
         let began = Instant::now();
         let flushed = store.flush(&noted);
@@ -208,7 +236,7 @@ impl NotedBatch {
         self.metrics.last_used_flush_seconds.observe(seconds);
         let store_seconds = self.metrics.store_seconds.of(StoreOperation::Flush);
         store_seconds.observe(seconds);
-        match flushed {
+        match &flushed {
             Ok(()) => self
                 .metrics
                 .last_used_flushed
@@ -216,15 +244,15 @@ impl NotedBatch {
             Err(error) => {
                 self.metrics.last_used_flush_failures.inc();
                 tracing::warn!(%error, "last-used times, usage and refusals could not be written, keeping them");
-                self.put_back(noted, known);
+                self.put_back(noted);
             }
         }
         let waiting = self.lock().uses.len();
         self.metrics.last_used_pending.set(waiting as i64);
+        flushed
     }
 
-    /// The first `known` refusals have names that credentials have.
-    fn put_back(&self, noted: Noted, known: usize) {
+    fn put_back(&self, noted: Noted) {
         let mut pending = self.lock();
         for (key, used) in noted.uses {
             self.add_use(&mut pending, key, used);
@@ -239,8 +267,32 @@ impl NotedBatch {
             self.add_previous(&mut pending, key, used);
         }
         for (place, refusal) in noted.refusals.into_iter().enumerate() {
-            pending.refusals.add(refusal, place < known);
+            pending.refusals.add(refusal, place < noted.known_refusals);
         }
+    }
+}
+
+/// A time in which nothing is written but by its holder.
+pub(super) struct Still<'a> {
+    batch: &'a NotedBatch,
+    _writing: MutexGuard<'a, ()>,
+}
+
+impl Still<'_> {
+    /// Takes what waits, if anything of it was sent; logins alone can wait on.
+    pub(super) fn take_if_any_was_sent(&self) -> Noted {
+        let sent = |usage: &Usage| usage.messages > 0 || usage.recipients > 0;
+        let any = self.batch.lock().usage.values().any(sent);
+        if any {
+            self.batch.take()
+        } else {
+            Noted::default()
+        }
+    }
+
+    /// Writes what was taken; if that fails, it waits again.
+    pub(super) fn write(&self, store: &Store, taken: Noted) -> Result<(), StoreError> {
+        self.batch.write(store, taken)
     }
 }
 
@@ -339,6 +391,8 @@ mod tests {
             organization: "default",
             name: None,
             expires_at: None,
+            limits: None,
+            rules: None,
         };
         let key = store.by(&actor).create_credential(new).unwrap().key;
         let batch = batch(10);
@@ -404,7 +458,7 @@ mod tests {
             )],
             ..Noted::default()
         };
-        batch.put_back(noted, 0);
+        batch.put_back(noted);
         let pending = batch.lock();
         assert_eq!((pending.uses[&1].at, pending.uses[&1].count), (9, 2));
         assert_eq!(pending.usage[&(1, 0)].accepted, 5);

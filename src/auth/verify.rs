@@ -12,10 +12,12 @@ use crate::sasl::{Bar, Credentials, Identity, Outage, Reason, Secret, Verdict};
 use crate::store::{LastUsed, Login, PreviousUse, Refusal, RefusedLogin, Retired, Store};
 
 use super::cache::{Digest, Digester, Known, Slot, identity_of};
+use super::containment::{contain, count};
 use super::denial::Denials;
 use super::guard::{Attempt, Guard, Held, Settings};
 use super::noted::NotedBatch;
 use super::password::{Hasher, Match};
+use super::quota::{self, Allowance, Quotas};
 use super::refusal;
 
 /// How long a login may wait for its turn before it is told to come back.
@@ -43,6 +45,7 @@ pub struct Authenticator {
     core: Arc<Core>,
     guard: Arc<Guard>,
     noted: Arc<NotedBatch>,
+    quotas: Arc<Quotas>,
     refusal_delay: Duration,
 }
 
@@ -76,11 +79,13 @@ impl Authenticator {
         store: Arc<Store>,
         hasher: Hasher,
         noted: Arc<NotedBatch>,
+        quotas: Arc<Quotas>,
         metrics: Arc<Metrics>,
         cache_entries: u64,
         refusal_delay: Duration,
     ) -> Self {
         metrics.logins(ACCEPT, "");
+        metrics.logins(BARRED, Bar::Sessions.as_str());
         for reason in Reason::ALL {
             metrics.logins(REJECT, reason.as_str());
         }
@@ -105,6 +110,7 @@ impl Authenticator {
             core: Arc::new(core),
             guard,
             noted,
+            quotas,
             refusal_delay,
         }
     }
@@ -131,6 +137,27 @@ impl Authenticator {
 
     /// The verdict on a claim. A refusal takes its time; dropping the future is fine.
     pub async fn verify(&self, credentials: Credentials, peer: &Peer) -> Verdict {
+        self.decide(credentials, peer, None).await
+    }
+
+    /// The verdict on a claim that begins a session here, and what the session may do.
+    pub async fn admit(
+        &self,
+        credentials: Credentials,
+        peer: &Peer,
+    ) -> (Verdict, Option<Allowance>) {
+        let mut allowance = None;
+        let verdict = self.decide(credentials, peer, Some(&mut allowance)).await;
+        (verdict, allowance)
+    }
+
+    async fn decide(
+        &self,
+        credentials: Credentials,
+        peer: &Peer,
+        session: Option<&mut Option<Allowance>>,
+    ) -> Verdict {
+        let epoch = self.core.store.epoch();
         let claimed = tokio::time::Instant::now();
         let metrics = &self.core.metrics;
         let attempt = self.guard.attempt(peer.address);
@@ -141,7 +168,15 @@ impl Authenticator {
         metrics
             .cache_entries
             .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));
-        let judged = judged.unwrap_or(Err(Refused::Outage(Outage::Busy)));
+        let mut judged = judged.unwrap_or(Err(Refused::Outage(Outage::Busy)));
+        if let Ok(proven) = judged {
+            let contained = contain(&proven.identity, peer, metrics, now_ms());
+            judged = match (contained, session) {
+                (Err(reason), _) => Err(Refused::Reason(reason, Some(proven.identity), None)),
+                (Ok(()), None) => Ok(proven),
+                (Ok(()), Some(allowance)) => self.enter(proven, epoch, allowance).await,
+            };
+        }
         match judged.map_err(|refused| barred(refused, &attempt)) {
             Ok(Proven { identity, slot }) => {
                 metrics.logins(ACCEPT, "").inc();
@@ -172,6 +207,7 @@ impl Authenticator {
                 metrics.logins(REJECT, reason.as_str()).inc();
                 let refusal = refused_login(&credentials, peer, reason.as_str(), retired_at);
                 self.noted.turned_away(refusal, claimed_identity.is_some());
+                count(reason, metrics);
                 // Unknown names are nobody's, and anybody's to make up.
                 if let Some(identity) = claimed_identity {
                     metrics.login_of(
@@ -195,6 +231,20 @@ impl Authenticator {
                 Verdict::Unavailable(outage)
             }
         }
+    }
+
+    async fn enter(
+        &self,
+        proven: Proven,
+        epoch: u64,
+        allowance: &mut Option<Allowance>,
+    ) -> Result<Proven, Refused> {
+        match self.quotas.enter(&proven.identity, epoch).await {
+            Ok(entered) => *allowance = Some(entered),
+            Err(quota::Refused::Barred(bar)) => return Err(Refused::Barred(bar)),
+            Err(quota::Refused::Unknown(outage)) => return Err(Refused::Outage(outage)),
+        }
+        Ok(proven)
     }
 }
 
@@ -305,8 +355,7 @@ impl Recalled {
                 Some(judged) => {
                     let proven = |identity| Proven { identity, slot };
                     return Some(judged.map(proven).map_err(|reason| {
-                        let identity = known.identity().clone();
-                        told_apart(reason, identity, known.retired(), tag)
+                        told_apart(reason, known.identity(), known.retired(), tag)
                     }));
                 }
             }

@@ -5,12 +5,16 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::CliError;
+use super::containment::{
+    CredentialLimits, RuleOptions, limits_line, rule_lines, show_limits, show_rules,
+};
 use super::output::{ago, confirm, document, minute, name, plain, table};
 use super::running::{Aftermath, Answer, Running, Whose};
 use super::time::{Expiry, expiry, overlap, time};
 use crate::admin::api;
 use crate::auth::issue::{Issued, New, issue, rotate};
 use crate::auth::password::Cost;
+use crate::policy::RulesChange;
 use crate::store::{
     Actor, Credential, CredentialEdit, CredentialFilter, CredentialStatus, DEFAULT_ORGANIZATION,
     Fault, LastUsed, Page, Store,
@@ -96,6 +100,32 @@ pub enum CredentialCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show or change how much may be sent with a credential
+    #[command(
+        after_help = "Each is a number, \"unlimited\", or \"default\" for that of [credential_limits] in the configuration. A change counts at once, in live sessions with their next message."
+    )]
+    Limit {
+        /// Its username
+        username: String,
+        #[command(flatten)]
+        limits: CredentialLimits,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show or change as whom and from where a credential may be used
+    #[command(
+        after_help = "What is not allowed is refused, unless it is only reported. A change counts at once, in live sessions with their next message."
+    )]
+    Rules {
+        /// Its username
+        username: String,
+        #[command(flatten)]
+        rules: RuleOptions,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// End an overlap after a rotation: only the new password is right from now on
     EndOverlap {
         /// Its username
@@ -160,7 +190,8 @@ fn answer(
     running: &Running,
 ) -> Result<Answer, CliError> {
     use CredentialCommand::{
-        Create, Delete, Enable, EndOverlap, Expire, List, Rename, Revoke, Rotate, Show,
+        Create, Delete, Enable, EndOverlap, Expire, Limit, List, Rename, Revoke, Rotate, Rules,
+        Show,
     };
     let editor = store.by(actor);
     let edit = |username: &str, edit| editor.edit_credential(username.into(), edit);
@@ -185,6 +216,8 @@ fn answer(
                 organization: &org,
                 name: name.as_deref(),
                 expires_at: expires.and_then(|expires| expires.0),
+                limits: None,
+                rules: None,
             };
             created(&issue(store, editor, cost, new)?, json)
         }
@@ -238,6 +271,32 @@ fn answer(
                 Some(end) => format!("{username} is refused from {} on.", minute(end)),
                 None => format!("{username} does not expire."),
             })
+        }
+        Limit {
+            username,
+            limits,
+            json,
+        } => {
+            let limits = limits.change();
+            let change = CredentialEdit {
+                limits: Some(&limits).filter(|limits| !limits.0.is_empty()),
+                ..CredentialEdit::default()
+            };
+            let credential = edit(&username, change)?;
+            told(&credential, json, || show_limits(&credential.limits, true))
+        }
+        Rules {
+            username,
+            rules,
+            json,
+        } => {
+            let rules = rules.change();
+            let change = CredentialEdit {
+                rules: Some(&rules).filter(|rules| **rules != RulesChange::default()),
+                ..CredentialEdit::default()
+            };
+            let credential = edit(&username, change)?;
+            told(&credential, json, || show_rules(&credential.rules))
         }
         EndOverlap { username, json } => {
             let change = CredentialEdit {
@@ -459,6 +518,12 @@ fn show(credential: &Credential) -> String {
                 plain(&used.address)
             ),
         ));
+    }
+    if !credential.limits.is_empty() {
+        lines.push(("Limits", limits_line(&credential.limits)));
+    }
+    if !credential.rules.is_empty() {
+        lines.extend(rule_lines(&credential.rules));
     }
     match &credential.last_used {
         None => lines.push(("Last used", "never".to_owned())),

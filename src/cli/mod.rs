@@ -3,9 +3,11 @@
 mod actor;
 mod audit;
 mod check;
+mod containment;
 mod credential;
 mod demo;
 mod doctor;
+mod explain;
 mod guard;
 mod import;
 mod journal;
@@ -66,6 +68,8 @@ enum Command {
     /// Go through the running system as a mail program would, and say what to mend and how
     #[command(after_help = doctor::AFTER_HELP)]
     Doctor(doctor::DoctorOptions),
+    /// Say what would become of a login, and why, without its password
+    Explain(explain::ExplainOptions),
     /// See which networks failed logins came from, and have that forgotten
     #[command(subcommand)]
     Guard(guard::GuardCommand),
@@ -125,6 +129,11 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::Demo { send } => demo::run(send),
         Command::Doctor(options) => doctor::run(&options, &path),
+        Command::Explain(options) => {
+            let config = Config::load(&path)?;
+            let running = Running::of(&config, path);
+            explain::run(&options, &config, &running)
+        }
         Command::Guard(command) => {
             let config = Config::load(&path)?;
             guard::run(

@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::CliError;
+use super::containment::{OrganizationLimits, show_limits};
 use super::output::{confirm, document, minute, name, plain, table};
 use super::running::{Aftermath, Answer, Running, Whose};
 use crate::admin::api;
@@ -35,6 +36,19 @@ pub enum OrganizationCommand {
         slug: String,
         /// The new name; an empty one takes the name away
         name: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show or change how much all credentials of an organization may send together
+    #[command(
+        after_help = "Each is a number, \"unlimited\", or \"default\" for that of [organization_limits] in the configuration. A change counts at once, in live sessions with their next message."
+    )]
+    Limit {
+        /// Its short name
+        slug: String,
+        #[command(flatten)]
+        limits: OrganizationLimits,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -97,7 +111,7 @@ fn answer(
     running: &Running,
 ) -> Result<Answer, CliError> {
     let editor = store.by(actor);
-    use OrganizationCommand::{Activate, Create, Delete, List, Rename, Suspend};
+    use OrganizationCommand::{Activate, Create, Delete, Limit, List, Rename, Suspend};
     let set_status = |slug: &str, status| {
         let edit = OrganizationEdit {
             status: Some(status),
@@ -130,6 +144,21 @@ fn answer(
             told(&organization, json, || match new {
                 Some(new) => format!("Organization {slug} is now called {}.", plain(new)),
                 None => format!("Organization {slug} has no name any more."),
+            })
+        }
+        Limit { slug, limits, json } => {
+            let limits = limits.change();
+            let organization = if limits.0.is_empty() {
+                store.organization(&slug)?
+            } else {
+                let edit = OrganizationEdit {
+                    limits: Some(&limits),
+                    ..OrganizationEdit::default()
+                };
+                editor.edit_organization(&slug, None, edit)?
+            };
+            told(&organization, json, || {
+                show_limits(&organization.limits, false)
             })
         }
         Suspend {

@@ -56,7 +56,8 @@ impl Visitor<'_> for SizeVisitor {
     }
 }
 
-fn parse(text: &str) -> Option<u64> {
+/// Reads a size as it is written in the configuration, in bytes.
+pub fn parse(text: &str) -> Option<u64> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

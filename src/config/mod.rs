@@ -25,6 +25,7 @@ mod log;
 mod metrics;
 mod network;
 mod number;
+mod quotas;
 mod relay;
 mod section;
 mod source;
@@ -45,6 +46,7 @@ use serde::Deserialize;
 pub use address::Endpoint;
 pub use admin::Admin;
 pub use auth::Auth;
+pub use byte_size::parse as parse_byte_size;
 pub use dovecot_auth::DovecotAuth;
 pub use error::ConfigError;
 pub use guard::Guard;
@@ -55,6 +57,7 @@ pub use listener::{Listener, ListenerKind};
 pub use log::{Log, LogFormat};
 pub use metrics::Metrics;
 pub use network::Network;
+pub use quotas::{CredentialLimits, OrganizationLimits};
 pub use relay::{BareNewline, Relay};
 pub use store::Store;
 pub use target::{Target, Targets};
@@ -104,6 +107,12 @@ pub struct Config {
     /// What failed logins have as a consequence.
     #[serde(default, deserialize_with = "section::required")]
     pub guard: Guard,
+    /// The limits of credentials that have none of their own.
+    #[serde(default, deserialize_with = "section::required")]
+    pub credential_limits: CredentialLimits,
+    /// The limits of organizations that have none of their own.
+    #[serde(default, deserialize_with = "section::required")]
+    pub organization_limits: OrganizationLimits,
     /// How long a client may be silent.
     #[serde(default, deserialize_with = "section::required")]
     pub timeouts: Timeouts,

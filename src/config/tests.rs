@@ -148,7 +148,7 @@ fn a_mistake_in_the_file_is_told_with_line_key_cause_and_remedy() {
         ),
         (
             "[auht]",
-            "config.toml:1: auht: unknown key; did you mean \"auth\"? known keys here: hostname, drain_timeout, listener, tls, upstream, store, auth, last_used, relay, limits, guard, timeouts, dovecot_auth, admin, metrics, log",
+            "config.toml:1: auht: unknown key; did you mean \"auth\"? known keys here: hostname, drain_timeout, listener, tls, upstream, store, auth, last_used, relay, limits, guard, credential_limits, organization_limits, timeouts, dovecot_auth, admin, metrics, log",
         ),
         (
             "[auth]\nquality = 3",
@@ -297,7 +297,7 @@ fn a_mistake_in_what_is_required_is_told_as_well() {
         (
             "[tls]",
             "[tsl]",
-            "config.toml:8: tsl: unknown key; did you mean \"tls\"? known keys here: hostname, drain_timeout, listener, tls, upstream, store, auth, last_used, relay, limits, guard, timeouts, dovecot_auth, admin, metrics, log",
+            "config.toml:8: tsl: unknown key; did you mean \"tls\"? known keys here: hostname, drain_timeout, listener, tls, upstream, store, auth, last_used, relay, limits, guard, credential_limits, organization_limits, timeouts, dovecot_auth, admin, metrics, log",
         ),
         (
             "key = \"/etc/gatepost/privkey.pem\"\n",

@@ -7,6 +7,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{DaemonError, Sockets, cost};
 use crate::admin::{Administration, System};
+use crate::auth::NotedBatch;
 use crate::config::{Config, Endpoint};
 use crate::edge::Edge;
 use crate::lifecycle::Lifecycle;
@@ -51,6 +52,7 @@ impl Closed {
         mut places: Vec<(String, String)>,
         edge: &Edge,
         store: &Arc<Store>,
+        noted: &Arc<NotedBatch>,
         tls: &Arc<Tls>,
     ) -> Result<Option<Closed>, DaemonError> {
         let Some(admin) = config.admin.as_ref().filter(|_| !listeners.is_empty()) else {
@@ -66,7 +68,8 @@ impl Closed {
         let system = System {
             store: store.clone(),
             authenticator: edge.authenticator.clone(),
-            noted: edge.noted.clone(),
+            noted: noted.clone(),
+            quotas: edge.quotas.clone(),
             sessions: edge.sessions.clone(),
             tls: tls.clone(),
             metrics: edge.metrics.clone(),

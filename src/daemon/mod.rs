@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::auth::guard::{Guard, Room, Settings as GuardSettings};
 use crate::auth::password::{Cost, Hasher};
+use crate::auth::quota::{self, Quotas};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{self, BareNewline, Config, ListenerKind};
 use crate::edge::{Edge, Upstreams};
@@ -43,7 +44,8 @@ pub fn cost(config: &Config) -> Cost {
     }
 }
 
-fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
+/// What the guard goes by, before so many threads that hash.
+pub fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
     let guard = &config.guard;
     let mut exempt = guard.exempt.clone();
     // A load balancer is not to blame for its clients.
@@ -60,6 +62,14 @@ fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
         handshakes: guard.handshakes,
         threads,
         queue: config.auth.queue,
+    }
+}
+
+/// The limits of whoever has none of their own.
+pub fn defaults(config: &Config) -> quota::Defaults {
+    quota::Defaults {
+        credential: config.credential_limits.0.clone(),
+        organization: config.organization_limits.0.clone(),
     }
 }
 
@@ -105,10 +115,18 @@ impl Daemon {
         let hasher = Hasher::start(cost(config), auth.workers, auth.queue, metrics.clone())?;
         let settings = guard_settings(config, hasher.workers());
         let guard = Arc::new(Guard::load(settings, metrics.clone(), &store)?);
+        let quotas = Quotas::new(
+            store.clone(),
+            noted.clone(),
+            metrics.clone(),
+            defaults(config),
+        );
+        let quotas = Arc::new(quotas);
         let authenticator = Authenticator::new(
             store.clone(),
             hasher,
             noted.clone(),
+            quotas.clone(),
             metrics.clone(),
             auth.cache_entries,
             auth.refusal_delay,
@@ -132,7 +150,7 @@ impl Daemon {
             },
             tls: tls.acceptor(),
             authenticator,
-            noted: noted.clone(),
+            quotas,
             upstreams: Arc::new(upstreams),
             sessions: Arc::new(Sessions::new()),
             metrics,
@@ -171,8 +189,15 @@ impl Daemon {
                 .iter()
                 .map(|listener| ("metrics".to_owned(), listener.place())),
         );
-        let administration =
-            administration::Closed::new(config, admin_listeners, places, &edge, &store, &tls)?;
+        let administration = administration::Closed::new(
+            config,
+            admin_listeners,
+            places,
+            &edge,
+            &store,
+            &noted,
+            &tls,
+        )?;
         Ok(Self {
             administration,
             edge,

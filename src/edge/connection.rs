@@ -4,6 +4,7 @@
 //! each side), wait for the next event. A batch of commands therefore stays a batch.
 
 mod arrival;
+mod containment;
 mod login;
 mod output;
 mod relay;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::guard::Place;
+use crate::auth::quota::Allowance;
 use crate::metrics;
 use crate::net::buffer::Buffer;
 use crate::net::proxy::Proxied;
@@ -23,6 +25,7 @@ use crate::net::stream::ClientStream;
 use crate::sasl::{Credentials, Identity};
 use crate::smtp::data::Scanner;
 use crate::smtp::line::LineReader;
+use crate::smtp::relay::Expect;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Action, Session, Wants};
 
@@ -55,6 +58,8 @@ struct Connection<'a> {
     scanner: Option<Scanner>,
     /// How much of the message under way was sent upstream, in octets.
     message_bytes: u64,
+    /// What an authenticated session may do.
+    allowance: Option<Allowance>,
     /// Counts what an authenticated session does.
     counted: Option<metrics::Session>,
     timer: Timer,
@@ -72,6 +77,7 @@ struct Connection<'a> {
 
 /// What an action leaves to be done that takes time.
 enum Task {
+    Admit,
     Close,
     Connect(Arc<Identity>),
     Done,
@@ -111,6 +117,7 @@ impl<'a> Connection<'a> {
             upstream: None,
             scanner: None,
             message_bytes: 0,
+            allowance: None,
             counted: None,
             timer: Timer::new(now + edge.timeouts.login),
             began: now,
@@ -161,11 +168,15 @@ impl<'a> Connection<'a> {
         };
         self.progress = Instant::now();
         let task = match line {
-            Some(line) => begin(
-                self.session.on_line(line),
-                &mut self.upstream,
-                &mut self.output,
-            ),
+            Some(line) => {
+                let action = self.session.on_line(line);
+                let begins_anew =
+                    matches!(action, Action::Forward(_, Expect::Ehlo(_) | Expect::Rset));
+                if let Some(allowance) = self.allowance.as_mut().filter(|_| begins_anew) {
+                    allowance.next_message();
+                }
+                begin(action, &mut self.upstream, &mut self.output)
+            }
             None => Task::Done,
         };
         self.input.consume(taken);
@@ -180,6 +191,10 @@ impl<'a> Connection<'a> {
             let action = match task {
                 Task::Done => return Ok(()),
                 Task::Close => return self.send().await.and(Err(Ending::Closed)),
+                Task::Admit => {
+                    let verdict = self.admit().await;
+                    self.session.on_admission(verdict)
+                }
                 Task::StartTls => return self.start_tls().await,
                 Task::Verify(credentials) => {
                     self.send().await?;
@@ -192,8 +207,15 @@ impl<'a> Connection<'a> {
                     if extensions.is_none() && !self.session.is_authenticated() {
                         // Not logged in after all: the client is told so and may try again.
                         self.summary.entry = None;
+                        self.allowance = None;
                     }
-                    self.session.on_upstream(extensions)
+                    let action = self.session.on_upstream(extensions);
+                    // A MAIL that waited for the upstream, and does not fit it or has none.
+                    let waited_in_vain = !matches!(action, Action::Forward(..));
+                    if let Some(allowance) = self.allowance.as_mut().filter(|_| waited_in_vain) {
+                        allowance.withdraw_mail();
+                    }
+                    action
                 }
             };
             self.progress = Instant::now();
@@ -211,6 +233,7 @@ impl<'a> Connection<'a> {
 /// Carries out what takes no time; the rest is left as a task.
 fn begin(action: Action, upstream: &mut Option<Upstream>, output: &mut Vec<u8>) -> Task {
     match action {
+        Action::Admit => Task::Admit,
         Action::Close(reply) => match upstream {
             // What the client is owed comes first, the word on a message above all. The session
             // wants nothing any more, and ends once all of it has been said.
@@ -246,13 +269,5 @@ fn begin(action: Action, upstream: &mut Option<Upstream>, output: &mut Vec<u8>) 
             Task::StartTls
         }
         Action::Verify(credentials) => Task::Verify(credentials),
-    }
-}
-
-/// Of the hour in which it is noted; a message is noted with its reply.
-fn note_usage(edge: &Edge, summary: &mut Summary) {
-    if let Some((key, usage)) = summary.take_usage() {
-        let now = jiff::Timestamp::now().as_millisecond();
-        edge.noted.sent(key, now, &usage);
     }
 }

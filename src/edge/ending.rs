@@ -85,10 +85,10 @@ impl Summary {
         }
     }
 
-    /// What was sent since this was last asked, with the key of the credential, if there is anything.
-    pub fn take_usage(&mut self) -> Option<(i64, Usage)> {
+    /// What was sent since this was last asked, if there is anything.
+    pub fn take_usage(&mut self) -> Option<Usage> {
         let entry = self.entry.as_ref()?;
-        let key = entry.identity()?.key;
+        entry.identity()?;
         let traffic = entry.traffic();
         let now = Usage {
             messages: traffic.messages.load(Ordering::Relaxed),
@@ -103,7 +103,7 @@ impl Summary {
             bytes: now.bytes.saturating_sub(before.bytes),
             ..Usage::default()
         };
-        (fresh != Usage::default()).then_some((key, fresh))
+        (fresh != Usage::default()).then_some(fresh)
     }
 
     /// Writes the line; its form is documented.

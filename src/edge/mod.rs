@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::auth::{Authenticator, NotedBatch};
+use crate::auth::Authenticator;
+use crate::auth::quota::Quotas;
 use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -38,8 +39,8 @@ pub struct Edge {
     pub tls: TlsAcceptor,
     /// Verifies.
     pub authenticator: Arc<Authenticator>,
-    /// Notes what credentials send.
-    pub noted: Arc<NotedBatch>,
+    /// Counts what credentials send.
+    pub quotas: Arc<Quotas>,
     /// Where sessions go.
     pub upstreams: Arc<Upstreams>,
     /// Who is connected now.

@@ -21,6 +21,8 @@ pub use usage::{OTHER, Session};
 
 use usage::Everybody;
 
+use crate::policy::{Limit, Party, Rule};
+
 /// How many series there may be of those whose number depends on the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -135,6 +137,13 @@ pub struct Metrics {
     organizations: Everybody,
     credentials: Option<Everybody>,
     admin_requests: IntCounterVec,
+    limit_refusals: IntCounterVec,
+    rule_refusals: IntCounterVec,
+}
+
+/// What is done about something that is not allowed, as it stands in logs and metrics.
+pub fn action(refused: bool) -> &'static str {
+    if refused { "refused" } else { "reported" }
 }
 
 impl Metrics {
@@ -213,6 +222,18 @@ impl Metrics {
     pub fn message(&self, outcome: MessageOutcome, bytes: u64) {
         self.messages.of(outcome).inc();
         self.message_bytes.of(outcome).inc_by(bytes);
+    }
+
+    /// Counts a limit that is reached, and whether that is refused or only reported.
+    pub fn limit_reached(&self, party: Party, limit: Limit, refused: bool) {
+        let labels = [party.as_str(), limit.as_str(), action(refused)];
+        self.limit_refusals.with_label_values(&labels).inc();
+    }
+
+    /// Counts a rule that is broken, and whether that is refused or only reported.
+    pub fn rule_broken(&self, rule: Rule, refused: bool) {
+        let labels = [rule.as_str(), action(refused)];
+        self.rule_refusals.with_label_values(&labels).inc();
     }
 
     /// Counts an answered request of the administration. `route` is the template that matched,

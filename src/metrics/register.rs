@@ -5,7 +5,8 @@ use prometheus::process_collector::ProcessCollector;
 
 use super::family::Maker;
 use super::usage::Everybody;
-use super::{Bounds, Metrics};
+use super::{Bounds, Metrics, action};
+use crate::policy::{Limit, Party, Rule};
 
 impl Metrics {
     /// Registers everything.
@@ -208,6 +209,16 @@ impl Metrics {
                 "Requests of the administration answered, by route.",
                 &["route", "method", "status"],
             )?,
+            limit_refusals: made.counters(
+                "limit_refusals_total",
+                "Limits reached, by whose and which, refused or only reported.",
+                &["of", "limit", "action"],
+            )?,
+            rule_refusals: made.counters(
+                "rule_refusals_total",
+                "Rules broken, refused or only reported.",
+                &["rule", "action"],
+            )?,
             process,
             registry,
         };
@@ -215,6 +226,25 @@ impl Metrics {
         for version in ["TLSv1.2", "TLSv1.3"] {
             metrics.tls_handshakes.with_label_values(&[version]);
         }
+        metrics.begin_refusals();
         Ok(metrics)
+    }
+
+    fn begin_refusals(&self) {
+        for refused in [true, false] {
+            for party in Party::ALL {
+                let organization = party == Party::Organization;
+                // An organization's limits are never only reported.
+                for limit in Limit::of(!organization).filter(|_| refused || !organization) {
+                    let labels = [party.as_str(), limit.as_str(), action(refused)];
+                    self.limit_refusals.with_label_values(&labels);
+                }
+            }
+            // Limits are counted each by itself.
+            for rule in Rule::ALL.into_iter().filter(|rule| *rule != Rule::Limits) {
+                let labels = [rule.as_str(), action(refused)];
+                self.rule_refusals.with_label_values(&labels);
+            }
+        }
     }
 }

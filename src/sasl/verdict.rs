@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::policy::Policy;
+
 /// Who a client proved to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -12,6 +14,8 @@ pub struct Identity {
     pub username: Arc<str>,
     /// The slug of the organization the credential belongs to.
     pub organization: Arc<str>,
+    /// What the credential may do.
+    pub policy: Arc<Policy>,
 }
 
 /// The answer to a claim.
@@ -35,6 +39,8 @@ pub enum Reason {
     ActsForAnother,
     /// The credential has expired.
     Expired,
+    /// It may not be used from the client's address.
+    Network,
     /// The password is wrong, and was right before a rotation.
     PreviousPassword,
     /// The credential is revoked.
@@ -49,9 +55,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for building metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ActsForAnother,
         Self::Expired,
+        Self::Network,
         Self::PreviousPassword,
         Self::Revoked,
         Self::Suspended,
@@ -64,6 +71,7 @@ impl Reason {
         match self {
             Self::ActsForAnother => "acts_for_another",
             Self::Expired => "expired",
+            Self::Network => "network",
             Self::PreviousPassword => "previous_password",
             Self::Revoked => "revoked",
             Self::Suspended => "suspended",
@@ -77,6 +85,7 @@ impl Reason {
         match self {
             Self::ActsForAnother => "it asked to act for another",
             Self::Expired => "the credential had expired",
+            Self::Network => "it may not be used from this address",
             Self::PreviousPassword => "the previous password",
             Self::Revoked => "the credential was revoked",
             Self::Suspended => "its organization was suspended",

@@ -7,6 +7,8 @@
 //! message may hold (RFC 2045, 2.7 and 2.8): some servers leave it out, and to others a line ends
 //! there, so that a dot before it ends the message.
 
+use super::header::{Fault, FromCheck};
+
 /// What to do with a CR or LF that is not part of a CRLF, and with a NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BareNewline {
@@ -24,6 +26,8 @@ pub enum Refusal {
         /// The line's number.
         line: u64,
     },
+    /// The From header is not of a sender that the credential may use.
+    From(Fault),
     /// A NUL in this line, counted from 1.
     Nul {
         /// The line's number.
@@ -44,6 +48,14 @@ pub struct Scanner {
     /// Whether the last octet written ended a line; only normalizing needs to know.
     at_line_start: bool,
     refusal: Option<Refusal>,
+    from: Option<From>,
+}
+
+/// The check of the From header, and whether it only reports.
+#[derive(Debug)]
+struct From {
+    check: FromCheck,
+    report: bool,
 }
 
 /// What the octets up to here may turn into.
@@ -81,7 +93,21 @@ impl Scanner {
             position: Position::LineStart,
             at_line_start: true,
             refusal: None,
+            from: None,
         }
+    }
+
+    /// Reads the From header as well; with `report` a violation is only told.
+    pub fn with_from(self, check: FromCheck, report: bool) -> Self {
+        Self {
+            from: Some(From { check, report }),
+            ..self
+        }
+    }
+
+    /// What is wrong with the From header, if that was to be read.
+    pub fn from_fault(&self) -> Option<Fault> {
+        self.from.as_ref()?.check.fault()
     }
 
     /// Why the message is refused, once it is. From then on nothing is written, and what the
@@ -101,6 +127,7 @@ impl Scanner {
         if input.is_empty() {
             return Progress::More;
         }
+        let before = out.len();
         let mut at = 0;
         // In a body without faults, what goes out is what came in: it is copied in one piece.
         let verbatim = self.bare_newline == BareNewline::Reject;
@@ -135,6 +162,7 @@ impl Scanner {
                 if verbatim && self.refusal.is_none() {
                     out.extend_from_slice(&input[..at]);
                 }
+                self.check_from(&out[before..], true);
                 return Progress::End(at);
             }
         }
@@ -143,7 +171,23 @@ impl Scanner {
             let held = matches!(self.position, Position::Cr | Position::DotCr);
             out.extend_from_slice(&input[..at - usize::from(held)]);
         }
+        self.check_from(&out[before..], false);
         Progress::More
+    }
+
+    /// Looks at what was written rather than at what came: that is what the upstream reads.
+    fn check_from(&mut self, written: &[u8], ended: bool) {
+        let Some(From { check, report }) = self.from.as_mut().filter(|_| self.refusal.is_none())
+        else {
+            return;
+        };
+        check.read(written);
+        if ended {
+            check.finish();
+        }
+        if let Some(fault) = check.fault().filter(|_| !*report) {
+            self.refusal = Some(Refusal::From(fault));
+        }
     }
 
     /// Moves on by one octet; true at the end of data.

@@ -72,6 +72,19 @@ pub fn mail<'a>(
     }
 }
 
+/// The size that the client states, where it is a number.
+pub fn stated_size(path: Path) -> Option<u64> {
+    let mut parameters = path.parameters();
+    let (_, value) =
+        parameters.find(|(keyword, _)| matches!(Keyword::parse(keyword), Some(Keyword::Size)))?;
+    Some(
+        std::str::from_utf8(value?)
+            .ok()?
+            .parse()
+            .unwrap_or(u64::MAX),
+    )
+}
+
 /// Whether RCPT may go upstream as it came.
 pub fn rcpt(path: Path, offered: &Extensions) -> Result<(), Reply> {
     check_path(path, offered)?;

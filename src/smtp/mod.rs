@@ -5,6 +5,7 @@ pub mod command;
 pub mod data;
 pub mod envelope;
 pub mod extensions;
+pub mod header;
 pub mod line;
 pub mod proxy;
 pub mod relay;

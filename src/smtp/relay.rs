@@ -41,10 +41,14 @@ pub enum Outcome {
     Closing,
     /// DATA was answered; true if the body may come.
     Data(bool),
+    /// MAIL was answered; true if the upstream has taken it.
+    Mail(bool),
     /// The message was answered; true if the upstream has taken it.
     Message(bool),
     /// A recipient was answered; true if the upstream has taken it.
     Recipient(bool),
+    /// RSET was answered, or what was sent for EHLO; true if the transaction is over.
+    Reset(bool),
     /// Nothing.
     Passed,
 }
@@ -154,12 +158,12 @@ impl Relay {
             Expect::Mail => {
                 self.open |= taken;
                 self.refused = !self.open;
-                Outcome::Passed
+                Outcome::Mail(taken)
             }
             Expect::Ehlo(_) | Expect::Reset | Expect::Rset => {
                 self.open &= !taken;
                 self.refused &= !taken;
-                Outcome::Passed
+                Outcome::Reset(taken)
             }
             Expect::Quit => Outcome::Closing,
             Expect::Rcpt => Outcome::Recipient(taken),
@@ -234,7 +238,7 @@ mod tests {
         relay.reply(reply::OK, &mut out);
         assert_eq!(out, b"");
         let (outcome, text) = answer(&mut relay, "250 mail\r\n").unwrap();
-        assert_eq!(outcome, Outcome::Passed);
+        assert_eq!(outcome, Outcome::Mail(true));
         assert!(
             text.starts_with("250 mail\r\n502 ") && text.contains("\r\n214 "),
             "{text}"
@@ -300,7 +304,7 @@ mod tests {
         relay.expect(Expect::Ehlo(ours.clone()));
         assert_eq!(
             answer(&mut relay, "250 reset\r\n"),
-            Ok((Outcome::Passed, "250 gate.test\r\n".into()))
+            Ok((Outcome::Reset(true), "250 gate.test\r\n".into()))
         );
         relay.expect(Expect::Ehlo(ours));
         assert_eq!(
@@ -325,7 +329,7 @@ mod tests {
         relay.reply(reply::HELP, &mut out);
         assert!(relay.owes_a_client() && out.is_empty());
         let (outcome, text) = answer(&mut relay, "250 forgotten\r\n").unwrap();
-        assert_eq!(outcome, Outcome::Passed);
+        assert_eq!(outcome, Outcome::Reset(true));
         assert!(text.starts_with("214 "), "only ours is heard: {text}");
     }
 

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::policy::{Denial, Limit, Party, Rule};
+
 /// A reply of ours: code (RFC 5321), enhanced status code (RFC 3463; empty in greetings and
 /// EHLO, where RFC 2034 has none) and text. A `\n` in the text starts a further line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +59,26 @@ replies! {
     TOO_MANY_CONNECTIONS = 421 "4.7.0" "Too many connections, try again later";
     /// Too many failed logins from the client's network.
     TOO_MANY_FAILURES = 421 "4.7.0" "Too many failed logins from your network, try again later";
+    /// The credentials of one organization send too fast together.
+    ORGANIZATION_TOO_FAST = 421 "4.7.0" "Your organization sends too many messages at once, try again in a moment";
     /// As many sessions as the credential or its organization may have.
     TOO_MANY_SESSIONS = 421 "4.7.0" "Too many sessions with this account, try again later";
     /// A new upstream session for the next message could not be had.
     UPSTREAM_UNAVAILABLE = 451 "4.3.2" "The mail system behind this server is not available, try again later";
+    /// What is allowed, or what was sent before, cannot be read now.
+    LIMITS_UNKNOWN = 451 "4.3.0" "Your limits cannot be read now, try again later";
+    /// More messages in a second than allowed.
+    TOO_MANY_A_SECOND = 451 "4.7.1" "Too many messages at once, try again in a moment";
+    /// More messages in an hour than allowed.
+    TOO_MANY_AN_HOUR = 451 "4.7.1" "Too many messages in an hour, try again later";
+    /// More messages in a day than allowed.
+    TOO_MANY_A_DAY = 451 "4.7.1" "Too many messages in a day, try again later";
+    /// The organization's messages of the month are sent.
+    QUOTA_EXHAUSTED = 452 "4.5.3" "Your organization has sent as many messages as it may in a month";
+    /// More recipients than one message may have (RFC 5321, 4.5.3.1.10): the rest go with the next.
+    TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients for one message, send it to the others separately";
+    /// More recipients in a day than allowed.
+    TOO_MANY_RECIPIENTS_A_DAY = 452 "4.5.3" "Too many recipients in a day, try again later";
     /// No verdict, or nobody to hand the session to (RFC 4954, 6).
     CANNOT_AUTHENTICATE = 454 "4.7.0" "Temporary authentication failure, try again later";
     /// No such verb.
@@ -97,6 +115,10 @@ replies! {
     BAD_CREDENTIALS = 535 "5.7.8" "Authentication credentials invalid";
     /// Eight bits for an upstream that does not take them (RFC 6152, 3; RFC 3463, 3.7).
     NO_EIGHT_BIT_MIME = 554 "5.6.3" "8BITMIME is not offered, and nothing is converted here";
+    /// A reverse-path that the credential may not use (RFC 3463, 3.8).
+    SENDER_NOT_ALLOWED = 550 "5.7.1" "This account may not send as this sender";
+    /// A From header that the credential may not use.
+    FROM_NOT_ALLOWED = 550 "5.7.1" "This account may not send with this From header";
     /// Larger than SIZE, at MAIL or while streaming (RFC 1870, 6.1).
     TOO_LARGE = 552 "5.3.4" "Message larger than this server accepts";
     /// A non-ASCII address that the upstream cannot take (RFC 6531, 3.5).
@@ -147,6 +169,24 @@ impl Reply {
         Self::unfit_body(format!(
             "NUL in line {line} of the message, which may hold none"
         ))
+    }
+
+    /// A command that a limit or a rule does not allow.
+    pub fn denied(denial: Denial) -> Self {
+        match denial {
+            Denial::Over(Party::Organization, Limit::MessagesPerSecond) => ORGANIZATION_TOO_FAST,
+            Denial::Over(_, Limit::MessageSize) => TOO_LARGE,
+            Denial::Over(_, Limit::MessagesPerDay) => TOO_MANY_A_DAY,
+            Denial::Over(_, Limit::MessagesPerHour) => TOO_MANY_AN_HOUR,
+            Denial::Over(_, Limit::MessagesPerMonth) => QUOTA_EXHAUSTED,
+            Denial::Over(_, Limit::MessagesPerSecond) => TOO_MANY_A_SECOND,
+            Denial::Over(_, Limit::RecipientsPerDay) => TOO_MANY_RECIPIENTS_A_DAY,
+            Denial::Over(_, Limit::RecipientsPerMessage) => TOO_MANY_RECIPIENTS,
+            Denial::Over(_, Limit::Sessions) => TOO_MANY_SESSIONS,
+            Denial::Against(Rule::HeaderFrom) => FROM_NOT_ALLOWED,
+            Denial::Against(_) => SENDER_NOT_ALLOWED,
+            Denial::Unknown => LIMITS_UNKNOWN,
+        }
     }
 
     fn unfit_body(text: String) -> Self {

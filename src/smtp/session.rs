@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::policy::{Denial, Limit, Party, Rule};
 use crate::sasl::{Bar, Credentials, Exchange, ExchangeError, Identity, Mechanism, Step, Verdict};
 
 use super::command::{Command, CommandError, Path};
@@ -35,6 +36,8 @@ pub struct Settings {
 #[derive(Debug)]
 #[must_use]
 pub enum Action<'a> {
+    /// Ask whether what [`Session::asked`] tells is allowed, then [`Session::on_admission`].
+    Admit,
     /// Send the reply and close.
     Close(Reply),
     /// Open an upstream session for this identity, then [`Session::on_upstream`].
@@ -60,6 +63,20 @@ pub enum Wants {
     Nothing,
 }
 
+/// What an authenticated client asks for, that limits and rules may refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// To begin a message.
+    Mail {
+        /// The reverse-path, in its angle brackets.
+        path: &'a [u8],
+        /// The message's size in octets, where the client states it.
+        size: Option<u64>,
+    },
+    /// To add a recipient.
+    Recipient,
+}
+
 /// The server side of one session.
 #[derive(Debug)]
 pub struct Session {
@@ -72,10 +89,18 @@ pub struct Session {
     commands: u64,
     /// Whether something came in the place of a login that is none.
     nonsense: bool,
+    /// The largest message the client may send by its own limits, in octets.
+    message_limit: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 enum State {
+    /// MAIL or RCPT, the line as it came, and what goes upstream; limits and rules are being asked.
+    Admitting {
+        handed: Handed,
+        line: Vec<u8>,
+        sent: Vec<u8>,
+    },
     /// DATA is sent; its reply decides what the next bytes are.
     AwaitingData(Handed),
     /// The client sends a message body.
@@ -113,6 +138,9 @@ struct Handed {
     helo: Arc<str>,
     /// Whether an upstream session is held at the moment.
     attached: bool,
+    /// Whether limits or rules have refused the last MAIL: what the client sends behind it must not
+    /// become part of anything.
+    denied: bool,
 }
 
 impl Session {
@@ -131,6 +159,7 @@ impl Session {
             auth_failures: 0,
             commands: 0,
             nonsense: false,
+            message_limit: None,
         }
     }
 
@@ -141,7 +170,8 @@ impl Session {
                 Wants::Line
             }
             State::Body(_) => Wants::Body,
-            State::AwaitingData(_)
+            State::Admitting { .. }
+            | State::AwaitingData(_)
             | State::Closed
             | State::HandingOver { .. }
             | State::Leaving
@@ -154,7 +184,8 @@ impl Session {
     /// The name the client gave in EHLO, once it counts for something.
     pub fn helo(&self) -> Option<&str> {
         match &self.state {
-            State::AwaitingData(handed)
+            State::Admitting { handed, .. }
+            | State::AwaitingData(handed)
             | State::Body(handed)
             | State::Ready(handed)
             | State::Reopening { handed, .. } => Some(&handed.helo),
@@ -175,7 +206,8 @@ impl Session {
     pub fn is_authenticated(&self) -> bool {
         matches!(
             self.state,
-            State::AwaitingData(_)
+            State::Admitting { .. }
+                | State::AwaitingData(_)
                 | State::Body(_)
                 | State::Leaving
                 | State::Ready(_)
@@ -373,6 +405,7 @@ impl Session {
                     identity,
                     helo,
                     attached: true,
+                    denied: false,
                 });
                 self.answer(reply::AUTHENTICATED)
             }
@@ -397,27 +430,31 @@ impl Session {
 
     fn authenticated<'a>(
         &mut self,
-        handed: Handed,
+        mut handed: Handed,
         command: Command<'a>,
         line: &'a [u8],
     ) -> Action<'a> {
+        if matches!(
+            command,
+            Command::Ehlo(_) | Command::Helo | Command::Mail(_) | Command::Rset
+        ) {
+            handed.denied = false;
+        }
+        let denied = handed.denied;
         let attached = handed.attached;
         let forward = |line: &'static [u8], expect| Action::Forward(Cow::Borrowed(line), expect);
         let state = match command {
-            Command::Data if attached => State::AwaitingData(handed),
+            Command::Data if attached && !denied => State::AwaitingData(handed),
             Command::Quit if attached => State::Leaving,
             Command::Mail(path) => return self.mail(handed, path, line),
+            Command::Rcpt(path) if attached && !denied => return self.rcpt(handed, path, line),
             _ => State::Ready(handed),
         };
         self.state = state;
         match command {
-            Command::Data if attached => forward(b"DATA", Expect::Data),
+            Command::Data if attached && !denied => forward(b"DATA", Expect::Data),
             Command::Noop if attached => forward(b"NOOP", Expect::Noop),
             Command::Quit if attached => forward(b"QUIT", Expect::Quit),
-            Command::Rcpt(path) if attached => match envelope::rcpt(path, &self.extensions) {
-                Ok(()) => Action::Forward(Cow::Borrowed(line), Expect::Rcpt),
-                Err(refusal) => self.refuse(refusal),
-            },
             Command::Rset if attached => forward(b"RSET", Expect::Rset),
             // EHLO resets (RFC 5321, 4.1.4); the upstream must not hear it twice from two sides.
             Command::Ehlo(_) if attached => {
@@ -435,29 +472,100 @@ impl Session {
             Command::Auth(_) => self.refuse(reply::ALREADY_AUTHENTICATED),
             Command::StartTls => self.refuse(reply::ALREADY_TLS),
             Command::Vrfy => self.answer(reply::CANNOT_VERIFY),
-            // Without an upstream there is no transaction.
+            // Without an upstream, or without MAIL, there is no transaction.
             Command::Data | Command::Mail(_) | Command::Rcpt(_) => self.refuse(reply::OUT_OF_ORDER),
         }
     }
 
     fn mail<'a>(&mut self, handed: Handed, path: Path<'a>, line: &'a [u8]) -> Action<'a> {
-        let attached = handed.attached;
-        let identity = handed.identity.clone();
-        match envelope::mail(path, line, &self.extensions, self.message_size()) {
+        match envelope::mail(path, line, &self.extensions, self.offered_size()) {
             Err(refusal) => {
                 self.state = State::Ready(handed);
                 self.refuse(refusal)
             }
-            Ok(mail) if attached => {
-                self.state = State::Ready(handed);
-                Action::Forward(mail, Expect::Mail)
-            }
-            Ok(_) => {
-                self.state = State::Reopening {
+            Ok(mail) => {
+                self.state = State::Admitting {
                     handed,
-                    mail: line.to_vec(),
+                    line: line.to_vec(),
+                    sent: mail.into_owned(),
                 };
+                Action::Admit
+            }
+        }
+    }
+
+    fn rcpt<'a>(&mut self, handed: Handed, path: Path<'a>, line: &'a [u8]) -> Action<'a> {
+        match envelope::rcpt(path, &self.extensions) {
+            Err(refusal) => {
+                self.state = State::Ready(handed);
+                self.refuse(refusal)
+            }
+            Ok(()) => {
+                self.state = State::Admitting {
+                    handed,
+                    line: line.to_vec(),
+                    sent: Vec::new(),
+                };
+                Action::Admit
+            }
+        }
+    }
+
+    /// What [`Action::Admit`] asks for.
+    pub fn asked(&self) -> Option<Asked<'_>> {
+        let State::Admitting { line, .. } = &self.state else {
+            return None;
+        };
+        match Command::parse(line) {
+            Ok(Command::Mail(path)) => Some(Asked::Mail {
+                path: path.path,
+                size: envelope::stated_size(path),
+            }),
+            Ok(Command::Rcpt(_)) => Some(Asked::Recipient),
+            _ => None,
+        }
+    }
+
+    /// What limits and rules say to [`Action::Admit`].
+    pub fn on_admission<'a>(&mut self, verdict: Result<(), Denial>) -> Action<'a> {
+        let asked = self.asked().map(|asked| asked == Asked::Recipient);
+        let (
+            Some(is_recipient),
+            State::Admitting {
+                mut handed,
+                line,
+                sent,
+            },
+        ) = (asked, std::mem::take(&mut self.state))
+        else {
+            return self.close(reply::OUT_OF_ORDER);
+        };
+        match verdict {
+            Ok(()) if is_recipient => {
+                self.state = State::Ready(handed);
+                Action::Forward(Cow::Owned(line), Expect::Rcpt)
+            }
+            Ok(()) if handed.attached => {
+                self.state = State::Ready(handed);
+                Action::Forward(Cow::Owned(sent), Expect::Mail)
+            }
+            Ok(()) => {
+                let identity = handed.identity.clone();
+                self.state = State::Reopening { handed, mail: line };
                 Action::Connect(identity)
+            }
+            Err(denial @ Denial::Over(Party::Organization, Limit::MessagesPerSecond)) => {
+                self.close(Reply::denied(denial))
+            }
+            // RFC 5321, 4.5.3.1.10: no mistake, the client goes on with those that were taken.
+            Err(denial) if is_recipient => {
+                self.state = State::Ready(handed);
+                Action::Reply(Reply::denied(denial))
+            }
+            Err(denial) => {
+                handed.denied = true;
+                self.state = State::Ready(handed);
+                self.refuse(Reply::denied(denial))
             }
         }
     }
@@ -466,7 +574,7 @@ impl Session {
     fn mail_again<'a>(&mut self, line: &[u8]) -> Action<'a> {
         let mail = match Command::parse(line) {
             Ok(Command::Mail(path)) => {
-                envelope::mail(path, line, &self.extensions, self.message_size())
+                envelope::mail(path, line, &self.extensions, self.offered_size())
             }
             _ => Err(reply::OUT_OF_ORDER),
         };
@@ -478,7 +586,20 @@ impl Session {
 
     /// The largest message this session may send, in octets.
     pub fn message_size(&self) -> u64 {
+        let offered = self.offered_size();
+        self.message_limit
+            .map_or(offered, |limit| limit.min(offered))
+    }
+
+    /// The largest message this server and the upstream take, whoever sends it, in octets.
+    fn offered_size(&self) -> u64 {
         self.extensions.message_size(self.settings.message_size)
+    }
+
+    /// Limits the client's messages to so many octets from now on, in what EHLO announces and while
+    /// they stream.
+    pub fn limit_message_size(&mut self, limit: Option<u64>) {
+        self.message_limit = limit;
     }
 
     /// DATA was answered; `go` if a body follows.
@@ -505,6 +626,7 @@ impl Session {
         self.on_detached();
         self.refuse(match refusal {
             Refusal::BareNewline { line } => Reply::bare_newline(line),
+            Refusal::From(_) => Reply::denied(Denial::Against(Rule::HeaderFrom)),
             Refusal::Nul { line } => Reply::nul(line),
             Refusal::TooLarge => reply::TOO_LARGE,
         })
@@ -538,7 +660,9 @@ impl Session {
     }
 
     fn ehlo(&self, ours: &[&str]) -> Reply {
-        let mut keywords = self.extensions.announced(self.settings.message_size);
+        let own = self.settings.message_size;
+        let size = self.message_limit.map_or(own, |limit| limit.min(own));
+        let mut keywords = self.extensions.announced(size);
         keywords.extend(ours.iter().map(|&keyword| keyword.to_owned()));
         Reply::ehlo(&self.settings.hostname, &keywords)
     }

@@ -34,6 +34,8 @@ pub struct Noted {
     pub previous: Vec<(i64, PreviousUse)>,
     /// Refused logins.
     pub refusals: Vec<RefusedLogin>,
+    /// How many of them, the first, have names that credentials have.
+    pub known_refusals: usize,
 }
 
 /// The latest use of an admin token.

@@ -1,8 +1,12 @@
 //! What is needed to decide one login: a single row, found by username.
 
+use std::sync::{Arc, LazyLock};
+
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{CredentialStatus, OrganizationStatus, Retired, Store, StoreError, overlap};
+use crate::policy::{Policy, Rule};
+
+use super::{CredentialStatus, OrganizationStatus, Retired, Store, StoreError, overlap, policy};
 
 /// A credential as verification sees it.
 ///
@@ -32,6 +36,8 @@ pub struct Login {
     pub organization_status: OrganizationStatus,
     /// From this Unix millisecond on it is refused.
     pub expires_at: Option<i64>,
+    /// What it may do.
+    pub policy: Arc<Policy>,
 }
 
 /// A password that was replaced and is right for a while longer.
@@ -59,11 +65,14 @@ pub enum Refusal {
 impl Login {
     /// Why the credential may not be used at `now_ms`, if it may not.
     pub fn refusal(&self, now_ms: i64) -> Option<Refusal> {
+        let reports = |rule| self.policy.rules.reports(rule);
         if self.status == CredentialStatus::Revoked {
             Some(Refusal::Revoked)
-        } else if self.organization_status == OrganizationStatus::Suspended {
+        } else if self.organization_status == OrganizationStatus::Suspended
+            && !reports(Rule::Suspended)
+        {
             Some(Refusal::Suspended)
-        } else if self.expires_at.is_some_and(|end| end <= now_ms) {
+        } else if self.expires_at.is_some_and(|end| end <= now_ms) && !reports(Rule::Expiry) {
             Some(Refusal::Expired)
         } else {
             None
@@ -113,7 +122,7 @@ impl Store {
 
 const LOOKUP: &str = "
     SELECT c.key, c.version, c.username, o.slug, c.password_hash, c.tag, c.status, o.status, c.expires_at,
-           c.previous_until, c.previous_hash, c.previous_tag
+           c.previous_until, c.previous_hash, c.previous_tag, c.limits, c.rules, o.limits
     FROM credentials c JOIN organizations o ON o.key = c.organization
     WHERE c.username = ?1";
 
@@ -138,7 +147,30 @@ fn login(row: &Row) -> rusqlite::Result<Login> {
                 tag: row.get(11)?,
             }),
         },
+        policy: policy_of(row)?,
     })
+}
+
+/// What the columns of [`LOOKUP`] say together; for most there is nothing to read.
+fn policy_of(row: &Row) -> rusqlite::Result<Arc<Policy>> {
+    static NONE: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
+    let mut policy = Policy {
+        limits: policy::read(row, 12)?,
+        organization_limits: policy::read(row, 14)?,
+        rules: policy::read(row, 13)?,
+        ..Policy::default()
+    };
+    if policy.rules.reports(Rule::Expiry) {
+        policy.expiry_reported = row.get(8)?;
+    }
+    if policy.rules.reports(Rule::Suspended) {
+        let status: OrganizationStatus = row.get(7)?;
+        policy.suspension_reported = status == OrganizationStatus::Suspended;
+    }
+    if policy == **NONE {
+        return Ok(NONE.clone());
+    }
+    Ok(Arc::new(policy))
 }
 
 #[cfg(test)]

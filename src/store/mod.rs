@@ -17,6 +17,7 @@ mod organizations;
 mod overlap;
 mod page;
 mod penalties;
+mod policy;
 mod refusals;
 mod schema;
 mod tokens;

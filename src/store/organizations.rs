@@ -7,10 +7,12 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::policy::{Limits, LimitsChange};
+
 use super::audit::{Event, record};
 use super::credentials::{self, id, taken};
 use super::error::Stop;
-use super::{DEFAULT_ORGANIZATION, Editor, Kind, Store, StoreError, count, name, now};
+use super::{DEFAULT_ORGANIZATION, Editor, Kind, Store, StoreError, count, name, now, policy};
 
 /// An organization.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +29,8 @@ pub struct Organization {
     pub created_at: i64,
     /// How many credentials it has, of any status.
     pub credentials: u64,
+    /// The limits that all its credentials share.
+    pub limits: Limits,
 }
 
 /// Whether an organization's credentials may be used.
@@ -73,13 +77,24 @@ pub struct OrganizationEdit<'a> {
     pub name: Option<Option<&'a str>>,
     /// Whether its credentials may be used.
     pub status: Option<OrganizationStatus>,
+    /// What to change of its limits.
+    pub limits: Option<&'a LimitsChange>,
 }
 
 impl Organization {
     /// A short text that changes with everything that can be edited.
     pub fn revision(&self) -> String {
         let name = self.name.as_deref();
-        super::revision(&[&self.id.to_string(), self.status.as_str()], name)
+        let mut parts = vec![self.id.to_string(), self.status.as_str().to_owned()];
+        // Without limits it is what it was before there were any.
+        parts.extend(
+            self.limits
+                .iter()
+                // No name has a line's end in it.
+                .map(|(limit, setting)| format!("\n{}={setting}", limit.as_str())),
+        );
+        let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+        super::revision(&parts, name)
     }
 }
 
@@ -93,6 +108,19 @@ impl Editor<'_> {
         slug: &str,
         name: Option<&str>,
     ) -> Result<Organization, StoreError> {
+        self.create_organization_with(slug, name, &Limits::default())
+    }
+
+    /// Adds an active organization with limits of its own.
+    ///
+    /// # Errors
+    /// As [`Editor::create_organization`].
+    pub fn create_organization_with(
+        &self,
+        slug: &str,
+        name: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Organization, StoreError> {
         name::check_slug(slug)?;
         name::check_name(name)?;
         self.write(|transaction| {
@@ -100,8 +128,8 @@ impl Editor<'_> {
             self.only_once(transaction, id)?;
             transaction
                 .execute(
-                    "INSERT INTO organizations (id, slug, name, created_at) VALUES (?1, ?2, ?3, ?4)",
-                    params![id.to_string(), slug, name, now()],
+                    "INSERT INTO organizations (id, slug, name, created_at, limits) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![id.to_string(), slug, name, now(), policy::written(limits)?],
                 )
                 .map_err(|error| taken(error, Kind::Organization, slug))?;
             // The audit log and live sessions know organizations by their slug. Whoever has a token of a new one must not
@@ -137,12 +165,17 @@ impl Editor<'_> {
         let change = |transaction: &Transaction| {
             let before = find(transaction, slug)?;
             super::require(revisions, &before.revision(), || (Kind::Organization, slug))?;
+            let limits = match edit.limits {
+                Some(change) => before.limits.with(change),
+                None => before.limits.clone(),
+            };
             transaction.execute(
-                "UPDATE organizations SET name = ?2, status = ?3 WHERE slug = ?1",
+                "UPDATE organizations SET name = ?2, status = ?3, limits = ?4 WHERE slug = ?1",
                 params![
                     slug,
                     edit.name.unwrap_or(before.name.as_deref()),
-                    edit.status.unwrap_or(before.status).as_str()
+                    edit.status.unwrap_or(before.status).as_str(),
+                    policy::written(&limits)?,
                 ],
             )?;
             let after = find(transaction, slug)?;
@@ -160,9 +193,9 @@ impl Editor<'_> {
             self.note_organization(transaction, action, slug, Some(old), Some(new))?;
             Ok(after)
         };
-        match edit.status {
-            Some(_) => self.change(change),
-            None => self.write(change),
+        match edit.status.is_some() || edit.limits.is_some() {
+            true => self.change(change),
+            false => self.write(change),
         }
     }
 
@@ -227,7 +260,11 @@ impl Editor<'_> {
 
 /// What the audit log tells of an organization.
 fn told(organization: &Organization) -> Value {
-    json!({ "name": organization.name, "status": organization.status.as_str() })
+    json!({
+        "name": organization.name,
+        "status": organization.status.as_str(),
+        "limits": organization.limits,
+    })
 }
 
 /// The row of the organization with this slug.
@@ -241,7 +278,7 @@ pub(super) fn key(connection: &Connection, slug: &str) -> Result<i64, Stop> {
 
 const SELECT: &str = "
     SELECT o.id, o.slug, o.name, o.status, o.created_at,
-           (SELECT count(*) FROM credentials c WHERE c.organization = o.key)
+           (SELECT count(*) FROM credentials c WHERE c.organization = o.key), o.limits
     FROM organizations o";
 
 fn find(connection: &Connection, slug: &str) -> Result<Organization, Stop> {
@@ -259,6 +296,7 @@ fn organization(row: &Row) -> rusqlite::Result<Organization> {
         status: row.get(3)?,
         created_at: row.get(4)?,
         credentials: count(row, 5)?,
+        limits: policy::read(row, 6)?,
     })
 }
 

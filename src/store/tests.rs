@@ -166,6 +166,8 @@ pub(super) fn named(username: &str) -> NewCredential<'_> {
         organization: DEFAULT_ORGANIZATION,
         name: None,
         expires_at: None,
+        limits: None,
+        rules: None,
     }
 }
 

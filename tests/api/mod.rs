@@ -29,22 +29,22 @@ use crate::support::site::{Config, Credential};
 use crate::support::upstream::Upstream;
 
 /// An answer: its status, its head and its document.
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     head: String,
-    body: Value,
+    pub body: Value,
 }
 
 impl Answer {
     #[track_caller]
-    fn expect(self, status: u16) -> Answer {
+    pub fn expect(self, status: u16) -> Answer {
         assert_eq!(self.status, status, "{} {}", self.head, self.body);
         self
     }
 
     /// It must be this problem.
     #[track_caller]
-    fn problem(self, status: u16, code: &str) -> Answer {
+    pub fn problem(self, status: u16, code: &str) -> Answer {
         let answer = self.expect(status);
         assert_eq!(answer.body["code"], code, "{}", answer.body);
         assert_eq!(answer.body["status"], status, "{}", answer.body);
@@ -60,10 +60,10 @@ impl Answer {
 }
 
 /// A daemon with its administration on TCP, and a token for everything.
-struct Served {
-    daemon: Gatepost,
+pub struct Served {
+    pub daemon: Gatepost,
     address: SocketAddr,
-    token: String,
+    pub token: String,
 }
 
 impl Served {
@@ -73,6 +73,11 @@ impl Served {
 
     fn start_with(upstream: &Upstream, change: impl FnOnce(Config) -> Config) -> Served {
         let (address, config) = Served::config(upstream);
+        Served::serving(address, config)
+    }
+
+    /// As `config` says, which must have the administration at `address`.
+    pub fn serving(address: SocketAddr, config: Config) -> Served {
         let mut served = Served {
             daemon: Gatepost::start(change(config)),
             address,
@@ -86,7 +91,7 @@ impl Served {
         served
     }
 
-    fn config(upstream: &Upstream) -> (SocketAddr, Config) {
+    pub fn config(upstream: &Upstream) -> (SocketAddr, Config) {
         let address = ports::free_address();
         let config = Config::for_upstream(upstream.address);
         (
@@ -163,7 +168,7 @@ impl Served {
     }
 
     /// Asks with a token.
-    fn by(&self, token: &str, request: &str, body: Option<Value>) -> Answer {
+    pub fn by(&self, token: &str, request: &str, body: Option<Value>) -> Answer {
         let token = format!("Authorization: Bearer {token}");
         self.ask(request, &[&self.host(), &token], body)
     }
@@ -175,7 +180,7 @@ impl Served {
     }
 }
 
-const DEFAULT: &str = "/api/v1/organizations/default/credentials";
+pub const DEFAULT: &str = "/api/v1/organizations/default/credentials";
 
 fn issued(answer: &Answer) -> Credential {
     Credential::from_json(answer.body.to_string().as_bytes())

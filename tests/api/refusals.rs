@@ -208,3 +208,28 @@ fn the_command_line_asks_the_daemon_that_runs() {
     let unknown = daemon.json(&["refusals", "list"]);
     assert_eq!(unknown[0]["username"], json!(stranger.username));
 }
+
+#[test]
+fn an_organization_has_only_its_own_logins_explained() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    served.daemon.succeed(&["organization", "create", "acme"]);
+    let other = served.daemon.create();
+    let own = served.token_for("org:acme:read");
+    let ask = |username: &str| format!("GET /api/v1/explain?username={username}&from=192.0.2.7");
+    served
+        .by(&own, &ask(&other.username), None)
+        .problem(404, "not-found");
+    served
+        .by(&own, &ask("smtp_nobody"), None)
+        .problem(404, "not-found");
+    let told = served.admin(&ask(&other.username), None).expect(200).body;
+    assert_eq!(
+        (&told["accepted"], &told["reply"]),
+        (&json!(true), &json!("235 2.7.0"))
+    );
+    let unknown = served.admin(&ask("smtp_nobody"), None).expect(200).body;
+    assert_eq!(unknown["reason"], "unknown");
+    let nowhere = "GET /api/v1/explain?username=a&from=nowhere";
+    served.admin(nowhere, None).problem(400, "invalid-query");
+}

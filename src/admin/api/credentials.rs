@@ -17,12 +17,15 @@ use crate::admin::desk::Desk;
 use crate::admin::extract::{Body, Condition, IdempotencyKey, IfMatch, Once, Path, Query};
 use crate::admin::problem::Problem;
 use crate::auth::issue::{self, Issued, LONGEST_OVERLAP, New};
+use crate::policy;
 use crate::sasl::Secret;
 use crate::store::{self, CredentialEdit, CredentialFilter, CredentialStatus, Wanted};
 
 use super::field::{Cursor, Limit, Name, Time, exposed, page, present, whole};
+use super::limits::{CredentialLimits, CredentialLimitsChange, LimitUse, made as limits_made};
 use super::organizations::InOrganization;
 use super::reply::{Confidential, Created, List, Tagged};
+use super::rules::{Rules, RulesChange, made as rules_made};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
     OpenApiRouter::new()
@@ -55,12 +58,20 @@ pub struct Credential {
     previous_until: Option<Time>,
     /// The uses of that password since the rotation; null if there was none.
     previous_used: Option<PreviousUsed>,
+    /// Its own limits.
+    limits: CredentialLimits,
+    /// As whom and from where it may be used.
+    rules: Rules,
     /// Its latest use; null if there was none.
     last_used: Option<LastUsed>,
     /// How many sessions are logged in with it now.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     live_sessions: Option<usize>,
+    /// How far each limit that holds is used up now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    limit_use: Option<Vec<LimitUse>>,
 }
 
 /// Whether a credential may be used.
@@ -144,7 +155,10 @@ impl From<&store::Credential> for Credential {
                 helo: used.helo.clone(),
                 count: used.count,
             }),
+            limits: (&credential.limits).into(),
+            rules: (&credential.rules).into(),
             live_sessions: None,
+            limit_use: None,
         }
     }
 }
@@ -177,11 +191,16 @@ fn view(desk: &Desk, credential: &store::Credential) -> Credential {
     }
 }
 
-fn tagged(desk: &Desk, credential: store::Credential) -> Tagged<Credential> {
-    Tagged {
+fn tagged(desk: &Desk, credential: store::Credential) -> Result<Tagged<Credential>, Problem> {
+    let uses = desk.uses_of(&credential)?;
+    let body = Credential {
+        limit_use: Some(uses.iter().map(Into::into).collect()),
+        ..view(desk, &credential)
+    };
+    Ok(Tagged {
         revision: credential.revision(),
-        body: view(desk, &credential),
-    }
+        body,
+    })
 }
 
 fn shown_once(desk: &Desk, issued: &Issued) -> Confidential<Tagged<IssuedCredential>> {
@@ -190,6 +209,10 @@ fn shown_once(desk: &Desk, issued: &Issued) -> Confidential<Tagged<IssuedCredent
     let mut body = IssuedCredential::from(issued);
     body.credential.live_sessions = Some(live);
     Confidential(Tagged { revision, body })
+}
+
+fn contradiction(error: policy::RulesError) -> Problem {
+    Problem::field("#/rules", error.to_string())
 }
 
 /// The credential in the path.
@@ -272,6 +295,12 @@ struct NewCredential {
     name: Option<Name>,
     /// From when on it is refused.
     expires_at: Option<Time>,
+    /// Its own limits.
+    #[serde(default)]
+    limits: CredentialLimitsChange,
+    /// As whom and from where it may be used.
+    #[serde(default)]
+    rules: RulesChange,
 }
 
 /// Makes a credential. Its password is in this answer, and in no other.
@@ -290,10 +319,14 @@ async fn create_credential(
     desk.run(move |desk| {
         let store = &desk.system.store;
         let editor = store.by(&caller.actor).once(key.as_deref());
+        let limits = limits_made(&new.limits);
+        let rules = rules_made(&new.rules).map_err(contradiction)?;
         let new = New {
             organization: &at.slug,
             name: new.name.as_ref().map(|name| name.0.as_str()),
             expires_at: new.expires_at.map(|time| time.0),
+            limits: Some(&limits),
+            rules: Some(&rules),
         };
         let issued = issue::issue(store, editor, desk.system.cost, new)?;
         Ok(Created {
@@ -315,7 +348,7 @@ async fn get_credential(
     State(desk): State<Arc<Desk>>,
     Path(of): Path<OfCredential>,
 ) -> Result<Tagged<Credential>, Problem> {
-    desk.run(move |desk| Ok(tagged(desk, desk.credential(of.wanted(None))?)))
+    desk.run(move |desk| tagged(desk, desk.credential(of.wanted(None))?))
         .await
 }
 
@@ -332,6 +365,12 @@ struct CredentialChange {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Time>)]
     expires_at: Option<Option<Time>>,
+    /// What to change of its limits.
+    #[serde(default)]
+    limits: CredentialLimitsChange,
+    /// What to change of its rules.
+    #[serde(default)]
+    rules: RulesChange,
     /// End an overlap after a rotation now.
     #[serde(default)]
     end_overlap: bool,
@@ -340,7 +379,7 @@ struct CredentialChange {
     disconnect: bool,
 }
 
-/// Renames, revokes, re-enables or expires a credential. It counts before this answers.
+/// Renames, revokes, re-enables or expires a credential, or changes its limits and rules. It counts before this answers.
 #[utoipa::path(patch, path = "/organizations/{slug}/credentials/{username}", tag = "credentials",
     params(OfCredential, IfMatch),
     request_body = CredentialChange,
@@ -354,6 +393,8 @@ async fn edit_credential(
     Body(change): Body<CredentialChange>,
 ) -> Result<Tagged<Credential>, Problem> {
     desk.run(move |desk| {
+        let limits = policy::LimitsChange::from(&change.limits);
+        let rules = policy::RulesChange::from(&change.rules);
         let edit = CredentialEdit {
             name: change
                 .name
@@ -362,10 +403,12 @@ async fn edit_credential(
             status: change.status.map(Into::into),
             expires_at: change.expires_at.map(|time| time.map(|time| time.0)),
             end_overlap: change.end_overlap,
+            limits: Some(&limits).filter(|limits| !limits.0.is_empty()),
+            rules: Some(&rules).filter(|rules| **rules != policy::RulesChange::default()),
         };
         let wanted = of.wanted(revisions.as_deref());
         let edited = desk.edit_credential(&caller.actor, wanted, edit, change.disconnect)?;
-        Ok(tagged(desk, edited))
+        tagged(desk, edited)
     })
     .await
 }
@@ -467,7 +510,7 @@ async fn find_credential(
             organization: caller.scope.organization.as_deref(),
             ..by.username.as_str().into()
         };
-        Ok(tagged(desk, desk.credential(wanted)?))
+        tagged(desk, desk.credential(wanted)?)
     })
     .await
 }

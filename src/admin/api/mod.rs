@@ -3,12 +3,15 @@
 
 mod audit;
 mod credentials;
+mod explain;
 mod field;
 mod guard;
+mod limits;
 mod openapi;
 mod organizations;
 mod refusals;
 mod reply;
+mod rules;
 mod sessions;
 mod status;
 mod tokens;
@@ -25,6 +28,7 @@ use super::desk::Desk;
 
 pub use self::audit::AuditRecord;
 pub use self::credentials::{Credential, IssuedCredential};
+pub use self::explain::Explanation;
 pub use self::guard::{Cleared, GuardEntry};
 pub use self::organizations::Organization;
 pub use self::refusals::Refusal;
@@ -58,6 +62,7 @@ fn described() -> OpenApiRouter<Arc<Desk>> {
         .merge(credentials::routes())
         .merge(usage::routes())
         .merge(refusals::routes())
+        .merge(explain::routes())
         .merge(sessions::routes())
         .merge(guard::routes())
         .merge(audit::routes())

@@ -15,9 +15,11 @@ use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::extract::{Body, Condition, IdempotencyKey, IfMatch, Once, Path, Query};
 use crate::admin::problem::Problem;
+use crate::policy::{Limits, LimitsChange};
 use crate::store::{self, Access, OrganizationEdit, OrganizationStatus};
 
 use super::field::{Limit, Name, Slug, Time, present};
+use super::limits::{LimitUse, OrganizationLimits, OrganizationLimitsChange};
 use super::reply::{Created, List, Tagged};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
@@ -43,10 +45,16 @@ pub struct Organization {
     created_at: Time,
     /// How many credentials it has, of any status.
     credentials: u64,
+    /// The limits that all its credentials share.
+    limits: OrganizationLimits,
     /// How many sessions are logged in with them now.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     live_sessions: Option<usize>,
+    /// How far each limit that holds is used up now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    limit_use: Option<Vec<LimitUse>>,
 }
 
 /// Whether an organization's credentials may be used.
@@ -87,7 +95,9 @@ impl From<&store::Organization> for Organization {
             status: organization.status.into(),
             created_at: Time(organization.created_at),
             credentials: organization.credentials,
+            limits: (&organization.limits).into(),
             live_sessions: None,
+            limit_use: None,
         }
     }
 }
@@ -99,11 +109,16 @@ fn view(desk: &Desk, organization: &store::Organization) -> Organization {
     }
 }
 
-fn tagged(desk: &Desk, organization: store::Organization) -> Tagged<Organization> {
-    Tagged {
+fn tagged(desk: &Desk, organization: store::Organization) -> Result<Tagged<Organization>, Problem> {
+    let uses = desk.uses_of_organization(&organization)?;
+    let body = Organization {
+        limit_use: Some(uses.iter().map(Into::into).collect()),
+        ..view(desk, &organization)
+    };
+    Ok(Tagged {
         revision: organization.revision(),
-        body: view(desk, &organization),
-    }
+        body,
+    })
 }
 
 /// The organization in the path.
@@ -161,6 +176,9 @@ async fn list_organizations(
 struct NewOrganization {
     slug: Slug,
     name: Option<Name>,
+    /// The limits that all its credentials share.
+    #[serde(default)]
+    limits: OrganizationLimitsChange,
 }
 
 /// Makes an organization.
@@ -179,10 +197,11 @@ async fn create_organization(
     desk.run(move |desk| {
         let editor = desk.system.store.by(&caller.actor).once(key.as_deref());
         let name = new.name.as_ref().map(|name| name.0.as_str());
-        let made = editor.create_organization(&new.slug.0, name)?;
+        let limits = Limits::default().with(&(&new.limits).into());
+        let made = editor.create_organization_with(&new.slug.0, name, &limits)?;
         Ok(Created {
             location: format!("/api/v1/organizations/{}", made.slug),
-            body: tagged(desk, made),
+            body: tagged(desk, made)?,
         })
     })
     .await
@@ -196,7 +215,7 @@ async fn get_organization(
     State(desk): State<Arc<Desk>>,
     Path(at): Path<InOrganization>,
 ) -> Result<Tagged<Organization>, Problem> {
-    desk.run(move |desk| Ok(tagged(desk, desk.system.store.organization(&at.slug)?)))
+    desk.run(move |desk| tagged(desk, desk.system.store.organization(&at.slug)?))
         .await
 }
 
@@ -210,12 +229,15 @@ struct OrganizationChange {
     name: Option<Option<Name>>,
     /// Only an instance's token may change this.
     status: Option<Status>,
+    /// What to change of its limits. Only an instance's token may.
+    #[serde(default)]
+    limits: OrganizationLimitsChange,
     /// End its live sessions, too.
     #[serde(default)]
     disconnect: bool,
 }
 
-/// Renames, suspends or activates an organization.
+/// Renames, suspends or activates an organization, or changes its limits.
 #[utoipa::path(patch, path = "/organizations/{slug}", tag = "organizations",
     params(InOrganization, IfMatch),
     request_body = OrganizationChange,
@@ -228,8 +250,9 @@ async fn edit_organization(
     Condition(revisions): Condition,
     Body(change): Body<OrganizationChange>,
 ) -> Result<Tagged<Organization>, Problem> {
-    if change.status.is_some() {
-        // Else whom the instance has suspended could lift that.
+    let limits = LimitsChange::from(&change.limits);
+    if change.status.is_some() || !limits.0.is_empty() {
+        // Else whom the instance has suspended or limited could lift that.
         caller.require_instance(Access::Admin)?;
     }
     desk.run(move |desk| {
@@ -239,6 +262,7 @@ async fn edit_organization(
                 .as_ref()
                 .map(|name| name.as_ref().map(|name| name.0.as_str())),
             status: change.status.map(Into::into),
+            limits: Some(&limits).filter(|limits| !limits.0.is_empty()),
         };
         let edited = desk.edit_organization(
             &caller.actor,
@@ -247,7 +271,7 @@ async fn edit_organization(
             edit,
             change.disconnect,
         )?;
-        Ok(tagged(desk, edited))
+        tagged(desk, edited)
     })
     .await
 }

@@ -18,6 +18,7 @@ use crate::store::{
 use super::Dashboard;
 use super::address::{Path, Query};
 use super::chart::{Chart, Stretch};
+use super::containment::is_over;
 use super::error::ErrorPage;
 use super::form;
 use super::frame::{Frame, Section, page};
@@ -149,8 +150,9 @@ pub(super) struct Badge {
     pub(super) class: &'static str,
 }
 
-/// All that is to be said of the state of a credential. It is `denied` while a revocation counts that is not written yet.
-pub(super) fn badges(credential: &Credential, denied: bool) -> Vec<Badge> {
+/// All that is to be said of the state of a credential. It is `denied` while a revocation counts that is not written yet,
+/// and `over` while a limit of its own is reached.
+pub(super) fn badges(credential: &Credential, denied: bool, over: bool) -> Vec<Badge> {
     let now = Timestamp::now().as_millisecond();
     let mut badges = vec![match credential.status {
         CredentialStatus::Active if denied => Badge {
@@ -176,6 +178,12 @@ pub(super) fn badges(credential: &Credential, denied: bool) -> Vec<Badge> {
             class: "warning",
         }),
         _ => {}
+    }
+    if over {
+        badges.push(Badge {
+            text: "Over limit",
+            class: "bad",
+        });
     }
     if credential.previous_until.is_some() {
         badges.push(Badge {
@@ -271,8 +279,9 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
     let row = |credential: Credential| {
         let of = UsageOf::Credential(credential.key);
         let usage = store.usage(of, days.span, days.since, days.until())?;
+        let over = is_over(&desk.uses_of(&credential)?);
         Ok(Row {
-            badges: badges(&credential, denials.contains(&credential.username)),
+            badges: badges(&credential, denials.contains(&credential.username), over),
             last_used: credential
                 .last_used
                 .map(|used| (Stamp(used.at), used.address)),

@@ -7,6 +7,7 @@ mod address;
 mod assets;
 mod audit;
 mod chart;
+mod containment;
 mod cookies;
 mod credential;
 mod credentials;
@@ -59,6 +60,7 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         )
         .route("/organizations/{slug}", get(organizations::show))
         .route("/organizations/{slug}/rename", post(organizations::rename))
+        .route("/organizations/{slug}/limits", post(organizations::limit))
         .route(
             "/organizations/{slug}/suspend",
             post(organizations::suspend),

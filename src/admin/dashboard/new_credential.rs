@@ -76,6 +76,8 @@ pub(super) async fn create(
             organization: &slug,
             name: meant_name.as_deref(),
             expires_at: meant_end,
+            limits: None,
+            rules: None,
         };
         let editor = store.by(&actor).once(Some(&once));
         let issued = issue::issue(store, editor, desk.system.cost, new)?;

@@ -15,6 +15,7 @@ use crate::store::{
 
 use super::Dashboard;
 use super::address::{Path, Query};
+use super::containment::{LimitsForm, read_limits};
 use super::error::ErrorPage;
 use super::form::{Field, Form, optional_name};
 use super::frame::{Frame, Section, page, page_with, refused};
@@ -146,6 +147,7 @@ struct OrganizationPage {
     /// Whether it has to stay.
     is_default: bool,
     name: Field,
+    limits: LimitsForm,
     confirm: Field,
     /// Whether live sessions are to end, too.
     disconnect: bool,
@@ -157,7 +159,7 @@ pub(super) async fn show(
     visitor: Visitor,
     Path(slug): Path<String>,
 ) -> Result<Response, ErrorPage> {
-    shown(&dashboard, &visitor, slug, None, None).await
+    shown(&dashboard, &visitor, slug, None, None, None).await
 }
 
 async fn shown(
@@ -165,17 +167,22 @@ async fn shown(
     visitor: &Visitor,
     slug: String,
     name: Option<Field>,
+    limits: Option<Vec<Field>>,
     confirm: Option<(Field, bool)>,
 ) -> Result<Response, ErrorPage> {
-    let status = match (&name, &confirm) {
-        (None, None) => StatusCode::OK,
+    let status = match (&name, &limits, &confirm) {
+        (None, None, None) => StatusCode::OK,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
     let frame = visitor.frame(Section::Organizations).of(&slug);
-    let found = dashboard
-        .desk
-        .run(move |desk| Ok(desk.system.store.organization(&slug)?));
-    let found = found.await?;
+    let found = dashboard.desk.run(move |desk| {
+        let found = desk.system.store.organization(&slug)?;
+        let uses = desk.uses_of_organization(&found)?;
+        Ok((found, uses))
+    });
+    let (found, uses) = found.await?;
+    let defaults = &dashboard.desk.system.quotas.defaults().organization;
+    let set = LimitsForm::of(false, &found.limits, defaults, &uses);
     let (confirm, disconnect) = confirm.unwrap_or_default();
     let live = dashboard.desk.system.sessions.count_in(&found.slug);
     let written = Field::of(found.name.as_deref().unwrap_or_default());
@@ -185,6 +192,10 @@ async fn shown(
             frame,
             is_default: found.slug == DEFAULT_ORGANIZATION,
             name: name.unwrap_or(written),
+            limits: match limits {
+                Some(sent) => set.refilled(sent),
+                None => set,
+            },
             confirm,
             disconnect,
             row: Row::of(found, live),
@@ -201,7 +212,7 @@ pub(super) async fn rename(
 ) -> Result<Response, ErrorPage> {
     let mut field = form.field("name");
     let Some(name) = field.read(optional_name) else {
-        return shown(&dashboard, &visitor, slug, Some(field), None).await;
+        return shown(&dashboard, &visitor, slug, Some(field), None, None).await;
     };
     let notice = match &name {
         Some(name) => format!("The organization is called {name} now."),
@@ -213,10 +224,38 @@ pub(super) async fn rename(
         let edit = OrganizationEdit {
             name: Some(name.as_deref()),
             status: None,
+            limits: None,
         };
         desk.edit_organization(&actor, &slug, None, edit, false)
     });
     renamed.await?;
+    Ok(visitor.sent_on(notice, &back))
+}
+
+/// Sets how much all its credentials may send together.
+pub(super) async fn limit(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(slug): Path<String>,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    // Else whom the instance has limited could lift that.
+    visitor.caller.require_instance(Access::Admin)?;
+    let limits = match read_limits(&form, false) {
+        Ok(limits) => limits,
+        Err(fields) => return shown(&dashboard, &visitor, slug, None, Some(fields), None).await,
+    };
+    let back = format!("/organizations/{slug}");
+    let actor = visitor.caller.actor.clone();
+    let changed = dashboard.desk.run(move |desk| {
+        let edit = OrganizationEdit {
+            limits: Some(&limits),
+            ..OrganizationEdit::default()
+        };
+        desk.edit_organization(&actor, &slug, None, edit, false)
+    });
+    changed.await?;
+    let notice = "The limits count from now on, in live sessions with their next message.";
     Ok(visitor.sent_on(notice, &back))
 }
 
@@ -274,6 +313,7 @@ async fn set_status(
         let edit = OrganizationEdit {
             name: None,
             status: Some(status),
+            limits: None,
         };
         desk.edit_organization(&actor, &slug, None, edit, disconnect)
     });
@@ -295,6 +335,7 @@ pub(super) async fn delete(
             &dashboard,
             &visitor,
             slug,
+            None,
             None,
             Some((confirm, disconnect)),
         )

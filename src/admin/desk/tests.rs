@@ -41,10 +41,13 @@ impl Fixture {
         let metrics = Arc::new(Metrics::new().unwrap());
         let noted = Arc::new(NotedBatch::new(100, metrics.clone()));
         let hasher = Hasher::start(CHEAP, 1, 100, metrics.clone()).unwrap();
+        let (none, known) = (Default::default(), metrics.clone());
+        let quotas = Arc::new(Quotas::new(store.clone(), noted.clone(), known, none));
         let authenticator = Authenticator::new(
             store.clone(),
             hasher,
             noted.clone(),
+            quotas.clone(),
             metrics.clone(),
             100,
             Duration::ZERO,
@@ -53,6 +56,7 @@ impl Fixture {
             store,
             authenticator: Arc::new(authenticator),
             noted,
+            quotas,
             sessions: Arc::new(Sessions::new()),
             tls: Arc::new(
                 Tls::load(vec![Pair {
@@ -95,6 +99,7 @@ impl Fixture {
             key: 1,
             username: "smtp_a".into(),
             organization: "default".into(),
+            policy: Arc::default(),
         };
         let mut entry = self.desk.system.sessions.enter("smtp_a", client);
         entry.authenticated(&Arc::new(identity));

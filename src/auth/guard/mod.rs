@@ -257,7 +257,8 @@ impl Guard {
     ) -> Consequence {
         let failure = match reason {
             Reason::ActsForAnother => Failure::Noise,
-            Reason::PreviousPassword => Failure::Harmless, // a device that somebody forgot
+            // A device that somebody forgot, or took along.
+            Reason::PreviousPassword | Reason::Network => Failure::Harmless,
             _ if attempt.is_harmless() => Failure::Harmless,
             // Also of a name that there is not, or a ban would tell which there are.
             _ => Failure::Guess(mark),

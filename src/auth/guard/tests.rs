@@ -283,6 +283,8 @@ impl Disk {
             organization: "default",
             name: None,
             expires_at: None,
+            limits: None,
+            rules: None,
         };
         let key = store.by(&tester()).create_credential(new).unwrap().key;
         assert_eq!(key, OWNER);

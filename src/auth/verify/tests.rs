@@ -35,6 +35,12 @@ impl Site {
             store.clone(),
             hasher,
             last_used.clone(),
+            Arc::new(Quotas::new(
+                store.clone(),
+                last_used.clone(),
+                metrics.clone(),
+                quota::Defaults::default(),
+            )),
             metrics.clone(),
             100,
             delay,
@@ -80,6 +86,8 @@ impl Site {
             organization: "default",
             name: None,
             expires_at: None,
+            limits: None,
+            rules: None,
         };
         self.store.by(&tester()).create_credential(new).unwrap();
     }
@@ -110,6 +118,8 @@ const NEW: New = New {
     organization: "default",
     name: None,
     expires_at: None,
+    limits: None,
+    rules: None,
 };
 
 fn tester() -> Actor {

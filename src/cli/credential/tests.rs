@@ -75,6 +75,8 @@ fn create_and_rotate_tell_programs_all_they_need() {
         "expires_at",
         "previous_until",
         "previous_used",
+        "limits",
+        "rules",
         "last_used",
     ];
     assert_eq!(keys.len(), expected.len());

@@ -75,6 +75,8 @@ impl Site {
                     organization: DEFAULT_ORGANIZATION,
                     name: Some("Demo"),
                     expires_at: None,
+                    limits: None,
+                    rules: None,
                 };
                 let actor = Actor::system("demo");
                 issue::issue(&store, store.by(&actor), daemon::cost(config), new)?

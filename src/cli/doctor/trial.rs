@@ -36,6 +36,8 @@ impl<'a> Trial<'a> {
             organization,
             name: Some(NAME),
             expires_at: Some(now + LIFETIME),
+            limits: None,
+            rules: None,
         };
         Ok(Self {
             issued: issue(store, store.by(actor), cost, new)?,

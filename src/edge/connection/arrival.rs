@@ -19,7 +19,7 @@ use crate::smtp::reply::{self, Reply};
 
 use super::super::Edge;
 use super::super::ending::{Ending, Summary};
-use super::{Connection, note_usage};
+use super::Connection;
 
 /// Tells a client that there is no room. It must cost next to nothing, so nothing is waited for.
 pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
@@ -76,7 +76,6 @@ pub async fn serve(
             ending
         }
     };
-    note_usage(edge, &mut summary);
     summary.log(ending);
 }
 

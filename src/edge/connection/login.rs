@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::auth::Peer;
+use crate::auth::quota::Allowance;
 use crate::sasl::{Credentials, Identity, Verdict};
 use crate::sessions;
 use crate::smtp::extensions::Extensions;
@@ -32,11 +33,14 @@ impl Connection<'_> {
         };
         let entry = self.edge.sessions.enter(&credentials.username, client);
         let entry = self.summary.entry.insert(entry);
-        let verdict = self.edge.authenticator.verify(credentials, &peer).await;
+        let (verdict, allowance) = self.edge.authenticator.admit(credentials, &peer).await;
+        self.allowance = allowance;
         match &verdict {
             Verdict::Accept(identity) => entry.authenticated(identity),
             _ => self.summary.entry = None,
         }
+        let limit = self.allowance.as_ref().and_then(Allowance::message_size);
+        self.session.limit_message_size(limit);
         verdict
     }
 

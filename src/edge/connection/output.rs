@@ -67,6 +67,7 @@ impl Connection<'_> {
             .helo()
             .map(str::to_owned)
             .or(self.summary.helo.take());
+        self.note_usage();
         let mut unfinished = false;
         if let Some(upstream) = &mut self.upstream {
             let relay = &upstream.relay;

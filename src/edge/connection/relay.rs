@@ -10,7 +10,8 @@ use crate::smtp::reply;
 use crate::smtp::session::Wants;
 
 use super::super::ending::Ending;
-use super::{Connection, Task, begin, note_usage};
+use super::containment;
+use super::{Connection, Task, begin};
 
 impl Connection<'_> {
     /// Passes on what has come of a body; `None` when there is no more.
@@ -19,7 +20,12 @@ impl Connection<'_> {
             return None;
         }
         let scanner = self.scanner.get_or_insert_with(|| {
-            Scanner::new(self.edge.bare_newline, self.session.message_size())
+            let instance = self.edge.bare_newline;
+            let size = self.session.message_size();
+            match &self.allowance {
+                Some(allowance) => containment::scanner(allowance, instance, size),
+                None => Scanner::new(instance, size),
+            }
         });
         let mut refused = Vec::new();
         let out = self
@@ -32,7 +38,12 @@ impl Connection<'_> {
         let refusal = scanner.refusal();
         match refusal {
             // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
-            Some(_) => self.upstream = None,
+            Some(_) => {
+                self.upstream = None;
+                if let Some(allowance) = &mut self.allowance {
+                    allowance.upstream_gone();
+                }
+            }
             None => {
                 self.summary.add(|traffic| &traffic.bytes, sent);
                 self.message_bytes += sent;
@@ -43,7 +54,10 @@ impl Connection<'_> {
             return None;
         };
         self.input.consume(taken);
-        self.scanner = None;
+        let scanner = self.scanner.take();
+        if let Some((allowance, scanner)) = self.allowance.as_mut().zip(scanner) {
+            containment::body_over(allowance, &scanner);
+        }
         match refusal {
             Some(refusal) => {
                 self.count_message(MessageOutcome::RefusedHere);
@@ -96,8 +110,18 @@ impl Connection<'_> {
                     return self.send().await.and(Err(Ending::Closed));
                 }
                 Ok(Outcome::Data(go)) => self.session.on_data(go),
+                Ok(Outcome::Mail(taken)) => {
+                    if let Some(allowance) = &mut self.allowance {
+                        allowance.mail_answered(taken);
+                    }
+                }
                 Ok(Outcome::Message(taken)) => self.message_answered(taken),
                 Ok(Outcome::Recipient(taken)) => self.recipient_answered(taken),
+                Ok(Outcome::Reset(over)) => {
+                    if let Some(allowance) = self.allowance.as_mut().filter(|_| over) {
+                        allowance.transaction_over(false);
+                    }
+                }
                 Ok(Outcome::Passed) => {}
                 Err(why) => self.upstream_lost(&why).await?,
             }
@@ -117,10 +141,20 @@ impl Connection<'_> {
         Ok(any)
     }
 
+    /// Of the hour in which it is noted; a message is noted with its reply.
+    pub(super) fn note_usage(&mut self) {
+        if let Some((allowance, usage)) = self.allowance.as_mut().zip(self.summary.take_usage()) {
+            allowance.note(&usage);
+        }
+    }
+
     fn message_answered(&mut self, taken: bool) {
         let count = u64::from(taken);
         self.summary.add(|traffic| &traffic.messages, count);
-        note_usage(self.edge, self.summary);
+        self.note_usage();
+        if let Some(allowance) = &mut self.allowance {
+            allowance.transaction_over(taken);
+        }
         let outcome = if taken {
             MessageOutcome::Accepted
         } else {
@@ -138,6 +172,9 @@ impl Connection<'_> {
     }
 
     fn recipient_answered(&mut self, taken: bool) {
+        if let Some(allowance) = &mut self.allowance {
+            allowance.recipient_answered(taken);
+        }
         let count = u64::from(taken);
         self.summary.add(|traffic| &traffic.recipients, count);
         let outcome = if taken {
@@ -157,6 +194,9 @@ impl Connection<'_> {
             return Ok(());
         };
         let owed = upstream.relay.owes_a_client() || upstream.relay.in_transaction();
+        if let Some(allowance) = &mut self.allowance {
+            allowance.upstream_gone();
+        }
         if self.session.wants() == Wants::Line && !owed {
             self.session.on_detached();
             return Ok(());

@@ -4,9 +4,11 @@ use rusqlite::{Connection, Transaction, params};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::policy::{Limits, LimitsChange, Rules, RulesChange};
+
 use super::super::audit::{Event, record};
 use super::super::error::Stop;
-use super::super::{Editor, Kind, StoreError, name, now, organizations, overlap};
+use super::super::{Editor, Kind, StoreError, name, now, organizations, overlap, policy};
 use super::{Credential, CredentialStatus, find, taken};
 
 /// What a credential starts with.
@@ -24,6 +26,10 @@ pub struct NewCredential<'a> {
     pub name: Option<&'a str>,
     /// From when on it is refused, in Unix milliseconds.
     pub expires_at: Option<i64>,
+    /// Its own limits, if it has any.
+    pub limits: Option<&'a Limits>,
+    /// Its rules, if it has any.
+    pub rules: Option<&'a Rules>,
 }
 
 /// What a rotation sets.
@@ -59,6 +65,10 @@ pub struct CredentialEdit<'a> {
     pub expires_at: Option<Option<i64>>,
     /// Whether an overlap after a rotation ends now.
     pub end_overlap: bool,
+    /// What to change of its limits.
+    pub limits: Option<&'a LimitsChange>,
+    /// What to change of its rules.
+    pub rules: Option<&'a RulesChange>,
 }
 
 impl<'a> From<&'a str> for Wanted<'a> {
@@ -95,14 +105,18 @@ impl Editor<'_> {
     /// written.
     pub fn create_credential(&self, new: NewCredential) -> Result<Credential, StoreError> {
         name::check_name(new.name)?;
+        if let Some(limits) = new.limits {
+            check_limits(limits)?;
+        }
         self.change(|transaction| {
             let organization = organizations::key(transaction, new.organization)?;
             let id = Uuid::now_v7();
             self.only_once(transaction, id)?;
             transaction
                 .execute(
-                    "INSERT INTO credentials (id, username, organization, name, password_hash, tag, created_at, expires_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    "INSERT INTO credentials (id, username, organization, name, password_hash, tag, created_at, expires_at,
+                         limits, rules)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                     params![
                         id.to_string(),
                         new.username,
@@ -111,7 +125,9 @@ impl Editor<'_> {
                         new.password_hash,
                         new.tag,
                         now(),
-                        new.expires_at
+                        new.expires_at,
+                        new.limits.map(policy::written).transpose()?.flatten(),
+                        new.rules.map(policy::written).transpose()?.flatten(),
                     ],
                 )
                 .map_err(|error| taken(error, Kind::Credential, new.username))?;
@@ -182,10 +198,33 @@ impl Editor<'_> {
                 CredentialStatus::Revoked => Some(now()),
             };
             let end_overlap = edit.end_overlap && before.previous_until.is_some();
+            let limits = match edit.limits {
+                Some(change) => before.limits.with(change),
+                None => before.limits.clone(),
+            };
+            check_limits(&limits)?;
+            let rules = match edit.rules {
+                Some(change) => before
+                    .rules
+                    .with(change)
+                    .map_err(|error| StoreError::Invalid(error.to_string()))?,
+                None => before.rules.clone(),
+            };
+            let contained = (&limits, &rules) != (&before.limits, &before.rules);
             let same = (name, status, expires_at)
                 == (before.name.as_deref(), before.status, before.expires_at);
-            if same && !end_overlap {
+            if same && !end_overlap && !contained {
                 return Ok(before);
+            }
+            if contained {
+                transaction.execute(
+                    "UPDATE credentials SET limits = ?2, rules = ?3 WHERE key = ?1",
+                    params![
+                        before.key,
+                        policy::written(&limits)?,
+                        policy::written(&rules)?
+                    ],
+                )?;
             }
             if (status, expires_at) != (before.status, before.expires_at) {
                 transaction.execute(
@@ -216,7 +255,11 @@ impl Editor<'_> {
             self.note_credential(transaction, action, &before, Some(old), Some(new))?;
             Ok(after)
         };
-        let decides_logins = edit.status.is_some() || edit.expires_at.is_some() || edit.end_overlap;
+        let decides_logins = edit.status.is_some()
+            || edit.expires_at.is_some()
+            || edit.end_overlap
+            || edit.limits.is_some()
+            || edit.rules.is_some();
         if decides_logins {
             self.change(change)
         } else {
@@ -278,6 +321,18 @@ impl Editor<'_> {
     }
 }
 
+/// A credential has no limit that only an organization can have.
+fn check_limits(limits: &Limits) -> Result<(), StoreError> {
+    let mut foreign = limits.iter().map(|(limit, _)| limit);
+    match foreign.find(|limit| !limit.is_for_credentials()) {
+        Some(limit) => Err(StoreError::Invalid(format!(
+            "{}: only an organization has this limit",
+            limit.as_str()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// What the audit log tells of a credential.
 pub(super) fn told(credential: &Credential) -> Value {
     json!({
@@ -285,6 +340,8 @@ pub(super) fn told(credential: &Credential) -> Value {
         "status": credential.status.as_str(),
         "expires_at": credential.expires_at,
         "previous_until": credential.previous_until,
+        "limits": credential.limits,
+        "rules": credential.rules,
     })
 }
 

@@ -14,8 +14,12 @@ pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Wanted};
 pub use self::import::Imported;
 pub use self::table::{CredentialColumn, CredentialOrder};
 
+use crate::policy::{Limits, Rules};
+
 use super::error::Stop;
-use super::{Kind, LastUsed, Page, PreviousUse, Rows, Store, StoreError, count, organizations};
+use super::{
+    Kind, LastUsed, Page, PreviousUse, Rows, Store, StoreError, count, organizations, policy,
+};
 
 /// A credential, without its password's hash.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,6 +48,10 @@ pub struct Credential {
     pub previous_until: Option<i64>,
     /// The uses of that password since the rotation, as far as they are flushed.
     pub previous_used: Option<PreviousUse>,
+    /// Its own limits.
+    pub limits: Limits,
+    /// Its rules.
+    pub rules: Rules,
     /// Moves with everything that decides logins.
     pub(super) version: i64,
     /// Its uses, as far as they are flushed.
@@ -132,7 +140,7 @@ impl Store {
 const SELECT: &str = "
     SELECT c.id, c.username, o.slug, c.name, c.status, c.created_at, c.rotated_at, c.revoked_at, c.expires_at,
            u.at, u.address, u.tls, u.mechanism, u.helo, u.count, c.key, c.version, c.previous_until,
-           p.at, p.address, p.count
+           p.at, p.address, p.count, c.limits, c.rules
     FROM credentials c
     JOIN organizations o ON o.key = c.organization
     LEFT JOIN last_used u ON u.credential = c.key
@@ -192,6 +200,8 @@ fn credential(row: &Row) -> rusqlite::Result<Credential> {
             .get::<_, Option<i64>>(17)?
             .filter(|&end| end > super::now()),
         previous_used,
+        limits: policy::read(row, 21)?,
+        rules: policy::read(row, 22)?,
         last_used,
     })
 }

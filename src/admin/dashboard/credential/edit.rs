@@ -7,13 +7,14 @@ use axum::response::Response;
 
 use crate::admin::dashboard::Dashboard;
 use crate::admin::dashboard::address::Path;
+use crate::admin::dashboard::containment::{read_limits, read_rules};
 use crate::admin::dashboard::error::ErrorPage;
 use crate::admin::dashboard::form::{Form, optional_name};
 use crate::admin::dashboard::guard::Visitor;
 use crate::admin::problem::Problem;
 use crate::store::{CredentialEdit, CredentialStatus};
 
-use super::{Of, shown};
+use super::{Of, Refilled, refilled};
 
 /// Gives it another name, or none.
 pub(super) async fn rename(
@@ -24,7 +25,11 @@ pub(super) async fn rename(
 ) -> Result<Response, ErrorPage> {
     let mut field = form.field("name");
     let Some(name) = field.read(optional_name) else {
-        return shown(&dashboard, &visitor, of, Some(field), None).await;
+        let sent = Refilled {
+            name: Some(field),
+            ..Refilled::default()
+        };
+        return refilled(&dashboard, &visitor, of, sent).await;
     };
     let notice = match &name {
         Some(name) => format!("The credential is called {name} now."),
@@ -51,7 +56,11 @@ pub(super) async fn expire(
 ) -> Result<Response, ErrorPage> {
     let (field, meant) = form.expiry();
     let Some(expires_at) = meant else {
-        return shown(&dashboard, &visitor, of, None, Some(field)).await;
+        let sent = Refilled {
+            expires_at: Some(field),
+            ..Refilled::default()
+        };
+        return refilled(&dashboard, &visitor, of, sent).await;
     };
     let edit = CredentialEdit {
         expires_at: Some(expires_at),
@@ -65,6 +74,66 @@ pub(super) async fn expire(
         None => "The credential does not expire.",
     };
     Ok(visitor.sent_on(notice, &of.page()))
+}
+
+/// Sets how much may be sent with it.
+pub(super) async fn limit(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(of): Path<Of>,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    let limits = match read_limits(&form, true) {
+        Ok(limits) => limits,
+        Err(fields) => {
+            let sent = Refilled {
+                limits: Some(fields),
+                ..Refilled::default()
+            };
+            return refilled(&dashboard, &visitor, of, sent).await;
+        }
+    };
+    let (actor, page) = (visitor.caller.actor.clone(), of.page());
+    let changed = dashboard.desk.run(move |desk| {
+        let edit = CredentialEdit {
+            limits: Some(&limits),
+            ..CredentialEdit::default()
+        };
+        desk.edit_credential(&actor, of.wanted(), edit, false)
+    });
+    changed.await?;
+    let notice = "The limits count from now on, in live sessions with their next message.";
+    Ok(visitor.sent_on(notice, &page))
+}
+
+/// Sets as whom and from where it may be used.
+pub(super) async fn rule(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    Path(of): Path<Of>,
+    form: Form,
+) -> Result<Response, ErrorPage> {
+    let rules = match read_rules(&form) {
+        Ok(rules) => rules,
+        Err(form) => {
+            let sent = Refilled {
+                rules: Some(form),
+                ..Refilled::default()
+            };
+            return refilled(&dashboard, &visitor, of, sent).await;
+        }
+    };
+    let (actor, page) = (visitor.caller.actor.clone(), of.page());
+    let changed = dashboard.desk.run(move |desk| {
+        let edit = CredentialEdit {
+            rules: Some(&rules),
+            ..CredentialEdit::default()
+        };
+        desk.edit_credential(&actor, of.wanted(), edit, false)
+    });
+    changed.await?;
+    let notice = "The rules count from now on, in live sessions with their next message.";
+    Ok(visitor.sent_on(notice, &page))
 }
 
 /// Ends an overlap after a rotation.

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
+use crate::auth::quota::Use;
 use crate::sessions::LiveSession;
 use crate::store::{
     AuditFilter, Credential, CredentialStatus, OrganizationStatus, Page, PreviousUse, Usage,
@@ -27,6 +28,7 @@ use super::Dashboard;
 use super::address::{Path, of_credential};
 use super::audit::Entry;
 use super::chart::{Chart, Stretch};
+use super::containment::{LimitsForm, RulesForm};
 use super::credentials::{Badge, badges};
 use super::error::ErrorPage;
 use super::form::{Field, TimeField};
@@ -46,6 +48,8 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new()
         .route("/", get(show))
         .route("/rename", post(edit::rename))
+        .route("/limits", post(edit::limit))
+        .route("/rules", post(edit::rule))
         .route("/expiry", post(edit::expire))
         .route("/end-overlap", post(edit::end_overlap))
         .route("/enable", post(edit::enable))
@@ -88,6 +92,7 @@ struct Known {
     denied: bool,
     /// Whether its organization is.
     suspended: bool,
+    uses: Vec<Use>,
     usage: Vec<(i64, Usage)>,
     sessions: Vec<LiveSession>,
     refusals: Vec<Tried>,
@@ -115,6 +120,7 @@ fn find(desk: &Desk, of: &Of, days: Stretch) -> Result<Known, Problem> {
     sessions.retain(|session| session.username == of.username);
     let organization = system.store.organization(&of.slug)?;
     Ok(Known {
+        uses: desk.uses_of(&credential)?,
         credential,
         denied: system.authenticator.denials().contains(&of.username),
         suspended: organization.status == OrganizationStatus::Suspended,
@@ -154,6 +160,17 @@ struct CredentialPage {
     trail: Vec<Entry>,
     name: Field,
     expires_at: TimeField,
+    limits: LimitsForm,
+    rules: RulesForm,
+}
+
+/// Fields as they were sent and not accepted.
+#[derive(Default)]
+struct Refilled {
+    name: Option<Field>,
+    expires_at: Option<TimeField>,
+    limits: Option<Vec<Field>>,
+    rules: Option<Box<RulesForm>>,
 }
 
 async fn show(
@@ -161,21 +178,34 @@ async fn show(
     visitor: Visitor,
     Path(of): Path<Of>,
 ) -> Result<Response, ErrorPage> {
-    shown(&dashboard, &visitor, of, None, None).await
+    page_of(
+        &dashboard,
+        &visitor,
+        of,
+        StatusCode::OK,
+        Refilled::default(),
+    )
+    .await
 }
 
-/// The page, with a field that was not accepted if there is one.
-async fn shown(
+/// The page with what was not accepted.
+async fn refilled(
     dashboard: &Dashboard,
     visitor: &Visitor,
     of: Of,
-    name: Option<Field>,
-    expires_at: Option<TimeField>,
+    sent: Refilled,
 ) -> Result<Response, ErrorPage> {
-    let status = match (&name, &expires_at) {
-        (None, None) => StatusCode::OK,
-        _ => StatusCode::UNPROCESSABLE_ENTITY,
-    };
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    page_of(dashboard, visitor, of, status, sent).await
+}
+
+async fn page_of(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    of: Of,
+    status: StatusCode,
+    sent: Refilled,
+) -> Result<Response, ErrorPage> {
     let (slug, path) = (of.slug.clone(), of.page());
     let days = Stretch::days();
     let known = dashboard
@@ -186,6 +216,7 @@ async fn shown(
         credential,
         denied,
         suspended,
+        uses,
         usage,
         mut sessions,
         refusals,
@@ -194,12 +225,14 @@ async fn shown(
     let more_sessions = sessions.len().saturating_sub(SHOWN_SESSIONS);
     sessions.truncate(SHOWN_SESSIONS);
     let expires = credential.expires_at.map(Stamp);
+    let defaults = &dashboard.desk.system.quotas.defaults().credential;
+    let limits = LimitsForm::of(true, &credential.limits, defaults, &uses);
     page_with(
         status,
         &CredentialPage {
             frame: visitor.frame(Section::Credentials).of(&slug),
             path,
-            badges: badges(&credential, denied),
+            badges: badges(&credential, denied, limits.is_over),
             is_revoked: denied || credential.status == CredentialStatus::Revoked,
             is_suspended: suspended,
             created: Stamp(credential.created_at),
@@ -218,8 +251,18 @@ async fn shown(
             more_sessions,
             refusals,
             trail,
-            name: name.unwrap_or_else(|| Field::of(credential.name.as_deref().unwrap_or_default())),
-            expires_at: expires_at.unwrap_or_else(|| TimeField::of(expires)),
+            name: sent
+                .name
+                .unwrap_or_else(|| Field::of(credential.name.as_deref().unwrap_or_default())),
+            expires_at: sent.expires_at.unwrap_or_else(|| TimeField::of(expires)),
+            limits: match sent.limits {
+                Some(sent) => limits.refilled(sent),
+                None => limits,
+            },
+            rules: match sent.rules {
+                Some(sent) => *sent,
+                None => RulesForm::of(&credential.rules),
+            },
             credential,
         },
     )

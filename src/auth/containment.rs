@@ -1,0 +1,69 @@
+//! Rules that hold at the login: from where a credential may be used, and what is only reported.
+
+use std::fmt::Display;
+
+use crate::metrics::{Metrics, action};
+use crate::policy::Rule;
+use crate::sasl::{Identity, Reason};
+
+use super::Peer;
+
+/// Whether who proved to be `identity` may log in from where `peer` is. What is only reported is
+/// logged and counted here.
+pub(super) fn contain(
+    identity: &Identity,
+    peer: &Peer,
+    metrics: &Metrics,
+    now_ms: i64,
+) -> Result<(), Reason> {
+    let policy = &identity.policy;
+    let report = |rule, value: &dyn Display| tell(metrics, identity, rule, value, false);
+    if !policy.rules.allows_network(peer.address) {
+        if !policy.rules.reports(Rule::Networks) {
+            return Err(Reason::Network);
+        }
+        report(Rule::Networks, &peer.address.to_canonical());
+    }
+    if policy.expiry_reported.is_some_and(|end| end <= now_ms) {
+        report(Rule::Expiry, &peer.address.to_canonical());
+    }
+    if policy.suspension_reported {
+        report(Rule::Suspended, &peer.address.to_canonical());
+    }
+    Ok(())
+}
+
+/// The rule by which a login is refused, if it is one; its line in the log is that of the login.
+pub(super) fn count(reason: Reason, metrics: &Metrics) {
+    let rule = match reason {
+        Reason::Expired => Rule::Expiry,
+        Reason::Network => Rule::Networks,
+        Reason::Suspended => Rule::Suspended,
+        Reason::ActsForAnother
+        | Reason::PreviousPassword
+        | Reason::Revoked
+        | Reason::Unknown
+        | Reason::WrongPassword => return,
+    };
+    metrics.rule_broken(rule, true);
+}
+
+/// Logs and counts a rule that is broken.
+pub(super) fn tell(
+    metrics: &Metrics,
+    identity: &Identity,
+    rule: Rule,
+    value: &dyn Display,
+    refused: bool,
+) {
+    metrics.rule_broken(rule, refused);
+    tracing::info!(
+        target: "gatepost::rule",
+        username = &*identity.username,
+        organization = &*identity.organization,
+        rule = rule.as_str(),
+        %value,
+        action = action(refused),
+        "rule broken"
+    );
+}

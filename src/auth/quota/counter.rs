@@ -1,0 +1,339 @@
+//! What one credential, or one organization, has sent and has under way.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::policy::{Ceilings, Limit};
+
+use super::bucket::Bucket;
+use super::window::{Sent, Window};
+
+/// A limit that is reached, and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// Which one.
+    pub limit: Limit,
+    /// The most there may be.
+    pub ceiling: u64,
+}
+
+/// What to do about a limit that is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Take nothing.
+    Refuse,
+    /// Say so, and take it all the same.
+    Report,
+}
+
+/// The moment of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Unix microseconds.
+    pub us: i64,
+}
+
+impl Moment {
+    /// This one.
+    pub fn now() -> Self {
+        Self {
+            us: jiff::Timestamp::now().as_microsecond(),
+        }
+    }
+
+    /// Unix milliseconds.
+    pub fn ms(self) -> i64 {
+        self.us.div_euclid(1000)
+    }
+}
+
+/// What was sent until a time, in one of the spans that limits know.
+type Sum = fn(&mut Window, i64) -> Sent;
+
+/// The counts of one sender; shared by all its sessions.
+#[derive(Debug, Default)]
+pub struct Counter(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    bucket: Bucket,
+    sessions: u64,
+    /// Asked for and not answered yet, or not noted: as good as sent, until it turns out otherwise.
+    reserved: Sent,
+    /// All that was noted here, for what is noted while the history is read.
+    noted: Sent,
+    /// What was sent before; read from the store once somebody must know.
+    window: Option<Window>,
+}
+
+impl Counter {
+    /// Takes a message, unless a limit is reached and `manner` is to refuse.
+    pub fn take_message(&self, ceilings: &Ceilings, now: Moment, manner: Manner) -> Option<Over> {
+        let mut state = self.lock();
+        let over = state.message_over(ceilings, now);
+        if over.is_none() || manner == Manner::Report {
+            state.reserved.messages += 1;
+        }
+        over
+    }
+
+    /// Takes a recipient in the same way.
+    pub fn take_recipient(&self, ceilings: &Ceilings, now: Moment, manner: Manner) -> Option<Over> {
+        let mut state = self.lock();
+        let over = state.recipient_over(ceilings, now);
+        if over.is_none() || manner == Manner::Report {
+            state.reserved.recipients += 1;
+        }
+        over
+    }
+
+    /// Takes a session in the same way.
+    pub fn take_session(&self, ceilings: &Ceilings, manner: Manner) -> Option<Over> {
+        let mut state = self.lock();
+        let over = over(ceilings, Limit::Sessions, state.sessions);
+        if over.is_none() || manner == Manner::Report {
+            state.sessions += 1;
+        }
+        over
+    }
+
+    /// A session has ended.
+    pub fn leave(&self) {
+        let mut state = self.lock();
+        state.sessions = state.sessions.saturating_sub(1);
+    }
+
+    /// What was taken was not sent.
+    pub fn release(&self, taken: Sent) {
+        self.lock().release(taken);
+    }
+
+    /// A message was taken in vain, since another limit is reached: its place in the second is free
+    /// again, too.
+    pub fn withdraw_message(&self, ceilings: &Ceilings) {
+        let mut state = self.lock();
+        state.release(Sent {
+            messages: 1,
+            recipients: 0,
+        });
+        if let Some(per_second) = ceilings.get(Limit::MessagesPerSecond) {
+            state.bucket.put_back(per_second);
+        }
+    }
+
+    /// Whether it is known what was sent before.
+    pub fn is_known(&self) -> bool {
+        self.lock().window.is_some()
+    }
+
+    /// Runs `work` while nothing is noted here, and returns what has been so far.
+    pub fn settled<T>(&self, work: impl FnOnce() -> T) -> (Sent, T) {
+        let state = self.lock();
+        (state.noted, work())
+    }
+
+    /// What was sent before is known: it is in `window`, but for what was noted since `noted`.
+    pub fn know(&self, mut window: Window, noted: Sent, now: Moment) {
+        let mut state = self.lock();
+        let since = Sent {
+            messages: state.noted.messages.saturating_sub(noted.messages),
+            recipients: state.noted.recipients.saturating_sub(noted.recipients),
+        };
+        window.add(now.ms(), since);
+        state.window.get_or_insert(window);
+    }
+
+    /// How much there is of what this limit counts, if it counts something over time.
+    pub fn used(&self, limit: Limit, ceilings: &Ceilings, now: Moment) -> Option<u64> {
+        let mut state = self.lock();
+        let (messages, recipients) = (state.reserved.messages, state.reserved.recipients);
+        match limit {
+            Limit::MessageSize | Limit::RecipientsPerMessage => None,
+            Limit::Sessions => Some(state.sessions),
+            Limit::MessagesPerSecond => {
+                let per_second = ceilings.get(limit)?;
+                Some(state.bucket.taken(now.us, per_second))
+            }
+            Limit::MessagesPerHour => {
+                Some(state.window.as_mut()?.hour(now.ms()).messages + messages)
+            }
+            Limit::MessagesPerDay => Some(state.window.as_mut()?.day(now.ms()).messages + messages),
+            Limit::MessagesPerMonth => {
+                Some(state.window.as_mut()?.month(now.ms()).messages + messages)
+            }
+            Limit::RecipientsPerDay => {
+                Some(state.window.as_mut()?.day(now.ms()).recipients + recipients)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes with both what was `sent`, of which `taken` was reserved. `record` puts it where the next
+/// start finds it; nobody who reads that sees only one of the two.
+pub fn note(both: [&Counter; 2], now: Moment, sent: Sent, taken: Sent, record: impl FnOnce()) {
+    // Always the credential before its organization, so that no two wait for each other.
+    let [first, second] = both;
+    let mut states = [first.lock(), second.lock()];
+    for state in &mut states {
+        state.release(taken);
+        state.noted.add(sent);
+        if let Some(window) = &mut state.window {
+            window.add(now.ms(), sent);
+        }
+    }
+    record();
+}
+
+impl State {
+    fn release(&mut self, taken: Sent) {
+        let reserved = &mut self.reserved;
+        reserved.messages = reserved.messages.saturating_sub(taken.messages);
+        reserved.recipients = reserved.recipients.saturating_sub(taken.recipients);
+    }
+
+    fn message_over(&mut self, ceilings: &Ceilings, now: Moment) -> Option<Over> {
+        let reserved = self.reserved.messages;
+        if let Some(window) = &mut self.window {
+            let sums: [(Limit, Sum); 3] = [
+                (Limit::MessagesPerMonth, Window::month),
+                (Limit::MessagesPerDay, Window::day),
+                (Limit::MessagesPerHour, Window::hour),
+            ];
+            for (limit, sum) in sums {
+                // Nothing is summed up that nobody asked for.
+                if ceilings.get(limit).is_some() {
+                    let used = sum(window, now.ms()).messages + reserved;
+                    if let Some(over) = over(ceilings, limit, used) {
+                        return Some(over);
+                    }
+                }
+            }
+        }
+        // Last, as it takes something.
+        let limit = Limit::MessagesPerSecond;
+        let ceiling = ceilings.get(limit)?;
+        let takes = self.bucket.take(now.us, ceiling);
+        (!takes).then_some(Over { limit, ceiling })
+    }
+
+    fn recipient_over(&mut self, ceilings: &Ceilings, now: Moment) -> Option<Over> {
+        let limit = Limit::RecipientsPerDay;
+        ceilings.get(limit)?;
+        let window = self.window.as_mut()?;
+        let used = window.day(now.ms()).recipients + self.reserved.recipients;
+        over(ceilings, limit, used)
+    }
+}
+
+fn over(ceilings: &Ceilings, limit: Limit, used: u64) -> Option<Over> {
+    let ceiling = ceilings.get(limit)?;
+    (used >= ceiling).then_some(Over { limit, ceiling })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Limits, Setting};
+
+    fn ceilings(limits: &[(Limit, u64)]) -> Ceilings {
+        let mut set = Limits::default();
+        for (limit, number) in limits {
+            set.set(*limit, Some(Setting::Number(*number)));
+        }
+        set.over(&Limits::default())
+    }
+
+    fn moment(seconds: i64) -> Moment {
+        Moment {
+            us: 1_795_000_000_000_000 + seconds * 1_000_000,
+        }
+    }
+
+    fn known(now: Moment) -> Counter {
+        let counter = Counter::default();
+        counter.know(Window::new(now.ms()), Sent::default(), now);
+        counter
+    }
+
+    const ONE: Sent = Sent {
+        messages: 1,
+        recipients: 0,
+    };
+
+    #[test]
+    fn what_is_under_way_counts_as_sent_until_it_fails() {
+        let now = moment(0);
+        let counter = known(now);
+        let two = ceilings(&[(Limit::MessagesPerDay, 2)]);
+        let take = || counter.take_message(&two, now, Manner::Refuse);
+        assert_eq!((take(), take()), (None, None));
+        let over = Over {
+            limit: Limit::MessagesPerDay,
+            ceiling: 2,
+        };
+        assert_eq!(take(), Some(over));
+        counter.release(ONE);
+        assert_eq!(take(), None);
+        note([&counter, &Counter::default()], now, ONE, ONE, || ());
+        assert_eq!(take(), Some(over));
+        assert_eq!(counter.used(Limit::MessagesPerDay, &two, now), Some(2));
+        // Reported only: it is taken, and counts.
+        assert_eq!(counter.take_message(&two, now, Manner::Report), Some(over));
+        assert_eq!(counter.used(Limit::MessagesPerDay, &two, now), Some(3));
+    }
+
+    #[test]
+    fn what_is_noted_while_the_history_is_read_counts_once() {
+        let now = moment(0);
+        let counter = Counter::default();
+        note([&counter, &Counter::default()], now, ONE, ONE, || ());
+        let (noted, ()) = counter.settled(|| ());
+        note([&counter, &Counter::default()], now, ONE, ONE, || ());
+        let mut window = Window::new(now.ms());
+        window.add(now.ms(), ONE); // the first one, as it was recorded
+        counter.know(window, noted, now);
+        let any = ceilings(&[(Limit::MessagesPerDay, 10)]);
+        assert_eq!(counter.used(Limit::MessagesPerDay, &any, now), Some(2));
+    }
+
+    #[test]
+    fn a_message_that_another_limit_refuses_costs_nothing() {
+        let now = moment(0);
+        let counter = known(now);
+        let one = ceilings(&[(Limit::MessagesPerSecond, 1), (Limit::MessagesPerDay, 1)]);
+        assert_eq!(counter.take_message(&one, now, Manner::Refuse), None);
+        counter.withdraw_message(&one);
+        assert_eq!(counter.take_message(&one, now, Manner::Refuse), None);
+        counter.release(ONE);
+        let limit = counter.take_message(&one, now, Manner::Refuse).unwrap();
+        assert_eq!(limit.limit, Limit::MessagesPerSecond);
+    }
+
+    #[test]
+    fn threads_never_take_more_than_there_is() {
+        let now = moment(0);
+        let counter = known(now);
+        let hundred = ceilings(&[(Limit::MessagesPerHour, 100)]);
+        let taken: usize = std::thread::scope(|scope| {
+            let take = || {
+                let taken = (0..50).filter(|_| {
+                    let over = counter.take_message(&hundred, now, Manner::Refuse);
+                    if over.is_none() {
+                        note([&counter, &Counter::default()], now, ONE, ONE, || ());
+                    }
+                    over.is_none()
+                });
+                taken.count()
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(taken, 100);
+    }
+}

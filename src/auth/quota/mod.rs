@@ -1,0 +1,229 @@
+//! Limits as they are kept: what each credential and each organization has sent, in memory, and the
+//! word on what it may send now.
+//!
+//! What was sent is noted by the hour in the store anyway. Whoever has a limit that looks back is
+//! read from there once, at the first need after a start; from then on memory knows.
+
+mod allowance;
+mod bucket;
+mod counter;
+mod window;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::metrics::Metrics;
+use crate::policy::{Ceilings, Limit, Limits, Policy, Rule};
+use crate::sasl::{Bar, Identity, Outage};
+use crate::store::{HOUR, Span, Store, StoreError, Usage, UsageOf};
+
+use super::noted::NotedBatch;
+use counter::{Counter, Moment};
+use window::{Sent, Window};
+
+pub use allowance::Allowance;
+
+/// How many are remembered before those without sessions are forgotten; they are read again.
+const REMEMBERED: usize = 65_536;
+
+/// The limits of whoever has none of their own.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    /// Of credentials.
+    pub credential: Limits,
+    /// Of organizations.
+    pub organization: Limits,
+}
+
+/// Whose counts they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    /// The credential with this key.
+    Credential(i64),
+    /// The organization with this slug, which is its own for life.
+    Organization(Arc<str>),
+}
+
+/// The counts of everybody.
+pub struct Quotas {
+    store: Arc<Store>,
+    noted: Arc<NotedBatch>,
+    metrics: Arc<Metrics>,
+    defaults: Defaults,
+    counters: Mutex<HashMap<Owner, Arc<Counter>>>,
+}
+
+/// How far one limit is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// Which one.
+    pub limit: Limit,
+    /// The most there may be.
+    pub ceiling: u64,
+    /// How much there is now; `None` where each message is looked at alone.
+    pub used: Option<u64>,
+}
+
+impl Use {
+    /// Whether what comes next would be one too many, and not only for a moment.
+    pub fn is_over(&self) -> bool {
+        self.limit != Limit::MessagesPerSecond && self.used.is_some_and(|used| used >= self.ceiling)
+    }
+}
+
+/// Why a session does not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A limit is reached.
+    Barred(Bar),
+    /// What was sent before cannot be read.
+    Unknown(Outage),
+}
+
+impl Quotas {
+    /// Nobody has sent anything yet, as far as this process knows.
+    pub fn new(
+        store: Arc<Store>,
+        noted: Arc<NotedBatch>,
+        metrics: Arc<Metrics>,
+        defaults: Defaults,
+    ) -> Self {
+        Self {
+            store,
+            noted,
+            metrics,
+            defaults,
+            counters: Mutex::default(),
+        }
+    }
+
+    /// The instance's defaults.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// Begins a session of who was identified by what was true in `epoch`.
+    ///
+    /// # Errors
+    /// It has as many sessions as it may have, or what it has sent cannot be read.
+    pub async fn enter(
+        self: &Arc<Self>,
+        identity: &Arc<Identity>,
+        epoch: u64,
+    ) -> Result<Allowance, Refused> {
+        let mut allowance = Allowance::new(self, identity, epoch);
+        if let Err(error) = allowance.know().await {
+            tracing::error!(%error, "what was sent before cannot be read, logins are put off");
+            return Err(Refused::Unknown(Outage::Store));
+        }
+        allowance.begin().map_err(Refused::Barred)?;
+        Ok(allowance)
+    }
+
+    /// How far a credential's limits are used up. Blocks on the store.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn uses_of_credential(&self, key: i64, limits: &Limits) -> Result<Vec<Use>, StoreError> {
+        let ceilings = limits.over(&self.defaults.credential);
+        self.uses(&Owner::Credential(key), &ceilings)
+    }
+
+    /// How far an organization's limits are used up. Blocks on the store.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn uses_of_organization(
+        &self,
+        slug: &str,
+        limits: &Limits,
+    ) -> Result<Vec<Use>, StoreError> {
+        let ceilings = limits.over(&self.defaults.organization);
+        self.uses(&Owner::Organization(slug.into()), &ceilings)
+    }
+
+    fn uses(&self, owner: &Owner, ceilings: &Ceilings) -> Result<Vec<Use>, StoreError> {
+        let counter = self.counter(owner);
+        if ceilings.look_back() {
+            self.read(owner, &counter)?;
+        }
+        let now = Moment::now();
+        let uses = Limit::ALL.into_iter().filter_map(|limit| {
+            Some(Use {
+                limit,
+                ceiling: ceilings.get(limit)?,
+                used: counter.used(limit, ceilings, now),
+            })
+        });
+        Ok(uses.collect())
+    }
+
+    fn counter(&self, owner: &Owner) -> Arc<Counter> {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = counters.get(owner) {
+            return counter.clone();
+        }
+        if counters.len() >= REMEMBERED {
+            // Whoever has a session holds its counter; the others can be read again.
+            counters.retain(|_, counter| Arc::strong_count(counter) > 1);
+        }
+        counters.entry(owner.clone()).or_default().clone()
+    }
+
+    /// Reads what was sent before, unless it is known. Blocks on the store.
+    fn read(&self, owner: &Owner, counter: &Counter) -> Result<(), StoreError> {
+        if counter.is_known() {
+            return Ok(());
+        }
+        // What waits to be written is either still waiting or in the store, never in between.
+        let still = self.noted.hold();
+        if counter.is_known() {
+            return Ok(());
+        }
+        let now = Moment::now();
+        let mut window = Window::new(now.ms());
+        let (since, until) = (Window::since(now.ms()), i64::MAX);
+        let (noted, rows) = match owner {
+            Owner::Credential(key) => {
+                let (noted, waiting) = counter.settled(|| self.noted.waiting(*key));
+                for (hour, usage) in waiting {
+                    window.add(hour * HOUR, sent(&usage));
+                }
+                let of = UsageOf::Credential(*key);
+                (noted, self.store.usage(of, Span::Hour, since, until)?)
+            }
+            Owner::Organization(slug) => {
+                // What waits is known by credentials, and whose these are only to the store.
+                let (noted, taken) = counter.settled(|| still.take_if_any_was_sent());
+                still.write(&self.store, taken)?;
+                let of = UsageOf::Organization(slug);
+                (noted, self.store.usage(of, Span::Hour, since, until)?)
+            }
+        };
+        for (hour, usage) in rows {
+            window.add(hour, sent(&usage));
+        }
+        counter.know(window, noted, now);
+        Ok(())
+    }
+
+    /// What holds a credential under this policy: its own ceilings and its organization's.
+    fn ceilings(&self, policy: &Policy) -> [Ceilings; 2] {
+        [
+            policy.limits.over(&self.defaults.credential),
+            policy.organization_limits.over(&self.defaults.organization),
+        ]
+    }
+}
+
+fn sent(usage: &Usage) -> Sent {
+    Sent {
+        messages: usage.messages,
+        recipients: usage.recipients,
+    }
+}
+
+/// Whether limits of the credential only report.
+fn reports_limits(policy: &Policy) -> bool {
+    policy.rules.reports(Rule::Limits)
+}

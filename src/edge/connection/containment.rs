@@ -1,0 +1,59 @@
+//! What limits and rules say to a session that is under way: at MAIL, at RCPT, and to a body.
+
+use crate::auth::quota::Allowance;
+use crate::policy::{self, Denial, Rule};
+use crate::smtp::data::{BareNewline, Refusal, Scanner};
+use crate::smtp::header::{Fault, FromCheck};
+use crate::smtp::session::Asked;
+
+use super::Connection;
+
+impl Connection<'_> {
+    /// Whether what the session asks for is allowed.
+    pub(super) async fn admit(&mut self) -> Result<(), Denial> {
+        let Some(allowance) = &mut self.allowance else {
+            return Err(Denial::Unknown);
+        };
+        let begins = matches!(self.session.asked(), Some(Asked::Mail { .. }));
+        if begins && allowance.is_stale() {
+            if let Err(error) = allowance.refresh().await {
+                tracing::error!(%error, "limits cannot be read, messages are put off");
+                return Err(Denial::Unknown);
+            }
+            self.session.limit_message_size(allowance.message_size());
+        }
+        match self.session.asked() {
+            Some(Asked::Mail { path, size }) => allowance.mail(path, size),
+            Some(Asked::Recipient) => allowance.recipient(),
+            None => Err(Denial::Unknown),
+        }
+    }
+}
+
+/// The scanner for a message, where the instance's way with bare newlines and the largest size are
+/// these.
+pub(super) fn scanner(allowance: &Allowance, instance: BareNewline, size: u64) -> Scanner {
+    let rules = &allowance.policy().rules;
+    let bare_newline = match rules.bare_newline {
+        None => instance,
+        Some(policy::BareNewline::Normalize) => BareNewline::Normalize,
+        Some(policy::BareNewline::Reject) => BareNewline::Reject,
+    };
+    let scanner = Scanner::new(bare_newline, size);
+    if rules.header_from {
+        let check = FromCheck::new(allowance.policy().clone());
+        return scanner.with_from(check, rules.reports(Rule::HeaderFrom));
+    }
+    scanner
+}
+
+/// A body has ended: what limits and rules say of it is logged and counted.
+pub(super) fn body_over(allowance: &mut Allowance, scanner: &Scanner) {
+    allowance.next_message();
+    if let Some(fault) = scanner.from_fault() {
+        allowance.broken(Rule::HeaderFrom, &Fault::as_str(fault));
+    }
+    if matches!(scanner.refusal(), None | Some(Refusal::TooLarge)) {
+        allowance.sized(scanner.octets());
+    }
+}

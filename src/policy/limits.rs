@@ -1,0 +1,374 @@
+//! Limits: how much a credential, or an organization with all its credentials, may send.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Limit {
+    /// Octets of one message.
+    MessageSize,
+    /// Messages in the last 24 hours.
+    MessagesPerDay,
+    /// Messages in the last hour.
+    MessagesPerHour,
+    /// Messages in the calendar month, in UTC; only organizations have it.
+    MessagesPerMonth,
+    /// Messages in a second, and at once after a pause.
+    MessagesPerSecond,
+    /// Recipients in the last 24 hours.
+    RecipientsPerDay,
+    /// Recipients of one message.
+    RecipientsPerMessage,
+    /// Sessions at a time.
+    Sessions,
+}
+
+const COUNT: usize = 8;
+
+/// The largest number a limit may be: more than anybody sends, and far from overflowing anything.
+const LARGEST: u64 = 1_000_000_000_000;
+
+impl Limit {
+    /// Every limit.
+    pub const ALL: [Self; COUNT] = [
+        Self::MessageSize,
+        Self::MessagesPerDay,
+        Self::MessagesPerHour,
+        Self::MessagesPerMonth,
+        Self::MessagesPerSecond,
+        Self::RecipientsPerDay,
+        Self::RecipientsPerMessage,
+        Self::Sessions,
+    ];
+
+    /// The stable name in the store, the API, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MessageSize => "message_size",
+            Self::MessagesPerDay => "messages_per_day",
+            Self::MessagesPerHour => "messages_per_hour",
+            Self::MessagesPerMonth => "messages_per_month",
+            Self::MessagesPerSecond => "messages_per_second",
+            Self::RecipientsPerDay => "recipients_per_day",
+            Self::RecipientsPerMessage => "recipients_per_message",
+            Self::Sessions => "sessions",
+        }
+    }
+
+    /// What people call it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::MessageSize => "Bytes per message",
+            Self::MessagesPerDay => "Messages per day",
+            Self::MessagesPerHour => "Messages per hour",
+            Self::MessagesPerMonth => "Messages per month",
+            Self::MessagesPerSecond => "Messages per second",
+            Self::RecipientsPerDay => "Recipients per day",
+            Self::RecipientsPerMessage => "Recipients per message",
+            Self::Sessions => "Sessions at a time",
+        }
+    }
+
+    /// Whether a credential may have it, or only an organization.
+    pub fn is_for_credentials(self) -> bool {
+        self != Self::MessagesPerMonth
+    }
+
+    /// Those that a credential, or else an organization, may have.
+    pub fn of(credentials: bool) -> impl Iterator<Item = Self> {
+        let all = Self::ALL.into_iter();
+        all.filter(move |limit| !credentials || limit.is_for_credentials())
+    }
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|limit| limit.as_str() == text);
+        found.ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            format!("there is no limit {text:?}; there are {known}")
+        })
+    }
+}
+
+/// What one limit is set to, where it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// So many.
+    Number(u64),
+    /// As many as may be, whatever the instance's default says.
+    Unlimited,
+}
+
+const UNLIMITED: &str = "unlimited";
+
+impl Setting {
+    /// The number, if it is one.
+    pub fn number(self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Unlimited => None,
+        }
+    }
+
+    fn checked(number: u64) -> Result<Self, String> {
+        match number {
+            1..=LARGEST => Ok(Self::Number(number)),
+            _ => Err(format!(
+                "{number} is out of range; write 1 to {LARGEST}, or \"{UNLIMITED}\""
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Unlimited => f.write_str(UNLIMITED),
+        }
+    }
+}
+
+impl FromStr for Setting {
+    /// What is wrong with the text, and what to write instead.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            UNLIMITED => Ok(Self::Unlimited),
+            _ if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Self::checked(text.parse().unwrap_or(u64::MAX))
+            }
+            _ => Err(format!(
+                "{text:?} is no limit; write a whole number, or \"{UNLIMITED}\""
+            )),
+        }
+    }
+}
+
+impl Serialize for Setting {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(number) => serializer.serialize_u64(*number),
+            Self::Unlimited => serializer.serialize_str(UNLIMITED),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Setting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SettingVisitor)
+    }
+}
+
+struct SettingVisitor;
+
+impl Visitor<'_> for SettingVisitor {
+    type Value = Setting;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number, or \"{UNLIMITED}\"")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Setting, E> {
+        Setting::checked(number).map_err(E::custom)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Setting, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::custom(format!(
+                "{number} is out of range; write 1 to {LARGEST}, or \"{UNLIMITED}\""
+            ))),
+        }
+    }
+
+    /// An integer as JSON Schema has it, to which 60.0 is one.
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Setting, E> {
+        let whole = number as u64;
+        if whole as f64 == number {
+            return self.visit_u64(whole);
+        }
+        Err(E::custom("write a whole number"))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Setting, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+/// The limits that are set; the instance's defaults hold for the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits([Option<Setting>; COUNT]);
+
+/// What to change of limits: those named are set, or by `None` left to the instance's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitsChange(pub Vec<(Limit, Option<Setting>)>);
+
+/// The limits that hold; what has none is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ceilings([Option<u64>; COUNT]);
+
+impl Limits {
+    /// What this limit is set to, if it is.
+    pub fn get(&self, limit: Limit) -> Option<Setting> {
+        self.0[limit as usize]
+    }
+
+    /// Sets a limit, or leaves it to the instance's default.
+    pub fn set(&mut self, limit: Limit, setting: Option<Setting>) {
+        self.0[limit as usize] = setting;
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    /// Those that are set.
+    pub fn iter(&self) -> impl Iterator<Item = (Limit, Setting)> {
+        let all = Limit::ALL.into_iter();
+        all.filter_map(|limit| Some((limit, self.get(limit)?)))
+    }
+
+    /// These with a change.
+    pub fn with(&self, change: &LimitsChange) -> Self {
+        let mut changed = self.clone();
+        for (limit, setting) in &change.0 {
+            changed.set(*limit, *setting);
+        }
+        changed
+    }
+
+    /// What holds, where `defaults` are the instance's.
+    pub fn over(&self, defaults: &Self) -> Ceilings {
+        Ceilings(Limit::ALL.map(|limit| {
+            let setting = self.get(limit).or(defaults.get(limit));
+            setting.and_then(Setting::number)
+        }))
+    }
+}
+
+impl Ceilings {
+    /// The most there may be, if there is a limit.
+    pub fn get(&self, limit: Limit) -> Option<u64> {
+        self.0[limit as usize]
+    }
+
+    /// Whether any of them asks what was sent before.
+    pub fn look_back(&self) -> bool {
+        use Limit::{MessagesPerDay, MessagesPerHour, MessagesPerMonth, RecipientsPerDay};
+        let limits = [
+            MessagesPerDay,
+            MessagesPerHour,
+            MessagesPerMonth,
+            RecipientsPerDay,
+        ];
+        limits.iter().any(|limit| self.get(*limit).is_some())
+    }
+}
+
+impl Serialize for Limits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (limit, setting) in self.iter() {
+            map.serialize_entry(limit.as_str(), &setting)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Limits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(LimitsVisitor)
+    }
+}
+
+struct LimitsVisitor;
+
+impl<'de> Visitor<'de> for LimitsVisitor {
+    type Value = Limits;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("limits, each with its name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Limits, A::Error> {
+        let mut limits = Limits::default();
+        while let Some(name) = map.next_key::<String>()? {
+            let limit = name.parse().map_err(A::Error::custom)?;
+            limits.set(limit, map.next_value()?);
+        }
+        Ok(limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(text: &str) -> Result<Limits, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn limits_are_stored_by_name_and_only_those_that_are_set() {
+        let text = r#"{"messages_per_day":500,"sessions":"unlimited"}"#;
+        let read = limits(text).unwrap();
+        assert_eq!(read.get(Limit::MessagesPerDay), Some(Setting::Number(500)));
+        assert_eq!(read.get(Limit::Sessions), Some(Setting::Unlimited));
+        assert_eq!(read.get(Limit::MessageSize), None);
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        assert_eq!(serde_json::to_string(&Limits::default()).unwrap(), "{}");
+    }
+
+    #[test]
+    fn what_is_no_limit_is_refused() {
+        for wrong in [
+            r#"{"messages_per_week":5}"#,
+            r#"{"sessions":0}"#,
+            r#"{"sessions":-1}"#,
+            r#"{"sessions":1.5}"#,
+            r#"{"sessions":"many"}"#,
+            r#"{"sessions":true}"#,
+            r#"{"sessions":1000000000001}"#,
+            "[]",
+        ] {
+            assert!(limits(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_set_is_the_default_and_unlimited_overrules_it() {
+        let own = limits(r#"{"sessions":"unlimited","messages_per_hour":5}"#).unwrap();
+        let defaults =
+            limits(r#"{"sessions":3,"messages_per_hour":9,"messages_per_day":7}"#).unwrap();
+        let ceilings = own.over(&defaults);
+        assert_eq!(ceilings.get(Limit::Sessions), None);
+        assert_eq!(ceilings.get(Limit::MessagesPerHour), Some(5));
+        assert_eq!(ceilings.get(Limit::MessagesPerDay), Some(7));
+        assert_eq!(ceilings.get(Limit::MessageSize), None);
+        assert!(ceilings.look_back());
+        assert!(!Limits::default().over(&Limits::default()).look_back());
+    }
+
+    #[test]
+    fn a_change_leaves_the_others_as_they_are() {
+        let before = limits(r#"{"sessions":3,"messages_per_hour":9}"#).unwrap();
+        let change = LimitsChange(vec![
+            (Limit::Sessions, None),
+            (Limit::MessageSize, Some(Setting::Number(7))),
+        ]);
+        assert_eq!(
+            before.with(&change),
+            limits(r#"{"message_size":7,"messages_per_hour":9}"#).unwrap()
+        );
+    }
+}

@@ -1,0 +1,476 @@
+//! Rules: as whom and from where a credential may be used.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Serialize, Serializer};
+
+use super::{Address, Sender};
+
+/// The most senders, and the most networks, one credential may have.
+const LONGEST_LIST: usize = 100;
+
+/// What is checked, and may be only reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// The credential has expired.
+    Expiry,
+    /// The From header is of a sender that is allowed.
+    HeaderFrom,
+    /// All limits of the credential.
+    Limits,
+    /// The client's address is in a network that is allowed.
+    Networks,
+    /// The reverse-path is a sender that is allowed.
+    Senders,
+    /// The organization is suspended.
+    Suspended,
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 6] = [
+        Self::Expiry,
+        Self::HeaderFrom,
+        Self::Limits,
+        Self::Networks,
+        Self::Senders,
+        Self::Suspended,
+    ];
+
+    /// The stable name in the store, the API, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expiry => "expiry",
+            Self::HeaderFrom => "header_from",
+            Self::Limits => "limits",
+            Self::Networks => "networks",
+            Self::Senders => "senders",
+            Self::Suspended => "suspended",
+        }
+    }
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|rule| rule.as_str() == text);
+        found.ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            format!("there is no rule {text:?}; there are {known}")
+        })
+    }
+}
+
+/// The rules that only log and count what they would refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report(u8);
+
+impl Report {
+    /// Whether this rule only reports.
+    pub fn has(self, rule: Rule) -> bool {
+        self.0 & (1 << rule as u8) != 0
+    }
+
+    /// Whether every rule refuses.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that only report.
+    pub fn iter(self) -> impl Iterator<Item = Rule> {
+        Rule::ALL.into_iter().filter(move |rule| self.has(*rule))
+    }
+}
+
+impl FromIterator<Rule> for Report {
+    fn from_iter<I: IntoIterator<Item = Rule>>(rules: I) -> Self {
+        Self(rules.into_iter().fold(0, |all, rule| all | 1 << rule as u8))
+    }
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter().map(Rule::as_str))
+    }
+}
+
+impl<'de> Deserialize<'de> for Report {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = Vec::<Parsed<Rule>>::deserialize(deserializer)?;
+        Ok(names.into_iter().map(|Parsed(rule)| rule).collect())
+    }
+}
+
+/// What becomes of a body with a CR or LF that stands alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BareNewline {
+    /// It is made CRLF.
+    Normalize,
+    /// The message is refused.
+    Reject,
+}
+
+impl BareNewline {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normalize => "normalize",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+impl FromStr for BareNewline {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "normalize" => Ok(Self::Normalize),
+            "reject" => Ok(Self::Reject),
+            _ => Err(format!(
+                "{text:?} is not known; write \"reject\" or \"normalize\""
+            )),
+        }
+    }
+}
+
+/// Addresses that begin alike, or a single one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl Network {
+    /// Whether `address` is one of them; IPv4 in IPv6 counts as what it is.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            single if single.prefix_len() == single.max_prefix_len() => single.addr().fmt(f),
+            network => network.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Network {
+    /// What is wrong with the text, and what to write instead.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let network = match text.parse::<IpAddr>() {
+            Ok(address) => IpNet::from(address.to_canonical()),
+            Err(_) => text.parse::<IpNet>().map_err(|_| {
+                format!("{text:?} is no network; write it as \"192.0.2.7\" or \"10.0.0.0/8\"")
+            })?,
+        };
+        if network != network.trunc() {
+            return Err(format!(
+                "{text:?} has bits behind its prefix; write \"{}\"",
+                network.trunc()
+            ));
+        }
+        Ok(Self(network))
+    }
+}
+
+/// The rules of one credential. The default allows everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// The senders it may use; `None` for any.
+    pub senders: Option<Vec<Sender>>,
+    /// Whether the From header must be of these senders, too.
+    pub header_from: bool,
+    /// The networks it may be used from; `None` for any.
+    pub networks: Option<Vec<Network>>,
+    /// What becomes of bodies with odd line ends; `None` for the instance's way.
+    pub bare_newline: Option<BareNewline>,
+    /// What of this, and of limits, expiry and suspension, only logs and counts.
+    pub report: Report,
+}
+
+/// What to change of rules; `None` leaves a rule as it is, an inner `None` takes it away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesChange {
+    /// As [`Rules::senders`].
+    pub senders: Option<Option<Vec<Sender>>>,
+    /// As [`Rules::header_from`].
+    pub header_from: Option<bool>,
+    /// As [`Rules::networks`].
+    pub networks: Option<Option<Vec<Network>>>,
+    /// As [`Rules::bare_newline`].
+    pub bare_newline: Option<Option<BareNewline>>,
+    /// As [`Rules::report`].
+    pub report: Option<Report>,
+}
+
+/// Rules that contradict each other or cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RulesError {
+    /// There is nothing to compare the header with.
+    #[error("header_from compares with the senders; name at least one, or leave it out")]
+    HeaderFromWithoutSenders,
+    /// Nobody could send.
+    #[error("an empty list allows nothing; name at least one, or take the rule away")]
+    EmptyList,
+    /// More than is kept.
+    #[error("the list is too long; name at most 100")]
+    TooLong,
+}
+
+impl Rules {
+    /// Whether everything is allowed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These with a change.
+    ///
+    /// # Errors
+    /// What comes of it contradicts itself.
+    pub fn with(&self, change: &RulesChange) -> Result<Self, RulesError> {
+        let changed = Self {
+            senders: change
+                .senders
+                .clone()
+                .unwrap_or_else(|| self.senders.clone()),
+            header_from: change.header_from.unwrap_or(self.header_from),
+            networks: change
+                .networks
+                .clone()
+                .unwrap_or_else(|| self.networks.clone()),
+            bare_newline: change.bare_newline.unwrap_or(self.bare_newline),
+            report: change.report.unwrap_or(self.report),
+        };
+        changed.check()?;
+        Ok(changed)
+    }
+
+    fn check(&self) -> Result<(), RulesError> {
+        let lengths = [
+            self.senders.as_ref().map(Vec::len),
+            self.networks.as_ref().map(Vec::len),
+        ];
+        for length in lengths.into_iter().flatten() {
+            match length {
+                0 => return Err(RulesError::EmptyList),
+                1..=LONGEST_LIST => {}
+                _ => return Err(RulesError::TooLong),
+            }
+        }
+        if self.header_from && self.senders.is_none() {
+            return Err(RulesError::HeaderFromWithoutSenders);
+        }
+        Ok(())
+    }
+
+    /// Whether this client may log in.
+    pub fn allows_network(&self, address: IpAddr) -> bool {
+        self.networks
+            .as_ref()
+            .is_none_or(|networks| networks.iter().any(|network| network.contains(address)))
+    }
+
+    /// Whether this reverse-path may be used, as it stands in MAIL, in its angle brackets. The
+    /// empty one may only where `<>` is one of the senders.
+    pub fn allows_path(&self, path: &[u8]) -> bool {
+        let Some(senders) = &self.senders else {
+            return true;
+        };
+        if path == b"<>" {
+            return senders.contains(&Sender::Null);
+        }
+        let inside = path
+            .strip_prefix(b"<")
+            .and_then(|rest| rest.strip_suffix(b">"));
+        let text = inside.and_then(|inside| std::str::from_utf8(inside).ok());
+        text.and_then(Address::parse)
+            .is_some_and(|address| self.allows_address(address))
+    }
+
+    /// Whether this address may be a sender.
+    pub fn allows_address(&self, address: Address) -> bool {
+        self.senders
+            .as_ref()
+            .is_none_or(|senders| senders.iter().any(|sender| sender.allows(address)))
+    }
+
+    /// Whether a violation of this rule is only reported.
+    pub fn reports(&self, rule: Rule) -> bool {
+        self.report.has(rule)
+    }
+}
+
+impl Serialize for Rules {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Stored {
+            senders: self.senders.clone(),
+            header_from: self.header_from,
+            networks: self
+                .networks
+                .as_ref()
+                .map(|all| all.iter().copied().map(Parsed).collect()),
+            bare_newline: self.bare_newline.map(Parsed),
+            report: self.report,
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored = Stored::deserialize(deserializer)?;
+        let rules = Self {
+            senders: stored.senders,
+            header_from: stored.header_from,
+            networks: stored
+                .networks
+                .map(|all| all.into_iter().map(|Parsed(network)| network).collect()),
+            bare_newline: stored.bare_newline.map(|Parsed(way)| way),
+            report: stored.report,
+        };
+        rules.check().map_err(D::Error::custom)?;
+        Ok(rules)
+    }
+}
+
+/// How they stand in the store: what is not there is not restricted.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    senders: Option<Vec<Sender>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    header_from: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    networks: Option<Vec<Parsed<Network>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bare_newline: Option<Parsed<BareNewline>>,
+    #[serde(default, skip_serializing_if = "Report::none")]
+    report: Report,
+}
+
+impl Report {
+    fn none(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+/// What is stored as its text.
+struct Parsed<T>(T);
+
+impl Serialize for Parsed<Network> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl Serialize for Parsed<BareNewline> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
+impl<'de, T: FromStr<Err = String>> Deserialize<'de> for Parsed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Parsed).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> Result<Rules, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn rules_are_stored_as_they_were_written() {
+        for text in [
+            "{}",
+            r#"{"senders":["me@ok.test","ok.test","<>"],"header_from":true,"networks":["10.0.0.0/8","192.0.2.7"],"bare_newline":"normalize","report":["expiry","senders"]}"#,
+        ] {
+            let read = rules(text).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), text);
+            assert_eq!(read.is_empty(), text == "{}");
+        }
+    }
+
+    #[test]
+    fn rules_that_cannot_be_kept_are_refused() {
+        for wrong in [
+            r#"{"sender":["me@ok.test"]}"#,
+            r#"{"senders":[]}"#,
+            r#"{"senders":["a b"]}"#,
+            r#"{"header_from":true}"#,
+            r#"{"networks":["10.0.0.1/8"]}"#,
+            r#"{"networks":[]}"#,
+            r#"{"bare_newline":"keep"}"#,
+            r#"{"report":["everything"]}"#,
+        ] {
+            assert!(rules(wrong).is_err(), "{wrong}");
+        }
+        let long = vec!["ok.test"; 101];
+        let long = serde_json::json!({ "senders": long }).to_string();
+        assert!(rules(&long).unwrap_err().contains("at most 100"));
+    }
+
+    #[test]
+    fn a_reverse_path_must_be_of_a_sender() {
+        let some = rules(r#"{"senders":["me@ok.test","domain.test"]}"#).unwrap();
+        for allowed in ["<me@ok.test>", "<Me@OK.test>", "<x@domain.test>"] {
+            assert!(some.allows_path(allowed.as_bytes()), "{allowed}");
+        }
+        for refused in [
+            "<>",
+            "<you@ok.test>",
+            "<me@ok.test@evil.test>",
+            "<@evil.test:me@ok.test>",
+            "<\"me@ok.test\"@evil.test>",
+            "<x@sub.domain.test>",
+            "<x@domain.test.>",
+            "<x@[domain.test]>",
+            "<postmaster>",
+        ] {
+            assert!(!some.allows_path(refused.as_bytes()), "{refused}");
+        }
+        assert!(!some.allows_path(b"<x\xff@domain.test>"));
+        assert!(rules(r#"{"senders":["<>"]}"#).unwrap().allows_path(b"<>"));
+        assert!(Rules::default().allows_path(b"<>") && Rules::default().allows_path(b"<x>"));
+    }
+
+    #[test]
+    fn a_client_must_be_in_a_network() {
+        let some = rules(r#"{"networks":["10.0.0.0/8","2001:db8::/32"]}"#).unwrap();
+        let allows = |address: &str| some.allows_network(address.parse().unwrap());
+        assert!(allows("10.1.2.3") && allows("::ffff:10.1.2.3") && allows("2001:db8::1"));
+        assert!(!allows("11.0.0.1") && !allows("::1"));
+        assert!(Rules::default().allows_network("11.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_change_leaves_the_others_as_they_are_and_is_checked_as_a_whole() {
+        let before = rules(r#"{"senders":["ok.test"],"header_from":true}"#).unwrap();
+        let away = RulesChange {
+            senders: Some(None),
+            ..RulesChange::default()
+        };
+        assert_eq!(
+            before.with(&away),
+            Err(RulesError::HeaderFromWithoutSenders)
+        );
+        let both = RulesChange {
+            header_from: Some(false),
+            ..away
+        };
+        assert_eq!(before.with(&both), Ok(Rules::default()));
+    }
+}
