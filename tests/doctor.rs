@@ -526,3 +526,30 @@ fn an_interrupted_examination_deletes_its_credential() {
         assert_eq!(list(), 0, "{signal:?}");
     }
 }
+
+#[test]
+fn a_postfix_that_is_told_of_clients_otherwise_is_examined_too() {
+    let mut postfix = postfix(Sockets::Tcp);
+    let proxied = Config::for_upstream(postfix.proxied)
+        .text("upstream", "identity", "proxy")
+        .text("dovecot_auth", "listen", &postfix.auth());
+    let examined = examine(&Gatepost::start(proxied), &postfix);
+    examined.found("warning", "newlines", "smtpd_forbid_bare_newline=no");
+    let identity = examined.found("problem", "identity", "Access denied");
+    let next = identity["next"].as_str().unwrap();
+    assert!(next.contains("is told no login"), "{next}");
+    assert!(!examined.complaints().contains(&"warning limits".to_owned()));
+
+    // Told nothing, it takes all clients for one; and an organization's own upstream counts as well.
+    postfix.with_options(|own| own.replace("connection_count_limit=0", "connection_count_limit=9"));
+    let acme = "upstream.organizations.acme";
+    let untold = config(&postfix)
+        .text("upstream", "identity", "none")
+        .flag("upstream", "trusted", true)
+        .flag(acme, "trusted", true)
+        .text(acme, "address", "nowhere.invalid:25");
+    let examined = examine(&Gatepost::start(untold), &postfix);
+    let limits = "smtpd_client_connection_count_limit=9 holds for all clients together";
+    examined.found("warning", "limits", limits);
+    examined.found("problem", "upstream", "nowhere.invalid:25 has no address");
+}

@@ -8,7 +8,7 @@ use gatepost::auth::password::{Cost, Hasher};
 use gatepost::auth::quota::{Defaults, Quotas};
 use gatepost::auth::{Authenticator, NotedBatch};
 use gatepost::config::{self, ListenerKind};
-use gatepost::edge::{Dialer, Edge};
+use gatepost::edge::{Edge, Upstreams};
 use gatepost::lifecycle::Lifecycle;
 use gatepost::metrics::Metrics;
 use gatepost::net::listener;
@@ -100,7 +100,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         100,
         refusal_delay,
     );
-    let dialer = Dialer::new(HOSTNAME.to_owned(), config.upstream, metrics.clone());
+    let upstreams = Upstreams::load(HOSTNAME, &config.upstream, &metrics);
     Arc::new(Edge {
         settings: Arc::new(Settings {
             hostname: HOSTNAME.to_owned(),
@@ -114,7 +114,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         tls: tls.acceptor(),
         authenticator: Arc::new(authenticator),
         quotas,
-        dialer: Arc::new(dialer.expect("the way to the upstream")),
+        upstreams: Arc::new(upstreams.expect("the way to the upstream")),
         sessions,
         metrics,
         lifecycle: Lifecycle::new(),

@@ -14,6 +14,7 @@ use crate::auth::quota::{Quotas, Use};
 use crate::auth::{Authenticator, NotedBatch};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
+use crate::net::hosts::Hosts;
 use crate::net::tls::Tls;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
@@ -54,8 +55,8 @@ pub struct System {
     pub started_at: Timestamp,
     /// Every listener by its kind, with its address.
     pub listeners: Vec<(String, String)>,
-    /// The upstream's address.
-    pub upstream: String,
+    /// The places of the upstream of all, then of those of single organizations with their slugs.
+    pub upstreams: Vec<(Option<String>, Arc<Hosts>)>,
     /// The name that clients connect to.
     pub hostname: String,
 }

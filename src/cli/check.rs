@@ -7,12 +7,13 @@ use std::sync::Arc;
 use crate::config::{Config, Endpoint, IdentityBy, Network, UpstreamTls};
 use crate::daemon;
 use crate::dovecot;
-use crate::edge::Dialer;
+use crate::edge::{Dialer, Upstreams};
 use crate::metrics::Metrics;
 use crate::net::certificates::{Certificate, Pair};
+use crate::net::hosts::Host;
 use crate::net::listener::LocalListener;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
-use crate::store::{Store, StoreReport};
+use crate::store::{Store, StoreError, StoreReport};
 
 use super::output::print;
 use super::{CliError, serve};
@@ -26,12 +27,14 @@ pub fn run(path: &Path) -> Result<(), CliError> {
             return Err(CliError::Config("not everything is in order".into()));
         }
     };
-    let checks = [
+    let mut checks = vec![
         ("config", Ok(listeners(path, &config))),
         ("certificate", certificate(&config)),
         ("store", store(&config)),
-        ("upstream", serve::runtime()?.block_on(upstream(&config))),
     ];
+    checks.extend(organizations(&config).map(|found| ("organization", found)));
+    let upstreams = serve::runtime()?.block_on(upstreams(&config));
+    checks.extend(upstreams.into_iter().map(|found| ("upstream", found)));
     let mut worst = None;
     for (name, outcome) in checks {
         worst = worst.or(report(name, outcome)?);
@@ -112,36 +115,79 @@ fn store(config: &Config) -> Result<String, CliError> {
     })
 }
 
-async fn upstream(config: &Config) -> Result<String, CliError> {
+/// Those of `[upstream.organizations]` that there are not.
+fn organizations(config: &Config) -> Option<Result<String, CliError>> {
+    let path = &config.store.path;
+    let slugs = config.upstream.organizations.keys();
+    let unknown = |slug: &&String| {
+        let store = Store::open(path);
+        let found = store.and_then(|store| store.organization(slug));
+        matches!(found, Err(StoreError::NotFound { .. }))
+    };
+    // Where there is no store yet there is nobody to be missed, and it is not made here.
+    let mut slugs = slugs.filter(|_| path.exists()).filter(unknown);
+    let slug = slugs.next()?;
+    Some(Err(CliError::Config(format!(
+        "upstream.organizations.{slug}: the store has no organization of that slug; correct it, or: \
+         gatepost organization create {slug}"
+    ))))
+}
+
+/// One finding for each place. One that fails is a failure of the whole only where no other place of
+/// the same upstream would take its sessions.
+async fn upstreams(config: &Config) -> Vec<Result<String, CliError>> {
     let lent = config
         .dovecot_auth
         .as_ref()
         .and_then(|socket| Lent::open(&socket.listen));
-    let metrics = Metrics::new().map_err(|error| CliError::Io(error.to_string()))?;
-    let hostname = config.hostname.as_str().to_owned();
-    let dialer = Dialer::new(hostname, config.upstream.clone(), Arc::new(metrics))
-        .map_err(|error| CliError::Config(error.to_string()))?;
-    let mut found = Vec::new();
-    for at in 0..dialer.hosts() {
-        found.push(host(&dialer, at, config).await);
+    let loaded = match Metrics::new() {
+        Err(error) => Err(CliError::Io(error.to_string())),
+        Ok(metrics) => {
+            let hostname = config.hostname.as_str();
+            Upstreams::load(hostname, &config.upstream, &Arc::new(metrics))
+                .map_err(|error| CliError::Config(error.to_string()))
+        }
+    };
+    let upstreams = match loaded {
+        Ok(upstreams) => upstreams,
+        Err(error) => return vec![Err(error)],
+    };
+    let mut findings = Vec::new();
+    for (organization, dialer) in upstreams.all() {
+        let owner = organization.map_or_else(String::new, |slug| format!("of {slug}: "));
+        let hosts = dialer.hosts();
+        hosts.resolve().await;
+        let unresolved = hosts.unresolved().into_iter().map(|(name, why)| {
+            Err(CliError::Io(format!(
+                "{owner}{name} has no address: {why}; correct the name, or this machine's resolver"
+            )))
+        });
+        let mut found: Vec<_> = unresolved.collect();
+        for host in hosts.all() {
+            found.push(at(dialer, &host, &owner).await);
+        }
+        let any_works = found.iter().any(Result::is_ok);
+        findings.extend(found.into_iter().map(|found| match found {
+            Err(error) if any_works => Ok(format!("(not in use now) {error}")),
+            found => found,
+        }));
     }
     drop(lent);
-    let found: Result<Vec<_>, _> = found.into_iter().collect();
-    Ok(found?.join("; "))
+    findings
 }
 
-async fn host(dialer: &Dialer, at: usize, config: &Config) -> Result<String, CliError> {
-    let address = dialer.endpoint(at);
-    let tls = match config.upstream.tls {
+async fn at(dialer: &Dialer, host: &Arc<Host>, owner: &str) -> Result<String, CliError> {
+    let place = format!("{owner}{}", host.endpoint);
+    let tls = match dialer.upstream().tls {
         UpstreamTls::None => "",
         UpstreamTls::Implicit | UpstreamTls::StartTls => " over verified TLS",
     };
-    match try_out(dialer, at, config).await {
-        Ok(Ok(found)) => Ok(format!("{address} answers{tls} {found}")),
-        Ok(Err(lacks)) => Err(CliError::Refused(format!("{address} {lacks}"))),
+    match try_out(dialer, host).await {
+        Ok(Ok(found)) => Ok(format!("{place} answers{tls} {found}")),
+        Ok(Err(lacks)) => Err(CliError::Refused(format!("{place} {lacks}"))),
         Err(failure) => Err(CliError::Io(format!(
-            "{address}: {failure}; {}",
-            advice(&failure, config.upstream.identity)
+            "{place}: {failure}; {}",
+            advice(&failure, dialer.upstream().identity)
         ))),
     }
 }
@@ -149,13 +195,12 @@ async fn host(dialer: &Dialer, at: usize, config: &Config) -> Result<String, Cli
 /// What the upstream does, or what it lacks, for sessions to be handed over.
 async fn try_out(
     dialer: &Dialer,
-    at: usize,
-    config: &Config,
+    host: &Arc<Host>,
 ) -> Result<Result<String, &'static str>, UpstreamFailure> {
-    let offered = dialer.probe_at(at).await?;
-    Ok(match config.upstream.identity {
+    let offered = dialer.probe_at(host).await?;
+    Ok(match dialer.upstream().identity {
         IdentityBy::Login => {
-            let accounts = dialer.try_accounts_at(at).await?;
+            let accounts = dialer.try_accounts_at(host).await?;
             Ok(format!(
                 "and lets every account in ({accounts} of {accounts})"
             ))
@@ -163,7 +208,7 @@ async fn try_out(
         IdentityBy::None => Ok("and is told nothing of the clients".into()),
         IdentityBy::Proxy => Ok(format!(
             "behind a PROXY header of version {}",
-            config.upstream.proxy_version
+            dialer.upstream().proxy_version
         )),
         IdentityBy::Xclient => match offered.xclient {
             Some(attributes) if attributes.are_enough() => {
@@ -224,7 +269,7 @@ pub(super) fn advice(failure: &UpstreamFailure, identity: IdentityBy) -> &'stati
         (Stage::Connect, FailureCause::Timeout) => "check the address and the firewall",
         (Stage::Connect, _) => "is Postfix running, and does master.cf have this service?",
         (Stage::Tls, _) => {
-            "upstream.tls_name must be a name in its certificate, and upstream.tls_ca who signed that"
+            "its tls_name must be a name in its certificate, and its tls_ca who signed that"
         }
         (Stage::StartTls, _) => {
             "does that service have a certificate (smtpd_tls_security_level=may)?"

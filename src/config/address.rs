@@ -81,8 +81,8 @@ pub(super) fn optional_unix_path<'de, D: Deserializer<'de>>(
 const SOCKET_ADDRESS: &str =
     "an IP address with a port, such as \"127.0.0.1:9587\" or \"[::1]:9587\",";
 
-/// Host names are refused rather than resolved: what the gate trusts must not depend on who
-/// answers for a name, nor change while it runs.
+/// Host names are refused rather than resolved: where we listen must not depend on who answers for a
+/// name, nor change while we run.
 fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);

@@ -10,8 +10,8 @@ mod upstream;
 /// Finds the first contradiction between keys.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
     check_listeners(config)?;
-    check_own_upstream(config)?;
-    upstream::check(&config.upstream)?;
+    let listeners: Vec<_> = config.listeners.iter().map(|one| one.address).collect();
+    upstream::check(&config.upstream, &listeners)?;
     check_admin(config)?;
     check_argon2_memory(config)?;
     check_refusal_is_sent(config)
@@ -58,28 +58,6 @@ fn tcp_listeners(config: &Config) -> Vec<(Key, SocketAddr)> {
         all.push((Key::new(["metrics", "listen"]), metrics.listen));
     }
     all
-}
-
-/// A gate that is its own upstream would hand every session to itself until nothing is left.
-fn check_own_upstream(config: &Config) -> Result<(), Problem> {
-    let reaches = |listener: SocketAddr, upstream: SocketAddr| {
-        listener.port() == upstream.port()
-            && (listener.ip() == upstream.ip()
-                || listener.ip().is_unspecified() && upstream.ip().is_loopback())
-    };
-    for endpoint in config.upstream.address.iter() {
-        let Endpoint::Tcp(upstream) = *endpoint else {
-            continue;
-        };
-        let mut listeners = config.listeners.iter();
-        if let Some(index) = listeners.position(|listener| reaches(listener.address, upstream)) {
-            let message = format!(
-                "{upstream} is gatepost's own listener[{index}]; use the address of the MTA"
-            );
-            return Err(Problem::new(Key::new(["upstream", "address"]), message));
-        }
-    }
-    Ok(())
 }
 
 /// Tokens and new passwords must not cross a network in clear text.

@@ -61,7 +61,7 @@ impl<'de> Deserialize<'de> for Hostname {
 }
 
 /// RFC 5321 section 4.1.2 for the form, RFC 1035 section 2.3.4 for the lengths.
-fn is_domain(text: &str) -> bool {
+pub(super) fn is_domain(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label

@@ -29,6 +29,7 @@ mod relay;
 mod section;
 mod source;
 mod store;
+mod target;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -57,9 +58,10 @@ pub use network::Network;
 pub use quotas::{CredentialLimits, OrganizationLimits};
 pub use relay::{BareNewline, Relay};
 pub use store::Store;
+pub use target::{Target, Targets};
 pub use timeouts::Timeouts;
 pub use tls::Tls;
-pub use upstream::{Account, Endpoints, IdentityBy, Order, Upstream, UpstreamTls};
+pub use upstream::{IdentityBy, Order, Upstream, UpstreamTls};
 
 use environment::Environment;
 use source::Sources;

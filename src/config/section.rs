@@ -1,6 +1,7 @@
 //! Sections have to be tables: serde would also fill a struct from a list, by position, so that
 //! `[[tls]]` or `auth = []` would be read as something nobody wrote.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -23,6 +24,24 @@ where
     T: Deserialize<'de>,
 {
     required(deserializer).map(Some)
+}
+
+/// Deserializes sections by their names.
+pub(super) fn map<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let all: BTreeMap<String, Section<T>> = required(deserializer)?;
+    Ok(all.into_iter().map(|(name, own)| (name, own.0)).collect())
+}
+
+struct Section<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Section<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        required(deserializer).map(Self)
+    }
 }
 
 struct SectionVisitor<T>(PhantomData<T>);

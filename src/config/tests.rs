@@ -311,8 +311,13 @@ fn a_mistake_in_what_is_required_is_told_as_well() {
         ),
         (
             "127.0.0.1:10025",
-            "localhost:10025",
-            r#"config.toml:12: upstream.address: "localhost:10025" is a host name; use an IP address, such as "127.0.0.1:10025""#,
+            "mail.example.org",
+            r#"config.toml:12: upstream.address: "mail.example.org" has no port; write "mail.example.org:PORT""#,
+        ),
+        (
+            "127.0.0.1:10025",
+            "localhost:465",
+            "config.toml:12: upstream.address: localhost:465 is gatepost's own listener[1]; use the address of the MTA",
         ),
         (
             "127.0.0.1:10025",
@@ -346,7 +351,7 @@ fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
         (
             "identity = 'none'",
             "identity: \"none\" tells the MTA nothing, so it has to take mail from whoever reaches it; \
-             if only gatepost does, write upstream.trusted = true, else use \"xclient\", \"proxy\" or \
+             if only gatepost does, write trusted = true here, else use \"xclient\", \"proxy\" or \
              \"login\"",
         ),
         (
@@ -363,12 +368,12 @@ fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
         ),
         (
             "address = ['127.0.0.1:1', '0.0.0.0:0']",
-            "address: 0.0.0.0:0 has port 0; use the port on which the MTA listens",
+            "address[1]: 0.0.0.0:0 has port 0; use the port on which the MTA listens",
         ),
         (
             "address = 25",
-            "address: found 25, but an address such as \"127.0.0.1:10025\" or \"unix:/path\", or a \
-             list of them, is needed",
+            "address: found 25, but an address such as \"127.0.0.1:10025\", \"mail.example.org:25\" or \
+             \"unix:/path\", or a list of them, is needed",
         ),
         (
             "proxy_version = 3",
@@ -381,16 +386,15 @@ fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
         ),
         (
             "identity = 'login'\nusername = 'x'",
-            "password_file: missing; name the file with the password of upstream.username",
+            "password_file: missing; name the file with the password of the username here",
         ),
         (
             "identity = 'login'\npassword_file = 'x'",
-            "username: missing; name the account that upstream.password_file has the password of",
+            "username: missing; name the account that password_file has the password of",
         ),
         (
             "username = 'x'",
-            "username: has no effect with this upstream.identity; use identity = \"login\", or leave \
-             it out",
+            "username: has no effect with this identity; use identity = \"login\", or leave it out",
         ),
         (
             "identity = 'login'\nusername = ''",
@@ -398,9 +402,8 @@ fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
         ),
         (
             "identity = 'login'\nusername = 'x'\npassword_file = 'y'\naddress = '192.0.2.1:25'",
-            "tls: the password of upstream.username would cross the network to 192.0.2.1:25 in clear \
-             text; use \"starttls\" or \"implicit\", or write upstream.trusted = true if nobody can \
-             listen",
+            "tls: the password of username would cross the network to 192.0.2.1:25 in clear text; \
+             use \"starttls\" or \"implicit\", or write trusted = true here if nobody can listen",
         ),
         (
             "tls = 'may'",
@@ -408,16 +411,16 @@ fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
         ),
         (
             "tls_ca = 'x'",
-            "tls_ca: has no effect without TLS; write upstream.tls = \"starttls\" or \"implicit\", or \
-             leave it out",
+            "tls_ca: has no effect without TLS; write tls = \"starttls\" or \"implicit\" here, or leave \
+             it out",
         ),
         (
             "tls = 'starttls'\ntls_certificate = 'x'",
-            "tls_key: missing; name the private key of upstream.tls_certificate",
+            "tls_key: missing; name the private key of tls_certificate",
         ),
         (
             "tls = 'starttls'\ntls_key = 'x'",
-            "tls_certificate: missing; name the certificate that upstream.tls_key belongs to",
+            "tls_certificate: missing; name the certificate that tls_key belongs to",
         ),
         (
             "tls = 'implicit'\naddress = 'unix:/run/mta'",
@@ -429,12 +432,56 @@ fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
             "tls_name: \"a_b\" is neither a host name nor an IP address; use the name in the \
              certificate, such as \"smtp.example.org\"",
         ),
+        (
+            "organizations.acme = { username = 'x', password_file = 'y' }",
+            "organizations.acme.username: has no effect with this upstream.identity; use \"login\" \
+             there, or write an address here for an upstream of its own",
+        ),
+        (
+            "identity = 'login'\norganizations.acme = { username = 'x' }",
+            "organizations.acme.password_file: missing; name the file with the password of the username here",
+        ),
+        (
+            "organizations.acme = {}\nidentity = 'login'",
+            "organizations.acme.username: missing; write username and password_file, or leave the \
+             section out",
+        ),
+        (
+            "organizations.acme = { identity = 'proxy' }",
+            "organizations.acme.address: missing; an upstream of its own needs one. Without it, only \
+             username and password_file belong here, an account at the upstream of all",
+        ),
+        (
+            "organizations.acme = { address = '127.0.0.1:1', identity = 'none' }",
+            "organizations.acme.identity: \"none\" tells the MTA nothing, so it has to take mail from \
+             whoever reaches it; if only gatepost does, write trusted = true here, else use \
+             \"xclient\", \"proxy\" or \"login\"",
+        ),
+        (
+            "organizations.Acme = { address = '127.0.0.1:1' }",
+            "organizations.Acme: no organization can be called that; use its slug: small letters, \
+             digits and hyphens",
+        ),
+        (
+            "organizations.acme = ['127.0.0.1:1']",
+            "organizations.acme: found a list, but a section, in single brackets and with keys of its \
+             own, is needed",
+        ),
+        (
+            "address = ['127.0.0.1:1', 'mx.test:25']",
+            "tls: without TLS, whoever answers for mx.test:25 gets the mail; use \"starttls\" or \
+             \"implicit\", or write trusted = true here if nobody else can",
+        ),
+        (
+            "organizations.acme = { address = '127.0.0.1:1', organizations.b = { username = 'x' } }",
+            "organizations.acme.organizations: an organization has none; leave it out",
+        ),
     ];
     let (before, _) = REQUIRED
         .split_once("address = \"127.0.0.1:10025\"")
         .unwrap();
     for (keys, error) in cases {
-        let address = match keys.contains("address") {
+        let address = match keys.lines().any(|line| line.starts_with("address")) {
             true => "",
             false => "address = '127.0.0.1:10025'\n",
         };
@@ -449,6 +496,7 @@ fn the_way_to_the_upstream_is_refused_where_it_would_not_fail_closed() {
         "identity = 'login'\nusername = 'x'\npassword_file = 'y'",
         "identity = 'login'\norganizations.acme = { username = 'x', password_file = 'y' }",
         "tls = 'implicit'\ntls_name = '192.0.2.1'",
+        "organizations.acme = { address = 'mx.test:25', identity = 'login', username = 'x', password_file = 'y', tls = 'starttls' }",
     ] {
         load(format!("{REQUIRED}{keys}\n"), &[]).unwrap();
     }
@@ -578,8 +626,8 @@ fn a_mistake_in_the_environment_names_the_variable() {
         ),
         (
             "GATEPOST_UPSTREAM__ADDRESS",
-            "postfix:25",
-            r#"upstream.address: "postfix:25" is a host name; use an IP address, such as "127.0.0.1:10025""#,
+            "postfix",
+            r#"upstream.address: "postfix" has no port; write "postfix:PORT""#,
         ),
         (
             "GATEPOST_CONFIG",
@@ -634,4 +682,36 @@ fn a_required_section_may_come_from_the_environment() {
         load(text, &[("GATEPOST_UPSTREAM__IDENTITY", "xclient")]).unwrap_err(),
         "config.toml: upstream.address: missing; write address = ... here, as config.toml.example shows"
     );
+}
+
+#[test]
+fn limits_are_numbers_or_unlimited_and_come_from_variables_too() {
+    use crate::policy::{Limit, Setting};
+    let text = format!(
+        "{REQUIRED}[credential_limits]\nmessages_per_day = 500\nsessions = 'unlimited'\n\
+         [organization_limits]\nmessages_per_month = 7\nmessage_size = '1KiB'\n"
+    );
+    let variables = [("GATEPOST_CREDENTIAL_LIMITS__MESSAGES_PER_HOUR", "60")];
+    let config = load(&text, &variables).unwrap();
+    let own = config.credential_limits.0;
+    assert_eq!(own.get(Limit::MessagesPerDay), Some(Setting::Number(500)));
+    assert_eq!(own.get(Limit::MessagesPerHour), Some(Setting::Number(60)));
+    assert_eq!(own.get(Limit::Sessions), Some(Setting::Unlimited));
+    let organization = config.organization_limits.0;
+    assert_eq!(
+        organization.get(Limit::MessageSize),
+        Some(Setting::Number(1024))
+    );
+    for (wrong, why) in [
+        ("[credential_limits]\nmessages_per_month = 5", "unknown key"),
+        ("[credential_limits]\nsessions = 0", "0 is out of range"),
+        ("[credential_limits]\nsessions = 'many'", "is no limit"),
+        (
+            "[organization_limits]\nsessions = true",
+            "a whole number, or",
+        ),
+    ] {
+        let error = load(format!("{REQUIRED}{wrong}"), &[]).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
 }

@@ -1,23 +1,23 @@
 //! `[upstream]`: the MTA behind the gate.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Endpoint, Hostname, duration, flag, number, text};
+use super::{Hostname, Targets, duration, flag, number, section, text};
 
 /// How the MTA is reached, told of the client, and waited for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// Where it listens; at more than one address, it is the same service at all of them.
-    pub address: Endpoints,
+    /// Where it listens; at more than one address, it is the same service at all of them. Empty only
+    /// where an organization has nothing but an account of its own.
+    #[serde(default)]
+    pub address: Targets,
     /// Which of several addresses a session goes to.
     #[serde(default)]
     pub order: Order,
@@ -78,21 +78,35 @@ pub struct Upstream {
         deserialize_with = "duration::positive"
     )]
     pub idle_release: Duration,
-    /// Accounts of single organizations, by their slug.
-    #[serde(default)]
-    pub organizations: BTreeMap<String, Account>,
+    /// What is otherwise for single organizations, by their slug: an upstream of their own, or only
+    /// an account of their own at this one.
+    #[serde(default, deserialize_with = "section::map")]
+    pub organizations: BTreeMap<String, Upstream>,
 }
 
-/// An account of ours at the upstream.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Account {
-    /// Its name.
-    #[serde(deserialize_with = "username")]
-    pub username: String,
-    /// The file with its password.
-    #[serde(deserialize_with = "text::path")]
-    pub password_file: PathBuf,
+impl Upstream {
+    /// With this account, and nothing else that was written.
+    pub(super) fn of_account(username: Option<String>, password_file: Option<PathBuf>) -> Self {
+        Self {
+            address: Targets::default(),
+            order: Order::default(),
+            identity: IdentityBy::default(),
+            trusted: false,
+            proxy_version: default_proxy_version(),
+            username,
+            password_file,
+            tls: UpstreamTls::default(),
+            tls_name: None,
+            tls_ca: None,
+            tls_certificate: None,
+            tls_key: None,
+            connect_timeout: default_connect_timeout(),
+            command_timeout: default_command_timeout(),
+            end_of_data_timeout: default_end_of_data_timeout(),
+            idle_release: default_idle_release(),
+            organizations: BTreeMap::new(),
+        }
+    }
 }
 
 fn default_proxy_version() -> u8 {
@@ -183,78 +197,6 @@ impl FromStr for UpstreamTls {
 impl<'de> Deserialize<'de> for UpstreamTls {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text::parsed(deserializer, TLS, str::parse)
-    }
-}
-
-/// One address or several, all different.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Endpoints(Vec<Endpoint>);
-
-impl Endpoints {
-    /// The one that is written first; there always is one.
-    pub fn first(&self) -> Option<&Endpoint> {
-        self.0.first()
-    }
-
-    /// Each of them, in the order in which they are written.
-    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
-        self.0.iter()
-    }
-}
-
-impl fmt::Display for Endpoints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all: Vec<_> = self.0.iter().map(Endpoint::to_string).collect();
-        f.write_str(&all.join(", "))
-    }
-}
-
-impl<'de> Deserialize<'de> for Endpoints {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(EndpointsVisitor).map(Self)
-    }
-}
-
-struct EndpointsVisitor;
-
-impl<'de> Visitor<'de> for EndpointsVisitor {
-    type Value = Vec<Endpoint>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an address such as \"127.0.0.1:10025\" or \"unix:/path\", or a list of them,")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<Endpoint>, E> {
-        Ok(vec![reachable(text.parse().map_err(E::custom)?)?])
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Endpoint>, A::Error> {
-        let mut all: Vec<Endpoint> = Vec::new();
-        while let Some(endpoint) = list.next_element()? {
-            let endpoint = reachable(endpoint)?;
-            if all.contains(&endpoint) {
-                return Err(A::Error::custom(format!(
-                    "{endpoint} is listed twice; once will do"
-                )));
-            }
-            all.push(endpoint);
-        }
-        match all.is_empty() {
-            true => Err(A::Error::custom(
-                "the list is empty; write the address of the MTA",
-            )),
-            false => Ok(all),
-        }
-    }
-}
-
-/// To listen on port 0 means any port; to connect to it means nothing.
-fn reachable<E: Error>(endpoint: Endpoint) -> Result<Endpoint, E> {
-    match endpoint {
-        Endpoint::Tcp(address) if address.port() == 0 => Err(E::custom(format!(
-            "{address} has port 0; use the port on which the MTA listens"
-        ))),
-        endpoint => Ok(endpoint),
     }
 }
 

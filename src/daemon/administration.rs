@@ -11,6 +11,7 @@ use crate::auth::NotedBatch;
 use crate::config::{Config, Endpoint};
 use crate::edge::Edge;
 use crate::lifecycle::Lifecycle;
+use crate::net::hosts::Hosts;
 use crate::net::listener::{Accept as _, LocalListener};
 use crate::net::tls::Tls;
 use crate::store::Store;
@@ -76,7 +77,7 @@ impl Closed {
             cost: cost(config),
             started_at: Timestamp::now(),
             listeners: places,
-            upstream: config.upstream.address.to_string(),
+            upstreams: upstreams(edge),
             hostname: config.hostname.to_string(),
         };
         let address = admin.listen.map(|address| address.ip().to_string());
@@ -104,4 +105,11 @@ impl Closed {
         }
         lifecycle.spawn(administration.keep_revoking());
     }
+}
+
+/// What the administration shows of them.
+fn upstreams(edge: &Edge) -> Vec<(Option<String>, Arc<Hosts>)> {
+    let all = edge.upstreams.all();
+    all.map(|(slug, dialer)| (slug.map(str::to_owned), dialer.hosts().clone()))
+        .collect()
 }

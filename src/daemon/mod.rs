@@ -18,7 +18,7 @@ use crate::auth::password::{Cost, Hasher};
 use crate::auth::quota::{self, Quotas};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{self, BareNewline, Config, ListenerKind};
-use crate::edge::{Dialer, Edge};
+use crate::edge::{Edge, Upstreams};
 use crate::lifecycle::{Lifecycle, notify};
 use crate::metrics::{Bounds, Metrics};
 use crate::net::listener::{self, Accept as _, LocalListener};
@@ -107,7 +107,7 @@ impl Daemon {
             auth.refusal_delay,
         ));
         let hostname = config.hostname.as_str().to_owned();
-        let dialer = Dialer::new(hostname.clone(), config.upstream.clone(), metrics.clone())?;
+        let upstreams = Upstreams::load(&hostname, &config.upstream, &metrics)?;
         let lifecycle = Lifecycle::new();
         let edge = Edge {
             settings: Arc::new(Settings {
@@ -125,7 +125,7 @@ impl Daemon {
             tls: tls.acceptor(),
             authenticator,
             quotas,
-            dialer: Arc::new(dialer),
+            upstreams: Arc::new(upstreams),
             sessions: Arc::new(Sessions::new()),
             metrics,
             lifecycle: lifecycle.clone(),
@@ -209,7 +209,8 @@ impl Daemon {
 
     /// Asks the upstream what it offers, once; whether it answered decides nothing.
     pub async fn probe_upstream(&self) -> Result<(), smtp::upstream::UpstreamFailure> {
-        self.edge.dialer.probe().await.map(drop)
+        let probed = self.edge.upstreams.shared().probe().await;
+        probed.map(drop).map_err(|missed| missed.failure)
     }
 
     /// Serves until SIGTERM or SIGINT, or until `stop` resolves; then drains.
@@ -276,10 +277,7 @@ impl Daemon {
         // After the auth socket, without which Postfix may not even greet; before the listeners, so
         // that the first client is offered what the upstream can do. One that does not answer
         // keeps nobody waiting: its clients are told 454.
-        if !self.edge.dialer.probe_and_warn().await {
-            let dialer = self.edge.dialer.clone();
-            tokio::spawn(dialer.probe_until_answered(self.lifecycle.clone()));
-        }
+        self.edge.upstreams.begin(&self.lifecycle).await;
         // Not waited for: what is happening while draining is worth a scrape.
         if let Some(listener) = self.metrics_listener {
             tokio::spawn(admin::serve_metrics(

@@ -29,6 +29,7 @@ use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Action, Session, Wants};
 
 use super::Edge;
+use super::dialer::Dialer;
 use super::ending::{Ending, Summary};
 use super::timer::Timer;
 use super::upstream::Upstream;
@@ -47,6 +48,8 @@ struct Connection<'a> {
     input: Buffer,
     output: Vec<u8>,
     lines: LineReader,
+    /// Opens its upstream sessions.
+    dialer: Arc<Dialer>,
     upstream: Option<Upstream>,
     /// Of the message body under way.
     scanner: Option<Scanner>,
@@ -96,11 +99,16 @@ impl<'a> Connection<'a> {
             edge,
             peer: ends.source,
             destination: ends.destination,
-            session: Session::new(edge.settings.clone(), edge.dialer.offered(), tls),
+            session: Session::new(
+                edge.settings.clone(),
+                edge.upstreams.shared().offered(),
+                tls,
+            ),
             stream,
             input: Buffer::default(),
             output: Vec::new(),
             lines: LineReader::default(),
+            dialer: edge.upstreams.shared().clone(),
             upstream: None,
             scanner: None,
             message_bytes: 0,

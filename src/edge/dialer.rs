@@ -5,39 +5,51 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use prometheus::IntGauge;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::config::{self, Endpoint};
+use crate::config::{self, Endpoint, IdentityBy};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Dialled, Metrics};
+use crate::net::hosts::{Host, Hosts, NAMES_AGE};
 use crate::net::stream::LocalStream;
 use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Handover, Purpose, Stage, Step, UpstreamFailure};
-use crate::smtp::xclient::Client;
+use crate::smtp::xclient::{Attributes, Client};
 
-use super::hosts::Hosts;
 use super::upstream::Upstream;
 use super::way::{Way, WayError};
 
-/// How often an upstream that did not answer is asked again what it offers.
-const PROBE_AGAIN: Duration = Duration::from_secs(5);
+/// How long a place that did not answer is left alone.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// Why a session could not be opened.
+#[derive(Debug)]
+pub struct Missed {
+    /// Where it was tried last.
+    pub place: String,
+    /// What came of it there.
+    pub failure: UpstreamFailure,
+}
 
 /// Opens upstream sessions.
 pub struct Dialer {
     hostname: String,
     upstream: config::Upstream,
     way: Way,
-    hosts: Hosts,
+    hosts: Arc<Hosts>,
     metrics: Arc<Metrics>,
+    up: IntGauge,
     offered: ArcSwap<Extensions>,
 }
 
 impl Dialer {
-    /// For this upstream; `hostname` is our name in EHLO.
+    /// For the upstream of all, or of this organization alone; `hostname` is our name in EHLO.
     pub fn new(
         hostname: String,
         upstream: config::Upstream,
+        organization: Option<&str>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, WayError> {
         for stage in Stage::ALL {
@@ -46,8 +58,12 @@ impl Dialer {
         Ok(Self {
             hostname,
             way: Way::load(&upstream)?,
-            hosts: Hosts::new(&upstream, metrics.clone()),
+            hosts: Arc::new(Hosts::new(&upstream, organization, metrics.clone())),
             upstream,
+            up: match organization {
+                Some(slug) => metrics.organization_upstream_up(slug),
+                None => metrics.upstream_up.clone(),
+            },
             metrics,
             offered: ArcSwap::default(),
         })
@@ -63,26 +79,22 @@ impl Dialer {
         &self.upstream
     }
 
-    /// At how many addresses the upstream is reached.
-    pub fn hosts(&self) -> usize {
-        self.hosts.count()
+    /// The places where it is reached.
+    pub fn hosts(&self) -> &Arc<Hosts> {
+        &self.hosts
     }
 
-    /// One of its addresses.
-    pub fn endpoint(&self, at: usize) -> &Endpoint {
-        self.hosts.endpoint(at)
-    }
-
-    /// Asks the upstream what it offers, without handing anything over.
-    pub async fn probe(&self) -> Result<Arc<Extensions>, UpstreamFailure> {
+    /// Looks up its names, then asks it what it offers, without handing anything over.
+    pub async fn probe(&self) -> Result<Arc<Extensions>, Missed> {
+        self.hosts.resolve().await;
         let (upstream, extensions) = self.within_deadline(self.way.probe()).await?;
         Ok(self.probed(upstream, extensions).await)
     }
 
-    /// The same of one of its addresses.
-    pub async fn probe_at(&self, at: usize) -> Result<Arc<Extensions>, UpstreamFailure> {
+    /// The same of one of its places.
+    pub async fn probe_at(&self, host: &Arc<Host>) -> Result<Arc<Extensions>, UpstreamFailure> {
         let limit = self.upstream.connect_timeout;
-        let (upstream, extensions) = self.attempt(self.way.probe(), at, limit).await?;
+        let (upstream, extensions) = self.attempt(self.way.probe(), host, limit).await?;
         Ok(self.probed(upstream, extensions).await)
     }
 
@@ -93,37 +105,43 @@ impl Dialer {
         extensions
     }
 
-    /// Logs in at one address with every account of ours; returns how many there are.
-    pub async fn try_accounts_at(&self, at: usize) -> Result<usize, UpstreamFailure> {
+    /// Logs in at one place with every account of ours; returns how many there are.
+    pub async fn try_accounts_at(&self, host: &Arc<Host>) -> Result<usize, UpstreamFailure> {
         let limit = self.upstream.connect_timeout;
         let mut count = 0;
         for account in self.way.accounts() {
-            let (mut upstream, _) = self.attempt(Purpose::Login(account), at, limit).await?;
+            let (mut upstream, _) = self.attempt(Purpose::Login(account), host, limit).await?;
             upstream.quit().await;
             count += 1;
         }
         Ok(count)
     }
 
-    /// Probes; where that fails it says so in the log and returns false.
-    pub async fn probe_and_warn(&self) -> bool {
-        let probed = self.probe().await;
-        if let Err(error) = &probed {
-            let address = &self.upstream.address;
-            tracing::warn!(%address, %error, "the upstream does not answer yet; logins get 454 until it does");
+    /// Probes; where that fails it says so in the log.
+    pub async fn probe_and_warn(&self) {
+        if let Err(missed) = self.probe().await {
+            let Missed { place, failure } = missed;
+            tracing::warn!(address = place, error = %failure, "the upstream does not answer yet; logins get 454 until it does");
         }
-        probed.is_ok()
     }
 
-    /// Probes until the upstream has answered once.
-    pub async fn probe_until_answered(self: Arc<Self>, lifecycle: Lifecycle) {
+    /// Tries those of its places that are down or were never needed, so that no client has to find
+    /// out, and looks up its names as they age.
+    pub async fn keep(self: Arc<Self>, lifecycle: Lifecycle) {
+        let mut looked_up = Instant::now();
         loop {
+            for host in self.hosts.doubtful() {
+                // What comes of it is noted.
+                let _ = self.probe_at(&host).await;
+            }
             tokio::select! {
                 () = lifecycle.draining() => return,
-                () = tokio::time::sleep(PROBE_AGAIN) => {}
+                () = tokio::time::sleep(TRY_AGAIN) => {}
             }
-            if self.probe_and_warn().await {
-                return;
+            let is_unknown = !self.hosts.unresolved().is_empty();
+            if is_unknown || looked_up.elapsed() >= NAMES_AGE {
+                self.hosts.resolve().await;
+                looked_up = Instant::now();
             }
         }
     }
@@ -134,83 +152,112 @@ impl Dialer {
         &self,
         client: &Client,
         organization: &str,
-    ) -> Result<(Upstream, Extensions), UpstreamFailure> {
+    ) -> Option<(Upstream, Extensions)> {
         let began = Instant::now();
         let result = match self.way.purpose(client, organization) {
             Ok(purpose) => self.within_deadline(purpose).await,
-            Err(failure) => Err(failure),
+            Err(failure) => Err(Missed {
+                place: self.upstream.address.to_string(),
+                failure,
+            }),
         };
-        match &result {
-            Ok((_, extensions)) => {
+        match result {
+            Ok((upstream, extensions)) => {
                 self.metrics.handovers.inc();
                 let seconds = began.elapsed().as_secs_f64();
                 self.metrics.handover_seconds.observe(seconds);
                 // Told to a client; the next EHLO before AUTH can tell others the same.
-                if **self.offered.load() != *extensions {
+                if **self.offered.load() != extensions {
                     self.offered.store(Arc::new(extensions.clone()));
                 }
+                Some((upstream, extensions))
             }
-            Err(failure) => {
+            Err(Missed { place, failure }) => {
                 self.metrics.handover_failures(failure.stage.as_str()).inc();
-                tracing::warn!(address = %self.upstream.address, error = %failure, "the upstream did not take a session over");
+                tracing::warn!(address = place, organization, error = %failure, "the upstream did not take a session over");
+                None
             }
         }
-        result
     }
 
-    /// The same at one of its addresses, for whoever wants to know how that one is.
+    /// The same at one of its places, for whoever wants to know how that one is.
     pub async fn hand_over_at(
         &self,
         client: &Client,
         organization: &str,
-        at: usize,
+        host: &Arc<Host>,
     ) -> Result<Upstream, UpstreamFailure> {
         let purpose = self.way.purpose(client, organization)?;
         let limit = self.upstream.connect_timeout;
-        let (upstream, _) = self.attempt(purpose, at, limit).await?;
+        let (upstream, _) = self.attempt(purpose, host, limit).await?;
         Ok(upstream)
     }
 
-    /// Tries one address after the other, until one takes the session or the time is over. Nothing of
+    /// Tries one place after the other, until one takes the session or the time is over. Nothing of
     /// the client's was said before that, so trying again costs nobody anything.
     async fn within_deadline(
         &self,
         purpose: Purpose<'_>,
-    ) -> Result<(Upstream, Extensions), UpstreamFailure> {
+    ) -> Result<(Upstream, Extensions), Missed> {
         let began = Instant::now();
-        let candidates = self.hosts.candidates(began);
-        let mut tried = Err(UpstreamFailure {
-            stage: Stage::Connect,
-            cause: FailureCause::Timeout,
-        });
-        for (number, &at) in candidates.iter().enumerate() {
-            if let (1.., Err(failure)) = (number, &tried) {
-                let address = self.endpoint(candidates[number - 1]);
-                tracing::warn!(%address, error = %failure, "trying the next address of the upstream");
+        let limit = self.upstream.connect_timeout;
+        let candidates = self.hosts.candidates();
+        let mut missed = Missed {
+            place: self.upstream.address.to_string(),
+            failure: UpstreamFailure {
+                stage: Stage::Connect,
+                cause: FailureCause::Unresolved(self.unresolved()),
+            },
+        };
+        for (number, host) in candidates.iter().enumerate() {
+            let left = limit.saturating_sub(began.elapsed());
+            if number > 0 {
+                // Of those that there is no time for nothing is found out.
+                if left.is_zero() {
+                    break;
+                }
+                let Missed { place, failure } = &missed;
+                tracing::warn!(address = place, error = %failure, "trying the next address of the upstream");
             }
-            let left = self
-                .upstream
-                .connect_timeout
-                .saturating_sub(began.elapsed());
-            // One that is silent leaves the others their share.
+            // One that is silent leaves the others their share, but no share is too short to be of use.
             let others = u32::try_from(candidates.len() - number).unwrap_or(u32::MAX);
-            tried = self.attempt(purpose, at, left / others).await;
-            if tried.is_ok() {
+            let share = (left / others).max(limit / 3).min(left);
+            match self.attempt(purpose, host, share).await {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => {
+                    let place = host.endpoint.to_string();
+                    missed = Missed { place, failure };
+                }
+            }
+            // It is the same account everywhere; many wrong logins in a row would lock it.
+            if matches!(
+                missed.failure.cause,
+                FailureCause::AuthRefused { code: 500.., .. }
+            ) {
                 break;
             }
         }
-        self.metrics.upstream_up.set(tried.is_ok().into());
-        tried
+        Err(missed)
+    }
+
+    /// Why there is no address to try.
+    fn unresolved(&self) -> String {
+        let unresolved = self.hosts.unresolved();
+        let unresolved: Vec<_> = unresolved
+            .iter()
+            .map(|(name, why)| format!("{name}: {why}"))
+            .collect();
+        unresolved.join("; ")
     }
 
     async fn attempt(
         &self,
         purpose: Purpose<'_>,
-        at: usize,
+        host: &Arc<Host>,
         limit: Duration,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
         let mut handover = Handover::new(&self.hostname, self.way.security, purpose);
-        let opened = self.open(&mut handover, at);
+        let opened = self.open(&mut handover, host);
         let opened = match timeout(limit, opened).await {
             Ok(opened) => opened,
             Err(_) => {
@@ -220,30 +267,40 @@ impl Dialer {
                 Err(handover.failure(FailureCause::Timeout))
             }
         };
-        // A later refusal may be meant for this client alone.
         let answered = match &opened {
-            Ok(_) => true,
+            Ok((_, offered)) => match purpose {
+                Purpose::Probe(_) => self.is_enough(offered),
+                _ => true,
+            },
+            // What comes that late may be meant for this client alone.
             Err(failure) => {
                 matches!(
                     failure.stage,
                     Stage::Auth | Stage::Xclient | Stage::ClientEhlo
-                )
+                ) && !matches!(failure.cause, FailureCause::XclientNotOffered)
             }
         };
-        self.hosts.note(at, answered, Instant::now());
+        self.hosts.note(host, answered);
+        self.up.set(self.hosts.any_up().into());
         opened
+    }
+
+    /// Whether it offers what handing over a session takes.
+    fn is_enough(&self, offered: &Extensions) -> bool {
+        self.upstream.identity != IdentityBy::Xclient
+            || offered.xclient.is_some_and(Attributes::are_enough)
     }
 
     async fn open(
         &self,
         handover: &mut Handover<'_>,
-        at: usize,
+        host: &Arc<Host>,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
         let stream = self
-            .connect(at)
+            .connect(&host.endpoint)
             .await
             .map_err(|error| failed(handover, error))?;
-        let mut upstream = Upstream::new(stream, at);
+        let mut upstream = Upstream::new(stream, host.clone());
         let said = upstream.say(&handover.preamble()).await;
         said.map_err(|error| failed(handover, error))?;
         let mut step = handover.on_connected();
@@ -272,9 +329,9 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self, at: usize) -> io::Result<LocalStream> {
+    async fn connect(&self, endpoint: &Endpoint) -> io::Result<LocalStream> {
         let began = Instant::now();
-        let connected = self.dial(at).await;
+        let connected = dial(endpoint).await;
         if connected.is_ok() {
             let seconds = began.elapsed().as_secs_f64();
             self.metrics.upstream_connect_seconds.observe(seconds);
@@ -284,16 +341,16 @@ impl Dialer {
         }
         connected
     }
+}
 
-    async fn dial(&self, at: usize) -> io::Result<LocalStream> {
-        match self.endpoint(at) {
-            Endpoint::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(LocalStream::Tcp(stream))
-            }
-            Endpoint::Unix(path) => UnixStream::connect(path).await.map(LocalStream::Unix),
+async fn dial(endpoint: &Endpoint) -> io::Result<LocalStream> {
+    match endpoint {
+        Endpoint::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(LocalStream::Tcp(stream))
         }
+        Endpoint::Unix(path) => UnixStream::connect(path).await.map(LocalStream::Unix),
     }
 }
 

@@ -4,9 +4,9 @@
 mod connection;
 mod dialer;
 mod ending;
-mod hosts;
 mod timer;
 mod upstream;
+mod upstreams;
 mod way;
 
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::smtp::data::BareNewline;
 use crate::smtp::session::Settings;
 
 pub use dialer::Dialer;
+pub use upstreams::Upstreams;
 pub use way::WayError;
 
 /// What all connections share.
@@ -40,8 +41,8 @@ pub struct Edge {
     pub authenticator: Arc<Authenticator>,
     /// Counts what credentials send.
     pub quotas: Arc<Quotas>,
-    /// Opens upstream sessions.
-    pub dialer: Arc<Dialer>,
+    /// Where sessions go.
+    pub upstreams: Arc<Upstreams>,
     /// Who is connected now.
     pub sessions: Arc<Sessions>,
     /// Counts.

@@ -3,12 +3,14 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 
 use crate::net::buffer::Buffer;
 use crate::net::connector::Connector;
+use crate::net::hosts::Host;
 use crate::net::stream::{LocalStream, UpstreamStream};
 use crate::smtp::relay::{Expect, Relay};
 use crate::smtp::reply::{RawReply, ReplyFault};
@@ -17,8 +19,8 @@ use crate::smtp::upstream::FailureCause;
 /// An upstream connection; after the hand-over it is one client's for ever.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Which of the upstream's addresses it is at.
-    pub at: usize,
+    /// Where it leads.
+    pub host: Arc<Host>,
     stream: UpstreamStream,
     input: Buffer,
     /// How long the reply at the front of `input` is, once it has been found.
@@ -30,10 +32,10 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Over a fresh connection to one of its addresses.
-    pub fn new(stream: LocalStream, at: usize) -> Self {
+    /// Over a fresh connection to one of the upstream's places.
+    pub fn new(stream: LocalStream, host: Arc<Host>) -> Self {
         Self {
-            at,
+            host,
             stream: UpstreamStream::Clear(stream),
             input: Buffer::default(),
             found: 0,

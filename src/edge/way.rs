@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use crate::config::{self, Endpoint, IdentityBy, UpstreamTls};
+use crate::config::{self, Endpoint, IdentityBy, Target, UpstreamTls};
 use crate::net::connector::Connector;
 use crate::net::tls::TlsError;
 use crate::sasl::Secret;
@@ -54,7 +54,7 @@ pub enum WayError {
 pub struct Way {
     /// When TLS begins.
     pub security: Security,
-    /// One for each address, or none.
+    /// One for each target, or none.
     connectors: Vec<Connector>,
     introduction: Introduction,
 }
@@ -130,7 +130,7 @@ impl Way {
 
     /// Puts the connection inside TLS.
     pub async fn secure(&self, upstream: &mut Upstream) -> io::Result<()> {
-        match self.connectors.get(upstream.at) {
+        match self.connectors.get(upstream.host.target) {
             Some(connector) => upstream.secure(connector).await,
             None => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -145,12 +145,15 @@ fn connectors(upstream: &config::Upstream) -> Result<Vec<Connector>, TlsError> {
         .tls_certificate
         .as_deref()
         .zip(upstream.tls_key.as_deref());
-    let connector = |endpoint: &Endpoint| {
-        let name = match (&upstream.tls_name, endpoint) {
+    let connector = |target: &Target| {
+        let name = match (&upstream.tls_name, target) {
             (Some(name), _) => name.clone(),
-            (None, Endpoint::Tcp(address)) => address.ip().to_canonical().to_string(),
+            (None, Target::Endpoint(Endpoint::Tcp(address))) => {
+                address.ip().to_canonical().to_string()
+            }
             // The configuration's own check has refused this.
-            (None, Endpoint::Unix(path)) => path.display().to_string(),
+            (None, Target::Endpoint(Endpoint::Unix(path))) => path.display().to_string(),
+            (None, Target::Name { host, .. }) => host.trim_end_matches('.').to_owned(),
         };
         Connector::load(&name, upstream.tls_ca.as_deref(), own)
     };
@@ -164,23 +167,25 @@ fn introduction(upstream: &config::Upstream) -> Result<Introduction, WayError> {
         IdentityBy::Proxy => Introduction::Proxy(proxy::Version::V2),
         IdentityBy::Xclient => Introduction::Xclient,
         IdentityBy::Login => {
-            let others = upstream
-                .username
-                .as_deref()
-                .zip(upstream.password_file.as_deref());
-            let others = others.map(|(username, file)| account(username, file));
-            let organizations = upstream.organizations.iter().map(|(slug, named)| {
-                Ok((
-                    slug.clone(),
-                    account(&named.username, &named.password_file)?,
-                ))
-            });
+            // Those with an address have an upstream of their own.
+            let here = upstream
+                .organizations
+                .iter()
+                .filter(|(_, own)| own.address.is_empty());
+            let organizations =
+                here.filter_map(|(slug, own)| Some(own_account(own)?.map(|it| (slug.clone(), it))));
             Introduction::Login {
-                others: others.transpose()?,
+                others: own_account(upstream).transpose()?,
                 organizations: organizations.collect::<Result<_, WayError>>()?,
             }
         }
     })
+}
+
+fn own_account(upstream: &config::Upstream) -> Option<Result<Account, WayError>> {
+    let username = upstream.username.as_deref()?;
+    let file = upstream.password_file.as_deref()?;
+    Some(account(username, file))
 }
 
 /// Reads the password from its file; the line's end is not part of it.

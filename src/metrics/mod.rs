@@ -106,6 +106,7 @@ pub struct Metrics {
     /// Whether the last hand-over or probe succeeded: 1 or 0.
     pub upstream_up: IntGauge,
     upstream_host_up: IntGaugeVec,
+    organization_upstream_up: IntGaugeVec,
     /// Upstream sessions handed over.
     pub handovers: IntCounter,
     handover_failures: IntCounterVec,
@@ -178,9 +179,25 @@ impl Metrics {
         self.tls_handshakes.with_label_values(&[version]).inc();
     }
 
-    /// Whether one of the upstream's configured addresses answered when it was last tried.
-    pub fn upstream_host_up(&self, address: &str) -> IntGauge {
-        self.upstream_host_up.with_label_values(&[address])
+    /// Whether one of the addresses of the upstream of this organization answered when it was last
+    /// tried; the upstream of all is that of no name.
+    pub fn upstream_host_up(&self, organization: &str, address: &str) -> IntGauge {
+        self.upstream_host_up
+            .with_label_values(&[organization, address])
+    }
+
+    /// Lets go of an address that the upstream is not at any more.
+    pub fn forget_upstream_host(&self, organization: &str, address: &str) {
+        // Where it was never tried there is nothing to let go of.
+        let _ = self
+            .upstream_host_up
+            .remove_label_values(&[organization, address]);
+    }
+
+    /// Whether any address of an organization's own upstream answered when it was last tried.
+    pub fn organization_upstream_up(&self, organization: &str) -> IntGauge {
+        self.organization_upstream_up
+            .with_label_values(&[organization])
     }
 
     /// Counts sessions that were not handed over, by stage, one of a fixed few. To ask for a

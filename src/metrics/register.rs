@@ -139,11 +139,16 @@ impl Metrics {
             upstream_host_up: made.gauges(
                 "upstream_host_up",
                 "Whether this address of the upstream answered when it was last tried.",
-                &["address"],
+                &["organization", "address"],
+            )?,
+            organization_upstream_up: made.gauges(
+                "organization_upstream_up",
+                "Whether any address of an organization's own upstream answered when it was last tried.",
+                &["organization"],
             )?,
             upstream_up: made.gauge(
                 "upstream_up",
-                "Whether the last hand-over or probe succeeded.",
+                "Whether any address of the upstream of all answered when it was last tried.",
             )?,
             handovers: made.counter("handovers_total", "Sessions the upstream took over.")?,
             handover_failures: made.counters(

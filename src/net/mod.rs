@@ -4,6 +4,7 @@
 pub mod buffer;
 pub mod certificates;
 pub mod connector;
+pub mod hosts;
 pub mod listener;
 pub mod proxy;
 pub mod stream;

@@ -115,6 +115,9 @@ pub enum FailureCause {
     /// It did not answer in time.
     #[error("it did not answer in time")]
     Timeout,
+    /// None of its names has an address, with the reasons.
+    #[error("no address is known of {0}; correct the name, or the resolver of this machine")]
+    Unresolved(String),
     /// It does not offer XCLIENT to this address.
     #[error("it does not offer XCLIENT; list this host in smtpd_authorized_xclient_hosts")]
     XclientNotOffered,

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{DEFAULT, Served};
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::upstream::Upstream;
+use crate::support::{eventually, ports};
 
 /// One field of each item.
 fn each<'a>(page: &'a Value, field: &str) -> Vec<&'a str> {
@@ -136,8 +136,9 @@ fn the_status_says_how_things_are() {
             "no {listener} in {listeners:?}"
         );
     }
-    let up = json!({ "address": upstream.address.to_string(), "up": true });
-    assert_eq!(status["upstream"], up);
+    let host = json!({ "address": upstream.address.to_string(), "state": "up" });
+    assert_eq!(status["upstream"], json!({ "up": true, "hosts": [host] }));
+    assert_eq!(status["organization_upstreams"], json!([]));
     let expires_at = status["certificate"]["expires_at"].as_str().unwrap();
     assert!(expires_at.ends_with('Z'), "{expires_at}");
     let store = &status["store"];
@@ -150,6 +151,43 @@ fn the_status_says_how_things_are() {
     assert!(status["cache"]["entries"].is_u64(), "{status}");
     assert_eq!(status["sessions"], 1);
     assert_eq!(status["revocations_not_durable"], 0);
+}
+
+#[test]
+fn the_status_tells_every_host_of_every_upstream() {
+    let upstream = Upstream::start();
+    let (down, own) = (ports::free_address(), ports::free_address());
+    let place = upstream.address;
+    let served = Served::start_with(&upstream, |config| {
+        let places = format!("[\"{down}\", \"{place}\", \"nowhere.invalid:25\"]");
+        let acme = "upstream.organizations.acme";
+        config
+            .address(places)
+            .flag("upstream", "trusted", true)
+            .text("upstream", "order", "failover")
+            .text(acme, "address", &own.to_string())
+    });
+    eventually("acme's was tried", || {
+        let status = served.admin("GET /api/v1/status", None).expect(200).body;
+        let acme = &status["organization_upstreams"][0];
+        assert_eq!(acme["organization"], "acme");
+        let is_down = json!([{ "address": own.to_string(), "state": "down" }]);
+        (acme["hosts"] == is_down).then_some(())
+    });
+    let status = served.admin("GET /api/v1/status", None).expect(200).body;
+    assert_eq!(status["upstream"]["up"], true);
+    let hosts = status["upstream"]["hosts"].as_array().unwrap();
+    let known = json!([
+        { "address": down.to_string(), "state": "down" },
+        { "address": place.to_string(), "state": "up" },
+    ]);
+    assert_eq!(hosts[..2], known.as_array().unwrap()[..]);
+    let name = "nowhere.invalid:25";
+    assert_eq!(
+        (&hosts[2]["address"], &hosts[2]["name"], &hosts[2]["state"]),
+        (&json!(name), &json!(name), &json!("down"))
+    );
+    assert!(hosts[2]["fault"].is_string());
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod conditions;
 mod disconnects;
 mod full_disk;
 mod http;
+mod limits;
 mod lists;
 mod neighbours;
 mod operations;
@@ -66,14 +67,13 @@ pub struct Served {
 
 impl Served {
     fn start(upstream: &Upstream) -> Served {
-        let (address, config) = Served::config(upstream);
-        Served::serving(address, config)
+        Served::start_with(upstream, |config| config)
     }
 
-    /// As `config` says, which must have the administration at `address`.
-    pub fn serving(address: SocketAddr, config: Config) -> Served {
+    pub fn start_with(upstream: &Upstream, change: impl FnOnce(Config) -> Config) -> Served {
+        let (address, config) = Served::config(upstream);
         let mut served = Served {
-            daemon: Gatepost::start(config),
+            daemon: Gatepost::start(change(config)),
             address,
             token: String::new(),
         };
@@ -85,7 +85,7 @@ impl Served {
         served
     }
 
-    pub fn config(upstream: &Upstream) -> (SocketAddr, Config) {
+    fn config(upstream: &Upstream) -> (SocketAddr, Config) {
         let address = ports::free_address();
         let config = Config::for_upstream(upstream.address);
         (

@@ -4,6 +4,7 @@ use super::credentials::create;
 use super::{Dashboard, with_and_without_scripts};
 use crate::support::browser::Scripts;
 use crate::support::client::Client;
+use crate::support::ports;
 use crate::support::upstream::Upstream;
 
 with_and_without_scripts!(
@@ -92,9 +93,9 @@ fn the_audit_log_tells_who_did_what(scripts: Scripts) {
 
 fn the_overview_tells_how_things_are(scripts: Scripts) {
     let upstream = Upstream::start();
-    let address = upstream.address;
+    let (address, down) = (upstream.address, ports::free_address());
     let dashboard =
-        Dashboard::start_with(|config| config.text("upstream", "address", &address.to_string()));
+        Dashboard::start_with(|config| config.address(format!("[\"{down}\", \"{address}\"]")));
     let visit = dashboard.visit_signed_in(scripts);
     let made = create(&visit, "One");
     let _live = Client::logged_in(&dashboard.daemon, &made);
@@ -109,6 +110,13 @@ fn the_overview_tells_how_things_are(scripts: Scripts) {
     }
     for part in ["#health-upstream", "#health-store", "#health-certificate"] {
         assert!(visit.is_shown(&format!("#health {part}")));
+    }
+    let health = visit.text("#health-upstream");
+    for part in [
+        format!("{down}: did not answer"),
+        format!("{address}: answers"),
+    ] {
+        assert!(health.contains(&part), "{health}");
     }
     assert!(visit.text("#recent").contains(&made.username));
 }

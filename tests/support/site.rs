@@ -71,7 +71,12 @@ impl Config {
     /// A configuration that hands over to any of these.
     pub fn for_upstreams(upstreams: &[SocketAddr]) -> Config {
         let addresses: Vec<_> = upstreams.iter().map(SocketAddr::to_string).collect();
-        Config::for_upstream("").raw("upstream", "address", format!("{addresses:?}"))
+        Config::for_upstream("").address(format!("{addresses:?}"))
+    }
+
+    /// Sets where the upstream is, in TOML.
+    pub fn address(self, toml: String) -> Config {
+        self.raw("upstream", "address", toml)
     }
 
     /// Sets `tls.others` to these pairs of files.

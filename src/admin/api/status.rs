@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
+use crate::net::hosts::{HostState, Hosts};
 use crate::store::Access;
 
 use super::field::Time;
@@ -29,6 +30,8 @@ struct Status {
     uptime_seconds: i64,
     listeners: Vec<Listener>,
     upstream: Upstream,
+    /// Of those organizations that have one of their own.
+    organization_upstreams: Vec<OwnUpstream>,
     certificate: Certificate,
     store: Store,
     cache: Cache,
@@ -50,10 +53,61 @@ struct Listener {
 /// The MTA behind the gate.
 #[derive(Serialize, ToSchema)]
 struct Upstream {
-    /// The address, or `unix:` and a path.
-    address: String,
     /// Whether it took what it was last offered.
     up: bool,
+    /// Each of its places, in the order in which they are configured.
+    hosts: Vec<Host>,
+}
+
+/// The upstream that an organization has of its own.
+#[derive(Serialize, ToSchema)]
+struct OwnUpstream {
+    /// The organization's slug.
+    organization: String,
+    /// Each of its places, in the order in which they are configured.
+    hosts: Vec<Host>,
+}
+
+/// One place where an upstream is reached.
+#[derive(Serialize, ToSchema)]
+struct Host {
+    /// The address, or `unix:` and a path, or a name that has no address.
+    address: String,
+    /// The name that it was found by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// How it was when it was last tried.
+    state: HostStatus,
+    /// Why the name has no address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<String>,
+}
+
+/// How a place was when it was last tried.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum HostStatus {
+    /// It answered.
+    Up,
+    /// It did not answer, or its name has no address.
+    Down,
+    /// It was not needed so far.
+    Untried,
+}
+
+impl From<HostState> for Host {
+    fn from(state: HostState) -> Self {
+        Self {
+            address: state.address,
+            name: state.name,
+            state: match state.up {
+                Some(true) => HostStatus::Up,
+                Some(false) => HostStatus::Down,
+                None => HostStatus::Untried,
+            },
+            fault: state.fault,
+        }
+    }
 }
 
 /// The certificate that clients are shown.
@@ -94,15 +148,26 @@ async fn get_status(
             kind: kind.clone(),
             address: address.clone(),
         };
+        let hosts = |hosts: &Arc<Hosts>| hosts.states().into_iter().map(Host::from);
+        let upstreams = &system.upstreams;
+        let shared = upstreams.iter().filter(|(slug, _)| slug.is_none());
+        let shared = shared.map(|(_, places)| places);
+        let own = upstreams.iter().filter_map(|(slug, places)| {
+            Some(OwnUpstream {
+                organization: slug.clone()?,
+                hosts: hosts(places).collect(),
+            })
+        });
         Ok(Json(Status {
             version: env!("CARGO_PKG_VERSION"),
             started_at: Time(system.started_at.as_millisecond()),
             uptime_seconds: now.duration_since(system.started_at).as_secs(),
             listeners: system.listeners.iter().map(listener).collect(),
             upstream: Upstream {
-                address: system.upstream.clone(),
                 up: system.metrics.upstream_up.get() == 1,
+                hosts: shared.flat_map(hosts).collect(),
             },
+            organization_upstreams: own.collect(),
             certificate: Certificate {
                 expires_at: Time(system.tls.not_after().saturating_mul(1_000)),
             },

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
+use crate::net::hosts::{HostState, Hosts};
 use crate::store::{AuditFilter, Page, StoreSize, Usage, UsageOf};
 
 use super::Dashboard;
@@ -40,13 +41,28 @@ struct Overview {
 struct Health {
     version: &'static str,
     started: Stamp,
-    upstream: String,
     upstream_is_up: bool,
+    hosts: Vec<Host>,
     certificate_ends: Stamp,
     certificate_ends_soon: bool,
     certificate_has_ended: bool,
     store: StoreSize,
     not_durable: usize,
+}
+
+/// One place where an upstream is reached.
+struct Host {
+    /// Whose it is, if not everybody's.
+    organization: Option<String>,
+    state: HostState,
+}
+
+fn hosts((organization, hosts): &(Option<String>, Arc<Hosts>)) -> impl Iterator<Item = Host> {
+    let host = |state| Host {
+        organization: organization.clone(),
+        state,
+    };
+    hosts.states().into_iter().map(host)
 }
 
 /// Shows it; to whoever has an organization's token, what concerns that.
@@ -108,8 +124,8 @@ fn health(desk: &Desk) -> Result<Health, Problem> {
     Ok(Health {
         version: env!("CARGO_PKG_VERSION"),
         started: Stamp(system.started_at.as_millisecond()),
-        upstream: system.upstream.clone(),
         upstream_is_up: system.metrics.upstream_up.get() == 1,
+        hosts: system.upstreams.iter().flat_map(hosts).collect(),
         certificate_ends: Stamp(ends),
         certificate_ends_soon: ends - now < SOON,
         certificate_has_ended: ends <= now,

@@ -70,7 +70,7 @@ impl Fixture {
             cost: CHEAP,
             started_at: Timestamp::now(),
             listeners: Vec::new(),
-            upstream: "unix:/nowhere".to_owned(),
+            upstreams: Vec::new(),
             hostname: "mail.example.test".to_owned(),
         };
         Fixture {

@@ -1,7 +1,9 @@
-//! Postfix's limits for one client. From 3.8 on it counts all that Gatepost hands over as one.
+//! Postfix's limits for one client. From 3.8 on it counts all that Gatepost hands over by XCLIENT as
+//! one; where it is told nothing of the clients, every release does.
 
 use super::finding::Finding;
 use super::settings::Settings;
+use crate::config::IdentityBy;
 
 const CHECK: &str = "limits";
 
@@ -13,8 +15,8 @@ const LIMITS: [&str; 4] = [
     "smtpd_client_recipient_rate_limit",
 ];
 
-/// What becomes of many clients at once.
-pub fn judge(settings: &Settings) -> Finding {
+/// What becomes of many clients at once, of whom the upstream is told like this.
+pub fn judge(identity: IdentityBy, settings: &Settings) -> Finding {
     let Some(service) = settings.service() else {
         return settings.untold(CHECK, "whether Postfix limits all clients together");
     };
@@ -32,7 +34,7 @@ pub fn judge(settings: &Settings) -> Finding {
         .collect();
     let named = named.join(", ");
     let whom = match service.version() {
-        Some(version) if version < (3, 8, 0) => {
+        Some(version) if version < (3, 8, 0) && identity == IdentityBy::Xclient => {
             "holds for each client, and from Postfix 3.8 on for all together"
         }
         _ => "holds for all clients together, since Postfix takes them for one",
@@ -51,11 +53,14 @@ mod tests {
     #[test]
     fn each_limit_that_is_on_gets_its_line() {
         let off = LIMITS.map(|name| (name, "0"));
-        assert_eq!(judge(&with("3.8.0", &off)).level, Level::Ok);
+        assert_eq!(
+            judge(IdentityBy::Xclient, &with("3.8.0", &off)).level,
+            Level::Ok
+        );
         let mut some = off;
         some[0].1 = "50";
         some[3].1 = "7";
-        let finding = judge(&with("3.8.0", &some));
+        let finding = judge(IdentityBy::Xclient, &with("3.8.0", &some));
         assert_eq!(finding.level, Level::Warning);
         assert!(finding.found.contains("all clients together"));
         assert_eq!(
@@ -65,9 +70,11 @@ mod tests {
                 "-o smtpd_client_recipient_rate_limit=0"
             ]
         );
-        let older = judge(&with("3.7.11", &some));
+        let older = judge(IdentityBy::Xclient, &with("3.7.11", &some));
         assert!(older.found.contains("for each client"), "{}", older.found);
-        let unknown = judge(&Settings::Unknown("why".into()));
+        let untold = judge(IdentityBy::Login, &with("3.7.11", &some));
+        assert!(untold.found.contains("all clients"), "{}", untold.found);
+        let unknown = judge(IdentityBy::Xclient, &Settings::Unknown("why".into()));
         assert_eq!(unknown.level, Level::Unknown);
     }
 }

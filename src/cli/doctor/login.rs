@@ -5,6 +5,7 @@ use super::conversation::{Conversation, Fault, Said};
 use super::finding::Finding;
 use super::restrictions;
 use super::settings::Settings;
+use crate::config::IdentityBy;
 
 const LOGIN: &str = "login";
 const IDENTITY: &str = "identity";
@@ -43,6 +44,8 @@ pub struct Envelope<'a> {
     pub from: &'a str,
     /// The recipient.
     pub to: &'a str,
+    /// How the MTA is told whose session it is.
+    pub told_by: IdentityBy,
 }
 
 /// The replies to an envelope.
@@ -83,6 +86,11 @@ pub async fn try_envelope(
         together: pipelines,
     })
 }
+
+/// Where the login is not told, and the MTA asks for one.
+const UNTOLD: &str = "with this upstream.identity the MTA is told no login: that service has to take mail \
+    from all sessions that Gatepost hands over (its smtpd_relay_restrictions, \
+    smtpd_recipient_restrictions and mynetworks), and nobody else may reach it";
 
 /// Whether mail is taken from whoever is logged in.
 pub fn judge_envelope(
@@ -136,6 +144,9 @@ fn judge_identity(replies: &Replies, envelope: &Envelope, settings: &Settings) -
     let words = refused.words();
     if is_denied(refused) {
         let found = format!("the MTA does not take mail from whoever is logged in: {words}");
+        if matches!(envelope.told_by, IdentityBy::None | IdentityBy::Proxy) {
+            return Finding::problem(IDENTITY, found, UNTOLD);
+        }
         let next = format!(
             "Postfix ignores the login, or does not permit it; see what is said of sasl here; if that is well, {}",
             settings.add_to_service()
@@ -143,7 +154,7 @@ fn judge_identity(replies: &Replies, envelope: &Envelope, settings: &Settings) -
         return Finding::problem(IDENTITY, found, next)
             .with_lines("master.cf", restrictions::lines());
     }
-    let Envelope { from, to } = envelope;
+    let Envelope { from, to, .. } = envelope;
     Finding {
         next: Some(
             "try again with addresses that your users may use: --from ADDRESS --to ADDRESS".into(),
@@ -194,6 +205,7 @@ mod tests {
         let addresses = Envelope {
             from: "",
             to: "x@x.invalid",
+            told_by: IdentityBy::Xclient,
         };
         let findings = judge_envelope(&Ok(replies), &addresses, &with("3.7.11", &[]));
         let last = findings.last().unwrap();

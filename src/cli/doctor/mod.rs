@@ -41,6 +41,7 @@ use listener::{Met, Step};
 use login::Envelope;
 use settings::Settings;
 use trial::Trial;
+use upstream::Place;
 
 /// An address that is nobody's (RFC 2606): whether it may be written to decides the login alone.
 const NOBODY: &str = "gatepost-doctor@gatepost.invalid";
@@ -199,17 +200,24 @@ impl Doctor<'_> {
                 None
             }
         };
-        let directory = self.options.postfix.as_deref();
-        let first = self.config.upstream.address.first();
-        let settings = match first {
-            Some(first) => Settings::read(first, directory),
-            None => Settings::Unknown("there is no upstream".to_owned()),
-        };
+        let places = upstream::places(self.config, self.options.postfix.as_deref()).await;
+        let (places, nowhere) =
+            places.unwrap_or_else(|wrong| (Vec::new(), vec![(None, vec![*wrong])]));
         let shown = self
-            .examine_listeners(store.as_ref(), &settings, report)
+            .examine_listeners(store.as_ref(), self.goes_to(&places), report)
             .await?;
         self.examine_certificates(shown, report)?;
-        self.examine_upstream(&settings, report).await
+        self.examine_upstreams(&places, nowhere, report).await
+    }
+
+    /// Where sessions of the temporary credential go first.
+    fn goes_to<'a>(&self, places: &'a [Place]) -> Option<&'a Place> {
+        let own = Some(self.options.org.as_str());
+        let first = |organization| {
+            let mut places = places.iter();
+            places.find(|place| place.organization.as_deref() == organization)
+        };
+        first(own).or_else(|| first(None))
     }
 
     /// The store, if there is one: the doctor makes none.
@@ -231,7 +239,7 @@ impl Doctor<'_> {
     async fn examine_listeners(
         &self,
         store: Option<&Store>,
-        settings: &Settings,
+        goes_to: Option<&Place>,
         report: &mut Report,
     ) -> Result<Vec<Shown>, CliError> {
         let mut met = Vec::new();
@@ -273,7 +281,7 @@ impl Doctor<'_> {
             let Attempt::Made(trial) = &trial else {
                 continue;
             };
-            let logged_in = self.log_in(listener, met, trial, !tried, settings, report);
+            let logged_in = self.log_in(listener, met, trial, !tried, goes_to, report);
             tried |= logged_in.await?;
         }
         if let Attempt::Made(trial) = trial {
@@ -306,12 +314,13 @@ impl Doctor<'_> {
         met: Met,
         trial: &Trial<'_>,
         is_first: bool,
-        settings: &Settings,
+        place: Option<&Place>,
         report: &mut Report,
     ) -> Result<bool, CliError> {
         let pipelines = met.pipelines();
+        let upstream = place.map_or(&self.config.upstream, Place::upstream);
         let mut conversation = met.conversation;
-        conversation.patience += VERDICT + self.config.upstream.connect_timeout;
+        conversation.patience += VERDICT + upstream.connect_timeout;
         let said = conversation
             .log_in(trial.username(), trial.password())
             .await;
@@ -321,7 +330,10 @@ impl Doctor<'_> {
             let envelope = Envelope {
                 from: &self.options.from,
                 to: &self.options.to,
+                told_by: upstream.identity,
             };
+            let unknown = Settings::Unknown("there is no upstream".to_owned());
+            let settings = place.map_or(&unknown, |place| &place.settings);
             let replies = login::try_envelope(&mut conversation, &envelope, pipelines).await;
             report.add_all(login::judge_envelope(&replies, &envelope, settings))?;
         }
@@ -352,12 +364,12 @@ impl Doctor<'_> {
         Ok(())
     }
 
-    async fn examine_upstream(
+    async fn examine_upstreams(
         &self,
-        settings: &Settings,
+        places: &[Place],
+        mut found: Vec<upstream::Found>,
         report: &mut Report,
     ) -> Result<(), CliError> {
-        let upstream = &self.config.upstream;
         let listen = self
             .config
             .dovecot_auth
@@ -373,21 +385,41 @@ impl Doctor<'_> {
             (Some(listen), Some(Err(_))) => Lent::open(listen),
             _ => None,
         };
-        let found = upstream::examine(self.config, settings).await;
-        let answers = found.iter().any(upstream::says_that_it_answers);
-        report.add_all(found)?;
+        let named = found.len();
+        for place in places {
+            let findings = upstream::examine(place, self.config).await;
+            found.push((place.organization.clone(), findings));
+        }
         drop(lent);
-        if upstream.identity == IdentityBy::Xclient {
-            let ours = sasl::Ours {
-                listen,
-                answer,
-                clear: upstream.tls == UpstreamTls::None,
-            };
-            report.add_all(sasl::judge(&ours, settings))?;
-            if !answers {
-                report.add_all(restrictions::judge(settings))?;
+        upstream::weigh(&mut found);
+        let of_places = found.split_off(named);
+        for (_, findings) in found {
+            report.add_all(findings)?;
+        }
+        let mut ours = sasl::Ours {
+            listen,
+            answer,
+            clear: true,
+        };
+        for (place, (_, found)) in places.iter().zip(of_places) {
+            let answers = found.iter().any(upstream::says_that_it_answers);
+            report.add_all(found)?;
+            let (upstream, settings) = (place.upstream(), &place.settings);
+            let identity = upstream.identity;
+            if identity == IdentityBy::Xclient {
+                ours.clear = upstream.tls == UpstreamTls::None;
+                report.add_all(sasl::judge(&ours, settings))?;
+                if !answers {
+                    report.add_all(restrictions::judge(settings))?;
+                }
+            } else if settings.service().is_none() {
+                // Another MTA, perhaps, or one elsewhere: these are questions to Postfix.
+                continue;
             }
-            report.add(limits::judge(settings))?;
+            // By a PROXY header it knows the clients apart.
+            if identity != IdentityBy::Proxy {
+                report.add(limits::judge(identity, settings))?;
+            }
             report.add(newlines::judge(settings))?;
         }
         Ok(())

@@ -1,14 +1,16 @@
 //! The MTA behind the gate: whether it answers, and takes clients at any address for who they are.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::check::advice;
 use super::finding::{Finding, Level};
 use super::settings::Settings;
-use crate::config::{Config, Endpoint, IdentityBy};
-use crate::edge::Dialer;
+use crate::config::{self, Config, Endpoint, IdentityBy};
+use crate::edge::{Dialer, Upstreams};
 use crate::metrics::Metrics;
+use crate::net::hosts::Host;
 use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::smtp::xclient::{Attributes, Client};
@@ -48,47 +50,87 @@ impl Six {
     }
 }
 
-/// Speaks to the upstream as the running Gatepost does, up to taking over a session.
-pub async fn examine(config: &Config, settings: &Settings) -> Vec<Finding> {
+/// One place where sessions go.
+pub struct Place {
+    dialer: Arc<Dialer>,
+    host: Arc<Host>,
+    /// Whose sessions, if not everybody's.
+    pub organization: Option<String>,
+    /// The service there.
+    pub settings: Settings,
+}
+
+impl Place {
+    /// How it is reached.
+    pub fn upstream(&self) -> &config::Upstream {
+        self.dialer.upstream()
+    }
+}
+
+/// What was found out about a place of the upstream of this organization, or else of all.
+pub type Found = (Option<String>, Vec<Finding>);
+
+/// All places where sessions go, and what is wrong with names that lead to none. `directory`: where
+/// Postfix's configuration is, if not where postconf looks.
+pub async fn places(
+    config: &Config,
+    directory: Option<&Path>,
+) -> Result<(Vec<Place>, Vec<Found>), Box<Finding>> {
     let refused = |error: String| {
-        vec![Finding::problem(
+        Box::new(Finding::problem(
             UPSTREAM,
             error,
             "correct [upstream] in config.toml, then: systemctl restart gatepost",
-        )]
+        ))
     };
-    let metrics = match Metrics::new() {
-        Ok(metrics) => Arc::new(metrics),
-        Err(error) => return refused(error.to_string()),
-    };
-    let hostname = config.hostname.as_str().to_owned();
-    let dialer = match Dialer::new(hostname, config.upstream.clone(), metrics) {
-        Ok(dialer) => dialer,
-        Err(error) => return refused(error.to_string()),
-    };
-    let mut findings = examine_at(&dialer, 0, config, settings).await;
-    for at in 1..dialer.hosts() {
-        let reason = "only the settings behind the first address are read".to_owned();
-        let unknown = Settings::Unknown(reason);
-        findings.extend(examine_at(&dialer, at, config, &unknown).await);
+    let metrics = Metrics::new().map_err(|error| refused(error.to_string()))?;
+    let upstreams = Upstreams::load(
+        config.hostname.as_str(),
+        &config.upstream,
+        &Arc::new(metrics),
+    );
+    let upstreams = upstreams.map_err(|error| refused(error.to_string()))?;
+    let (mut places, mut findings) = (Vec::new(), Vec::new());
+    for (organization, dialer) in upstreams.all() {
+        dialer.hosts().resolve().await;
+        for (name, why) in dialer.hosts().unresolved() {
+            let finding = Finding::problem(
+                UPSTREAM,
+                format!("{}{name} has no address: {why}", owner(organization)),
+                "correct the name in config.toml, or the resolver of this machine",
+            );
+            findings.push((organization.map(str::to_owned), vec![finding]));
+        }
+        places.extend(dialer.hosts().all().into_iter().map(|host| Place {
+            settings: Settings::read(&host.endpoint, directory),
+            organization: organization.map(str::to_owned),
+            dialer: dialer.clone(),
+            host,
+        }));
     }
-    findings
+    Ok((places, findings))
 }
 
-/// The same at one of its addresses.
-async fn examine_at(
-    dialer: &Dialer,
-    at: usize,
-    config: &Config,
-    settings: &Settings,
-) -> Vec<Finding> {
-    let identity = config.upstream.identity;
-    let address = dialer.endpoint(at);
-    let offered = match dialer.probe_at(at).await {
+fn owner(organization: Option<&str>) -> String {
+    organization.map_or_else(String::new, |slug| format!("of {slug}: "))
+}
+
+/// Speaks to the upstream there as the running Gatepost does, up to taking over a session.
+pub async fn examine(place: &Place, config: &Config) -> Vec<Finding> {
+    let Place {
+        dialer,
+        host,
+        settings,
+        ..
+    } = place;
+    let identity = dialer.upstream().identity;
+    let address = &host.endpoint;
+    let owner = owner(place.organization.as_deref());
+    let offered = match dialer.probe_at(host).await {
         Ok(offered) => offered,
         Err(failure) => return vec![judge_failure(address, &failure, identity, settings)],
     };
-    let mut findings = vec![Finding::ok(UPSTREAM, format!("{address} answers"))];
+    let mut findings = vec![Finding::ok(UPSTREAM, format!("{owner}{address} answers"))];
     match identity {
         IdentityBy::Xclient => {
             findings.push(judge_xclient(&offered, address, settings));
@@ -97,7 +139,7 @@ async fn examine_at(
             }
         }
         IdentityBy::Login => {
-            if let Err(failure) = dialer.try_accounts_at(at).await {
+            if let Err(failure) = dialer.try_accounts_at(host).await {
                 findings.push(judge_failure(address, &failure, identity, settings));
             }
             return findings;
@@ -111,13 +153,37 @@ async fn examine_at(
         helo: "doctor.invalid".to_owned(),
         login: "gatepost-doctor".to_owned(),
     });
-    if let Err(failure) = hand_over(dialer, &four, at).await {
+    let hand_over = async |client: &Client| {
+        let mut upstream = dialer
+            .hand_over_at(client, DEFAULT_ORGANIZATION, host)
+            .await?;
+        upstream.quit().await;
+        Ok(())
+    };
+    if let Err(failure) = hand_over(&four).await {
         findings.push(judge_failure(address, &failure, identity, settings));
         return findings;
     }
-    let six = hand_over(dialer, &six, at).await;
+    let six = hand_over(&six).await;
     findings.push(judge_ipv6(&six, Six::of(config)));
     findings
+}
+
+/// A place that does not answer keeps nobody's mail from flowing while another one takes it.
+pub fn weigh(all: &mut [Found]) {
+    let working: Vec<_> = all
+        .iter()
+        .filter(|(_, found)| found.iter().any(says_that_it_answers))
+        .map(|(organization, _)| organization.clone())
+        .collect();
+    let spared = all
+        .iter_mut()
+        .filter(|(organization, _)| working.contains(organization));
+    for finding in spared.flat_map(|(_, found)| found) {
+        if finding.check == UPSTREAM && finding.level == Level::Problem {
+            finding.level = Level::Warning;
+        }
+    }
 }
 
 /// Whether this finding means that the upstream greets.
@@ -128,14 +194,6 @@ pub fn says_that_it_answers(finding: &Finding) -> bool {
 fn example(address: &str) -> SocketAddr {
     let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     address.parse().unwrap_or(nobody)
-}
-
-async fn hand_over(dialer: &Dialer, client: &Client, at: usize) -> Result<(), UpstreamFailure> {
-    let mut upstream = dialer
-        .hand_over_at(client, DEFAULT_ORGANIZATION, at)
-        .await?;
-    upstream.quit().await;
-    Ok(())
 }
 
 fn judge_failure(
@@ -156,7 +214,9 @@ fn judge_failure(
             "master.cf",
             vec!["-o smtpd_client_connection_count_limit=0".to_owned()],
         ),
-        (_, Settings::NoService { directory }) if failure.stage == Stage::Connect => {
+        (_, Settings::NoService { directory })
+            if failure.stage == Stage::Connect && identity == IdentityBy::Xclient =>
+        {
             let next = format!("add to {directory}/master.cf, then: postfix reload");
             Finding::problem(UPSTREAM, found, next).with_lines("master.cf", service(address))
         }

@@ -52,12 +52,13 @@ impl Connection<'_> {
             helo: self.session.helo().unwrap_or_default().to_owned(),
             login: identity.username.to_string(),
         };
+        let edge = self.edge;
+        self.dialer
+            .clone_from(edge.upstreams.of(&identity.organization));
         let (mut upstream, extensions) = self
-            .edge
             .dialer
             .hand_over(&client, &identity.organization)
-            .await
-            .ok()?;
+            .await?;
         upstream.relay = Relay::new(extensions.pipelining);
         self.upstream = Some(upstream);
         self.engaged = Instant::now();

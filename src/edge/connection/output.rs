@@ -22,7 +22,7 @@ impl Connection<'_> {
             .as_mut()
             .filter(|upstream| !upstream.output.is_empty())
         {
-            let limit = self.edge.dialer.upstream().command_timeout;
+            let limit = self.dialer.upstream().command_timeout;
             let count = upstream.output.len() as u64;
             self.edge.metrics.bytes.of(Flow::ToUpstream).inc_by(count);
             let sent = timeout(limit, upstream.send()).await;

@@ -202,7 +202,7 @@ impl Connection<'_> {
             return Ok(());
         }
         self.edge.metrics.upstream_lost.inc();
-        tracing::warn!(address = %self.edge.dialer.endpoint(upstream.at), why, "the upstream was lost inside a transaction");
+        tracing::warn!(address = %upstream.host.endpoint, why, "the upstream was lost inside a transaction");
         if upstream.relay.awaits_message() || upstream.relay.in_body() {
             self.count_message(MessageOutcome::Lost);
         }

@@ -91,7 +91,7 @@ impl Connection<'_> {
             .as_ref()
             .filter(|upstream| !upstream.relay.is_idle())
         {
-            let configured = self.edge.dialer.upstream();
+            let configured = self.dialer.upstream();
             let limit = if upstream.relay.awaits_message() {
                 configured.end_of_data_timeout
             } else {
@@ -105,7 +105,7 @@ impl Connection<'_> {
             _ => self.began + timeouts.login,
         };
         if self.upstream.is_some() && self.is_resting() {
-            let release = self.engaged + self.edge.dialer.upstream().idle_release;
+            let release = self.engaged + self.dialer.upstream().idle_release;
             if release < deadline {
                 return (release, Due::Release);
             }
