@@ -33,9 +33,9 @@ impl Gate {
     pub fn with(arrange: impl FnOnce(Config) -> Config) -> Gate {
         let upstream = Upstream::start();
         let metrics = ports::free_address();
-        let (address, config) = Served::config(&upstream);
-        let config = config.text("metrics", "listen", &metrics.to_string());
-        let served = Served::serving(address, arrange(config));
+        let served = Served::start_with(&upstream, |config| {
+            arrange(config.text("metrics", "listen", &metrics.to_string()))
+        });
         Gate {
             upstream,
             metrics,

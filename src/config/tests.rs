@@ -683,3 +683,35 @@ fn a_required_section_may_come_from_the_environment() {
         "config.toml: upstream.address: missing; write address = ... here, as config.toml.example shows"
     );
 }
+
+#[test]
+fn limits_are_numbers_or_unlimited_and_come_from_variables_too() {
+    use crate::policy::{Limit, Setting};
+    let text = format!(
+        "{REQUIRED}[credential_limits]\nmessages_per_day = 500\nsessions = 'unlimited'\n\
+         [organization_limits]\nmessages_per_month = 7\nmessage_size = '1KiB'\n"
+    );
+    let variables = [("GATEPOST_CREDENTIAL_LIMITS__MESSAGES_PER_HOUR", "60")];
+    let config = load(&text, &variables).unwrap();
+    let own = config.credential_limits.0;
+    assert_eq!(own.get(Limit::MessagesPerDay), Some(Setting::Number(500)));
+    assert_eq!(own.get(Limit::MessagesPerHour), Some(Setting::Number(60)));
+    assert_eq!(own.get(Limit::Sessions), Some(Setting::Unlimited));
+    let organization = config.organization_limits.0;
+    assert_eq!(
+        organization.get(Limit::MessageSize),
+        Some(Setting::Number(1024))
+    );
+    for (wrong, why) in [
+        ("[credential_limits]\nmessages_per_month = 5", "unknown key"),
+        ("[credential_limits]\nsessions = 0", "0 is out of range"),
+        ("[credential_limits]\nsessions = 'many'", "is no limit"),
+        (
+            "[organization_limits]\nsessions = true",
+            "a whole number, or",
+        ),
+    ] {
+        let error = load(format!("{REQUIRED}{wrong}"), &[]).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+}

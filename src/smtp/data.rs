@@ -489,4 +489,57 @@ mod tests {
             prop_assert_eq!(end, Some(out.len()));
         }
     }
+
+    /// What a check of the From header makes of a body that is cut there.
+    fn checked(body: &[u8], cut: usize, bare_newline: BareNewline) -> Option<Refusal> {
+        let rules = r#"{"senders":["ok.test"],"header_from":true}"#;
+        let policy = crate::policy::Policy {
+            rules: serde_json::from_str(rules).unwrap(),
+            ..Default::default()
+        };
+        let check = FromCheck::new(std::sync::Arc::new(policy));
+        let mut scanner = Scanner::new(bare_newline, 1000).with_from(check, false);
+        let mut out = Vec::new();
+        let (first, second) = body.split_at(cut);
+        if scanner.scan(first, &mut out) == Progress::More {
+            scanner.scan(second, &mut out);
+        }
+        scanner.refusal()
+    }
+
+    #[test]
+    fn the_from_header_is_read_as_the_upstream_reads_it() {
+        let foreign = Some(Refusal::From(Fault::Foreign));
+        for (body, rejecting, normalizing) in [
+            ("From: a@ok.test\r\n\r\nx\r\n.\r\n", None, None),
+            ("From: a@ok.test\r\n.\r\n", None, None),
+            ("From: a@bad.test\r\n.\r\n", foreign, foreign),
+            (".From: a@bad.test\r\n\r\n.\r\n", foreign, foreign),
+            (
+                "From: a@ok.test\r\n.\t, a@bad.test\r\n\r\n.\r\n",
+                foreign,
+                foreign,
+            ),
+            (
+                "S: x\nFrom: a@bad.test\r\n\r\n.\r\n",
+                Some(Refusal::BareNewline { line: 1 }),
+                foreign,
+            ),
+            (
+                "From:\ra@ok.test\r\n\r\n.\r\n",
+                Some(Refusal::BareNewline { line: 1 }),
+                None,
+            ),
+        ] {
+            for cut in 0..=body.len() {
+                for (way, expected) in [
+                    (BareNewline::Reject, rejecting),
+                    (BareNewline::Normalize, normalizing),
+                ] {
+                    let found = checked(body.as_bytes(), cut, way);
+                    assert_eq!(found, expected, "{body:?} at {cut}, {way:?}");
+                }
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod disconnects;
 mod full_disk;
 mod generated;
 mod http;
+mod limits;
 mod lists;
 mod neighbours;
 mod operations;
@@ -71,13 +72,8 @@ impl Served {
         Served::start_with(upstream, |config| config)
     }
 
-    fn start_with(upstream: &Upstream, change: impl FnOnce(Config) -> Config) -> Served {
+    pub fn start_with(upstream: &Upstream, change: impl FnOnce(Config) -> Config) -> Served {
         let (address, config) = Served::config(upstream);
-        Served::serving(address, config)
-    }
-
-    /// As `config` says, which must have the administration at `address`.
-    pub fn serving(address: SocketAddr, config: Config) -> Served {
         let mut served = Served {
             daemon: Gatepost::start(change(config)),
             address,
@@ -91,7 +87,7 @@ impl Served {
         served
     }
 
-    pub fn config(upstream: &Upstream) -> (SocketAddr, Config) {
+    fn config(upstream: &Upstream) -> (SocketAddr, Config) {
         let address = ports::free_address();
         let config = Config::for_upstream(upstream.address);
         (

@@ -29,6 +29,10 @@ pub fn actions(
             "/organizations/default/rename".to_owned(),
             one("name", "Taken"),
         ),
+        (
+            "/organizations/default/limits".to_owned(),
+            one("limit_sessions", "1"),
+        ),
         ("/organizations/default/suspend".to_owned(), vec![]),
         ("/organizations/acme/activate".to_owned(), vec![]),
         (
@@ -41,6 +45,8 @@ pub fn actions(
             format!("{page}/expiry"),
             one("expires_at", "2031-01-01T00:00"),
         ),
+        (format!("{page}/limits"), one("limit_sessions", "1")),
+        (format!("{page}/rules"), one("senders", "example.org")),
         (format!("{page}/rotate"), one("overlap", "0")),
         (format!("{page}/revoke"), vec![]),
         (format!("{page}/enable"), vec![]),

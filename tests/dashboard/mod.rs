@@ -7,6 +7,7 @@ mod gallery;
 mod hostile;
 mod http;
 mod keyboard;
+mod limits;
 mod many;
 mod organizations;
 mod page;

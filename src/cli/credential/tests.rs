@@ -212,3 +212,59 @@ fn a_deletion_is_confirmed_by_the_end_of_the_username() {
     assert_eq!(last_four("smtp_0123456789abcdef"), "cdef");
     assert_eq!(last_four("ü"), "ü");
 }
+
+#[test]
+fn limits_and_rules_are_set_one_by_one_and_shown() {
+    let desk = Desk::new();
+    let username = desk.create();
+    let set = [
+        "limit",
+        &username,
+        "--messages-per-day",
+        "500",
+        "--message-size",
+        "10MiB",
+        "--sessions",
+        "unlimited",
+    ];
+    let told = desk.says(&set).unwrap();
+    assert!(
+        told.contains("10485760") && told.contains("default"),
+        "{told}"
+    );
+    let told = desk.json(&["limit", &username, "--message-size", "default"]);
+    let limits = json!({ "messages_per_day": 500, "sessions": "unlimited" });
+    assert_eq!(told["limits"], limits);
+    let set = [
+        "rules",
+        &username,
+        "--senders",
+        "me@ok.test, ok.test",
+        "--header-from",
+        "yes",
+        "--networks",
+        "10.0.0.0/8,192.0.2.7",
+        "--report",
+        "senders,limits",
+    ];
+    let told = desk.json(&set);
+    assert_eq!(told["rules"]["senders"], json!(["me@ok.test", "ok.test"]));
+    assert_eq!(told["rules"]["report"], json!(["limits", "senders"]));
+    let shown = desk.says(&["show", &username]).unwrap();
+    assert!(
+        shown.contains("messages_per_day 500, sessions unlimited"),
+        "{shown}"
+    );
+    assert!(shown.contains("10.0.0.0/8, 192.0.2.7"), "{shown}");
+    let error = desk.says(&["rules", &username, "--senders", "any"]);
+    assert!(error.unwrap_err().to_string().contains("header_from"));
+    for wrong in [
+        ["limit", &username, "--sessions", "0"],
+        ["limit", &username, "--message-size", "big"],
+        ["rules", &username, "--senders", "a b"],
+        ["rules", &username, "--report", "everything"],
+        ["rules", &username, "--bare-newline", "keep"],
+    ] {
+        assert!(Line::try_parse_from([&["credential"], &wrong[..]].concat()).is_err());
+    }
+}
