@@ -211,13 +211,13 @@ pub fn beside(good: &Order, attackers: &Order) -> (Outcome, Outcome) {
     })
 }
 
-/// Attackers who know the names of those who log in.
+/// Attackers who know names that nobody has logged in by, so that no peer has anything in its memory that would help it.
 fn attackers(trial: &Trial<'_>, attempts: Vec<Attempt>, addresses: u64) -> Logins {
     Logins {
         attempts,
         addresses,
         address: hostile_address,
-        ..Logins::right(&trial.site.warm)
+        ..Logins::right(&trial.site.cold)
     }
 }
 

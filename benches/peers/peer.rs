@@ -11,9 +11,11 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::site::Site;
 use crate::usage::{self, Usage};
@@ -186,7 +188,11 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         for process in &mut self.processes {
-            let _ = kill_process(Pid::from_child(process), Signal::TERM);
+            let id = Pid::from_child(process);
+            let mut started = STARTED.lock().expect("nobody panics with it");
+            started.retain(|&other| other != id);
+            drop(started);
+            let _ = kill_process(id, Signal::TERM);
             let asked = Instant::now();
             while let Ok(None) = process.try_wait() {
                 if asked.elapsed() > PATIENCE {
@@ -217,9 +223,40 @@ fn daemon(mut command: Command, directory: &Path) -> Child {
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log);
-    command
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    let process = command.spawn();
+    let process = process.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut started = STARTED.lock().expect("nobody panics with it");
+    started.push(Pid::from_child(&process));
+    process
+}
+
+/// What is ended if this process is told to end.
+static STARTED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Ends what was started when somebody interrupts this, because it would go on for ever, and removes its directory.
+pub fn watch_for_signals(directory: PathBuf) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let wait = async {
+        let mut ended = signal(SignalKind::terminate()).expect("a signal");
+        let mut interrupted = signal(SignalKind::interrupt()).expect("a signal");
+        tokio::select! {
+            _ = ended.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(wait);
+        for &process in STARTED.lock().expect("nobody panics with it").iter() {
+            let _ = kill_process(process, Signal::TERM);
+        }
+        // What still ends may still write.
+        std::thread::sleep(Duration::from_secs(1));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::process::exit(1);
+    });
 }
 
 /// The first line that a program prints with this argument, on either stream.

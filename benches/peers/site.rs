@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use crate::backend;
+use crate::peer;
 use crate::ports;
 use crate::sink::Sink;
 
@@ -50,19 +51,22 @@ impl Site {
             .prefix("gatepost-peers-")
             .tempdir_in("/tmp")
             .expect("a directory");
+        peer::watch_for_signals(directory.path().to_owned());
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
             .expect("a directory that others may enter");
         write_certificate(directory.path());
         write_configuration(directory.path());
         let mut credentials = create_credentials(directory.path(), WARM + COLD);
         let cold = credentials.split_off(WARM);
-        let logins = credentials.iter().map(|credential| {
+        // Some name the identity to act as, which is the same (RFC 4616).
+        let logins = credentials.iter().flat_map(|credential| {
             let Credential {
                 username, password, ..
             } = credential;
-            STANDARD
-                .encode(format!("\0{username}\0{password}"))
-                .into_bytes()
+            ["", username.as_str()].map(|identity| {
+                let message = format!("{identity}\0{username}\0{password}");
+                STANDARD.encode(message).into_bytes()
+            })
         });
         let sink = Sink::start(ports::free_address(), logins.collect()).expect("a sink");
         let backend = ports::free_address();
