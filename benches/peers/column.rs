@@ -14,8 +14,11 @@ use crate::trial::{Arrived, Result, Trial};
 /// Sessions at a time where processor time is what is asked for.
 const CONCURRENT: usize = 16;
 
-/// Attackers at a time.
-const ATTACKERS: usize = 200;
+/// Wrong passwords under way at a time: most peers keep those who offer one waiting.
+const WRONG: usize = 200;
+
+/// Attackers at a time, each as fast as it is answered.
+const ATTACKERS: usize = 16;
 
 /// A thread that was at work for more of the time than this was what others waited for.
 const BUSY: f64 = 0.95;
@@ -104,7 +107,7 @@ impl Column {
             Column::Login => login(trial, (1000 * scale / 100).max(50)),
             Column::Wrong => {
                 let logins = attackers(trial, vec![Attempt::Wrong], 48_000);
-                let order = trial.hostile(logins, ATTACKERS, some(3000));
+                let order = trial.hostile(logins, WRONG, some(3000));
                 per(1e3, &trial.work(&order), |outcome| {
                     outcome.refused + outcome.shed
                 })

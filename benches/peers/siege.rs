@@ -18,12 +18,17 @@ use crate::trial::Trial;
 /// Good clients that log in each second.
 const GOOD_RATE: f64 = 50.0;
 
-/// Which attempts on whose names. All that is tried on names without a login is tried on cold ones.
-const ATTACKS: [(&str, &[Attempt], Names); 5] = [
+const HEAD: &str = "| attack | attempts/s | refused | p50 of that, ms | shed \
+    | good logins | not let in | p50, ms | p99, ms | memory, MiB more |";
+
+/// Which attempts on whose names.
+const ATTACKS: [(&str, &[Attempt], Names); 7] = [
     ("unknown names", &[Attempt::Unknown], Names::Warm),
     ("malformed passwords", &[Attempt::Malformed], Names::Warm),
     ("wrong, on a cached name", &[Attempt::Wrong], Names::Warm),
     ("wrong, on a cold name", &[Attempt::Wrong], Names::Cold),
+    ("right, but revoked", &[Attempt::Right], Names::Revoked),
+    ("right, but expired", &[Attempt::Right], Names::Expired),
     (
         "all of them",
         &[Attempt::Unknown, Attempt::Malformed, Attempt::Wrong],
@@ -36,6 +41,8 @@ enum Names {
     Warm,
     Cold,
     Both,
+    Revoked,
+    Expired,
 }
 
 impl Names {
@@ -43,6 +50,8 @@ impl Names {
         match self {
             Names::Warm => Arc::clone(&site.warm),
             Names::Cold => Arc::clone(&site.cold),
+            Names::Revoked => Arc::clone(&site.revoked),
+            Names::Expired => Arc::clone(&site.expired),
             Names::Both => {
                 let both = site.warm.iter().chain(site.cold.iter());
                 Arc::new(both.cloned().collect())
@@ -62,13 +71,10 @@ pub fn run(siege: &Siege) {
     };
     let trial = Trial::new(&site, &peer, way);
     trial.warm_up();
-    println!(
-        "| attack | attempts/s | refused | shed | good logins | not let in | p50, ms | p99, ms | memory, MiB more |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("{HEAD}\n|{}", "---|".repeat(HEAD.matches('|').count() - 1));
     let good = good(&trial, siege.seconds);
     let mut quiet = crate::load::run(&good).expect("the generator runs").0;
-    let mut rows = vec![row("none", &mut quiet, &Outcome::default(), 0.0)];
+    let mut rows = vec![row("none", &mut quiet, &mut Outcome::default(), 0.0)];
     for (number, (name, attempts, names)) in (0..).zip(ATTACKS) {
         let logins = Logins {
             attempts: attempts.to_vec(),
@@ -78,9 +84,9 @@ pub fn run(siege: &Siege) {
         };
         let attackers = trial.hostile(logins, siege.attackers, u64::MAX);
         let before = memory(&peer);
-        let (mut outcome, hostile) = beside(&good, &attackers);
+        let (mut outcome, mut hostile) = beside(&good, &attackers);
         let grown = memory(&peer) - before;
-        rows.push(row(name, &mut outcome, &hostile, grown));
+        rows.push(row(name, &mut outcome, &mut hostile, grown));
         site.sink.settle(0, Duration::from_secs(10));
     }
     let path = siege.output.clone();
@@ -104,6 +110,8 @@ const NETWORKS: [fn(u64) -> std::net::Ipv4Addr; ATTACKS.len()] = [
     |number| hostile_address(16_000 + number),
     |number| hostile_address(24_000 + number),
     |number| hostile_address(32_000 + number),
+    |number| hostile_address(40_000 + number),
+    |number| hostile_address(48_000 + number),
 ];
 
 fn good(trial: &Trial<'_>, seconds: u64) -> Order {
@@ -120,18 +128,26 @@ fn memory(peer: &Peer) -> f64 {
     peer.usage(true).memory_kib as f64 / 1024.0
 }
 
-fn row(name: &str, good: &mut Outcome, hostile: &Outcome, grown: f64) -> Value {
+fn row(name: &str, good: &mut Outcome, hostile: &mut Outcome, grown: f64) -> Value {
     let attempts = hostile.refused + hostile.shed;
     let rate = attempts as f64 / good.wall.as_secs_f64();
     let detail = json!({ "attack": name, "good": good.to_json(), "attackers": hostile.to_json(), "memory_mib": grown });
     println!(
-        "| {name} | {rate:.0} | {} | {} | {} | {} | {:.1} | {:.1} | {grown:.1} |",
+        "| {name} | {rate:.0} | {} | {} | {} | {} | {} | {} | {} | {grown:.1} |",
         hostile.refused,
+        milliseconds(&mut hostile.refusals, 50.0),
         hostile.shed,
         good.accepted,
         not_let_in(good) + good.failures(),
-        percentile(&mut good.logins, 50.0),
-        percentile(&mut good.logins, 99.0),
+        milliseconds(&mut good.logins, 50.0),
+        milliseconds(&mut good.logins, 99.0),
     );
     detail
+}
+
+fn milliseconds(times: &mut [Duration], percent: f64) -> String {
+    if times.is_empty() {
+        return "–".to_owned();
+    }
+    format!("{:.1}", percentile(times, percent))
 }

@@ -37,6 +37,10 @@ pub struct Site {
     pub warm: Arc<Vec<Credential>>,
     /// Those that never do.
     pub cold: Arc<Vec<Credential>>,
+    /// Right, but revoked.
+    pub revoked: Arc<Vec<Credential>>,
+    /// Right, but expired.
+    pub expired: Arc<Vec<Credential>>,
     pub sink: Sink,
     /// nginx's backend.
     pub backend: SocketAddr,
@@ -56,8 +60,11 @@ impl Site {
             .expect("a directory that others may enter");
         write_certificate(directory.path());
         write_configuration(directory.path());
-        let mut credentials = create_credentials(directory.path(), WARM + COLD);
+        let mut credentials = create_credentials(directory.path(), WARM + COLD + 2);
+        let expired = credentials.split_off(WARM + COLD + 1);
+        let revoked = credentials.split_off(WARM + COLD);
         let cold = credentials.split_off(WARM);
+        end_credentials(directory.path(), &revoked, &expired);
         // Some name the identity to act as, which is the same (RFC 4616).
         let logins = credentials.iter().flat_map(|credential| {
             let Credential {
@@ -74,6 +81,8 @@ impl Site {
         Site {
             warm: Arc::new(credentials),
             cold: Arc::new(cold),
+            revoked: Arc::new(revoked),
+            expired: Arc::new(expired),
             sink,
             backend,
             directory,
@@ -157,4 +166,18 @@ fn create_credentials(directory: &Path, count: usize) -> Vec<Credential> {
             password,
         })
         .collect()
+}
+
+/// As the command line would; but it gives out nothing that has expired.
+fn end_credentials(directory: &Path, revoked: &[Credential], expired: &[Credential]) {
+    let store = rusqlite::Connection::open(directory.join("store/gatepost.db")).expect("the store");
+    let change = |what: &str, credentials: &[Credential]| {
+        for Credential { username, .. } in credentials {
+            let statement = format!("UPDATE credentials SET {what} WHERE username = ?1");
+            let changed = store.execute(&statement, [username]).expect("a change");
+            assert_eq!(changed, 1, "{statement}");
+        }
+    };
+    change("status = 'revoked', revoked_at = created_at", revoked);
+    change("expires_at = created_at", expired);
 }
