@@ -6,6 +6,7 @@ mod commands;
 mod dashboard;
 mod data;
 mod filled_store;
+mod guard;
 mod last_used;
 mod lookup;
 mod verification;
@@ -17,6 +18,7 @@ fn main() {
     commands::bench(&mut criterion);
     data::bench(&mut criterion);
     verification::bench(&mut criterion);
+    guard::bench(&mut criterion);
     last_used::bench(&mut criterion);
     lookup::bench(&mut criterion);
     dashboard::bench(&mut criterion);

@@ -141,6 +141,7 @@ impl Operation {
         let query = match self.id.as_str() {
             "delete_organization" => "?force=true&disconnect=true".to_owned(),
             "delete_credential" => "?disconnect=true".to_owned(),
+            "clear_guard" => "?network=192.0.2.0/24".to_owned(),
             "disconnect_sessions" => format!("?credential={}", about.username),
             other => {
                 assert!(!self.needs_query, "what query does {other} need?");

@@ -202,6 +202,7 @@ fn every_page_of_what_there_is() {
         ("organization", "/organizations/acme"),
         ("organization-suspended", "/organizations/globex"),
         ("sessions", "/sessions"),
+        ("guard", "/guard"),
         ("audit", "/audit"),
         ("tokens", "/tokens"),
         ("not-found", "/nothing"),

@@ -8,6 +8,7 @@ mod hostile;
 mod http;
 mod keyboard;
 mod many;
+mod networks;
 mod organizations;
 mod page;
 mod plain;
