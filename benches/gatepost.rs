@@ -6,6 +6,7 @@ mod commands;
 mod dashboard;
 mod data;
 mod filled_store;
+mod guard;
 mod last_used;
 mod limits;
 mod lookup;
@@ -18,6 +19,7 @@ fn main() {
     commands::bench(&mut criterion);
     data::bench(&mut criterion);
     verification::bench(&mut criterion);
+    guard::bench(&mut criterion);
     last_used::bench(&mut criterion);
     limits::bench(&mut criterion);
     lookup::bench(&mut criterion);

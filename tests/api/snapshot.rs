@@ -7,8 +7,9 @@ use rusqlite::types::Value;
 
 use crate::support::site::Site;
 
-/// What may differ although nothing was changed: the uses of credentials and of tokens are written when there is time.
-const NOTED: [&str; 2] = ["last_used", "usage"];
+/// What may differ although nothing was changed: the uses of credentials and of tokens, and what the guard learns of networks,
+/// are written when there is time.
+const NOTED: [&str; 4] = ["last_used", "penalties", "trusted_networks", "usage"];
 const NOTED_OF_TOKENS: &str = "last_used_";
 
 /// The rows of each table.

@@ -210,6 +210,7 @@ fn every_page_of_what_there_is() {
         ("organization-suspended", "/organizations/globex"),
         ("sessions", "/sessions"),
         ("refusals", "/refusals"),
+        ("guard", "/guard"),
         ("audit", "/audit"),
         ("tokens", "/tokens"),
         ("not-found", "/nothing"),

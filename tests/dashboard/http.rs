@@ -52,6 +52,7 @@ pub fn pages_of(dashboard: &Dashboard, credential: &Credential) -> Vec<String> {
         "/organizations/default",
         LIST,
         "/sessions",
+        "/guard",
         "/audit",
         "/tokens",
     ]

@@ -9,6 +9,7 @@ mod http;
 mod keyboard;
 mod limits;
 mod many;
+mod networks;
 mod organizations;
 mod page;
 mod plain;

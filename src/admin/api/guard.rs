@@ -74,13 +74,13 @@ struct GuardQuery {
     #[param(inline, required = false)]
     limit: Limit,
     /// `next` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     after: Option<Cursor>,
 }
 
 /// Lists the networks that failed logins came from, the worst first. The list changes as time passes.
 #[utoipa::path(get, path = "/guard", tag = "guard", params(GuardQuery),
-    responses((status = 200, description = "A page of them.", body = List<GuardEntry>)))]
+    responses((status = 200, description = "A page of them.", body = List<GuardEntry>), (status = 404, description = "That is no network.", body = crate::admin::problem::ProblemDocument, content_type = "application/problem+json")))]
 async fn list_guard(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
@@ -122,7 +122,7 @@ pub struct Cleared {
 
 /// Ends bans and forgets failed logins.
 #[utoipa::path(delete, path = "/guard", tag = "guard", params(ClearQuery),
-    responses((status = 200, description = "They are forgotten.", body = Cleared)))]
+    responses((status = 200, description = "They are forgotten.", body = Cleared), (status = 404, description = "That is no network.", body = crate::admin::problem::ProblemDocument, content_type = "application/problem+json")))]
 async fn clear_guard(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
@@ -139,5 +139,5 @@ async fn clear_guard(
 
 fn wanted(text: &str) -> Result<Wanted, Problem> {
     let wanted = text.trim().parse();
-    wanted.map_err(|error| Problem::new(Code::InvalidQuery, format!("network: {error}")))
+    wanted.map_err(|error| Problem::new(Code::NotFound, format!("network: {error}")))
 }

@@ -54,6 +54,21 @@ impl Site {
         }
     }
 
+    /// That counts failures.
+    fn guarded() -> Self {
+        let mut site = Self::new();
+        let settings = Settings {
+            enabled: true,
+            threads: 2,
+            queue: 100,
+            ..Settings::off()
+        };
+        let guard = Guard::new(settings, site.metrics.clone());
+        let authenticator = Arc::get_mut(&mut site.authenticator).unwrap();
+        authenticator.guard = Arc::new(guard);
+        site
+    }
+
     fn issue(&self) -> Issued {
         issue::issue(&self.store, self.store.by(&tester()), CHEAP, NEW).unwrap()
     }
@@ -96,6 +111,20 @@ impl Site {
         self.authenticator
             .verify(claim(username, password), &peer())
             .await
+    }
+
+    async fn verify_from(
+        &self,
+        address: impl Into<IpAddr>,
+        username: &str,
+        password: impl Into<Vec<u8>>,
+    ) -> Verdict {
+        let peer = Peer {
+            address: address.into(),
+            ..peer()
+        };
+        let claim = claim(username, password);
+        self.authenticator.verify(claim, &peer).await
     }
 
     async fn log_in(&self, issued: &Issued) -> Verdict {
@@ -493,4 +522,165 @@ async fn who_is_denied_is_refused_with_the_cache_hot_and_nothing_written() {
     assert_eq!(site.log_in(&issued).await, Verdict::Reject(Reason::Revoked));
     denials.lift(username);
     assert!(is_accepted(&site.log_in(&issued).await));
+}
+
+const OWNERS: [u8; 4] = [192, 0, 2, 7];
+
+#[tokio::test]
+async fn thousands_of_hostile_tries_do_not_keep_the_owner_out() {
+    let site = Site::guarded();
+    let issued = site.issue();
+    let (username, password) = (&issued.credential.username, issued.password.expose());
+    assert!(is_accepted(
+        &site.verify_from(OWNERS, username, password).await
+    ));
+    for number in 0..10_000_u32 {
+        // Hundreds of networks, the owner's neighbours and the owner's own address among them.
+        let from = match number % 10 {
+            0 => OWNERS,
+            1 => [192, 0, 2, (number % 250) as u8],
+            _ => (0x0a00_0000 + number % 500 * 0x0100).to_be_bytes(),
+        };
+        let wrong = site
+            .verify_from(from, username, format!("sk_{number}"))
+            .await;
+        assert!(!is_accepted(&wrong));
+        if number % 100 == 0 {
+            site.store.advance_epoch();
+            let verdict = site.verify_from(OWNERS, username, password).await;
+            assert!(is_accepted(&verdict), "{number}: {verdict:?}");
+        }
+    }
+    assert_eq!(site.paths()[0], 1, "no guess was hashed");
+    let banned = site.verify_from([10, 0, 2, 0], username, "sk_").await;
+    assert_eq!(banned, Verdict::Barred(Bar::Guard));
+    // What is remembered of the right password holds where everything else is turned away.
+    let there = site.verify_from([10, 0, 2, 0], username, password).await;
+    assert!(is_accepted(&there), "{there:?}");
+}
+
+#[tokio::test]
+async fn who_is_barred_learns_nothing_and_costs_no_look_up() {
+    let site = Site::guarded();
+    let issued = site.issue();
+    let revoked = site.issue();
+    site.set_status(&revoked.credential.username, CredentialStatus::Revoked);
+    let from = [203, 0, 113, 9];
+    for number in 0..10 {
+        site.verify_from(from, "smtp_nobody", format!("sk_{number}"))
+            .await;
+    }
+    let looked_up = || {
+        site.metrics
+            .store_seconds
+            .of(StoreOperation::Lookup)
+            .get_sample_count()
+    };
+    let before = looked_up();
+    for username in [
+        &issued.credential.username,
+        &revoked.credential.username,
+        "smtp_nobody",
+    ] {
+        let verdict = site.verify_from(from, username, "sk_other").await;
+        assert_eq!(verdict, Verdict::Barred(Bar::Guard), "{username}");
+    }
+    assert_eq!(looked_up(), before);
+    let counted = site.metrics.logins(BARRED, Bar::Guard.as_str());
+    assert_eq!(counted.get(), 3);
+}
+
+#[tokio::test]
+async fn a_name_is_not_told_from_none_by_what_follows() {
+    let site = Site::guarded();
+    let known = site.issue();
+    let revoked = site.issue();
+    site.set_status(&revoked.credential.username, CredentialStatus::Revoked);
+    site.import("printer", "hunter2");
+    let names = [
+        &known.credential.username,
+        &revoked.credential.username,
+        "printer",
+        "smtp_nobody",
+    ];
+    for (network, username) in (1..).zip(names) {
+        for number in 1..=11 {
+            let from = [203, 0, network, 9];
+            let verdict = site
+                .verify_from(from, username, format!("sk_{number}"))
+                .await;
+            let is_barred = verdict == Verdict::Barred(Bar::Guard);
+            assert_eq!(is_barred, number >= 10, "{username}, {number}: {verdict:?}");
+            assert!(is_barred || matches!(verdict, Verdict::Reject(_)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_right_password_of_a_revoked_credential_is_no_attack() {
+    let site = Site::guarded();
+    for _ in 0..20 {
+        let issued = site.issue();
+        let username = &issued.credential.username;
+        site.set_status(username, CredentialStatus::Revoked);
+        let verdict = site.log_in(&issued).await;
+        assert_eq!(verdict, Verdict::Reject(Reason::Revoked));
+    }
+    assert_eq!(site.authenticator.guard().list(), []);
+}
+
+#[tokio::test]
+async fn the_same_wrong_password_is_hashed_once_until_the_credential_changes() {
+    let site = Site::guarded();
+    site.import("printer", "hunter2");
+    for _ in 0..5 {
+        let verdict = site.verify_from(OWNERS, "printer", "hunter3").await;
+        assert_eq!(verdict, Verdict::Reject(Reason::WrongPassword));
+    }
+    assert_eq!(site.paths()[0], 1);
+    let hash = crate::auth::password::hash(&Secret::new("hunter3"), CHEAP).unwrap();
+    let edit = crate::store::NewPassword {
+        hash: &hash,
+        tag: None,
+        overlap_until: None,
+    };
+    let actor = tester();
+    site.store
+        .by(&actor)
+        .set_password("printer".into(), edit)
+        .unwrap();
+    assert!(is_accepted(
+        &site.verify_from(OWNERS, "printer", "hunter3").await
+    ));
+}
+
+#[tokio::test]
+async fn a_hundred_guesses_at_an_imported_password_close_it_to_strangers() {
+    let site = Site::guarded();
+    site.import("printer", "hunter2");
+    assert!(is_accepted(
+        &site.verify_from(OWNERS, "printer", "hunter2").await
+    ));
+    // Only until the owner comes back.
+    for number in 0..99_u8 {
+        site.verify_from([10, 0, number, 1], "printer", format!("guess {number}"))
+            .await;
+    }
+    assert!(is_accepted(
+        &site.verify_from(OWNERS, "printer", "hunter2").await
+    ));
+    for number in 0..100_u8 {
+        site.verify_from([10, 1, number, 1], "printer", format!("other {number}"))
+            .await;
+    }
+    let stranger = site.verify_from([10, 2, 0, 1], "printer", "hunter2").await;
+    assert_eq!(stranger, Verdict::Reject(Reason::WrongPassword));
+    site.store.advance_epoch();
+    let stranger = site.verify_from([10, 3, 0, 1], "printer", "hunter2").await;
+    assert_eq!(stranger, Verdict::Reject(Reason::WrongPassword));
+    assert!(is_accepted(
+        &site.verify_from(OWNERS, "printer", "hunter2").await
+    ));
+    let stranger = site.verify_from([10, 2, 0, 1], "printer", "hunter2").await;
+    assert!(is_accepted(&stranger), "the owner's login ended that");
 }
