@@ -251,3 +251,26 @@ fn the_documented_lines_have_their_documented_fields_in_order() {
         }
     }
 }
+
+#[test]
+fn a_password_in_the_place_of_the_username_is_kept_nowhere() {
+    let upstream = Upstream::start();
+    let config = Config::for_upstream(upstream.address);
+    let gatepost = Gatepost::start(config.text("last_used", "flush_interval", "50ms"));
+    let credential = gatepost.create();
+    let swapped = Credential {
+        username: credential.password.clone(),
+        password: credential.username.clone(),
+    };
+    let mut client = Client::submissions(&gatepost);
+    client.expect("EHLO client.example", "250");
+    client.auth_plain(&swapped).expect("535 5.7.8");
+    gatepost.wait_for_log(&["login refused", "sk_…", "unknown"]);
+    let refusals = eventually("the refusal in the store", || {
+        let listed = gatepost.succeed(&["refusals", "list"]);
+        listed.contains("sk_…").then_some(listed)
+    });
+    for kept in [gatepost.log(), refusals] {
+        assert!(!kept.contains(&credential.password), "{kept}");
+    }
+}

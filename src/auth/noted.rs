@@ -81,7 +81,7 @@ impl NotedBatch {
     /// Notes why a login was refused, with a username that a credential has or not.
     pub fn turned_away(&self, mut refusal: RefusedLogin, is_known: bool) {
         if !is_known {
-            refusal.username = claimed(refusal.username);
+            refusal.username = claimed(&refusal.username).to_owned();
         }
         self.lock().refusals.add(refusal, is_known);
     }

@@ -19,6 +19,7 @@ use super::noted::NotedBatch;
 use super::password::{Hasher, Match};
 use super::quota::{self, Allowance, Quotas};
 use super::refusal;
+use super::refusals::claimed;
 
 /// How long a login may wait for its turn before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -158,13 +159,11 @@ impl Authenticator {
         session: Option<&mut Option<Allowance>>,
     ) -> Verdict {
         let epoch = self.core.store.epoch();
-        let claimed = tokio::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         let metrics = &self.core.metrics;
         let attempt = self.guard.attempt(peer.address);
         let judged = tokio::time::timeout(PATIENCE, self.core.judge(&credentials, &attempt)).await;
-        metrics
-            .auth_seconds
-            .observe(claimed.elapsed().as_secs_f64());
+        metrics.auth_seconds.observe(begun.elapsed().as_secs_f64());
         metrics
             .cache_entries
             .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));
@@ -196,7 +195,8 @@ impl Authenticator {
             Err(Refused::Barred(bar)) => {
                 metrics.logins(BARRED, bar.as_str()).inc();
                 let refusal = refused_login(&credentials, peer, bar.as_str(), None);
-                self.noted.turned_away(refusal, false);
+                // Who has too many sessions has proven who they are.
+                self.noted.turned_away(refusal, bar == Bar::Sessions);
                 log_refusal(&credentials, peer, BARRED, bar.as_str());
                 Verdict::Barred(bar)
             }
@@ -219,7 +219,7 @@ impl Authenticator {
                 }
                 log_refusal(&credentials, peer, REJECT, reason.as_str());
                 let delay = refusal::delay(self.refusal_delay * follows.slowness);
-                tokio::time::sleep_until(claimed + delay).await;
+                tokio::time::sleep_until(begun + delay).await;
                 match follows.barred {
                     true => Verdict::Barred(Bar::Guard),
                     false => Verdict::Reject(reason),
@@ -254,7 +254,7 @@ fn log_refusal(credentials: &Credentials, peer: &Peer, result: &str, reason: &st
         target: "gatepost::auth",
         address = %peer.address.to_canonical(),
         // Bounded by SASL: at most 255 octets.
-        username = credentials.username,
+        username = claimed(&credentials.username),
         mechanism = credentials.mechanism.as_str(),
         result,
         reason,

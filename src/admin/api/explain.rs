@@ -103,7 +103,17 @@ async fn explain(
             sender: query.sender.as_deref(),
         };
         let told = desk.explain(asked)?;
-        Ok(Json(Explanation::of(asked, &told)))
+        let mut explanation = Explanation::of(asked, &told);
+        if asked.organization.is_some() {
+            // Who else is at that address is not theirs to know.
+            for check in explanation.checks.iter_mut() {
+                if check.check == "guard" {
+                    check.words =
+                        "the words of the guard are for a token of the instance".to_owned();
+                }
+            }
+        }
+        Ok(Json(explanation))
     })
     .await
 }

@@ -19,7 +19,10 @@ pub(super) fn read(line: &str) -> Option<Result<Record, (Option<String>, String)
         return Some(Err((None, reason.to_owned())));
     };
     let record = record(username, rest);
-    Some(record.map_err(|reason| (Some(username.to_owned()), reason)))
+    // In a line of another format, it may hold part of a password.
+    let is_certain = !username.contains([',', '{', '}', ';']);
+    let shown = is_certain.then(|| username.to_owned());
+    Some(record.map_err(|reason| (shown, reason)))
 }
 
 fn record(username: &str, rest: &str) -> Result<Record, String> {
