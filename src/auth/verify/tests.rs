@@ -684,3 +684,34 @@ async fn a_hundred_guesses_at_an_imported_password_close_it_to_strangers() {
     let stranger = site.verify_from([10, 2, 0, 1], "printer", "hunter2").await;
     assert!(is_accepted(&stranger), "the owner's login ended that");
 }
+
+#[tokio::test]
+async fn guesses_at_a_chosen_password_keep_nobody_out_with_a_generated_one() {
+    let site = Site::guarded();
+    site.import("printer", "hunter2");
+    let guess = async |network: u8| {
+        for number in 0..100_u8 {
+            let from = [10, network, number, 1];
+            site.verify_from(from, "printer", format!("guess {network} {number}"))
+                .await;
+        }
+    };
+    guess(0).await;
+    let stranger = site.verify_from([10, 9, 0, 1], "printer", "hunter2").await;
+    assert_eq!(stranger, Verdict::Reject(Reason::WrongPassword));
+    // The old password stays right for a while, and can still be guessed at.
+    let rotated = site.rotate("printer", Some(now_ms() + 3_600_000));
+    guess(1).await;
+    for network in 0..3 {
+        let stranger = site.verify_from([10, 8, network, 1], "printer", "hunter2");
+        assert_eq!(stranger.await, Verdict::Reject(Reason::WrongPassword));
+        let from = [10, 7, network, 1];
+        let stranger = site.verify_from(from, "printer", rotated.password.expose());
+        assert!(is_accepted(&stranger.await), "{network}");
+        guess(2 + network).await;
+    }
+    let rotated = site.rotate("printer", None);
+    let from = [10, 6, 0, 1];
+    let stranger = site.verify_from(from, "printer", rotated.password.expose());
+    assert!(is_accepted(&stranger.await));
+}
