@@ -697,17 +697,22 @@ fn guarded(
         Ok(Proven { identity, slot }) => {
             let known = recalled.known[slot as usize].as_ref();
             let chosen = known.filter(|known| !known.is_generated()).map(target);
-            match chosen.is_some_and(|chosen| attempt.is_closed_for(chosen)) {
+            let is_closed = chosen.is_some_and(|chosen| attempt.is_closed_for(chosen));
+            attempt.excuse_if(is_closed);
+            match is_closed {
                 true => Err(refused(identity)),
                 false => Ok(Proven { identity, slot }),
             }
         }
         Err(Refused::Reason(reason, Some(identity), retired_at)) => {
             let latest = known().max_by_key(|known| known.version()).map(target);
-            if let Some(latest) = latest.filter(|_| known().any(|known| !known.is_generated())) {
-                attempt.may_guess(latest);
+            let chosen = latest.filter(|_| known().any(|known| !known.is_generated()));
+            // Then a wrong one must look like the right one, which counts nothing.
+            let is_closed = chosen.is_some_and(|chosen| attempt.is_closed_for(chosen));
+            if let Some(chosen) = chosen.filter(|_| !is_closed) {
+                attempt.may_guess(chosen);
             }
-            attempt.excuse_if(known().any(|known| known.is(digest)));
+            attempt.excuse_if(is_closed || known().any(|known| known.is(digest)));
             Err(Refused::Reason(reason, Some(identity), retired_at))
         }
         judged => judged,

@@ -156,10 +156,12 @@ impl<'a> Attempt<'a> {
             return Ok(None);
         }
         let target = Target::of(login);
-        self.may_guess(target);
         if self.is_closed_for(target) {
+            // Nothing was learnt about the password, which may well be the right one.
+            self.excuse_if(true);
             return Err(Held::Refused);
         }
+        self.may_guess(target);
         if self.guard.wrong.knows(mark_of(login, digest), self.now) {
             self.excuse_if(true);
             return Err(Held::Refused);

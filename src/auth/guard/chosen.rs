@@ -54,8 +54,9 @@ struct Failures {
 }
 
 impl ChosenPasswords {
-    /// Counts a failure, and returns how many there were in a row.
-    pub fn failed(&self, target: Target, now: i64) -> u32 {
+    /// Counts a failure, and returns how many there were in a row. None counts while only those are heard who were there
+    /// before: nobody else is looked at, and that hour must end.
+    pub fn failed(&self, target: Target, now: i64) -> Option<u32> {
         let mut failures = self.lock();
         if failures.len() >= ENTRIES && !failures.contains_key(&target.key) {
             failures.retain(|_, failures| failures.in_a_row >= SUSPICIOUS);
@@ -67,6 +68,9 @@ impl ChosenPasswords {
                 ..Failures::default()
             };
         }
+        if now < entry.closed_until {
+            return None;
+        }
         entry.in_a_row = entry.in_a_row.saturating_add(1);
         let in_a_row = entry.in_a_row;
         // Also after that hour: until the right password comes, there is one guess an hour.
@@ -74,7 +78,7 @@ impl ChosenPasswords {
             entry.closed_until = now + CLOSED;
         }
         self.count.store(failures.len(), Ordering::Release);
-        in_a_row
+        Some(in_a_row)
     }
 
     /// Forgets the failures: the right password was given.
@@ -111,17 +115,18 @@ mod tests {
     fn a_hundred_failures_in_a_row_close_it_for_an_hour() {
         let chosen = ChosenPasswords::default();
         for count in 1..LIMIT {
-            assert_eq!(chosen.failed(target(1), 0), count);
+            assert_eq!(chosen.failed(target(1), 0), Some(count));
             assert!(!chosen.is_closed(target(1), 0));
         }
-        assert_eq!(chosen.failed(target(1), 0), LIMIT);
+        assert_eq!(chosen.failed(target(1), 0), Some(LIMIT));
+        assert_eq!(chosen.failed(target(1), CLOSED - 1), None);
         assert!(chosen.is_closed(target(1), CLOSED - 1) && !chosen.is_closed(target(2), 0));
         assert!(!chosen.is_closed(target(1), CLOSED));
-        chosen.failed(target(1), CLOSED);
+        assert_eq!(chosen.failed(target(1), CLOSED), Some(LIMIT + 1));
         assert!(chosen.is_closed(target(1), CLOSED));
         chosen.succeeded(1);
         assert!(!chosen.is_closed(target(1), CLOSED));
-        assert_eq!(chosen.failed(target(1), CLOSED), 1);
+        assert_eq!(chosen.failed(target(1), CLOSED), Some(1));
     }
 
     #[test]
@@ -132,7 +137,7 @@ mod tests {
         }
         let rotated = Target { key: 1, version: 2 };
         assert!(chosen.is_closed(target(1), 0) && !chosen.is_closed(rotated, 0));
-        assert_eq!(chosen.failed(rotated, 0), 1);
+        assert_eq!(chosen.failed(rotated, 0), Some(1));
         assert!(!chosen.is_closed(rotated, 0));
     }
 

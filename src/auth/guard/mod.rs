@@ -294,12 +294,12 @@ impl Guard {
         };
         let credential = target.key;
         match self.chosen.failed(target, attempt.now()) {
-            chosen::SUSPICIOUS => tracing::warn!(
+            Some(chosen::SUSPICIOUS) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
                 "somebody guesses the password of a credential that was imported; rotate it to a generated one"
             ),
-            chosen::LIMIT => tracing::warn!(
+            Some(chosen::LIMIT) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
                 "after 100 wrong passwords in a row, an imported credential is for an hour refused where it was not used before"

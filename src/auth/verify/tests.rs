@@ -1,6 +1,7 @@
 //! What verification promises, against a real store.
 
 use super::*;
+use crate::auth::guard::Prefix;
 use crate::auth::issue::{self, Issued, New};
 use crate::auth::password::Cost;
 use crate::sasl::Mechanism;
@@ -714,4 +715,41 @@ async fn guesses_at_a_chosen_password_keep_nobody_out_with_a_generated_one() {
     let from = [10, 6, 0, 1];
     let stranger = site.verify_from(from, "printer", rotated.password.expose());
     assert!(is_accepted(&stranger.await));
+}
+
+#[tokio::test]
+async fn what_is_not_looked_at_counts_nothing() {
+    let site = Site::guarded();
+    site.import("printer", "hunter2");
+    let guard = site.authenticator.guard();
+    let key = site.store.lookup("printer").unwrap().unwrap().key;
+    guard.accepted(&guard.attempt(OWNERS.into()), key);
+    let close = async |round: u8| {
+        for number in 0..100_u8 {
+            let from = [10, 0, number, 1];
+            site.verify_from(from, "printer", format!("guess {round} {number}"))
+                .await;
+        }
+    };
+    close(0).await;
+    let stranger = [10, 9, 0, 1];
+    // Not in the cache, then in it.
+    for round in 0..2 {
+        let before = site.paths()[0];
+        for number in 0..20 {
+            let wrong = format!("other {round} {number}");
+            for password in [wrong.as_str(), "hunter2"] {
+                let verdict = site.verify_from(stranger, "printer", password).await;
+                assert_eq!(verdict, Verdict::Reject(Reason::WrongPassword));
+            }
+        }
+        assert_eq!(site.paths()[0], before);
+        let charges = guard.list();
+        let own = Prefix::client(stranger.into());
+        assert!(charges.iter().all(|charge| charge.network != own));
+        assert!(is_accepted(
+            &site.verify_from(OWNERS, "printer", "hunter2").await
+        ));
+        close(1 + round).await;
+    }
 }
