@@ -11,9 +11,9 @@ use crate::store::{Actor, PenaltyRow, Store, StoreError, TrustedNetwork};
 
 use super::penalty::{self, Penalty};
 use super::prefix::{NoNetwork, Prefix};
-use super::{Guard, now_ms, scope};
+use super::{CLIENTS, Guard, NETWORKS, now_ms, scope};
 
-/// How many penalties are written at a time; what is left waits for the next time.
+/// How many penalties of addresses, and how many of networks, are written at a time; what is left waits for the next time.
 const AT_ONCE: usize = 4_096;
 
 /// What follows from what is held against a network.
@@ -232,22 +232,36 @@ impl Guard {
         Ok(cleared.len())
     }
 
-    /// Writes what has changed, and forgets what is over. Blocks on the store.
-    pub fn write(&self, store: &Store) {
+    /// Writes all that has changed, once nothing changes any more. Blocks on the store.
+    pub fn write_all(&self, store: &Store) {
+        // Bounded, should something change after all.
+        for _ in 0..=(CLIENTS + NETWORKS) / AT_ONCE {
+            if !self.write(store) {
+                return;
+            }
+        }
+    }
+
+    /// Writes what has changed, as much as is written at a time, and forgets what is over. Whether more may be left. Blocks
+    /// on the store.
+    pub fn write(&self, store: &Store) -> bool {
         let now = now_ms();
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (rows, trusted) = self.changes(now);
         self.show(now);
         if rows.is_empty() && trusted.is_empty() {
-            return;
+            return false;
         }
+        let is_full = rows.len() >= AT_ONCE;
         if let Err(error) = store.write_penalties(&rows, &trusted, now) {
             tracing::warn!(%error, "what the guard holds against networks could not be written, keeping it");
             self.put_back(rows, trusted, now);
+            return false;
         }
+        is_full
     }
 
-    /// Takes what is to be written.
+    /// Takes what is to be written: bans first, as they must not be lost.
     pub(super) fn changes(&self, now: i64) -> (Vec<PenaltyRow>, Vec<TrustedNetwork>) {
         let mut rows = Vec::new();
         for table in [&self.clients, &self.networks] {
@@ -255,12 +269,17 @@ impl Guard {
                 continue;
             }
             table.remove(|_, penalty| penalty.is_forgotten(now));
-            table.for_each(|network, penalty| {
-                if penalty.unwritten && rows.len() < AT_ONCE {
-                    penalty.unwritten = false;
-                    rows.push(row(network, penalty));
-                }
-            });
+            let end = rows.len() + AT_ONCE;
+            for bans in [true, false] {
+                table.go_on(|network, penalty| {
+                    let is_due = penalty.unwritten && penalty.banned_until(now).is_some() == bans;
+                    if is_due && rows.len() < end {
+                        penalty.unwritten = false;
+                        rows.push(row(network, penalty));
+                    }
+                    rows.len() < end
+                });
+            }
         }
         let trusted = std::mem::take(&mut *self.unwritten());
         let trusted = trusted

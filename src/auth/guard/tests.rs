@@ -374,3 +374,37 @@ fn what_cannot_be_written_waits_on() {
     assert!(disk.load().admit(from).is_err());
     assert!(disk.load().attempt(address("192.0.2.7")).trusts(OWNER));
 }
+
+#[test]
+fn ten_thousand_bans_survive_a_stop() {
+    let disk = Disk::new();
+    let guard = disk.load();
+    let banned = |number: u32| IpAddr::from((0x0a00_0000 + number * 256).to_be_bytes());
+    for number in 0..10_000 {
+        for mark in 0..10 {
+            fail(&guard, banned(number), None, mark);
+        }
+    }
+    guard.write_all(&disk.store);
+    let restarted = disk.load();
+    let forgotten = (0..10_000).filter(|number| restarted.admit(banned(*number)).is_ok());
+    assert_eq!(forgotten.count(), 0);
+    assert!(guard.changes(now_ms()).0.is_empty());
+}
+
+#[test]
+fn bans_are_written_before_scores() {
+    let guard = guard();
+    let from = |number: u32| IpAddr::from((0x0a00_0000 + number * 256).to_be_bytes());
+    for number in 0..10_000 {
+        fail(&guard, from(number), None, number);
+    }
+    for number in (0..10_000).step_by(20) {
+        for mark in 0..9 {
+            fail(&guard, from(number), None, 20_000 + mark);
+        }
+    }
+    let (rows, _) = guard.changes(now_ms());
+    let bans = rows.iter().filter(|row| row.banned_until.is_some());
+    assert_eq!((bans.count(), rows.len()), (500, 2 * 4_096));
+}
