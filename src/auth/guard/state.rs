@@ -200,11 +200,19 @@ impl Guard {
         let mut charges = Vec::new();
         for table in [&self.clients, &self.networks] {
             table.for_each(|network, penalty| {
-                let is_known = !network.is_network() && self.trust.knows_client(network, now);
-                charges.extend(Charge::of(network, penalty, is_known, now));
+                charges.extend(self.charge(network, penalty, now));
             });
         }
         sorted(charges)
+    }
+
+    fn charge(&self, network: Prefix, penalty: &Penalty, now: i64) -> Option<Charge> {
+        Charge::of(network, penalty, self.is_known(network, now), now)
+    }
+
+    /// Whether it is a client from which somebody logged in lately: then no ban holds.
+    fn is_known(&self, network: Prefix, now: i64) -> bool {
+        !network.is_network() && self.trust.knows_client(network, now)
     }
 
     /// Holds nothing against them any more, from this moment on. Returns how many that were. Blocks on the store.
@@ -316,8 +324,9 @@ impl Guard {
         ] {
             let mut banned = 0;
             if table.len() > 0 {
-                table.for_each(|_, penalty| {
-                    banned += i64::from(penalty.banned_until(now).is_some());
+                table.for_each(|network, penalty| {
+                    let until = penalty.banned_until(now);
+                    banned += i64::from(until.is_some() && !self.is_known(network, now));
                 });
             }
             self.metrics.guard_banned.of(scope).set(banned);

@@ -142,6 +142,10 @@ fn who_was_banned_and_then_logs_in_is_heard_again() {
     // By a session that was open, with a password that was remembered.
     succeed(&guard, from, OWNER);
     assert!(guard.admit(from).is_ok() && !guard.attempt(from).is_barred());
+    let banned = guard.metrics.guard_banned.of(Scope::Address);
+    assert_eq!(banned.get(), 1);
+    guard.show(now_ms());
+    assert_eq!(banned.get(), 0);
 }
 
 #[test]
