@@ -163,10 +163,8 @@ pub fn explain(sources: &Sources, asked: Asked) -> Result<Option<Explanation>, S
 fn guard(told: &mut Explanation, sources: &Sources, asked: Asked, login: Option<&Login>) {
     let attempt = sources.guard.attempt(asked.from);
     let key = login.map(|login| login.key);
-    let wanted = Wanted::Address(asked.from);
-    let charges = sources.guard.list().into_iter();
+    let charges = sources.guard.among(Wanted::Address(asked.from)).into_iter();
     let held: Vec<_> = charges
-        .filter(|charge| wanted.takes(charge.network))
         .map(|charge| format!("{}: {}", charge.network, charge.why()))
         .collect();
     let words = match held.is_empty() {

@@ -194,7 +194,7 @@ pub fn stored(store: &Store) -> Result<Vec<Charge>, StoreError> {
 }
 
 impl Guard {
-    /// What is held against whom, the worst first.
+    /// What is held against whom, the worst first. Copies and sorts tens of thousands, where there are so many.
     pub fn list(&self) -> Vec<Charge> {
         let now = now_ms();
         let mut charges = Vec::new();
@@ -204,6 +204,25 @@ impl Guard {
             });
         }
         sorted(charges)
+    }
+
+    /// The same of those who are wanted. Looks at two for an address, and at all for a network.
+    pub fn among(&self, wanted: Wanted) -> Vec<Charge> {
+        let address = match wanted {
+            Wanted::Address(address) => address,
+            Wanted::Network(_) => {
+                let mut charges = self.list();
+                charges.retain(|charge| wanted.takes(charge.network));
+                return charges;
+            }
+        };
+        let now = now_ms();
+        let own = [Prefix::client(address), Prefix::network(address)];
+        let charges = own.into_iter().filter_map(|network| {
+            let charge = |penalty: &Penalty| self.charge(network, penalty, now);
+            self.table(network).look(network, charge).flatten()
+        });
+        sorted(charges.collect())
     }
 
     fn charge(&self, network: Prefix, penalty: &Penalty, now: i64) -> Option<Charge> {

@@ -412,3 +412,27 @@ fn bans_are_written_before_scores() {
     let bans = rows.iter().filter(|row| row.banned_until.is_some());
     assert_eq!((bans.count(), rows.len()), (500, 2 * 4_096));
 }
+
+#[test]
+fn what_is_wanted_is_found_as_in_the_list() {
+    let guard = guard();
+    for number in 0..4 {
+        for mark in 0..10 {
+            fail(&guard, in_network(100 + number / 2, number), None, mark);
+        }
+    }
+    for (text, found) in [
+        ("198.51.100.1", 2),
+        ("198.51.100.9", 1),
+        ("192.0.2.1", 0),
+        ("198.51.101.0/24", 3),
+        ("198.51.0.0/16", 6),
+    ] {
+        let wanted: Wanted = text.parse().unwrap();
+        let networks = |charges: Vec<Charge>| charges.into_iter().map(|charge| charge.network);
+        let listed = networks(guard.list()).filter(|network| wanted.takes(*network));
+        let among: Vec<_> = networks(guard.among(wanted)).collect();
+        assert_eq!(among, listed.collect::<Vec<_>>(), "{text}");
+        assert_eq!(among.len(), found, "{text}");
+    }
+}
