@@ -146,6 +146,11 @@ impl Known {
         self.generated
     }
 
+    /// The version of the row that it was right for.
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
     /// Whether the row had two right passwords when it was read.
     pub fn overlaps(&self) -> bool {
         self.overlap_until.is_some()

@@ -8,7 +8,7 @@ use crate::sasl::{Bar, Reason};
 use crate::store::{CredentialStatus, Login, OrganizationStatus, Store, StoreError};
 
 use super::denial::Denials;
-use super::guard::{Guard, Wanted};
+use super::guard::{Guard, Target, Wanted};
 use super::quota::Quotas;
 
 /// What is asked about.
@@ -163,10 +163,8 @@ pub fn explain(sources: &Sources, asked: Asked) -> Result<Option<Explanation>, S
 fn guard(told: &mut Explanation, sources: &Sources, asked: Asked, login: Option<&Login>) {
     let attempt = sources.guard.attempt(asked.from);
     let key = login.map(|login| login.key);
-    let wanted = Wanted::Address(asked.from);
-    let charges = sources.guard.list().into_iter();
+    let charges = sources.guard.among(Wanted::Address(asked.from)).into_iter();
     let held: Vec<_> = charges
-        .filter(|charge| wanted.takes(charge.network))
         .map(|charge| format!("{}: {}", charge.network, charge.why()))
         .collect();
     let words = match held.is_empty() {
@@ -178,7 +176,9 @@ fn guard(told: &mut Explanation, sources: &Sources, asked: Asked, login: Option<
         false => Finding::Passes,
     };
     told.add("guard", finding, words);
-    if key.is_some_and(|key| attempt.is_closed_for(key)) {
+    // A generated password is let in all the same.
+    let chosen = login.filter(|login| login.tag.is_none());
+    if chosen.is_some_and(|login| attempt.is_closed_for(Target::of(login))) {
         let words = "too many guessed at its password, which people chose: for a while it is refused wherever it was not used from before";
         told.add("guesses", Finding::Refuses(Reason::WrongPassword), words);
     }

@@ -14,7 +14,7 @@ use crate::store::{LastUsed, Login, PreviousUse, Refusal, RefusedLogin, Retired,
 use super::cache::{Digest, Digester, Known, Slot, identity_of};
 use super::containment::{contain, count};
 use super::denial::Denials;
-use super::guard::{Attempt, Guard, Held, Settings};
+use super::guard::{Attempt, Guard, Held, Settings, Target};
 use super::noted::NotedBatch;
 use super::password::{Hasher, Match};
 use super::quota::{self, Allowance, Quotas};
@@ -679,8 +679,8 @@ fn barred(refused: Refused, attempt: &Attempt) -> Refused {
     }
 }
 
-/// What the guard makes of a verdict that the cache gave. A right password is never held up, except where too many guessed
-/// at it: then the guesses must not go on by what is remembered.
+/// What the guard makes of a verdict that the cache gave. A right password is never held up, except where people chose it and
+/// too many guessed at it: then the guesses must not go on by what is remembered.
 fn guarded(
     judged: Result<Proven, Refused>,
     recalled: &Recalled,
@@ -689,15 +689,30 @@ fn guarded(
 ) -> Result<Proven, Refused> {
     let known = || recalled.known.iter().flatten();
     let refused = |identity| Refused::Reason(Reason::WrongPassword, Some(identity), None);
+    let target = |known: &Arc<Known>| Target {
+        key: known.identity().key,
+        version: known.version(),
+    };
     match judged {
-        Ok(Proven { identity, .. }) if attempt.is_closed_for(identity.key) => {
-            Err(refused(identity))
+        Ok(Proven { identity, slot }) => {
+            let known = recalled.known[slot as usize].as_ref();
+            let chosen = known.filter(|known| !known.is_generated()).map(target);
+            let is_closed = chosen.is_some_and(|chosen| attempt.is_closed_for(chosen));
+            attempt.excuse_if(is_closed);
+            match is_closed {
+                true => Err(refused(identity)),
+                false => Ok(Proven { identity, slot }),
+            }
         }
         Err(Refused::Reason(reason, Some(identity), retired_at)) => {
-            if known().any(|known| !known.is_generated()) {
-                attempt.may_guess(identity.key);
+            let latest = known().max_by_key(|known| known.version()).map(target);
+            let chosen = latest.filter(|_| known().any(|known| !known.is_generated()));
+            // Then a wrong one must look like the right one, which counts nothing.
+            let is_closed = chosen.is_some_and(|chosen| attempt.is_closed_for(chosen));
+            if let Some(chosen) = chosen.filter(|_| !is_closed) {
+                attempt.may_guess(chosen);
             }
-            attempt.excuse_if(known().any(|known| known.is(digest)));
+            attempt.excuse_if(is_closed || known().any(|known| known.is(digest)));
             Err(Refused::Reason(reason, Some(identity), retired_at))
         }
         judged => judged,

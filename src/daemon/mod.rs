@@ -360,7 +360,7 @@ impl Serving {
         let (noted, guard, store) = (self.noted, self.guard, self.store);
         let flushed = tokio::task::spawn_blocking(move || {
             noted.flush(&store);
-            guard.write(&store);
+            guard.write_all(&store);
         });
         let _ = flushed.await;
         tracing::info!("stopped");

@@ -90,8 +90,11 @@ async fn list_guard(
     let wanted = query.network.as_deref().map(wanted).transpose()?;
     let skipped = usize::try_from(query.after.map_or(0, Cursor::get)).unwrap_or(usize::MAX);
     let limit = query.limit.get() as usize;
-    let charges = desk.system.authenticator.guard().list().into_iter();
-    let mut charges = charges.filter(|charge| wanted.is_none_or(|own| own.takes(charge.network)));
+    let charges = desk.run(move |desk| {
+        let guard = desk.system.authenticator.guard();
+        Ok(wanted.map_or_else(|| guard.list(), |wanted| guard.among(wanted)))
+    });
+    let mut charges = charges.await?.into_iter();
     let items: Vec<_> = charges
         .by_ref()
         .skip(skipped)

@@ -64,7 +64,10 @@ pub(super) async fn list(
     visitor: Visitor,
 ) -> Result<Response, ErrorPage> {
     visitor.caller.require_instance(Access::Read)?;
-    let charges = dashboard.desk.system.authenticator.guard().list();
+    let listed = dashboard
+        .desk
+        .run(|desk| Ok(desk.system.authenticator.guard().list()));
+    let charges = listed.await?;
     let is_banned = |charge: &&Charge| charge.standing() == Standing::Banned;
     page(&NetworksPage {
         frame: visitor.frame(Section::Guard),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use crate::sasl::Outage;
 use crate::store::Login;
 
+use super::chosen::Target;
 use super::lanes::Turn;
 use super::prefix::Prefix;
 use super::{Guard, now_ms};
@@ -22,6 +23,8 @@ pub struct Attempt<'a> {
     harmless: AtomicBool,
     /// The key of the credential, if people chose its password; keys begin at 1.
     chosen: AtomicI64,
+    /// And its version.
+    version: AtomicI64,
 }
 
 /// What follows from a failure.
@@ -73,6 +76,7 @@ impl<'a> Attempt<'a> {
             now,
             harmless: AtomicBool::new(false),
             chosen: AtomicI64::new(0),
+            version: AtomicI64::new(0),
         }
     }
 
@@ -109,9 +113,9 @@ impl<'a> Attempt<'a> {
             .is_none_or(|[client, _]| self.guard.trust.knows(credential, client, self.now))
     }
 
-    /// Whether the credential with this key is not for strangers now: too many of them guessed at its password.
-    pub fn is_closed_for(&self, credential: i64) -> bool {
-        self.guard.chosen.is_closed(credential, self.now) && !self.trusts(credential)
+    /// Whether the password that people chose for this credential is not for strangers now: too many of them guessed at it.
+    pub fn is_closed_for(&self, target: Target) -> bool {
+        self.guard.chosen.is_closed(target, self.now) && !self.trusts(target.key)
     }
 
     /// Where the password is or was the right one, a refusal means a forgotten device, and says nothing against the client.
@@ -123,13 +127,18 @@ impl<'a> Attempt<'a> {
         self.harmless.load(Ordering::Relaxed)
     }
 
-    /// People chose the password of the credential with this key, so it may be guessed.
-    pub fn may_guess(&self, credential: i64) {
-        self.chosen.store(credential, Ordering::Relaxed);
+    /// People chose the password of this credential, so it may be guessed.
+    pub fn may_guess(&self, target: Target) {
+        self.chosen.store(target.key, Ordering::Relaxed);
+        self.version.store(target.version, Ordering::Relaxed);
     }
 
-    pub(super) fn chosen(&self) -> Option<i64> {
-        Some(self.chosen.load(Ordering::Relaxed)).filter(|credential| *credential != 0)
+    pub(super) fn chosen(&self) -> Option<Target> {
+        let target = Target {
+            key: self.chosen.load(Ordering::Relaxed),
+            version: self.version.load(Ordering::Relaxed),
+        };
+        Some(target).filter(|target| target.key != 0)
     }
 
     /// Waits until the password may be hashed. `tag` is the offered one's: with that of the stored one it is as good as right,
@@ -146,10 +155,13 @@ impl<'a> Attempt<'a> {
         if !takes_guesses(login, tag, self.now) {
             return Ok(None);
         }
-        self.may_guess(login.key);
-        if self.is_closed_for(login.key) {
+        let target = Target::of(login);
+        if self.is_closed_for(target) {
+            // Nothing was learnt about the password, which may well be the right one.
+            self.excuse_if(true);
             return Err(Held::Refused);
         }
+        self.may_guess(target);
         if self.guard.wrong.knows(mark_of(login, digest), self.now) {
             self.excuse_if(true);
             return Err(Held::Refused);

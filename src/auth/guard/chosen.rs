@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::store::Login;
+
 /// So many failures in a row are worth a word in the log.
 pub const SUSPICIOUS: u32 = 20;
 
@@ -25,20 +27,50 @@ pub struct ChosenPasswords {
     failures: Mutex<HashMap<i64, Failures>>,
 }
 
+/// A credential as it is now: with another version, its password may be another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Target {
+    /// The credential's key.
+    pub key: i64,
+    /// The version of its row.
+    pub version: i64,
+}
+
+impl Target {
+    /// What a login would be one of.
+    pub fn of(login: &Login) -> Self {
+        Self {
+            key: login.key,
+            version: login.version,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct Failures {
+    version: i64,
     in_a_row: u32,
     closed_until: i64,
 }
 
 impl ChosenPasswords {
-    /// Counts a failure, and returns how many there were in a row.
-    pub fn failed(&self, credential: i64, now: i64) -> u32 {
+    /// Counts a failure, and returns how many there were in a row. None counts while only those are heard who were there
+    /// before: nobody else is looked at, and that hour must end.
+    pub fn failed(&self, target: Target, now: i64) -> Option<u32> {
         let mut failures = self.lock();
-        if failures.len() >= ENTRIES && !failures.contains_key(&credential) {
+        if failures.len() >= ENTRIES && !failures.contains_key(&target.key) {
             failures.retain(|_, failures| failures.in_a_row >= SUSPICIOUS);
         }
-        let entry = failures.entry(credential).or_default();
+        let entry = failures.entry(target.key).or_default();
+        if entry.version != target.version {
+            *entry = Failures {
+                version: target.version,
+                ..Failures::default()
+            };
+        }
+        if now < entry.closed_until {
+            return None;
+        }
         entry.in_a_row = entry.in_a_row.saturating_add(1);
         let in_a_row = entry.in_a_row;
         // Also after that hour: until the right password comes, there is one guess an hour.
@@ -46,7 +78,7 @@ impl ChosenPasswords {
             entry.closed_until = now + CLOSED;
         }
         self.count.store(failures.len(), Ordering::Release);
-        in_a_row
+        Some(in_a_row)
     }
 
     /// Forgets the failures: the right password was given.
@@ -59,12 +91,11 @@ impl ChosenPasswords {
     }
 
     /// Whether only those are heard who logged in from where they are before.
-    pub fn is_closed(&self, credential: i64, now: i64) -> bool {
+    pub fn is_closed(&self, target: Target, now: i64) -> bool {
         self.count.load(Ordering::Acquire) > 0
-            && self
-                .lock()
-                .get(&credential)
-                .is_some_and(|failures| now < failures.closed_until)
+            && self.lock().get(&target.key).is_some_and(|failures| {
+                failures.version == target.version && now < failures.closed_until
+            })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, Failures>> {
@@ -76,33 +107,50 @@ impl ChosenPasswords {
 mod tests {
     use super::*;
 
+    fn target(key: i64) -> Target {
+        Target { key, version: 1 }
+    }
+
     #[test]
     fn a_hundred_failures_in_a_row_close_it_for_an_hour() {
         let chosen = ChosenPasswords::default();
         for count in 1..LIMIT {
-            assert_eq!(chosen.failed(1, 0), count);
-            assert!(!chosen.is_closed(1, 0));
+            assert_eq!(chosen.failed(target(1), 0), Some(count));
+            assert!(!chosen.is_closed(target(1), 0));
         }
-        assert_eq!(chosen.failed(1, 0), LIMIT);
-        assert!(chosen.is_closed(1, CLOSED - 1) && !chosen.is_closed(2, 0));
-        assert!(!chosen.is_closed(1, CLOSED));
-        chosen.failed(1, CLOSED);
-        assert!(chosen.is_closed(1, CLOSED));
+        assert_eq!(chosen.failed(target(1), 0), Some(LIMIT));
+        assert_eq!(chosen.failed(target(1), CLOSED - 1), None);
+        assert!(chosen.is_closed(target(1), CLOSED - 1) && !chosen.is_closed(target(2), 0));
+        assert!(!chosen.is_closed(target(1), CLOSED));
+        assert_eq!(chosen.failed(target(1), CLOSED), Some(LIMIT + 1));
+        assert!(chosen.is_closed(target(1), CLOSED));
         chosen.succeeded(1);
-        assert!(!chosen.is_closed(1, CLOSED));
-        assert_eq!(chosen.failed(1, CLOSED), 1);
+        assert!(!chosen.is_closed(target(1), CLOSED));
+        assert_eq!(chosen.failed(target(1), CLOSED), Some(1));
+    }
+
+    #[test]
+    fn another_password_begins_anew() {
+        let chosen = ChosenPasswords::default();
+        for _ in 0..LIMIT {
+            chosen.failed(target(1), 0);
+        }
+        let rotated = Target { key: 1, version: 2 };
+        assert!(chosen.is_closed(target(1), 0) && !chosen.is_closed(rotated, 0));
+        assert_eq!(chosen.failed(rotated, 0), Some(1));
+        assert!(!chosen.is_closed(rotated, 0));
     }
 
     #[test]
     fn it_does_not_grow_without_end() {
         let chosen = ChosenPasswords::default();
         for _ in 0..LIMIT {
-            chosen.failed(-1, 0);
+            chosen.failed(target(-1), 0);
         }
         for credential in 0..ENTRIES as i64 + 10 {
-            chosen.failed(credential, 0);
+            chosen.failed(target(credential), 0);
         }
         assert!(chosen.lock().len() <= 12);
-        assert!(chosen.is_closed(-1, 0));
+        assert!(chosen.is_closed(target(-1), 0));
     }
 }

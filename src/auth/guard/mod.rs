@@ -35,6 +35,7 @@ use self::wrong::WrongPasswords;
 
 pub use self::admission::{Place, Room};
 pub use self::attempt::{Attempt, Consequence, Held};
+pub use self::chosen::Target;
 pub use self::lanes::Turn;
 pub use self::prefix::{NoNetwork, Prefix};
 pub use self::state::{Charge, Standing, Wanted, stored};
@@ -288,16 +289,17 @@ impl Guard {
 
     /// Where somebody chose the password, guesses are counted wherever they come from.
     fn guessed_at(&self, attempt: &Attempt, counts: bool) {
-        let Some(credential) = attempt.chosen().filter(|_| counts) else {
+        let Some(target) = attempt.chosen().filter(|_| counts) else {
             return;
         };
-        match self.chosen.failed(credential, attempt.now()) {
-            chosen::SUSPICIOUS => tracing::warn!(
+        let credential = target.key;
+        match self.chosen.failed(target, attempt.now()) {
+            Some(chosen::SUSPICIOUS) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
                 "somebody guesses the password of a credential that was imported; rotate it to a generated one"
             ),
-            chosen::LIMIT => tracing::warn!(
+            Some(chosen::LIMIT) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
                 "after 100 wrong passwords in a row, an imported credential is for an hour refused where it was not used before"

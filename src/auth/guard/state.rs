@@ -11,9 +11,9 @@ use crate::store::{Actor, PenaltyRow, Store, StoreError, TrustedNetwork};
 
 use super::penalty::{self, Penalty};
 use super::prefix::{NoNetwork, Prefix};
-use super::{Guard, now_ms, scope};
+use super::{CLIENTS, Guard, NETWORKS, now_ms, scope};
 
-/// How many penalties are written at a time; what is left waits for the next time.
+/// How many penalties of addresses, and how many of networks, are written at a time; what is left waits for the next time.
 const AT_ONCE: usize = 4_096;
 
 /// What follows from what is held against a network.
@@ -194,17 +194,44 @@ pub fn stored(store: &Store) -> Result<Vec<Charge>, StoreError> {
 }
 
 impl Guard {
-    /// What is held against whom, the worst first.
+    /// What is held against whom, the worst first. Copies and sorts tens of thousands, where there are so many.
     pub fn list(&self) -> Vec<Charge> {
         let now = now_ms();
         let mut charges = Vec::new();
         for table in [&self.clients, &self.networks] {
             table.for_each(|network, penalty| {
-                let is_known = !network.is_network() && self.trust.knows_client(network, now);
-                charges.extend(Charge::of(network, penalty, is_known, now));
+                charges.extend(self.charge(network, penalty, now));
             });
         }
         sorted(charges)
+    }
+
+    /// The same of those who are wanted. Looks at two for an address, and at all for a network.
+    pub fn among(&self, wanted: Wanted) -> Vec<Charge> {
+        let address = match wanted {
+            Wanted::Address(address) => address,
+            Wanted::Network(_) => {
+                let mut charges = self.list();
+                charges.retain(|charge| wanted.takes(charge.network));
+                return charges;
+            }
+        };
+        let now = now_ms();
+        let own = [Prefix::client(address), Prefix::network(address)];
+        let charges = own.into_iter().filter_map(|network| {
+            let charge = |penalty: &Penalty| self.charge(network, penalty, now);
+            self.table(network).look(network, charge).flatten()
+        });
+        sorted(charges.collect())
+    }
+
+    fn charge(&self, network: Prefix, penalty: &Penalty, now: i64) -> Option<Charge> {
+        Charge::of(network, penalty, self.is_known(network, now), now)
+    }
+
+    /// Whether it is a client from which somebody logged in lately: then no ban holds.
+    fn is_known(&self, network: Prefix, now: i64) -> bool {
+        !network.is_network() && self.trust.knows_client(network, now)
     }
 
     /// Holds nothing against them any more, from this moment on. Returns how many that were. Blocks on the store.
@@ -232,22 +259,36 @@ impl Guard {
         Ok(cleared.len())
     }
 
-    /// Writes what has changed, and forgets what is over. Blocks on the store.
-    pub fn write(&self, store: &Store) {
+    /// Writes all that has changed, once nothing changes any more. Blocks on the store.
+    pub fn write_all(&self, store: &Store) {
+        // Bounded, should something change after all.
+        for _ in 0..=(CLIENTS + NETWORKS) / AT_ONCE {
+            if !self.write(store) {
+                return;
+            }
+        }
+    }
+
+    /// Writes what has changed, as much as is written at a time, and forgets what is over. Whether more may be left. Blocks
+    /// on the store.
+    pub fn write(&self, store: &Store) -> bool {
         let now = now_ms();
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (rows, trusted) = self.changes(now);
         self.show(now);
         if rows.is_empty() && trusted.is_empty() {
-            return;
+            return false;
         }
+        let is_full = rows.len() >= AT_ONCE;
         if let Err(error) = store.write_penalties(&rows, &trusted, now) {
             tracing::warn!(%error, "what the guard holds against networks could not be written, keeping it");
             self.put_back(rows, trusted, now);
+            return false;
         }
+        is_full
     }
 
-    /// Takes what is to be written.
+    /// Takes what is to be written: bans first, as they must not be lost.
     pub(super) fn changes(&self, now: i64) -> (Vec<PenaltyRow>, Vec<TrustedNetwork>) {
         let mut rows = Vec::new();
         for table in [&self.clients, &self.networks] {
@@ -255,12 +296,17 @@ impl Guard {
                 continue;
             }
             table.remove(|_, penalty| penalty.is_forgotten(now));
-            table.for_each(|network, penalty| {
-                if penalty.unwritten && rows.len() < AT_ONCE {
-                    penalty.unwritten = false;
-                    rows.push(row(network, penalty));
-                }
-            });
+            let end = rows.len() + AT_ONCE;
+            for bans in [true, false] {
+                table.go_on(|network, penalty| {
+                    let is_due = penalty.unwritten && penalty.banned_until(now).is_some() == bans;
+                    if is_due && rows.len() < end {
+                        penalty.unwritten = false;
+                        rows.push(row(network, penalty));
+                    }
+                    rows.len() < end
+                });
+            }
         }
         let trusted = std::mem::take(&mut *self.unwritten());
         let trusted = trusted
@@ -297,8 +343,9 @@ impl Guard {
         ] {
             let mut banned = 0;
             if table.len() > 0 {
-                table.for_each(|_, penalty| {
-                    banned += i64::from(penalty.banned_until(now).is_some());
+                table.for_each(|network, penalty| {
+                    let until = penalty.banned_until(now);
+                    banned += i64::from(until.is_some() && !self.is_known(network, now));
                 });
             }
             self.metrics.guard_banned.of(scope).set(banned);

@@ -19,6 +19,8 @@ pub struct Table {
     hasher: RandomState,
     /// How many entries there are, since most of the time there are none.
     len: AtomicUsize,
+    /// The shard where the last look ended that did not go through all.
+    next: AtomicUsize,
 }
 
 impl Table {
@@ -29,6 +31,7 @@ impl Table {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             len: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
         }
     }
 
@@ -86,6 +89,25 @@ impl Table {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for (prefix, penalty) in shard.iter_mut() {
                 look(*prefix, penalty);
+            }
+        }
+    }
+
+    /// Shows entries for as long as `look` wants more, beginning in the shard where it last had enough, so that none waits
+    /// for ever.
+    pub fn go_on(&self, mut look: impl FnMut(Prefix, &mut Penalty) -> bool) {
+        let first = self.next.load(Ordering::Relaxed);
+        for step in 0..self.shards.len() {
+            let at = (first + step) % self.shards.len();
+            let mut shard = self.shards[at]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if !shard
+                .iter_mut()
+                .all(|(prefix, penalty)| look(*prefix, penalty))
+            {
+                self.next.store(at, Ordering::Relaxed);
+                return;
             }
         }
     }
@@ -169,5 +191,24 @@ mod tests {
         assert_eq!(table.change(client(9_999_999), 0, |_| ()), None);
         let removed = table.remove(|_, penalty| penalty.banned_until(0).is_some());
         assert_eq!((removed.len(), table.len()), (ROOM, 0));
+    }
+
+    #[test]
+    fn whoever_has_enough_is_shown_the_others_the_next_time() {
+        let table = Table::new(16_384);
+        for number in 0..2000 {
+            guess(&table, number, 1);
+        }
+        // Each time everything has changed again.
+        let mut shown = std::collections::HashSet::new();
+        for _ in 0..10 {
+            let mut left = 500;
+            table.go_on(|prefix, _| {
+                shown.insert(prefix);
+                left -= 1;
+                left > 0
+            });
+        }
+        assert_eq!(shown.len(), 2000);
     }
 }

@@ -142,6 +142,10 @@ fn who_was_banned_and_then_logs_in_is_heard_again() {
     // By a session that was open, with a password that was remembered.
     succeed(&guard, from, OWNER);
     assert!(guard.admit(from).is_ok() && !guard.attempt(from).is_barred());
+    let banned = guard.metrics.guard_banned.of(Scope::Address);
+    assert_eq!(banned.get(), 1);
+    guard.show(now_ms());
+    assert_eq!(banned.get(), 0);
 }
 
 #[test]
@@ -373,4 +377,62 @@ fn what_cannot_be_written_waits_on() {
     guard.write(&disk.store);
     assert!(disk.load().admit(from).is_err());
     assert!(disk.load().attempt(address("192.0.2.7")).trusts(OWNER));
+}
+
+#[test]
+fn ten_thousand_bans_survive_a_stop() {
+    let disk = Disk::new();
+    let guard = disk.load();
+    let banned = |number: u32| IpAddr::from((0x0a00_0000 + number * 256).to_be_bytes());
+    for number in 0..10_000 {
+        for mark in 0..10 {
+            fail(&guard, banned(number), None, mark);
+        }
+    }
+    guard.write_all(&disk.store);
+    let restarted = disk.load();
+    let forgotten = (0..10_000).filter(|number| restarted.admit(banned(*number)).is_ok());
+    assert_eq!(forgotten.count(), 0);
+    assert!(guard.changes(now_ms()).0.is_empty());
+}
+
+#[test]
+fn bans_are_written_before_scores() {
+    let guard = guard();
+    let from = |number: u32| IpAddr::from((0x0a00_0000 + number * 256).to_be_bytes());
+    for number in 0..10_000 {
+        fail(&guard, from(number), None, number);
+    }
+    for number in (0..10_000).step_by(20) {
+        for mark in 0..9 {
+            fail(&guard, from(number), None, 20_000 + mark);
+        }
+    }
+    let (rows, _) = guard.changes(now_ms());
+    let bans = rows.iter().filter(|row| row.banned_until.is_some());
+    assert_eq!((bans.count(), rows.len()), (500, 2 * 4_096));
+}
+
+#[test]
+fn what_is_wanted_is_found_as_in_the_list() {
+    let guard = guard();
+    for number in 0..4 {
+        for mark in 0..10 {
+            fail(&guard, in_network(100 + number / 2, number), None, mark);
+        }
+    }
+    for (text, found) in [
+        ("198.51.100.1", 2),
+        ("198.51.100.9", 1),
+        ("192.0.2.1", 0),
+        ("198.51.101.0/24", 3),
+        ("198.51.0.0/16", 6),
+    ] {
+        let wanted: Wanted = text.parse().unwrap();
+        let networks = |charges: Vec<Charge>| charges.into_iter().map(|charge| charge.network);
+        let listed = networks(guard.list()).filter(|network| wanted.takes(*network));
+        let among: Vec<_> = networks(guard.among(wanted)).collect();
+        assert_eq!(among, listed.collect::<Vec<_>>(), "{text}");
+        assert_eq!(among.len(), found, "{text}");
+    }
 }

@@ -53,15 +53,18 @@ impl<K: std::hash::Hash + Eq + Copy, V> Sharded<K, V> {
 impl Trust {
     /// The credential with this key was used by `client`. Whether that is worth writing.
     pub fn note(&self, credential: i64, client: Prefix, at: i64) -> bool {
-        {
+        let is_fresh = {
             let mut credentials = self.credentials.of(credential);
             if credentials.len() >= ROOM && !credentials.contains_key(&credential) {
                 drop_half(&mut credentials);
             }
             let known = credentials.entry(credential).or_default();
             match known.iter_mut().find(|(known, _)| *known == client) {
-                Some((_, last)) if at - *last < REFRESHED => return false,
-                Some((_, last)) => *last = at,
+                Some((_, last)) if at - *last < REFRESHED => true,
+                Some((_, last)) => {
+                    *last = at;
+                    false
+                }
                 None => {
                     if known.len() >= OF_ONE {
                         let oldest = known.iter().enumerate().min_by_key(|(_, (_, at))| *at);
@@ -69,10 +72,15 @@ impl Trust {
                         known.swap_remove(oldest);
                     }
                     known.push((client, at));
+                    false
                 }
             }
-        }
+        };
         let mut clients = self.clients.of(client);
+        // It may have had to make room since.
+        if is_fresh && clients.contains_key(&client) {
+            return false;
+        }
         if clients.len() >= ROOM && !clients.contains_key(&client) {
             clients.retain(|_, last| at - *last < REMEMBERED);
             if clients.len() >= ROOM / 2 {
@@ -81,7 +89,7 @@ impl Trust {
         }
         let last = clients.entry(client).or_insert(at);
         *last = at.max(*last);
-        true
+        !is_fresh
     }
 
     /// Whether the credential with this key was used by `client` lately.
@@ -147,6 +155,16 @@ mod tests {
         }
         assert!(!trust.knows(1, client(0), 20));
         assert!((1..=16).all(|number| trust.knows(1, client(number), 20)));
+    }
+
+    #[test]
+    fn a_client_that_made_room_is_known_again_by_its_next_login() {
+        let trust = Trust::default();
+        assert!(trust.note(1, client(1), 0));
+        trust.clients.of(client(1)).clear();
+        assert!(!trust.knows_client(client(1), 1));
+        assert!(!trust.note(1, client(1), 1), "it is written already");
+        assert!(trust.knows_client(client(1), 1));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What verification promises, against a real store.
 
 use super::*;
+use crate::auth::guard::Prefix;
 use crate::auth::issue::{self, Issued, New};
 use crate::auth::password::Cost;
 use crate::sasl::Mechanism;
@@ -683,4 +684,72 @@ async fn a_hundred_guesses_at_an_imported_password_close_it_to_strangers() {
     ));
     let stranger = site.verify_from([10, 2, 0, 1], "printer", "hunter2").await;
     assert!(is_accepted(&stranger), "the owner's login ended that");
+}
+
+#[tokio::test]
+async fn guesses_at_a_chosen_password_keep_nobody_out_with_a_generated_one() {
+    let site = Site::guarded();
+    site.import("printer", "hunter2");
+    let guess = async |network: u8| {
+        for number in 0..100_u8 {
+            let from = [10, network, number, 1];
+            site.verify_from(from, "printer", format!("guess {network} {number}"))
+                .await;
+        }
+    };
+    guess(0).await;
+    let stranger = site.verify_from([10, 9, 0, 1], "printer", "hunter2").await;
+    assert_eq!(stranger, Verdict::Reject(Reason::WrongPassword));
+    // The old password stays right for a while, and can still be guessed at.
+    let rotated = site.rotate("printer", Some(now_ms() + 3_600_000));
+    guess(1).await;
+    for network in 0..3 {
+        let stranger = site.verify_from([10, 8, network, 1], "printer", "hunter2");
+        assert_eq!(stranger.await, Verdict::Reject(Reason::WrongPassword));
+        let from = [10, 7, network, 1];
+        let stranger = site.verify_from(from, "printer", rotated.password.expose());
+        assert!(is_accepted(&stranger.await), "{network}");
+        guess(2 + network).await;
+    }
+    let rotated = site.rotate("printer", None);
+    let from = [10, 6, 0, 1];
+    let stranger = site.verify_from(from, "printer", rotated.password.expose());
+    assert!(is_accepted(&stranger.await));
+}
+
+#[tokio::test]
+async fn what_is_not_looked_at_counts_nothing() {
+    let site = Site::guarded();
+    site.import("printer", "hunter2");
+    let guard = site.authenticator.guard();
+    let key = site.store.lookup("printer").unwrap().unwrap().key;
+    guard.accepted(&guard.attempt(OWNERS.into()), key);
+    let close = async |round: u8| {
+        for number in 0..100_u8 {
+            let from = [10, 0, number, 1];
+            site.verify_from(from, "printer", format!("guess {round} {number}"))
+                .await;
+        }
+    };
+    close(0).await;
+    let stranger = [10, 9, 0, 1];
+    // Not in the cache, then in it.
+    for round in 0..2 {
+        let before = site.paths()[0];
+        for number in 0..20 {
+            let wrong = format!("other {round} {number}");
+            for password in [wrong.as_str(), "hunter2"] {
+                let verdict = site.verify_from(stranger, "printer", password).await;
+                assert_eq!(verdict, Verdict::Reject(Reason::WrongPassword));
+            }
+        }
+        assert_eq!(site.paths()[0], before);
+        let charges = guard.list();
+        let own = Prefix::client(stranger.into());
+        assert!(charges.iter().all(|charge| charge.network != own));
+        assert!(is_accepted(
+            &site.verify_from(OWNERS, "printer", "hunter2").await
+        ));
+        close(1 + round).await;
+    }
 }
