@@ -46,8 +46,8 @@ impl Moment {
     }
 }
 
-/// What was sent until a time, in one of the spans that limits know.
-type Sum = fn(&mut Window, i64) -> Sent;
+/// How many messages were sent until a time, in one of the spans that limits know.
+type Sum = fn(&mut Window, i64) -> u64;
 
 /// The counts of one sender; shared by all its sessions.
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ struct State {
     /// All that was noted here, for what is noted while the history is read.
     noted: Sent,
     /// What was sent before; read from the store once somebody must know.
-    window: Option<Window>,
+    window: Option<Box<Window>>,
 }
 
 impl Counter {
@@ -139,7 +139,7 @@ impl Counter {
             recipients: state.noted.recipients.saturating_sub(noted.recipients),
         };
         window.add(now.ms(), since);
-        state.window.get_or_insert(window);
+        state.window.get_or_insert(Box::new(window));
     }
 
     /// How much there is of what this limit counts, if it counts something over time.
@@ -153,9 +153,7 @@ impl Counter {
                 let per_second = ceilings.get(limit)?;
                 Some(state.bucket.taken(now.us, per_second))
             }
-            Limit::MessagesPerHour => {
-                Some(state.window.as_mut()?.hour(now.ms()).messages + messages)
-            }
+            Limit::MessagesPerHour => Some(state.window.as_mut()?.hour(now.ms()) + messages),
             Limit::MessagesPerDay => Some(state.window.as_mut()?.day(now.ms()).messages + messages),
             Limit::MessagesPerMonth => {
                 Some(state.window.as_mut()?.month(now.ms()).messages + messages)
@@ -198,14 +196,18 @@ impl State {
         let reserved = self.reserved.messages;
         if let Some(window) = &mut self.window {
             let sums: [(Limit, Sum); 3] = [
-                (Limit::MessagesPerMonth, Window::month),
-                (Limit::MessagesPerDay, Window::day),
+                (Limit::MessagesPerMonth, |window, now| {
+                    window.month(now).messages
+                }),
+                (Limit::MessagesPerDay, |window, now| {
+                    window.day(now).messages
+                }),
                 (Limit::MessagesPerHour, Window::hour),
             ];
             for (limit, sum) in sums {
                 // Nothing is summed up that nobody asked for.
                 if ceilings.get(limit).is_some() {
-                    let used = sum(window, now.ms()).messages + reserved;
+                    let used = sum(window, now.ms()) + reserved;
                     if let Some(over) = over(ceilings, limit, used) {
                         return Some(over);
                     }

@@ -180,28 +180,31 @@ impl Quotas {
         if counter.is_known() {
             return Ok(());
         }
-        let now = Moment::now();
-        let mut window = Window::new(now.ms());
-        let (since, until) = (Window::since(now.ms()), i64::MAX);
-        let (noted, rows) = match owner {
+        let (since, until) = (Window::since(Moment::now().ms()), i64::MAX);
+        let (noted, waiting, rows) = match owner {
             Owner::Credential(key) => {
                 let (noted, waiting) = counter.settled(|| self.noted.waiting(*key));
-                for (hour, usage) in waiting {
-                    window.add(hour * HOUR, sent(&usage));
-                }
                 let of = UsageOf::Credential(*key);
-                (noted, self.store.usage(of, Span::Hour, since, until)?)
+                let rows = self.store.usage(of, Span::Hour, since, until)?;
+                (noted, waiting, rows)
             }
             Owner::Organization(slug) => {
                 // What waits is known by credentials, and whose these are only to the store.
                 let (noted, taken) = counter.settled(|| still.take_if_any_was_sent());
                 still.write(&self.store, taken)?;
                 let of = UsageOf::Organization(slug);
-                (noted, self.store.usage(of, Span::Hour, since, until)?)
+                let rows = self.store.usage(of, Span::Hour, since, until)?;
+                (noted, Vec::new(), rows)
             }
         };
+        // Not before all that was read was sent, or some of it would be taken for older than it is.
+        let now = Moment::now();
+        let mut window = Window::new(now.ms());
         for (hour, usage) in rows {
-            window.add(hour, sent(&usage));
+            window.add_hour(hour, now.ms(), sent(&usage));
+        }
+        for (hour, usage) in waiting {
+            window.add_hour(hour * HOUR, now.ms(), sent(&usage));
         }
         counter.know(window, noted, now);
         Ok(())
