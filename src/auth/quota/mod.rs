@@ -191,10 +191,15 @@ impl Quotas {
             Owner::Organization(slug) => {
                 // What waits is known by credentials, and whose these are only to the store.
                 let (noted, taken) = counter.settled(|| still.take_if_any_was_sent());
-                still.write(&self.store, taken)?;
+                let usage = taken.usage.clone();
+                let waiting = match still.write(&self.store, taken) {
+                    Ok(()) => Vec::new(),
+                    // Still waiting, as on a full disk, which can be read.
+                    Err(_) => self.of_organization(slug, usage)?,
+                };
                 let of = UsageOf::Organization(slug);
                 let rows = self.store.usage(of, Span::Hour, since, until)?;
-                (noted, Vec::new(), rows)
+                (noted, waiting, rows)
             }
         };
         // Not before all that was read was sent, or some of it would be taken for older than it is.
@@ -208,6 +213,19 @@ impl Quotas {
         }
         counter.know(window, noted, now);
         Ok(())
+    }
+
+    /// What of this usage, by credential key and hour, is the organization's, by the hour. Blocks on
+    /// the store.
+    fn of_organization(
+        &self,
+        slug: &str,
+        usage: Vec<((i64, i64), Usage)>,
+    ) -> Result<Vec<(i64, Usage)>, StoreError> {
+        let keys: Vec<_> = usage.iter().map(|((key, _), _)| *key).collect();
+        let own = self.store.belonging_to(slug, &keys)?;
+        let usage = usage.into_iter().filter(|((key, _), _)| own.contains(key));
+        Ok(usage.map(|((_, hour), usage)| (hour, usage)).collect())
     }
 
     /// What holds a credential under this policy: its own ceilings and its organization's.
@@ -230,3 +248,6 @@ fn sent(usage: &Usage) -> Sent {
 fn reports_limits(policy: &Policy) -> bool {
     policy.rules.reports(Rule::Limits)
 }
+
+#[cfg(test)]
+mod tests;
