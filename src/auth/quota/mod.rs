@@ -7,6 +7,7 @@
 mod allowance;
 mod bucket;
 mod counter;
+mod told;
 mod window;
 
 use std::collections::HashMap;
