@@ -206,8 +206,8 @@ impl Allowance {
         }
         let now = Moment::now();
         let (own, organization) = (&self.credential, &self.organization);
-        let over = own.counter.take_message(&own.ceilings, now, own.manner);
-        if let Some(over) = over
+        let own_over = own.counter.take_message(&own.ceilings, now, own.manner);
+        if let Some(over) = own_over
             && self.tell(Party::Credential, over, own.manner)
         {
             return Err(Denial::Over(Party::Credential, over.limit));
@@ -219,7 +219,7 @@ impl Allowance {
         if let Some(over) = over
             && self.tell(Party::Organization, over, organization.manner)
         {
-            own.counter.withdraw_message(&own.ceilings);
+            own.counter.withdraw_message(&own.ceilings, own_over);
             return Err(Denial::Over(Party::Organization, over.limit));
         }
         self.held.add(MESSAGE);

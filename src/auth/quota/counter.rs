@@ -108,14 +108,15 @@ impl Counter {
     }
 
     /// A message was taken in vain, since another limit is reached: its place in the second is free
-    /// again, too.
-    pub fn withdraw_message(&self, ceilings: &Ceilings) {
+    /// again, too, if it had one: which it had not where it was taken although a limit was `over`.
+    pub fn withdraw_message(&self, ceilings: &Ceilings, over: Option<Over>) {
         let mut state = self.lock();
         state.release(Sent {
             messages: 1,
             recipients: 0,
         });
-        if let Some(per_second) = ceilings.get(Limit::MessagesPerSecond) {
+        let per_second = ceilings.get(Limit::MessagesPerSecond);
+        if let Some(per_second) = per_second.filter(|_| over.is_none()) {
             state.bucket.put_back(per_second);
         }
     }
@@ -307,11 +308,28 @@ mod tests {
         let counter = known(now);
         let one = ceilings(&[(Limit::MessagesPerSecond, 1), (Limit::MessagesPerDay, 1)]);
         assert_eq!(counter.take_message(&one, now, Manner::Refuse), None);
-        counter.withdraw_message(&one);
+        counter.withdraw_message(&one, None);
         assert_eq!(counter.take_message(&one, now, Manner::Refuse), None);
         counter.release(ONE);
         let limit = counter.take_message(&one, now, Manner::Refuse).unwrap();
         assert_eq!(limit.limit, Limit::MessagesPerSecond);
+    }
+
+    #[test]
+    fn what_was_only_reported_had_no_place_in_the_second() {
+        let now = moment(0);
+        let counter = known(now);
+        let one = ceilings(&[(Limit::MessagesPerSecond, 1)]);
+        assert_eq!(counter.take_message(&one, now, Manner::Report), None);
+        for _ in 0..3 {
+            let over = counter.take_message(&one, now, Manner::Report);
+            assert_eq!(over.map(|over| over.limit), Some(Limit::MessagesPerSecond));
+            counter.withdraw_message(&one, over);
+        }
+        // In the day there is only the first one, and the second is full as before.
+        let day = ceilings(&[(Limit::MessagesPerDay, 10)]);
+        assert_eq!(counter.used(Limit::MessagesPerDay, &day, now), Some(1));
+        assert_eq!(counter.used(Limit::MessagesPerSecond, &one, now), Some(1));
     }
 
     #[test]
