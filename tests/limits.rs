@@ -16,7 +16,7 @@ use crate::support::ports;
 use crate::support::site::{Config, Credential};
 use crate::support::upstream::{Act, END_OF_DATA, Upstream};
 
-const MESSAGE: &[u8] = b"Subject: x\r\n\r\nhello\r\n";
+pub const MESSAGE: &[u8] = b"Subject: x\r\n\r\nhello\r\n";
 
 /// A daemon that counts, its upstream, and a credential.
 pub struct Gate {
@@ -61,7 +61,7 @@ impl Gate {
     }
 
     #[track_caller]
-    fn limit_organization(&self, limits: Value) {
+    pub fn limit_organization(&self, limits: Value) {
         let request = "PATCH /api/v1/organizations/default";
         let change = json!({ "limits": limits });
         self.served
@@ -87,7 +87,7 @@ impl Gate {
 
     /// The metric says so many times, and the log as often, once the sessions it was in are over.
     #[track_caller]
-    fn counted(&self, of: &str, limit: &str, action: &str, times: usize) {
+    pub fn counted(&self, of: &str, limit: &str, action: &str, times: usize) {
         self.counted_by_line(of, limit, action, times);
     }
 
@@ -115,12 +115,12 @@ impl Gate {
     }
 }
 
-fn mail(client: &mut Client) -> Reply {
+pub fn mail(client: &mut Client) -> Reply {
     client.command("MAIL FROM:<sender@example.test>")
 }
 
 /// Sends a message, or is refused at MAIL.
-fn send(client: &mut Client) -> Reply {
+pub fn send(client: &mut Client) -> Reply {
     let reply = mail(client);
     if !reply.starts_with("250") {
         return reply;
