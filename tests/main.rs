@@ -35,6 +35,7 @@ mod live;
 mod logs;
 mod manners;
 mod misbehaviour;
+mod organization_limits;
 mod peers;
 mod postfix;
 mod prometheus;

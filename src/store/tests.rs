@@ -13,19 +13,19 @@ pub(super) struct Fixture {
     directory: tempfile::TempDir,
 }
 
+impl Store {
+    /// Does what an administrator's sqlite3 shell would.
+    pub(crate) fn shell(&self, sql: &str) {
+        let connection = Connection::open(&self.path).unwrap();
+        connection.execute_batch(sql).unwrap();
+    }
+}
+
 impl Fixture {
     pub(super) fn new() -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
         Fixture { store, directory }
-    }
-
-    /// Does what an administrator's sqlite3 shell would.
-    pub(super) fn shell(&self, sql: &str) {
-        Connection::open(self.path())
-            .unwrap()
-            .execute_batch(sql)
-            .unwrap();
     }
 
     pub(super) fn count(&self, sql: &str) -> i64 {

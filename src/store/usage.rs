@@ -1,5 +1,7 @@
 //! What credentials did, by the hour.
 
+use std::collections::HashSet;
+
 use rusqlite::{Transaction, params};
 
 use super::error::Stop;
@@ -123,6 +125,28 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Which of the credentials with these keys belong to the organization with this slug.
+    ///
+    /// # Errors
+    /// There is no such organization, or the store cannot be read.
+    pub fn belonging_to(&self, slug: &str, keys: &[i64]) -> Result<HashSet<i64>, StoreError> {
+        self.read(|connection| {
+            let organization = organizations::key(connection, slug)?;
+            let mut statement = connection.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM credentials WHERE key = ?1 AND organization = ?2)",
+            )?;
+            let mut own = HashSet::new();
+            for key in keys {
+                if statement.query_row(params![key, organization], |row| row.get(0))? {
+                    own.insert(*key);
+                }
+            }
+            Ok(own)
+        })
+    }
+}
+
 /// Adds usage by credential key and hour, each in the organization that the credential now belongs to; that of credentials
 /// that are gone is dropped.
 pub(super) fn add(transaction: &Transaction, usage: &[((i64, i64), Usage)]) -> Result<(), Stop> {
@@ -235,6 +259,19 @@ mod tests {
         let error = store
             .usage(UsageOf::Organization("acme"), Span::Hour, 0, 1)
             .unwrap_err();
+        assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
+    }
+
+    #[test]
+    fn credentials_are_told_apart_by_organization() {
+        let store = Fixture::new();
+        store.edit().create_organization("acme", None).unwrap();
+        let own = store.edit().create_credential(named("smtp_a")).unwrap().key;
+        let keys = [own, own + 1];
+        let belonging = |slug| store.belonging_to(slug, &keys);
+        assert_eq!(belonging("default").unwrap(), HashSet::from([own]));
+        assert_eq!(belonging("acme").unwrap(), HashSet::new());
+        let error = belonging("nobody").unwrap_err();
         assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
     }
 

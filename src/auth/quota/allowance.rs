@@ -1,13 +1,15 @@
 //! What one session may do: asked at its login, at each MAIL and at each RCPT.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::policy::{Ceilings, Denial, Limit, Party, Policy, Rule};
 use crate::sasl::{Bar, Identity};
 use crate::store::{StoreError, Usage};
 
 use super::counter::{Counter, Manner, Moment, Over, note};
+use super::told::{Reached, Told};
 use super::window::Sent;
 use super::{Owner, Quotas, reports_limits, sent};
 
@@ -34,6 +36,8 @@ pub struct Allowance {
     message: u64,
     /// The messages of the RCPT that were not answered yet.
     asked: VecDeque<u64>,
+    /// The limits that were logged.
+    told: Mutex<Told>,
 }
 
 /// One of the two whose limits there are.
@@ -83,6 +87,7 @@ impl Allowance {
             in_message: 0,
             message: 0,
             asked: VecDeque::new(),
+            told: Mutex::default(),
         };
         allowance.obey();
         allowance
@@ -201,8 +206,8 @@ impl Allowance {
         }
         let now = Moment::now();
         let (own, organization) = (&self.credential, &self.organization);
-        let over = own.counter.take_message(&own.ceilings, now, own.manner);
-        if let Some(over) = over
+        let own_over = own.counter.take_message(&own.ceilings, now, own.manner);
+        if let Some(over) = own_over
             && self.tell(Party::Credential, over, own.manner)
         {
             return Err(Denial::Over(Party::Credential, over.limit));
@@ -214,7 +219,7 @@ impl Allowance {
         if let Some(over) = over
             && self.tell(Party::Organization, over, organization.manner)
         {
-            own.counter.withdraw_message(&own.ceilings);
+            own.counter.withdraw_message(&own.ceilings, own_over);
             return Err(Denial::Over(Party::Organization, over.limit));
         }
         self.held.add(MESSAGE);
@@ -357,22 +362,16 @@ impl Allowance {
         Err(Denial::Over(party, over.limit))
     }
 
-    /// Logs and counts a limit that is reached; true if that is to be refused.
-    fn tell(&self, party: Party, over: Over, manner: Manner) -> bool {
+    /// Counts a limit that is reached, and logs it unless that was a moment ago; true if it is to be
+    /// refused.
+    fn tell(&self, of: Party, over: Over, manner: Manner) -> bool {
         let refused = manner == Manner::Refuse;
-        self.quotas
-            .metrics
-            .limit_reached(party, over.limit, refused);
-        tracing::info!(
-            target: "gatepost::limit",
-            username = &*self.identity.username,
-            organization = &*self.identity.organization,
-            of = party.as_str(),
-            limit = over.limit.as_str(),
-            value = over.ceiling,
-            action = crate::metrics::action(refused),
-            "limit reached"
-        );
+        self.quotas.metrics.limit_reached(of, over.limit, refused);
+        let reached = Reached { of, over, refused };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = told.count(reached, Instant::now()) {
+            log(&self.identity, reached, count);
+        }
         refused
     }
 
@@ -391,8 +390,26 @@ impl Allowance {
     }
 }
 
+fn log(identity: &Identity, reached: Reached, count: u64) {
+    tracing::info!(
+        target: "gatepost::limit",
+        username = &*identity.username,
+        organization = &*identity.organization,
+        of = reached.of.as_str(),
+        limit = reached.over.limit.as_str(),
+        value = reached.over.ceiling,
+        action = crate::metrics::action(reached.refused),
+        count,
+        "limit reached"
+    );
+}
+
 impl Drop for Allowance {
     fn drop(&mut self) {
+        let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (reached, count) in told.rest() {
+            log(&self.identity, reached, count);
+        }
         self.release(self.held);
         if self.has_begun {
             self.credential.counter.leave();

@@ -46,8 +46,8 @@ impl Moment {
     }
 }
 
-/// What was sent until a time, in one of the spans that limits know.
-type Sum = fn(&mut Window, i64) -> Sent;
+/// How many messages were sent until a time, in one of the spans that limits know.
+type Sum = fn(&mut Window, i64) -> u64;
 
 /// The counts of one sender; shared by all its sessions.
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ struct State {
     /// All that was noted here, for what is noted while the history is read.
     noted: Sent,
     /// What was sent before; read from the store once somebody must know.
-    window: Option<Window>,
+    window: Option<Box<Window>>,
 }
 
 impl Counter {
@@ -108,14 +108,15 @@ impl Counter {
     }
 
     /// A message was taken in vain, since another limit is reached: its place in the second is free
-    /// again, too.
-    pub fn withdraw_message(&self, ceilings: &Ceilings) {
+    /// again, too, if it had one: which it had not where it was taken although a limit was `over`.
+    pub fn withdraw_message(&self, ceilings: &Ceilings, over: Option<Over>) {
         let mut state = self.lock();
         state.release(Sent {
             messages: 1,
             recipients: 0,
         });
-        if let Some(per_second) = ceilings.get(Limit::MessagesPerSecond) {
+        let per_second = ceilings.get(Limit::MessagesPerSecond);
+        if let Some(per_second) = per_second.filter(|_| over.is_none()) {
             state.bucket.put_back(per_second);
         }
     }
@@ -139,7 +140,7 @@ impl Counter {
             recipients: state.noted.recipients.saturating_sub(noted.recipients),
         };
         window.add(now.ms(), since);
-        state.window.get_or_insert(window);
+        state.window.get_or_insert(Box::new(window));
     }
 
     /// How much there is of what this limit counts, if it counts something over time.
@@ -153,9 +154,7 @@ impl Counter {
                 let per_second = ceilings.get(limit)?;
                 Some(state.bucket.taken(now.us, per_second))
             }
-            Limit::MessagesPerHour => {
-                Some(state.window.as_mut()?.hour(now.ms()).messages + messages)
-            }
+            Limit::MessagesPerHour => Some(state.window.as_mut()?.hour(now.ms()) + messages),
             Limit::MessagesPerDay => Some(state.window.as_mut()?.day(now.ms()).messages + messages),
             Limit::MessagesPerMonth => {
                 Some(state.window.as_mut()?.month(now.ms()).messages + messages)
@@ -198,14 +197,18 @@ impl State {
         let reserved = self.reserved.messages;
         if let Some(window) = &mut self.window {
             let sums: [(Limit, Sum); 3] = [
-                (Limit::MessagesPerMonth, Window::month),
-                (Limit::MessagesPerDay, Window::day),
+                (Limit::MessagesPerMonth, |window, now| {
+                    window.month(now).messages
+                }),
+                (Limit::MessagesPerDay, |window, now| {
+                    window.day(now).messages
+                }),
                 (Limit::MessagesPerHour, Window::hour),
             ];
             for (limit, sum) in sums {
                 // Nothing is summed up that nobody asked for.
                 if ceilings.get(limit).is_some() {
-                    let used = sum(window, now.ms()).messages + reserved;
+                    let used = sum(window, now.ms()) + reserved;
                     if let Some(over) = over(ceilings, limit, used) {
                         return Some(over);
                     }
@@ -305,11 +308,28 @@ mod tests {
         let counter = known(now);
         let one = ceilings(&[(Limit::MessagesPerSecond, 1), (Limit::MessagesPerDay, 1)]);
         assert_eq!(counter.take_message(&one, now, Manner::Refuse), None);
-        counter.withdraw_message(&one);
+        counter.withdraw_message(&one, None);
         assert_eq!(counter.take_message(&one, now, Manner::Refuse), None);
         counter.release(ONE);
         let limit = counter.take_message(&one, now, Manner::Refuse).unwrap();
         assert_eq!(limit.limit, Limit::MessagesPerSecond);
+    }
+
+    #[test]
+    fn what_was_only_reported_had_no_place_in_the_second() {
+        let now = moment(0);
+        let counter = known(now);
+        let one = ceilings(&[(Limit::MessagesPerSecond, 1)]);
+        assert_eq!(counter.take_message(&one, now, Manner::Report), None);
+        for _ in 0..3 {
+            let over = counter.take_message(&one, now, Manner::Report);
+            assert_eq!(over.map(|over| over.limit), Some(Limit::MessagesPerSecond));
+            counter.withdraw_message(&one, over);
+        }
+        // In the day there is only the first one, and the second is full as before.
+        let day = ceilings(&[(Limit::MessagesPerDay, 10)]);
+        assert_eq!(counter.used(Limit::MessagesPerDay, &day, now), Some(1));
+        assert_eq!(counter.used(Limit::MessagesPerSecond, &one, now), Some(1));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod allowance;
 mod bucket;
 mod counter;
+mod told;
 mod window;
 
 use std::collections::HashMap;
@@ -180,31 +181,52 @@ impl Quotas {
         if counter.is_known() {
             return Ok(());
         }
-        let now = Moment::now();
-        let mut window = Window::new(now.ms());
-        let (since, until) = (Window::since(now.ms()), i64::MAX);
-        let (noted, rows) = match owner {
+        let (since, until) = (Window::since(Moment::now().ms()), i64::MAX);
+        let (noted, waiting, rows) = match owner {
             Owner::Credential(key) => {
                 let (noted, waiting) = counter.settled(|| self.noted.waiting(*key));
-                for (hour, usage) in waiting {
-                    window.add(hour * HOUR, sent(&usage));
-                }
                 let of = UsageOf::Credential(*key);
-                (noted, self.store.usage(of, Span::Hour, since, until)?)
+                let rows = self.store.usage(of, Span::Hour, since, until)?;
+                (noted, waiting, rows)
             }
             Owner::Organization(slug) => {
                 // What waits is known by credentials, and whose these are only to the store.
                 let (noted, taken) = counter.settled(|| still.take_if_any_was_sent());
-                still.write(&self.store, taken)?;
+                let usage = taken.usage.clone();
+                let waiting = match still.write(&self.store, taken) {
+                    Ok(()) => Vec::new(),
+                    // Still waiting, as on a full disk, which can be read.
+                    Err(_) => self.of_organization(slug, usage)?,
+                };
                 let of = UsageOf::Organization(slug);
-                (noted, self.store.usage(of, Span::Hour, since, until)?)
+                let rows = self.store.usage(of, Span::Hour, since, until)?;
+                (noted, waiting, rows)
             }
         };
+        // Not before all that was read was sent, or some of it would be taken for older than it is.
+        let now = Moment::now();
+        let mut window = Window::new(now.ms());
         for (hour, usage) in rows {
-            window.add(hour, sent(&usage));
+            window.add_hour(hour, now.ms(), sent(&usage));
+        }
+        for (hour, usage) in waiting {
+            window.add_hour(hour * HOUR, now.ms(), sent(&usage));
         }
         counter.know(window, noted, now);
         Ok(())
+    }
+
+    /// What of this usage, by credential key and hour, is the organization's, by the hour. Blocks on
+    /// the store.
+    fn of_organization(
+        &self,
+        slug: &str,
+        usage: Vec<((i64, i64), Usage)>,
+    ) -> Result<Vec<(i64, Usage)>, StoreError> {
+        let keys: Vec<_> = usage.iter().map(|((key, _), _)| *key).collect();
+        let own = self.store.belonging_to(slug, &keys)?;
+        let usage = usage.into_iter().filter(|((key, _), _)| own.contains(key));
+        Ok(usage.map(|((_, hour), usage)| (hour, usage)).collect())
     }
 
     /// What holds a credential under this policy: its own ceilings and its organization's.
@@ -227,3 +249,6 @@ fn sent(usage: &Usage) -> Sent {
 fn reports_limits(policy: &Policy) -> bool {
     policy.rules.reports(Rule::Limits)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
-//! What was sent lately, by the hour: the last hour and the last 24 as they slide, and the calendar
-//! month.
+//! What was sent lately: in the last hour by the minute, in the last 24 by the hour, and in the
+//! calendar month.
+//!
+//! Spans slide by whole minutes and hours. The one that is sliding out counts in full, so that no
+//! limit is ever passed.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -9,6 +12,12 @@ use crate::store::HOUR;
 
 /// The hours of a day, and the one that is sliding out of it.
 const HOURS: usize = 25;
+
+/// A minute in milliseconds.
+const MINUTE: i64 = 60_000;
+
+/// The minutes of an hour, and the one that is sliding out of it.
+const MINUTES: usize = 61;
 
 /// Messages and recipients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,25 +34,58 @@ impl Sent {
         self.messages = self.messages.saturating_add(other.messages);
         self.recipients = self.recipients.saturating_add(other.recipients);
     }
+}
 
-    /// What is left of it, to the `part` of an hour; rounded up, so that no limit is passed.
-    fn part(self, part: u64) -> Self {
-        let hour = HOUR.unsigned_abs();
-        let scaled = |count: u64| count.saturating_mul(part).div_ceil(hour);
+/// Sums by spans of one length, for the newest `N` of them.
+#[derive(Clone, Debug)]
+struct Ring<T, const N: usize> {
+    /// In milliseconds.
+    length: i64,
+    /// The newest span there is a sum of, counted since 1970; time never goes back behind it.
+    newest: i64,
+    /// Each at its number modulo `N`.
+    sums: [T; N],
+}
+
+impl<T: Copy + Default, const N: usize> Ring<T, N> {
+    fn new(length: i64, now: i64) -> Self {
         Self {
-            messages: scaled(self.messages),
-            recipients: scaled(self.recipients),
+            length,
+            newest: now.div_euclid(length),
+            sums: [T::default(); N],
         }
+    }
+
+    fn advance(&mut self, now: i64) {
+        let span = now.div_euclid(self.length);
+        if span > self.newest {
+            let passed = (span - self.newest).min(N as i64);
+            for gone in 0..passed {
+                self.sums[Self::place(span - gone)] = T::default();
+            }
+            self.newest = span;
+        }
+    }
+
+    /// The sum that what was sent at `then` belongs to, if it is not too old.
+    fn at(&mut self, then: i64) -> Option<&mut T> {
+        let span = then.div_euclid(self.length).min(self.newest);
+        let is_kept = span > self.newest - N as i64;
+        is_kept.then(|| &mut self.sums[Self::place(span)])
+    }
+
+    fn place(span: i64) -> usize {
+        // Below N, so the cast keeps it.
+        span.rem_euclid(N as i64) as usize
     }
 }
 
-/// The sums of one sender. Hours are counted since 1970, times are Unix milliseconds.
+/// The sums of one sender. Times are Unix milliseconds.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// The newest hour there is a sum of; time never goes back behind it.
-    newest: i64,
-    /// Each at its number modulo [`HOURS`].
-    hours: [Sent; HOURS],
+    /// Messages; no limit counts the recipients of an hour.
+    minutes: Ring<u64, MINUTES>,
+    hours: Ring<Sent, HOURS>,
     month: Month,
     in_month: Sent,
 }
@@ -52,8 +94,8 @@ impl Window {
     /// Nothing was sent before `now`.
     pub fn new(now: i64) -> Self {
         Self {
-            newest: now.div_euclid(HOUR),
-            hours: [Sent::default(); HOURS],
+            minutes: Ring::new(MINUTE, now),
+            hours: Ring::new(HOUR, now),
             month: Month::of(now),
             in_month: Sent::default(),
         }
@@ -68,34 +110,39 @@ impl Window {
     /// Adds what was sent at `then`, which may be before now.
     pub fn add(&mut self, then: i64, sent: Sent) {
         self.advance(then);
-        let hour = then.div_euclid(HOUR).min(self.newest);
-        if hour > self.newest - HOURS as i64 {
-            self.hours[place(hour)].add(sent);
+        if let Some(messages) = self.minutes.at(then) {
+            *messages = messages.saturating_add(sent.messages);
+        }
+        if let Some(sum) = self.hours.at(then) {
+            sum.add(sent);
         }
         if then >= self.month.begin {
             self.in_month.add(sent);
         }
     }
 
-    /// What was sent in the hour before `now`.
-    pub fn hour(&mut self, now: i64) -> Sent {
-        self.advance(now);
-        let mut sum = self.hours[place(self.newest)];
-        sum.add(self.hours[place(self.newest - 1)].part(self.sliding(now)));
-        sum
+    /// Adds what was sent until `now` in the hour that begins at `hour`: nobody knows when, so as if
+    /// all of it were as late as can be.
+    pub fn add_hour(&mut self, hour: i64, now: i64, sent: Sent) {
+        let last = hour + HOUR - 1;
+        self.add(last.min(now.max(hour)), sent);
     }
 
-    /// What was sent in the 24 hours before `now`.
+    /// How many messages were sent in the 60 minutes before `now`, and in the rest of the minute
+    /// they begin in.
+    pub fn hour(&mut self, now: i64) -> u64 {
+        self.advance(now);
+        let sum = |sum: u64, messages: &u64| sum.saturating_add(*messages);
+        self.minutes.sums.iter().fold(0, sum)
+    }
+
+    /// What was sent in the 24 hours before `now`, and in the rest of the hour they begin in.
     pub fn day(&mut self, now: i64) -> Sent {
         self.advance(now);
-        let last = place(self.newest - (HOURS as i64 - 1));
         let mut sum = Sent::default();
-        for (at, sent) in self.hours.iter().enumerate() {
-            if at != last {
-                sum.add(*sent);
-            }
+        for sent in &self.hours.sums {
+            sum.add(*sent);
         }
-        sum.add(self.hours[last].part(self.sliding(now)));
         sum
     }
 
@@ -105,31 +152,14 @@ impl Window {
         self.in_month
     }
 
-    /// How much of the oldest hour is still within the span, in milliseconds.
-    fn sliding(&self, now: i64) -> u64 {
-        let passed = (now - self.newest * HOUR).clamp(0, HOUR);
-        (HOUR - passed).unsigned_abs()
-    }
-
     fn advance(&mut self, now: i64) {
-        let hour = now.div_euclid(HOUR);
-        if hour > self.newest {
-            let passed = (hour - self.newest).min(HOURS as i64);
-            for gone in 0..passed {
-                self.hours[place(hour - gone)] = Sent::default();
-            }
-            self.newest = hour;
-        }
+        self.minutes.advance(now);
+        self.hours.advance(now);
         if now >= self.month.end {
             self.month = Month::of(now);
             self.in_month = Sent::default();
         }
     }
-}
-
-fn place(hour: i64) -> usize {
-    // Below HOURS, so the cast keeps it.
-    hour.rem_euclid(HOURS as i64) as usize
 }
 
 /// A calendar month in UTC, from its first millisecond up to and without that of the next.
@@ -179,36 +209,75 @@ mod tests {
     }
 
     #[test]
-    fn the_hour_slides() {
-        let begin = at("2026-11-25T10:00:00Z");
+    fn the_hour_slides_by_the_minute() {
+        let begin = at("2026-11-25T10:59:00Z");
         let mut window = Window::new(begin);
-        window.add(begin + HOUR / 2, messages(60));
-        assert_eq!(window.hour(begin + HOUR - 1), messages(60));
-        assert_eq!(window.hour(begin + HOUR), messages(60));
-        assert_eq!(window.hour(begin + HOUR + HOUR / 4), messages(45));
-        // Rounded up.
-        assert_eq!(
-            window.hour(begin + 2 * HOUR - 1),
-            Sent {
-                messages: 1,
-                recipients: 1
-            }
-        );
-        assert_eq!(window.hour(begin + 2 * HOUR), messages(0));
+        window.add(begin + MINUTE / 2, messages(60));
+        window.add(begin + MINUTE, messages(1));
+        assert_eq!(window.hour(begin + MINUTE), 61);
+        assert_eq!(window.hour(begin + HOUR + MINUTE - 1), 61);
+        assert_eq!(window.hour(begin + HOUR + MINUTE), 1);
+        assert_eq!(window.hour(begin + HOUR + 2 * MINUTE), 0);
     }
 
     #[test]
-    fn the_day_slides_over_midnight() {
+    fn the_day_slides_by_the_hour_over_midnight() {
         let begin = at("2026-11-25T23:00:00Z");
         let mut window = Window::new(begin);
         window.add(begin, messages(24));
         window.add(begin + HOUR, messages(1));
         assert_eq!(window.day(begin + HOUR), messages(25));
-        assert_eq!(window.day(begin + 24 * HOUR - 1), messages(25));
-        assert_eq!(window.day(begin + 24 * HOUR + HOUR / 2), messages(13));
+        assert_eq!(window.day(begin + 25 * HOUR - 1), messages(25));
         assert_eq!(window.day(begin + 25 * HOUR), messages(1));
         assert_eq!(window.day(begin + 26 * HOUR), messages(0));
-        assert_eq!(window.hour(begin + 26 * HOUR), messages(0));
+        assert_eq!(window.hour(begin + 26 * HOUR), 0);
+    }
+
+    /// Sends whenever `used` leaves room, at times a little more than `step` apart, and returns the
+    /// most there was in any `span`.
+    fn most_in(span: i64, step: i64, limit: u64, used: fn(&mut Window, i64) -> u64) -> u64 {
+        let begin = at("2026-11-25T10:17:23.456Z");
+        let mut window = Window::new(begin);
+        let (mut sent, mut most) = (std::collections::VecDeque::new(), 0);
+        let mut now = begin;
+        // Pauses of every length up to two spans, and then all at once.
+        for round in 0..60 {
+            now += round * span / 30;
+            for _ in 0..span / step {
+                while used(&mut window, now) < limit {
+                    window.add(now, messages(1));
+                    sent.push_back(now);
+                }
+                while sent.front().is_some_and(|first| *first <= now - span) {
+                    sent.pop_front();
+                }
+                most = most.max(sent.len() as u64);
+                now += step + 7;
+            }
+        }
+        most
+    }
+
+    #[test]
+    fn no_span_has_more_than_its_limit() {
+        let hour = most_in(HOUR, 20_000, 50, Window::hour);
+        let day = |window: &mut Window, now| window.day(now).messages;
+        assert_eq!((hour, most_in(24 * HOUR, HOUR / 4, 50, day)), (50, 50));
+    }
+
+    #[test]
+    fn an_hour_from_the_store_counts_until_all_of_it_has_passed() {
+        let now = at("2026-11-25T11:20:30Z");
+        let mut window = Window::new(now);
+        window.add_hour(at("2026-11-25T09:00:00Z"), now, messages(100));
+        window.add_hour(at("2026-11-25T10:00:00Z"), now, messages(10));
+        window.add_hour(at("2026-11-25T11:00:00Z"), now, messages(1));
+        assert_eq!(window.hour(now), 11);
+        assert_eq!(window.day(now), messages(111));
+        assert_eq!(window.hour(at("2026-11-25T11:59:59.999Z")), 11);
+        assert_eq!(window.hour(at("2026-11-25T12:00:00Z")), 1);
+        assert_eq!(window.hour(at("2026-11-25T12:20:59.999Z")), 1);
+        assert_eq!(window.hour(at("2026-11-25T12:21:00Z")), 0);
     }
 
     #[test]
@@ -253,7 +322,7 @@ mod tests {
         window.add(begin, messages(5));
         window.add(begin - 3 * HOUR, messages(1));
         assert_eq!(window.day(begin - 3 * HOUR), messages(6));
-        assert_eq!(window.hour(begin - 3 * HOUR).messages, 5);
+        assert_eq!(window.hour(begin - 3 * HOUR), 5);
     }
 
     #[test]
