@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::relay::delivered;
 use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
 use crate::support::peers::Peer;
@@ -12,6 +11,7 @@ use crate::support::postfix::{Postfix, Sockets};
 use crate::support::sink::{Sink, lax_end};
 use crate::support::site::{Config, Site};
 use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, within};
 
 /// What some server took for the end of a message, and is none.
 const ODD: [(&str, &[u8]); 24] = [
@@ -184,57 +184,110 @@ fn an_even_body_is_committed_as_it_came_however_it_is_cut() {
     assert_eq!(sink.transactions().len(), messages.len());
 }
 
-/// The cuts at and inside of what is odd, and the two extremes.
-fn cuts_around(odd: &[u8]) -> Vec<Cut> {
-    let start = b"S: x\r\n\r\na".len();
-    let cuts = (start..=start + odd.len()).map(Cut::Records);
+/// Every boundary that there can be between two records, and the two extremes.
+fn every_record(wire: &[u8]) -> Vec<Cut> {
+    let cuts = (1..wire.len()).map(Cut::Records);
     cuts.chain([Cut::Whole, Cut::Bytewise]).collect()
 }
 
-/// Every odd end at a real MTA behind Gatepost, then a clean message, which is `marker`'s.
-fn try_every_odd_end(mut client: Client, marker: &str) {
-    for (name, odd) in ODD {
-        for cut in cuts_around(odd) {
-            let sender = "MAIL FROM:<sender@example.test>";
-            let reply = send(&mut client, sender, &odd_body(odd), cut, None);
-            assert_eq!(reply, "550 5.6.0", "{name} {cut:?}");
+/// Every odd end at a real MTA behind Gatepost, over four sessions.
+fn try_every_odd_end(log_in: impl Fn() -> Client + Sync) {
+    let next = AtomicUsize::new(0);
+    let messages: Vec<_> = ODD
+        .iter()
+        .flat_map(|(name, odd)| {
+            let wire = odd_body(odd);
+            let cuts = every_record(&wire);
+            cuts.into_iter().map(move |cut| (name, wire.clone(), cut))
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = log_in();
+                while let Some((name, wire, cut)) =
+                    messages.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let reply = send(&mut client, SENDER, wire, *cut, None);
+                    assert_eq!(reply, "550 5.6.0", "{name} {cut:?}");
+                }
+            });
+        }
+    });
+}
+
+/// What a body on the wire says, without the dots that are stuffed (RFC 5321, 4.5.2).
+fn text(wire: &[u8]) -> String {
+    let text = String::from_utf8_lossy(wire).replace("\r\n.", "\r\n");
+    text.strip_prefix('.').unwrap_or(&text).to_owned()
+}
+
+const SENDER: &str = "MAIL FROM:<sender@example.test>";
+
+/// Every even body, each with a subject of its own, sent to a real MTA.
+fn send_every_even_body(log_in: impl Fn() -> Client) -> Vec<(String, &'static [u8])> {
+    let mut sent = Vec::new();
+    for even in EVEN {
+        // OpenSMTPD takes a hundred messages in a session.
+        let mut client = log_in();
+        let length = "Subject: even-0000.\r\n\r\n".len() + even.len() + ".\r\n".len();
+        for cut in every_record(&vec![0; length]) {
+            // With a dot behind it, one is not found in another.
+            let subject = format!("Subject: even-{:04}.", sent.len());
+            let wire = [subject.as_bytes(), b"\r\n\r\n", even, b".\r\n"].concat();
+            let reply = send(&mut client, SENDER, &wire, cut, None);
+            assert!(reply.starts_with("250"), "{reply}: {even:?} {cut:?}");
+            sent.push((subject, even));
         }
     }
-    let clean = format!("Subject: {marker}\r\n\r\n..\r\n.\r\n");
-    let sender = "MAIL FROM:<sender@example.test>";
-    let reply = send(&mut client, sender, clean.as_bytes(), Cut::Whole, None);
-    assert!(reply.starts_with("250"), "{reply}");
+    sent
 }
 
 #[test]
-fn an_odd_end_commits_nothing_at_a_real_postfix() {
+fn an_odd_end_commits_nothing_at_a_real_postfix_and_an_even_body_all_of_it() {
     let postfix = Postfix::start(Sockets::Tcp);
     let site = config(postfix.upstream()).text("dovecot_auth", "listen", &postfix.auth());
     let gatepost = Gatepost::start(site);
-    let client = Client::logged_in(&gatepost, &gatepost.create());
-    try_every_odd_end(client, "the-clean-one");
-    let message = postfix.wait_for_message("Subject: the-clean-one");
-    assert!(message.ends_with(b"\n\n.\n"), "{message:?}");
+    let credential = gatepost.create();
+    let log_in = || Client::logged_in(&gatepost, &credential);
+    try_every_odd_end(log_in);
+    let sent = send_every_even_body(log_in);
+    for (subject, even) in &sent {
+        let message = postfix.wait_for_message(subject);
+        // It adds headers before and behind the subject.
+        let message = String::from_utf8_lossy(&message).into_owned();
+        let (_, body) = message.split_once("\n\n").expect("a body");
+        assert_eq!(body, text(even).replace("\r\n", "\n"), "{subject}");
+    }
     // Whatever Postfix commits, it says so with the message's size.
     let log = postfix.log();
-    assert_eq!(log.matches(" size=").count(), 1, "{log}");
+    assert_eq!(log.matches(" size=").count(), sent.len());
 }
 
 #[test]
-fn an_odd_end_commits_nothing_at_a_real_opensmtpd() {
+fn an_odd_end_commits_nothing_at_a_real_opensmtpd_and_an_even_body_all_of_it() {
     let next = Upstream::start();
     let opensmtpd = Peer::opensmtpd(next.address);
     let gatepost = Gatepost::start(config(opensmtpd.address).text("upstream", "identity", "proxy"));
-    let client = Client::logged_in_from(Peer::FRIEND, &gatepost, &gatepost.create());
-    try_every_odd_end(client, "the-clean-one");
-    // It passes on in the order in which it committed, if not faster.
-    let session = next.wait_for("with the clean one", delivered);
-    assert!(session.bodies[0].ends_with(b"\r\n\r\n..\r\n"));
-    let bodies = next
-        .sessions()
-        .into_iter()
-        .flat_map(|session| session.bodies);
-    assert_eq!(bodies.count(), 1);
+    let credential = gatepost.create();
+    let log_in = || Client::logged_in_from(Peer::FRIEND, &gatepost, &credential);
+    try_every_odd_end(log_in);
+    let sent = send_every_even_body(log_in);
+    // It passes on some fifteen a second.
+    let limit = PATIENCE * 6;
+    let bodies = within(limit, "all of them at the next hop", || {
+        let sessions = next.sessions().into_iter();
+        let bodies: Vec<_> = sessions.flat_map(|session| session.bodies).collect();
+        (bodies.len() >= sent.len()).then_some(bodies)
+    });
+    for (subject, even) in &sent {
+        let is_in = |body: &&Vec<u8>| memchr::memmem::find(body, subject.as_bytes()).is_some();
+        let arrived: Vec<_> = bodies.iter().filter(is_in).collect();
+        assert_eq!(arrived.len(), 1, "{subject}");
+        // It adds headers before and behind the subject.
+        let end = memchr::memmem::find(arrived[0], b"\r\n\r\n").expect("a body") + 4;
+        assert_eq!(text(&arrived[0][end..]), text(even), "{subject}");
+    }
     let log = opensmtpd.log();
-    assert_eq!(log.matches("smtp message msgid=").count(), 1, "{log}");
+    assert_eq!(log.matches("smtp message msgid=").count(), sent.len());
 }

@@ -109,6 +109,24 @@ fn the_system_s_authorities_count_where_none_is_named() {
 }
 
 #[test]
+fn an_upstream_behind_a_name_is_verified_by_it() {
+    let by_name = Pair::of(|params| {
+        *params = CertificateParams::new(["localhost".to_owned()]).expect("valid names");
+    });
+    let by_address = Pair::of(|_| {});
+    let behind_a_name = |upstream: &Upstream, pair: &Pair| {
+        let address = format!("\"localhost:{}\"", upstream.address.port());
+        config(upstream, "starttls", pair).address(address)
+    };
+    let upstream = by_name.upstream("starttls", None);
+    let gatepost = Gatepost::start(behind_a_name(&upstream, &by_name));
+    Client::logged_in(&gatepost, &gatepost.create());
+    let upstream = by_address.upstream("starttls", None);
+    let config = behind_a_name(&upstream, &by_address);
+    assert_not_handed_over(&upstream, config, "not valid for name");
+}
+
+#[test]
 fn who_cannot_be_verified_is_not_the_upstream() {
     let right = Pair::new();
     let stranger = Pair::of(|params| {
