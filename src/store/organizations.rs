@@ -263,7 +263,7 @@ fn told(organization: &Organization) -> Value {
     json!({
         "name": organization.name,
         "status": organization.status.as_str(),
-        "limits": organization.limits,
+        "limits": (!organization.limits.is_empty()).then_some(&organization.limits),
     })
 }
 

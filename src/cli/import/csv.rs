@@ -1,6 +1,6 @@
 //! Comma-separated values (RFC 4180) whose first line names the columns.
 
-use super::record::{Offered, Record};
+use super::record::{Offered, Read, Record};
 use crate::cli::time::expiry;
 
 /// The columns there may be; the first two there must be.
@@ -51,15 +51,8 @@ impl Columns {
     /// What a line says; `None` of an empty one.
     ///
     /// # Errors
-    /// A quote that is not closed; within, the username, where it is certainly that, and why the line is left.
-    #[allow(
-        clippy::type_complexity,
-        reason = "as passwd::read, in a file that may be broken"
-    )]
-    pub(super) fn record(
-        &self,
-        line: &str,
-    ) -> Result<Option<Result<Record, (Option<String>, String)>>, Unclosed> {
+    /// A quote that is not closed.
+    pub(super) fn record(&self, line: &str) -> Result<Option<Read>, Unclosed> {
         if line.trim().is_empty() {
             return Ok(None);
         }

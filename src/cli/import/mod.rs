@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use self::csv::Columns;
 use self::line::{Line, Lines};
-use self::record::{Offered, Record};
+use self::record::{Offered, Read, Record};
 use super::CliError;
 use super::output::{document, plain, print};
 use crate::auth::password::{self, Cost};
@@ -213,10 +213,7 @@ fn read(
 }
 
 /// Whether it may be stored beside those before it.
-fn allowed(
-    record: Record,
-    seen: &HashMap<String, usize>,
-) -> Result<Record, (Option<String>, String)> {
+fn allowed(record: Record, seen: &HashMap<String, usize>) -> Read {
     let wrong = |reason: String, username: String| Err((Some(username), reason));
     if let Some(line) = seen.get(&record.username) {
         let reason = format!("line {line} has the same username");

@@ -1,16 +1,13 @@
 //! Dovecot's passwd-file: `user:password:uid:gid:gecos:home:shell:extra fields`.
 
-use super::record::{Offered, Record};
+use super::record::{Offered, Read, Record};
 use crate::store::check_name;
 
 /// Extra fields by which a user may log in less than otherwise. To leave them out would let in whom Dovecot refuses.
 const RESTRICTIONS: [&str; 4] = ["allow_nets", "allow_real_nets", "deny", "nologin"];
 
 /// What a line says; `None` of one that says nothing.
-///
-/// # Errors
-/// The username, where it is certainly that, and why the line is left.
-pub(super) fn read(line: &str) -> Option<Result<Record, (Option<String>, String)>> {
+pub(super) fn read(line: &str) -> Option<Read> {
     if line.trim().is_empty() || line.starts_with('#') {
         return None;
     }

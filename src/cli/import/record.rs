@@ -14,6 +14,10 @@ pub(super) struct Record {
     pub(super) expires_at: Option<i64>,
 }
 
+/// What came of reading a line: otherwise the username, where it is certainly that, and why the line
+/// is left.
+pub(super) type Read = Result<Record, (Option<String>, String)>;
+
 /// A password in one form or the other.
 pub(super) enum Offered {
     Hashed(Scheme, String),

@@ -340,8 +340,8 @@ pub(super) fn told(credential: &Credential) -> Value {
         "status": credential.status.as_str(),
         "expires_at": credential.expires_at,
         "previous_until": credential.previous_until,
-        "limits": credential.limits,
-        "rules": credential.rules,
+        "limits": (!credential.limits.is_empty()).then_some(&credential.limits),
+        "rules": (credential.rules != Rules::default()).then_some(&credential.rules),
     })
 }
 

@@ -611,6 +611,11 @@ mod tests {
             log[1].after,
             Some(serde_json::json!({ "status": "revoked" }))
         );
+        let made = log[2].after.as_ref().unwrap();
+        assert!(
+            made["limits"].is_null() && made["rules"].is_null(),
+            "{made}"
+        );
         assert!(!format!("{log:?}").contains("$"));
     }
 }
