@@ -111,7 +111,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         }),
         timeouts: config.timeouts,
         bare_newline: BareNewline::Reject,
-        tls: tls.acceptor(),
+        tls: tls.config(),
         authenticator: Arc::new(authenticator),
         quotas,
         upstreams: Arc::new(upstreams.expect("the way to the upstream")),

@@ -86,7 +86,7 @@ impl Closed {
         Ok(Some(Closed {
             administration: Administration::new(system, address.into_iter().chain(names)),
             listeners,
-            tls: edge.tls.clone(),
+            tls: TlsAcceptor::from(edge.tls.clone()),
             lifecycle: edge.lifecycle.clone(),
         }))
     }

@@ -148,7 +148,7 @@ impl Daemon {
                 BareNewline::Normalize => smtp::data::BareNewline::Normalize,
                 BareNewline::Reject => smtp::data::BareNewline::Reject,
             },
-            tls: tls.acceptor(),
+            tls: tls.config(),
             authenticator,
             quotas,
             upstreams: Arc::new(upstreams),

@@ -186,24 +186,25 @@ impl<'a> Connection<'a> {
         Some(task)
     }
 
+    // What a session does once is boxed: it would take its room in every session for as long as that lasts.
     async fn carry_out(&mut self, mut task: Task) -> Result<(), Ending> {
         loop {
             let action = match task {
                 Task::Done => return Ok(()),
-                Task::Close => return self.send().await.and(Err(Ending::Closed)),
+                Task::Close => return Err(self.leave().await),
                 Task::Admit => {
                     let verdict = self.admit().await;
                     self.session.on_admission(verdict)
                 }
-                Task::StartTls => return self.start_tls().await,
+                Task::StartTls => return Box::pin(self.start_tls()).await,
                 Task::Verify(credentials) => {
                     self.send().await?;
-                    let verdict = self.verify(credentials).await;
+                    let verdict = Box::pin(self.verify(credentials)).await;
                     self.session.on_verdict(verdict)
                 }
                 Task::Connect(identity) => {
                     self.send().await?;
-                    let extensions = self.hand_over(identity).await;
+                    let extensions = Box::pin(self.hand_over(identity)).await;
                     if extensions.is_none() && !self.session.is_authenticated() {
                         // Not logged in after all: the client is told so and may try again.
                         self.summary.entry = None;

@@ -11,7 +11,7 @@ mod way;
 
 use std::sync::Arc;
 
-use tokio_rustls::TlsAcceptor;
+use rustls::ServerConfig;
 
 use crate::auth::Authenticator;
 use crate::auth::quota::Quotas;
@@ -35,8 +35,8 @@ pub struct Edge {
     pub timeouts: config::Timeouts,
     /// What to do with bodies that could be framed differently.
     pub bare_newline: BareNewline,
-    /// Shakes hands.
-    pub tls: TlsAcceptor,
+    /// TLS as clients are offered it.
+    pub tls: Arc<ServerConfig>,
     /// Verifies.
     pub authenticator: Arc<Authenticator>,
     /// Counts what credentials send.

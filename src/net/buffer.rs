@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// One read takes at most this much, in octets: one TLS record.
-const READ: usize = 16 * 1024;
+/// One read takes at most this much, in octets.
+const READ: usize = 64 * 1024;
 
 /// An empty buffer gives back more than this, in octets, so that an idle session holds little.
 const KEEP: usize = 1024;
@@ -18,6 +18,48 @@ const KEEP: usize = 1024;
 thread_local! {
     // Reads go through here, so that a session waiting for bytes needs no buffer of its own.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// Where octets come from.
+pub trait Fill {
+    /// Waits for octets and appends them; how many those are, where 0 is the end of the stream.
+    fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>>;
+}
+
+impl<R: AsyncRead + Unpin> Fill for R {
+    fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        with_scratch(|scratch| {
+            let count = ready!(poll_read(self, context, scratch))?;
+            into.extend_from_slice(&scratch[..count]);
+            // It may have been a password.
+            scratch[..count].fill(0);
+            Poll::Ready(Ok(count))
+        })
+    }
+}
+
+/// Lends the thread's room for one read.
+pub(super) fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| read(scratch))
+}
+
+/// Reads into `room`; how many octets, where 0 is the end of the stream.
+pub(super) fn poll_read(
+    reader: &mut (impl AsyncRead + Unpin),
+    context: &mut Context<'_>,
+    room: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut read = ReadBuf::new(room);
+    ready!(Pin::new(reader).poll_read(context, &mut read))?;
+    Poll::Ready(Ok(read.filled().len()))
 }
 
 /// Octets in the order they arrived.
@@ -64,28 +106,21 @@ impl Buffer {
     }
 
     /// Waits for more; 0 is the end of the stream. Cancelling loses nothing.
-    pub async fn read_from<R: AsyncRead + Unpin>(&mut self, reader: &mut R) -> io::Result<usize> {
-        poll_fn(|context| self.poll_read_from(reader, context)).await
+    pub async fn read_from(&mut self, source: &mut impl Fill) -> io::Result<usize> {
+        poll_fn(|context| self.poll_read_from(source, context)).await
     }
 
     /// [`Buffer::read_from`] as one poll.
-    pub fn poll_read_from<R: AsyncRead + Unpin>(
+    pub fn poll_read_from(
         &mut self,
-        reader: &mut R,
+        source: &mut impl Fill,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut read = ReadBuf::new(scratch);
-            ready!(Pin::new(reader).poll_read(context, &mut read))?;
-            let count = read.filled().len();
-            self.bytes.extend_from_slice(read.filled());
-            scratch[..count].fill(0);
-            Poll::Ready(Ok(count))
-        })
+        source.poll_fill(context, &mut self.bytes)
     }
 }
 

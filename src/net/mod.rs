@@ -7,5 +7,6 @@ pub mod connector;
 pub mod hosts;
 pub mod listener;
 pub mod proxy;
+pub mod secured;
 pub mod stream;
 pub mod tls;

@@ -4,34 +4,73 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustls::ProtocolVersion;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::{client, server};
+use tokio_rustls::client;
+
+use super::buffer::Fill;
+use super::secured::Secured;
 
 /// A client's connection.
-#[derive(Debug)]
 pub enum ClientStream {
     /// Before STARTTLS.
     Clear(TcpStream),
     /// Between the two: the handshake has the connection, or has lost it.
     Gone,
     /// Inside TLS.
-    Tls(Box<server::TlsStream<TcpStream>>),
+    Tls(Box<Secured>),
 }
 
 impl ClientStream {
     /// The version of TLS, as people write it, if there is TLS.
     pub fn tls_version(&self) -> Option<&'static str> {
         let Self::Tls(stream) = self else { return None };
-        stream
-            .get_ref()
-            .1
-            .protocol_version()
-            .map(|version| match version {
-                rustls::ProtocolVersion::TLSv1_2 => "TLSv1.2",
-                rustls::ProtocolVersion::TLSv1_3 => "TLSv1.3",
-                _ => "TLS",
-            })
+        stream.version().map(|version| match version {
+            ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            ProtocolVersion::TLSv1_3 => "TLSv1.3",
+            _ => "TLS",
+        })
+    }
+
+    /// Sends this.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Clear(stream) => stream.write_all(bytes).await,
+            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
+            Self::Tls(stream) => stream.send(bytes).await,
+        }
+    }
+
+    /// Sends this as the last there is.
+    pub async fn send_last(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tls(stream) => stream.send_last(bytes).await,
+            _ => self.send(bytes).await,
+        }
+    }
+
+    /// Takes leave.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Self::Clear(stream) => stream.shutdown().await,
+            Self::Gone => Ok(()),
+            Self::Tls(stream) => stream.shutdown().await,
+        }
+    }
+}
+
+impl Fill for ClientStream {
+    fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Clear(stream) => stream.poll_fill(context, into),
+            Self::Gone => gone(),
+            Self::Tls(stream) => stream.poll_fill(context, into),
+        }
     }
 }
 
@@ -83,6 +122,5 @@ macro_rules! delegate {
     };
 }
 
-delegate!(ClientStream: Clear, Tls; Gone);
 delegate!(LocalStream: Tcp, Unix);
 delegate!(UpstreamStream: Clear, Tls; Gone);

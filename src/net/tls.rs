@@ -13,7 +13,6 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
-use tokio_rustls::TlsAcceptor;
 
 use crate::metrics::HandshakeFailure;
 
@@ -170,9 +169,9 @@ impl Tls {
         })
     }
 
-    /// Shakes hands with clients.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.clone())
+    /// What clients are offered, whose certificates change with [`Tls::reload`].
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
     }
 
     /// When the first of the certificates served ends, in seconds since 1970.

@@ -12,6 +12,7 @@ use crate::config::{Listener, ListenerKind};
 use crate::metrics::{HandshakeFailure, Shed};
 use crate::net::listener::Accepted;
 use crate::net::proxy::{self, Proxied, ProxyError};
+use crate::net::secured::Secured;
 use crate::net::stream::ClientStream;
 use crate::net::tls;
 use crate::smtp::line::LineReader;
@@ -142,7 +143,7 @@ async fn shake_hands(
         // Whoever says nothing takes nobody's place. Should the client be gone, accepting says so.
         let _ = stream.readable().await;
         let _leave = edge.authenticator.guard().handshake(client.ip()).await;
-        edge.tls.accept(stream).await
+        Secured::accept(edge.tls.clone(), stream).await
     };
     match timeout(edge.timeouts.handshake, shaking).await {
         Ok(Ok(stream)) => {
@@ -189,7 +190,7 @@ impl Connection<'_> {
                 // Polled once: what came with the end of the handshake is there already.
                 let input = &mut self.input;
                 let polled = std::future::poll_fn(|context| {
-                    std::task::Poll::Ready(input.poll_read_from(stream, context))
+                    std::task::Poll::Ready(input.poll_read_from(stream.as_mut(), context))
                 });
                 matches!(polled.await, std::task::Poll::Ready(Ok(count)) if count > 0)
             }
@@ -209,6 +210,7 @@ impl Connection<'_> {
         self.stream = shake_hands(self.edge, stream, self.peer).await?;
         self.summary.tls = self.stream.tls_version();
         self.session.on_tls();
-        Ok(())
+        // Nothing is said until the client has, so what the handshake left goes alone.
+        self.say(false).await
     }
 }

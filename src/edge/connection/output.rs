@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 use crate::metrics::{Flow, MessageOutcome};
@@ -17,6 +16,14 @@ const FAREWELL: Duration = Duration::from_millis(500);
 impl Connection<'_> {
     /// One write to each side; the upstream first, since it has to think.
     pub(super) async fn send(&mut self) -> Result<(), Ending> {
+        self.send_upstream().await?;
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        self.say(false).await
+    }
+
+    async fn send_upstream(&mut self) -> Result<(), Ending> {
         if let Some(upstream) = self
             .upstream
             .as_mut()
@@ -32,12 +39,25 @@ impl Connection<'_> {
                 self.upstream_lost("it took no more bytes").await?;
             }
         }
-        if self.output.is_empty() {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    /// Sends the client what is left to say, as the last there is.
+    pub(super) async fn leave(&mut self) -> Ending {
+        let sent = async {
+            self.send_upstream().await?;
+            self.say(true).await
+        };
+        sent.await.err().unwrap_or(Ending::Closed)
+    }
+
+    /// Sends the client what is due.
+    pub(super) async fn say(&mut self, last: bool) -> Result<(), Ending> {
         let sending = async {
-            self.stream.write_all(&self.output).await?;
-            self.stream.flush().await
+            match last {
+                true => self.stream.send_last(&self.output).await,
+                false => self.stream.send(&self.output).await,
+            }
         };
         match timeout(self.edge.timeouts.body, sending).await {
             Ok(Ok(())) => {
@@ -92,10 +112,9 @@ impl Connection<'_> {
         let polite = ending == Ending::Closed || words.is_some();
         if let Some(words) = words.filter(|_| !unfinished && self.output.is_empty()) {
             words.write_to(&mut self.output);
-            let _ = timeout(FAREWELL, self.stream.write_all(&self.output)).await;
+            let _ = timeout(FAREWELL, self.stream.send(&self.output)).await;
         }
         if polite {
-            // close_notify, so that the client can tell our end from somebody else's (RFC 8446, 6.1).
             let _ = timeout(FAREWELL, self.stream.shutdown()).await;
         }
     }

@@ -107,7 +107,7 @@ impl Connection<'_> {
                     if on_a_message {
                         self.message_answered(false);
                     }
-                    return self.send().await.and(Err(Ending::Closed));
+                    return Err(self.leave().await);
                 }
                 Ok(Outcome::Data(go)) => self.session.on_data(go),
                 Ok(Outcome::Mail(taken)) => {
@@ -133,7 +133,7 @@ impl Connection<'_> {
         }
         // Closed by us while replies were due; now all are there.
         if any && self.session.is_closed() && !self.is_owed() {
-            return self.send().await.and(Err(Ending::Closed));
+            return Err(self.leave().await);
         }
         if self.half_closed && !self.is_owed() {
             return self.send().await.and(Err(Ending::ClientGone));

@@ -58,10 +58,10 @@ impl Connection<'_> {
                 }
                 Ok(())
             }
-            Event::Draining => self.carry_out_close(reply::SHUTTING_DOWN).await,
-            Event::Timeout(Due::Client) => self.carry_out_close(reply::IDLE).await,
+            Event::Draining => Box::pin(self.carry_out_close(reply::SHUTTING_DOWN)).await,
+            Event::Timeout(Due::Client) => Box::pin(self.carry_out_close(reply::IDLE)).await,
             Event::Timeout(Due::Release) => {
-                self.release_upstream().await;
+                Box::pin(self.release_upstream()).await;
                 Ok(())
             }
             Event::Timeout(Due::Upstream) => self.upstream_lost("it did not answer in time").await,
