@@ -8,7 +8,7 @@ use gatepost::auth::password::{Cost, Hasher};
 use gatepost::auth::quota::{Defaults, Quotas};
 use gatepost::auth::{Authenticator, NotedBatch};
 use gatepost::config::{self, ListenerKind};
-use gatepost::edge::{Edge, Upstreams};
+use gatepost::edge::{Edge, Upstreams, Workers};
 use gatepost::lifecycle::Lifecycle;
 use gatepost::metrics::Metrics;
 use gatepost::net::listener;
@@ -29,7 +29,15 @@ use crate::support::upstream::{Act, BODY, END_OF_DATA, Upstream};
 struct Gate {
     site: Site,
     sessions: Arc<Sessions>,
-    _runtime: Runtime,
+    lifecycle: Lifecycle,
+    runtime: Runtime,
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.lifecycle.abandon();
+        self.runtime.block_on(self.lifecycle.drain(Duration::ZERO));
+    }
 }
 
 impl Gate {
@@ -39,6 +47,7 @@ impl Gate {
         let sessions = Arc::new(Sessions::new());
         let inside = runtime.enter();
         let edge = edge(&site, sessions.clone(), refusal_delay);
+        let lifecycle = edge.lifecycle.clone();
         let listener = listener::bind(site.submissions).expect("bind");
         let own = Arc::new(config::Listener {
             kind: ListenerKind::Submissions,
@@ -51,14 +60,15 @@ impl Gate {
             listener,
             permits,
             None,
-            Lifecycle::new(),
+            lifecycle.clone(),
             serve,
         ));
         drop(inside);
         Gate {
             site,
             sessions,
-            _runtime: runtime,
+            lifecycle,
+            runtime,
         }
     }
 
@@ -101,6 +111,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         refusal_delay,
     );
     let upstreams = Upstreams::load(HOSTNAME, &config.upstream, &metrics);
+    let lifecycle = Lifecycle::new();
     Arc::new(Edge {
         settings: Arc::new(Settings {
             hostname: HOSTNAME.to_owned(),
@@ -117,7 +128,8 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         upstreams: Arc::new(upstreams.expect("the way to the upstream")),
         sessions,
         metrics,
-        lifecycle: Lifecycle::new(),
+        workers: Workers::start(&lifecycle).expect("threads"),
+        lifecycle,
     })
 }
 

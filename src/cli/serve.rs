@@ -44,9 +44,13 @@ fn limits() {
     );
 }
 
-/// The runtime that everything serves on.
+/// Threads for all that is no session: who arrives, who administers, who waits for the clock.
+const THREADS: usize = 2;
+
+/// The runtime that everything but sessions runs on.
 pub fn runtime() -> Result<Runtime, io::Error> {
     Builder::new_multi_thread()
+        .worker_threads(THREADS)
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()

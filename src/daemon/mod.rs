@@ -19,7 +19,7 @@ use crate::auth::password::{Cost, Hasher};
 use crate::auth::quota::{self, Quotas};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
 use crate::config::{self, BareNewline, Config, ListenerKind};
-use crate::edge::{Edge, Upstreams};
+use crate::edge::{Edge, Upstreams, Workers};
 use crate::lifecycle::{Lifecycle, notify};
 use crate::metrics::{Bounds, Metrics};
 use crate::net::listener::{self, Accept as _, LocalListener};
@@ -154,6 +154,7 @@ impl Daemon {
             upstreams: Arc::new(upstreams),
             sessions: Arc::new(Sessions::new()),
             metrics,
+            workers: Workers::start(&lifecycle)?,
             lifecycle: lifecycle.clone(),
         };
         let listeners: Vec<_> = config

@@ -8,6 +8,7 @@ mod timer;
 mod upstream;
 mod upstreams;
 mod way;
+mod workers;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use crate::smtp::session::Settings;
 pub use dialer::Dialer;
 pub use upstreams::Upstreams;
 pub use way::WayError;
+pub use workers::Workers;
 
 /// What all connections share.
 pub struct Edge {
@@ -47,6 +49,8 @@ pub struct Edge {
     pub sessions: Arc<Sessions>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Where sessions run.
+    pub workers: Workers,
     /// Says when to stop.
     pub lifecycle: Lifecycle,
 }
@@ -69,10 +73,16 @@ impl Edge {
             connection::turn_away(&accepted.stream, listener.kind);
             return;
         }
+        // Where there is no more room for it, there is none for its client.
+        let Ok(accepted) = accepted.leave() else {
+            return;
+        };
         let (edge, listener) = (self.clone(), listener.clone());
-        self.lifecycle.spawn(async move {
+        self.workers.run(&self.lifecycle, async move {
             let _open = Open::count(&edge.metrics);
-            connection::serve(&edge, accepted, place, &listener).await;
+            if let Ok(accepted) = accepted.enter() {
+                connection::serve(&edge, accepted, place, &listener).await;
+            }
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -35,6 +35,40 @@ pub struct Accepted<S = TcpStream, P = SocketAddr> {
     pub peer: P,
     /// Given back when dropped; `None` when the limit is reached and the client must be told.
     pub permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Accepted {
+    /// The connection out of this thread's event loop.
+    pub fn leave(self) -> io::Result<Accepted<net::TcpStream>> {
+        let Self {
+            stream,
+            peer,
+            permit,
+        } = self;
+        let stream = stream.into_std()?;
+        Ok(Accepted {
+            stream,
+            peer,
+            permit,
+        })
+    }
+}
+
+impl Accepted<net::TcpStream> {
+    /// The connection in this thread's event loop.
+    pub fn enter(self) -> io::Result<Accepted> {
+        let Self {
+            stream,
+            peer,
+            permit,
+        } = self;
+        let stream = TcpStream::from_std(stream)?;
+        Ok(Accepted {
+            stream,
+            peer,
+            permit,
+        })
+    }
 }
 
 /// A socket that connections come from.

@@ -45,22 +45,31 @@ impl Extensions {
             .skip(1)
             .filter_map(|line| std::str::from_utf8(line).ok())
         {
-            let (keyword, parameters) = line.split_once(' ').unwrap_or((line, ""));
-            match keyword.to_ascii_uppercase().as_str() {
-                "8BITMIME" => extensions.eight_bit_mime = true,
-                "AUTH" => {
-                    extensions.auth = true;
-                    extensions.mechanism = known_mechanism(parameters);
-                }
-                "DSN" => extensions.dsn = true,
-                "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
-                "LIMITS" => extensions.limits = known_limits(parameters),
-                "PIPELINING" => extensions.pipelining = true,
-                "SIZE" => extensions.size = Some(parameters.trim().parse().unwrap_or(0)),
-                "SMTPUTF8" => extensions.smtputf8 = true,
-                "STARTTLS" => extensions.starttls = true,
-                "XCLIENT" => extensions.xclient = Some(xclient::Attributes::parse(parameters)),
-                _ => {}
+            let end = memchr::memchr(b' ', line.as_bytes()).unwrap_or(line.len());
+            let (keyword, parameters) = line.split_at(end);
+            let parameters = parameters.get(1..).unwrap_or_default();
+            let is = |name: &str| keyword.eq_ignore_ascii_case(name);
+            if is("8BITMIME") {
+                extensions.eight_bit_mime = true;
+            } else if is("AUTH") {
+                extensions.auth = true;
+                extensions.mechanism = known_mechanism(parameters);
+            } else if is("DSN") {
+                extensions.dsn = true;
+            } else if is("ENHANCEDSTATUSCODES") {
+                extensions.enhanced_status_codes = true;
+            } else if is("LIMITS") {
+                extensions.limits = known_limits(parameters);
+            } else if is("PIPELINING") {
+                extensions.pipelining = true;
+            } else if is("SIZE") {
+                extensions.size = Some(parameters.trim().parse().unwrap_or(0));
+            } else if is("SMTPUTF8") {
+                extensions.smtputf8 = true;
+            } else if is("STARTTLS") {
+                extensions.starttls = true;
+            } else if is("XCLIENT") {
+                extensions.xclient = Some(xclient::Attributes::parse(parameters));
             }
         }
         extensions
