@@ -259,8 +259,7 @@ impl Site {
             return;
         }
         let address = login.map(|_| "127.0.0.1");
-        let party = (of.is_none() || login.is_none()).then(|| of.unwrap_or("credential"));
-        let party = party.filter(|_| login.is_none());
+        let party = login.is_none().then(|| of.unwrap_or("credential"));
         assert_eq!(items.len(), 1, "{name}: {items:?}");
         let item = &items[0];
         assert_eq!(item["reason"], login.unwrap_or(name), "{item}");
