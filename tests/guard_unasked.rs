@@ -21,7 +21,7 @@ fn guess(site: &Site, number: usize) -> bool {
     let mut client = client.starttls();
     client.expect("EHLO guard.example.test", "250");
     client.auth_plain(&Credential {
-        username: format!("smtp_guess{number}"),
+        username: format!("smtp_{number:016}"),
         password: "sk_guess".to_owned(),
     });
     true

@@ -422,7 +422,7 @@ fn a_page_says_in_words_why_logins_were_refused() {
     held.expect("EHLO client.example", "250");
     let banned = (0..20).any(|number| {
         let stranger = Credential {
-            username: format!("smtp_guess{number}"),
+            username: format!("smtp_{number:016}"),
             password: "sk_guess".to_owned(),
         };
         let guess = Client::dial_from(guesser.into(), dashboard.daemon.submission);
