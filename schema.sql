@@ -118,6 +118,20 @@ CREATE TABLE refusals (
 CREATE INDEX refusals_by_credential ON refusals (credential);
 CREATE INDEX refusals_by_time ON refusals (at);
 
+-- How often limits and rules refused each credential's mail, or would have, were that not only reported.
+CREATE TABLE breaches (
+    credential INTEGER NOT NULL REFERENCES credentials (key) ON DELETE CASCADE,
+    reason     TEXT    NOT NULL,        -- the limit or the rule
+    party      TEXT    NOT NULL,        -- whose it is: credential, organization
+    action     TEXT    NOT NULL,        -- refused, reported
+    first_at   INTEGER NOT NULL,
+    at         INTEGER NOT NULL,
+    count      INTEGER NOT NULL,
+    PRIMARY KEY (credential, reason, party, action)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX breaches_by_time ON breaches (at);
+
 -- What networks owe for failed logins, so that a restart forgives nobody.
 CREATE TABLE penalties (
     network      TEXT    PRIMARY KEY,   -- CIDR

@@ -69,6 +69,11 @@ impl Gate {
             .expect(200);
     }
 
+    /// Asks the API with this token.
+    pub fn by(&self, token: &str, request: &str, body: Option<Value>) -> Answer {
+        self.served.by(token, request, body)
+    }
+
     /// How far the credential's limits are used up, as the API tells it.
     fn uses(&self) -> Value {
         let request = format!("GET {DEFAULT}/{}", self.credential.username);

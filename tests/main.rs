@@ -24,6 +24,7 @@ mod dovecot;
 mod endurance;
 mod explain;
 mod guard;
+mod guard_unasked;
 mod harness;
 mod idle_release;
 mod import;

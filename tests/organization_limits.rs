@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::api::DEFAULT;
 use crate::limits::{Gate, MESSAGE, mail, send};
 use crate::support::client::{Client, Reply};
 use crate::support::eventually;
@@ -91,4 +92,36 @@ fn a_store_that_cannot_be_written_hides_nothing_that_was_sent() {
     send(&mut third).expect("250");
     send(&mut third).expect("451 4.7.1");
     send(&mut one).expect("451 4.7.1");
+}
+
+#[test]
+fn whoever_administers_an_organization_may_lift_the_defaults_and_not_its_limits() {
+    let gate = Gate::with(|config| config.number("credential_limits", "messages_per_day", 1));
+    gate.limit_organization(json!({ "messages_per_day": 3 }));
+    let create = [
+        "token",
+        "create",
+        "--name",
+        "acme",
+        "--scope",
+        "org:default:admin",
+    ];
+    let made = gate.daemon().json(&create);
+    let own = made["secret"].as_str().expect("a secret");
+    let mut client = gate.log_in();
+    send(&mut client).expect("250");
+    send(&mut client).expect("451 4.7.1");
+    gate.counted("credential", "messages_per_day", "refused", 1);
+
+    let edit = format!("PATCH {DEFAULT}/{}", gate.credential.username);
+    let unlimited = json!({ "limits": { "messages_per_day": "unlimited" } });
+    gate.by(own, &edit, Some(unlimited.clone())).expect(200);
+    send(&mut client).expect("250");
+    send(&mut client).expect("250");
+    send(&mut client).expect("451 4.7.1");
+    gate.counted("organization", "messages_per_day", "refused", 1);
+    let edit = "PATCH /api/v1/organizations/default";
+    gate.by(own, edit, Some(unlimited))
+        .problem(403, "forbidden");
+    send(&mut client).expect("451 4.7.1");
 }

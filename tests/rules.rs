@@ -229,6 +229,32 @@ fn what_is_only_reported_is_let_through_and_told() {
 }
 
 #[test]
+fn what_is_reported_again_and_again_is_logged_once_a_minute_and_session() {
+    let gate = start(json!({"senders": ["ok.test"], "report": ["senders"]}));
+    let mut client = gate.log_in();
+    for number in 0..5 {
+        client.expect(&format!("MAIL FROM:<a{number}@bad.test>"), "250");
+        client.expect("RSET", "250");
+    }
+    gate.broken("senders", "reported", 5);
+    drop(client);
+    // One line when it begins, and one for all the others.
+    gate.logged(
+        "senders",
+        "reported",
+        "value=<a4@bad.test> action=\"reported\" count=4",
+    );
+    gate.logged(
+        "senders",
+        "reported",
+        "value=<a0@bad.test> action=\"reported\" count=1",
+    );
+    let log = gate.daemon().log();
+    let lines = log.lines().filter(|line| line.contains("rule broken"));
+    assert_eq!(lines.count(), 2, "{log}");
+}
+
+#[test]
 fn a_rule_counts_at_once_in_sessions_that_are_there() {
     let gate = start(json!({}));
     let mut client = gate.log_in();

@@ -19,8 +19,8 @@ use crate::net::hosts::Hosts;
 use crate::net::tls::Tls;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
-    Actor, Credential, CredentialEdit, Organization, OrganizationEdit, RefusedLogin, Store, Token,
-    Wanted,
+    Actor, Breached, Credential, CredentialEdit, Organization, OrganizationEdit, RefusedLogin,
+    Store, Token, Wanted,
 };
 
 use super::caller::Caller;
@@ -144,11 +144,15 @@ impl Desk {
         credential
     }
 
-    /// Why logins with a credential were refused, up to this moment.
-    pub(super) fn refusals(&self, wanted: Wanted) -> Result<Vec<RefusedLogin>, Problem> {
+    /// Why logins with a credential were refused, and what limits and rules did to its mail, up to this moment.
+    pub(super) fn refusals(
+        &self,
+        wanted: Wanted,
+    ) -> Result<(Vec<RefusedLogin>, Vec<Breached>), Problem> {
         let System { store, noted, .. } = &self.system;
         let credential = store.credential(wanted)?;
-        Ok(noted.refusals(store, &credential.username)?)
+        let logins = noted.refusals(store, &credential.username)?;
+        Ok((logins, noted.breaches(store, credential.key)?))
     }
 
     /// The refused logins with names that nobody has, up to this moment.

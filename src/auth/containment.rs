@@ -2,8 +2,8 @@
 
 use std::fmt::Display;
 
-use crate::metrics::{Metrics, action};
-use crate::policy::Rule;
+use crate::metrics::Metrics;
+use crate::policy::{Breach, Rule, action};
 use crate::sasl::{Identity, Reason};
 
 use super::Peer;
@@ -17,7 +17,11 @@ pub(super) fn contain(
     now_ms: i64,
 ) -> Result<(), Reason> {
     let policy = &identity.policy;
-    let report = |rule, value: &dyn Display| tell(metrics, identity, rule, value, false);
+    let report = |rule, value: &dyn Display| {
+        let refused = false;
+        metrics.breached(Breach::Rule { rule, refused });
+        log_rule(identity, rule, value, refused, 1);
+    };
     if !policy.rules.allows_network(peer.address) {
         if !policy.rules.reports(Rule::Networks) {
             return Err(Reason::Network);
@@ -45,18 +49,18 @@ pub(super) fn count(reason: Reason, metrics: &Metrics) {
         | Reason::Unknown
         | Reason::WrongPassword => return,
     };
-    metrics.rule_broken(rule, true);
+    let refused = true;
+    metrics.breached(Breach::Rule { rule, refused });
 }
 
-/// Logs and counts a rule that is broken.
-pub(super) fn tell(
-    metrics: &Metrics,
+/// Logs a rule that was broken so many times.
+pub(super) fn log_rule(
     identity: &Identity,
     rule: Rule,
     value: &dyn Display,
     refused: bool,
+    count: u64,
 ) {
-    metrics.rule_broken(rule, refused);
     tracing::info!(
         target: "gatepost::rule",
         username = &*identity.username,
@@ -64,6 +68,7 @@ pub(super) fn tell(
         rule = rule.as_str(),
         %value,
         action = action(refused),
+        count,
         "rule broken"
     );
 }

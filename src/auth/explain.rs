@@ -8,7 +8,7 @@ use crate::sasl::{Bar, Reason};
 use crate::store::{CredentialStatus, Login, OrganizationStatus, Store, StoreError};
 
 use super::denial::Denials;
-use super::guard::{Guard, Target, Wanted};
+use super::guard::{Charge, Guard, Target, Wanted};
 use super::quota::Quotas;
 
 /// What is asked about.
@@ -41,7 +41,7 @@ pub struct Sources<'a> {
 pub enum Finding {
     /// Nothing stands in the way.
     Passes,
-    /// The client would be told 421 and disconnected.
+    /// The client would be told 421 and disconnected, or is before it can say anything.
     Bars(Bar),
     /// The login would be refused.
     Refuses(Reason),
@@ -160,20 +160,39 @@ pub fn explain(sources: &Sources, asked: Asked) -> Result<Option<Explanation>, S
     Ok(Some(told))
 }
 
+/// What nobody is turned away with who has come as far as AUTH.
+const REMEMBERED: &str =
+    "a right password that the running Gatepost remembers and need not look up again";
+
+/// Whether connections from there are closed before the greeting.
+fn is_shut_out(charge: &Charge) -> bool {
+    charge.banned_until.is_some() && !charge.network.is_network()
+}
+
 fn guard(told: &mut Explanation, sources: &Sources, asked: Asked, login: Option<&Login>) {
     let attempt = sources.guard.attempt(asked.from);
     let key = login.map(|login| login.key);
-    let charges = sources.guard.among(Wanted::Address(asked.from)).into_iter();
-    let held: Vec<_> = charges
+    let charges = sources.guard.among(Wanted::Address(asked.from));
+    let mut held: Vec<_> = charges
+        .iter()
         .map(|charge| format!("{}: {}", charge.network, charge.why()))
         .collect();
-    let words = match held.is_empty() {
-        true => "nothing is held against the address or its network".to_owned(),
-        false => held.join(" "),
-    };
     let finding = match attempt.is_barred_for(key) {
         true => Finding::Bars(Bar::Guard),
         false => Finding::Passes,
+    };
+    if finding != Finding::Passes {
+        // The cache is asked before the guard.
+        held.push(match charges.iter().any(is_shut_out) {
+            true => {
+                format!("On one that was open before, a login hears 421, except with {REMEMBERED}.")
+            }
+            false => format!("Let in is also {REMEMBERED}."),
+        });
+    }
+    let words = match held.is_empty() {
+        true => "nothing is held against the address or its network".to_owned(),
+        false => held.join(" "),
     };
     told.add("guard", finding, words);
     // A generated password is let in all the same.

@@ -1,5 +1,5 @@
 //! What is noted while clients are served, gathered in memory and written in batches: who was last here, what they sent, who
-//! was refused and why, and which admin token was used.
+//! was refused and why, what limits and rules did, and which admin token was used.
 //!
 //! Nothing about this may cost a login anything: a full map or a store that cannot be written is
 //! counted, and the login goes on.
@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
+use crate::policy::Breach;
 use crate::store::{
-    Credential, HOUR, LastUsed, Noted, PreviousUse, RefusedLogin, Store, StoreError, Token,
-    TokenUse, Usage,
+    Breached, Credential, HOUR, LastUsed, Noted, PreviousUse, RefusedLogin, Store, StoreError,
+    Tally, Token, TokenUse, Usage,
 };
 
 use super::refusals::{Refusals, claimed, merged};
@@ -37,6 +38,7 @@ struct Pending {
     tokens: HashMap<i64, TokenUse>,
     previous: HashMap<i64, PreviousUse>,
     refusals: Refusals,
+    breaches: HashMap<(i64, Breach), Tally>,
 }
 
 impl NotedBatch {
@@ -83,7 +85,35 @@ impl NotedBatch {
         if !is_known {
             refusal.username = claimed(&refusal.username).to_owned();
         }
-        self.lock().refusals.add(refusal, is_known);
+        let count = refusal.count;
+        if !self.lock().refusals.add(refusal, is_known) {
+            self.metrics.refusals_dropped.inc_by(count);
+        }
+    }
+
+    /// Notes that a limit or rule did something to the mail of the credential of this key, at this Unix millisecond.
+    pub fn breached(&self, key: i64, breach: Breach, at: i64) {
+        self.add_breach(&mut self.lock(), (key, breach), Tally::once(at));
+    }
+
+    /// What limits and rules did to the mail of the credential of this key up to now, the latest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn breaches(&self, store: &Store, key: i64) -> Result<Vec<Breached>, StoreError> {
+        let mut all = store.breaches(key)?;
+        for ((owner, breach), tally) in &self.lock().breaches {
+            if *owner != key {
+                continue;
+            }
+            let newer = Breached::new(*breach, *tally);
+            match all.iter_mut().find(|older| older.is_like(&newer)) {
+                Some(older) => older.tally.add(*tally),
+                None => all.push(newer),
+            }
+        }
+        all.sort_by_key(|breached| std::cmp::Reverse(breached.tally.at));
+        Ok(all)
     }
 
     /// The refused logins with this username up to now, the latest first.
@@ -191,6 +221,14 @@ impl NotedBatch {
         }
     }
 
+    fn add_breach(&self, pending: &mut Pending, key: (i64, Breach), tally: Tally) {
+        let nothing = || Tally { count: 0, ..tally };
+        match place(&mut pending.breaches, key, self.limit, nothing) {
+            Some(sum) => sum.add(tally),
+            None => self.metrics.refusals_dropped.inc_by(tally.count),
+        }
+    }
+
     /// Writes what waits. If that fails it waits on. Blocks on the store.
     pub fn flush(&self, store: &Store) {
         let still = self.hold();
@@ -223,6 +261,7 @@ impl NotedBatch {
             previous: taken.previous.into_iter().collect(),
             known_refusals: taken.refusals.known(),
             refusals: taken.refusals.into_rows(),
+            breaches: taken.breaches.into_iter().collect(),
         }
     }
 
@@ -267,7 +306,13 @@ impl NotedBatch {
             self.add_previous(&mut pending, key, used);
         }
         for (place, refusal) in noted.refusals.into_iter().enumerate() {
-            pending.refusals.add(refusal, place < noted.known_refusals);
+            let count = refusal.count;
+            if !pending.refusals.add(refusal, place < noted.known_refusals) {
+                self.metrics.refusals_dropped.inc_by(count);
+            }
+        }
+        for (key, tally) in noted.breaches {
+            self.add_breach(&mut pending, key, tally);
         }
     }
 }
@@ -338,7 +383,8 @@ pub async fn flush_regularly(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Actor, NewCredential, Span, UsageOf};
+    use crate::policy::Rule;
+    use crate::store::{Actor, NewCredential, Span, UNKNOWN_REFUSALS_FROM_ONE, UsageOf};
 
     fn used(at: i64) -> LastUsed {
         LastUsed {
@@ -427,6 +473,70 @@ mod tests {
             ..sent
         };
         assert_eq!(usage, [(now / HOUR * HOUR, expected)]);
+    }
+
+    #[test]
+    fn what_limits_and_rules_did_is_counted_at_once_and_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+        let actor = Actor::system("tests");
+        let new = NewCredential {
+            username: "smtp_a",
+            password_hash: "$hash",
+            tag: None,
+            organization: "default",
+            name: None,
+            expires_at: None,
+            limits: None,
+            rules: None,
+        };
+        let key = store.by(&actor).create_credential(new).unwrap().key;
+        let breach = |refused| Breach::Rule {
+            rule: Rule::Senders,
+            refused,
+        };
+        let batch = batch(2);
+        let now = jiff::Timestamp::now().as_millisecond();
+        batch.breached(key, breach(true), now);
+        batch.flush(&store);
+        batch.breached(key, breach(true), now + 5);
+        batch.breached(key, breach(false), now + 7);
+        let told = |key| batch.breaches(&store, key).unwrap();
+        let both = Tally {
+            first_at: now,
+            at: now + 5,
+            count: 2,
+        };
+        let expected = [
+            Breached::new(breach(false), Tally::once(now + 7)),
+            Breached::new(breach(true), both),
+        ];
+        assert_eq!(told(key), expected);
+        assert_eq!(batch.metrics.refusals_dropped.get(), 0);
+        batch.breached(key + 1, breach(true), now);
+        assert_eq!(told(key + 1), []);
+        assert_eq!(batch.metrics.refusals_dropped.get(), 1);
+        batch.flush(&store);
+        assert_eq!(told(key), expected);
+    }
+
+    #[test]
+    fn refused_logins_that_there_is_no_room_for_are_counted() {
+        let batch = batch(10);
+        let from_one = |number: usize| RefusedLogin {
+            username: format!("n{number}"),
+            reason: "unknown".to_owned(),
+            address: "192.0.2.1".to_owned(),
+            first_at: 1,
+            at: 1,
+            count: 1,
+            retired_at: None,
+        };
+        for number in 0..UNKNOWN_REFUSALS_FROM_ONE + 3 {
+            batch.turned_away(from_one(number), false);
+        }
+        batch.turned_away(from_one(0), false); // like one that is there
+        assert_eq!(batch.metrics.refusals_dropped.get(), 3);
     }
 
     #[test]

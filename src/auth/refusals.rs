@@ -29,11 +29,10 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Adds one, with a name that a credential has or not. What there is no room for is dropped.
-    pub(super) fn add(&mut self, refusal: RefusedLogin, is_known: bool) {
+    /// Adds one, with a name that a credential has or not. False if it is dropped, as there is no room for it.
+    pub(super) fn add(&mut self, refusal: RefusedLogin, is_known: bool) -> bool {
         if is_known {
-            self.known.add(refusal, KNOWN_REFUSALS);
-            return;
+            return self.known.add(refusal, KNOWN_REFUSALS) != Added::Not;
         }
         let from = self.unknown_from.get(&refusal.address).copied();
         let room = match from.unwrap_or(0) < UNKNOWN_REFUSALS_FROM_ONE {
@@ -41,9 +40,11 @@ impl Refusals {
             false => 0, // but it may be like one that is here
         };
         let address = refusal.address.clone();
-        if self.unknown.add(refusal, room) {
+        let added = self.unknown.add(refusal, room);
+        if added == Added::New {
             *self.unknown_from.entry(address).or_default() += 1;
         }
+        added != Added::Not
     }
 
     /// How many wait.
@@ -86,34 +87,44 @@ struct ByName {
     len: usize,
 }
 
+/// What became of a refusal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Added {
+    /// There is one more than before.
+    New,
+    /// There was no room for it.
+    Not,
+    /// It was counted with one that is like it, or took the place of the oldest.
+    Within,
+}
+
 impl ByName {
-    /// Whether there is one more than before.
-    fn add(&mut self, refusal: RefusedLogin, room: usize) -> bool {
+    fn add(&mut self, refusal: RefusedLogin, room: usize) -> Added {
         let full = self.len >= room;
         let Some(own) = self.map.get_mut(&refusal.username) else {
             if full {
-                return false;
+                return Added::Not;
             }
             self.len += 1;
             self.map.insert(refusal.username.clone(), vec![refusal]);
-            return true;
+            return Added::New;
         };
         if let Some(alike) = own.iter_mut().find(|other| other.is_like(&refusal)) {
             alike.add(&refusal);
-            return false;
+            return Added::Within;
         }
         if full {
-            return false;
+            return Added::Not;
         }
         match oldest(own, &refusal.reason) {
             Some(oldest) => {
                 *oldest = refusal;
-                false
+                Added::Within
             }
             None => {
                 own.push(refusal);
                 self.len += 1;
-                true
+                Added::New
             }
         }
     }

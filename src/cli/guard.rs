@@ -1,5 +1,6 @@
 //! `gatepost guard`: whom failed logins came from, and how to have that forgotten.
 
+use std::fmt;
 use std::io::ErrorKind;
 
 use axum::http::Method;
@@ -49,49 +50,79 @@ pub fn run(
     store: &Store,
     actor: &Actor,
 ) -> Result<(), CliError> {
-    print(&match command {
+    match command {
         GuardCommand::List { json } => {
-            let entries = match ask(running, all)? {
-                Some(entries) => entries,
-                None => stored(store)?.into_iter().map(GuardEntry::from).collect(),
+            let (entries, without) = match ask(running, all)? {
+                Ok(entries) => (entries, None),
+                Err(without) => {
+                    let entries = stored(store)?.into_iter().map(GuardEntry::from).collect();
+                    (entries, Some(without))
+                }
             };
-            list(&entries, json)?
+            print(&list(&entries, json)?)?;
+            if let Some(without) = without {
+                eprintln!("This is what the store has, {without}.");
+            }
         }
         GuardCommand::Clear { network, json } => {
             let wanted: Wanted = network
                 .parse()
                 .map_err(|error| CliError::Refused(format!("{error}")))?;
-            let cleared = match ask(running, |client| clear(client, wanted))? {
-                Some(cleared) => cleared,
-                None => Cleared {
-                    cleared: clear_stored(wanted, store, actor)?,
-                },
+            let (cleared, without) = match ask(running, |client| clear(client, wanted))? {
+                Ok(cleared) => (cleared, None),
+                Err(without) => {
+                    let cleared = clear_stored(wanted, store, actor)?;
+                    (Cleared { cleared }, Some(without))
+                }
             };
-            match json {
+            print(&match json {
                 true => document(&cleared)?,
                 false => told(&wanted, cleared.cleared),
+            })?;
+            if let Some(without) = without {
+                eprintln!("Only the store was changed, {without}.");
             }
         }
-    })
+    }
+    Ok(())
 }
 
-/// Asks the running Gatepost. `None` if there is none, as far as can be seen.
+/// Why the running Gatepost was not asked, and what that means.
+enum Without {
+    /// None answers at the socket.
+    Answer,
+    /// The configuration has no socket.
+    Socket,
+}
+
+impl fmt::Display for Without {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Without::Answer => "since no Gatepost answers at admin.socket; one that starts now begins with that",
+            Without::Socket => {
+                "since [admin] names no socket to ask at; a Gatepost that runs goes by what it remembers, which the dashboard, the API, or this command with admin.socket shows and clears"
+            }
+        })
+    }
+}
+
+/// Asks the running Gatepost, or says why there is none to ask, as far as can be seen.
 fn ask<T>(
     running: &Running,
     question: impl FnOnce(&Client) -> Result<T, ClientError>,
-) -> Result<Option<T>, CliError> {
+) -> Result<Result<T, Without>, CliError> {
     let Some(client) = running.configured() else {
-        return Ok(None);
+        return Ok(Err(Without::Socket));
     };
     match question(client) {
-        Ok(answer) => Ok(Some(answer)),
+        Ok(answer) => Ok(Ok(answer)),
         Err(ClientError::Unreachable { source, .. })
             if matches!(
                 source.kind(),
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused
             ) =>
         {
-            Ok(None)
+            Ok(Err(Without::Answer))
         }
         Err(error) => Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! `gatepost refusals`: why logins were refused.
+//! `gatepost refusals`: why logins and mail were refused.
 
 use axum::http::Method;
 use clap::Subcommand;
@@ -9,12 +9,13 @@ use super::output::{ago, document, minute, path_part, plain, print, table};
 use super::running::Running;
 use crate::admin::api::{List, Refusal};
 use crate::admin::client::{Client, ClientError};
+use crate::policy::action;
 use crate::store::{Fault, Store, StoreError};
 
 /// What to do with refusals.
 #[derive(Debug, Subcommand)]
 pub enum RefusalsCommand {
-    /// List why logins were refused in the last 30 days, the latest first
+    /// List why logins and mail were refused in the last 30 days, the latest first
     List {
         /// Those with this username; without it, those with usernames that nobody has
         #[arg(long, value_name = "USERNAME")]
@@ -52,11 +53,17 @@ fn find(
             Ok(found) => return Ok(found),
         }
     }
-    let stored = match username {
-        Some(username) => store.refusals(username)?,
-        None => store.unknown_refusals()?,
+    let Some(username) = username else {
+        let stored = store.unknown_refusals()?;
+        return Ok(stored.iter().map(Refusal::from).collect());
     };
-    Ok(stored.iter().map(Refusal::from).collect())
+    let mail = match store.credential(username) {
+        Ok(credential) => store.breaches(credential.key)?,
+        Err(error) if error.fault() == Fault::Request => Vec::new(), // nobody has it
+        Err(error) => return Err(error.into()),
+    };
+    let logins = store.refusals(username)?;
+    Ok(Refusal::of_credential(username, &logins, &mail))
 }
 
 enum Failure {
@@ -100,7 +107,7 @@ fn list(refusals: &[Refusal], username: Option<&str>) -> String {
     if refusals.is_empty() {
         return match username {
             Some(username) => format!(
-                "No login with {} was refused in the last 30 days.",
+                "No login and no mail with {} was refused in the last 30 days.",
                 plain(username)
             ),
             None => "No login with an unknown username was refused in the last 30 days.".to_owned(),
@@ -109,14 +116,16 @@ fn list(refusals: &[Refusal], username: Option<&str>) -> String {
     let now = Timestamp::now();
     let rows = refusals.iter().map(|refusal| {
         let rotated = refusal.rotated_at.map(|at| ago(at.0, now));
+        let words = plain(&refusal.words);
         vec![
             ago(refusal.at.0, now),
             plain(&refusal.username),
             match rotated {
-                Some(rotated) => format!("{}, rotated {rotated}", plain(&refusal.words)),
-                None => plain(&refusal.words),
+                Some(rotated) => format!("{words}, rotated {rotated}"),
+                None if refusal.action == action(false) => format!("{words}, only reported"),
+                None => words,
             },
-            plain(&refusal.address),
+            refusal.address.as_deref().map_or("-".to_owned(), plain),
             refusal.count.to_string(),
             minute(refusal.first_at.0),
         ]

@@ -21,7 +21,7 @@ pub use usage::{OTHER, Session};
 
 use usage::Everybody;
 
-use crate::policy::{Limit, Party, Rule};
+use crate::policy::Breach;
 
 /// How many series there may be of those whose number depends on the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,8 @@ pub struct Metrics {
     pub guard_shed: ByLabel<Shed, IntCounter>,
     /// Connections that have not logged in.
     pub guard_unauthenticated: IntGauge,
+    /// Refusals that are not kept for whoever asks why, because too many were waiting.
+    pub refusals_dropped: IntCounter,
     /// Last-used updates waiting to be written.
     pub last_used_pending: IntGauge,
     /// Last-used updates written.
@@ -139,11 +141,6 @@ pub struct Metrics {
     admin_requests: IntCounterVec,
     limit_refusals: IntCounterVec,
     rule_refusals: IntCounterVec,
-}
-
-/// What is done about something that is not allowed, as it stands in logs and metrics.
-pub fn action(refused: bool) -> &'static str {
-    if refused { "refused" } else { "reported" }
 }
 
 impl Metrics {
@@ -224,16 +221,14 @@ impl Metrics {
         self.message_bytes.of(outcome).inc_by(bytes);
     }
 
-    /// Counts a limit that is reached, and whether that is refused or only reported.
-    pub fn limit_reached(&self, party: Party, limit: Limit, refused: bool) {
-        let labels = [party.as_str(), limit.as_str(), action(refused)];
-        self.limit_refusals.with_label_values(&labels).inc();
-    }
-
-    /// Counts a rule that is broken, and whether that is refused or only reported.
-    pub fn rule_broken(&self, rule: Rule, refused: bool) {
-        let labels = [rule.as_str(), action(refused)];
-        self.rule_refusals.with_label_values(&labels).inc();
+    /// Counts a limit that is reached or a rule that is broken, refused or only reported.
+    pub fn breached(&self, breach: Breach) {
+        let (reason, action) = (breach.reason(), breach.action());
+        let (family, labels): (_, &[&str]) = match breach {
+            Breach::Limit { of, .. } => (&self.limit_refusals, &[of.as_str(), reason, action]),
+            Breach::Rule { .. } => (&self.rule_refusals, &[reason, action]),
+        };
+        family.with_label_values(labels).inc();
     }
 
     /// Counts an answered request of the administration. `route` is the template that matched,

@@ -5,8 +5,8 @@ use prometheus::process_collector::ProcessCollector;
 
 use super::family::Maker;
 use super::usage::Everybody;
-use super::{Bounds, Metrics, action};
-use crate::policy::{Limit, Party, Rule};
+use super::{Bounds, Metrics};
+use crate::policy::{Limit, Party, Rule, action};
 
 impl Metrics {
     /// Registers everything.
@@ -119,6 +119,10 @@ impl Metrics {
             guard_unauthenticated: made.gauge(
                 "guard_unauthenticated",
                 "Connections that have not logged in, without exempt ones.",
+            )?,
+            refusals_dropped: made.counter(
+                "refusals_dropped_total",
+                "Refusals not kept for the list of why, for want of room.",
             )?,
             last_used_pending: made.gauge(
                 "last_used_pending",

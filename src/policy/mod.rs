@@ -2,10 +2,12 @@
 //! compared. Pure: who counts, refuses and logs stands on higher floors.
 
 mod address;
+mod breach;
 mod limits;
 mod rules;
 
 pub use address::{Address, Sender};
+pub use breach::{Breach, action};
 pub use limits::{Ceilings, Limit, Limits, LimitsChange, Setting};
 pub use rules::{BareNewline, Network, Report, Rule, Rules, RulesChange, RulesError};
 
@@ -25,7 +27,7 @@ pub struct Policy {
 }
 
 /// Whose limit it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Party {
     /// The credential's own.
     Credential,

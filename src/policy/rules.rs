@@ -14,7 +14,7 @@ use super::{Address, Sender};
 const LONGEST_LIST: usize = 100;
 
 /// What is checked, and may be only reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
     /// The credential has expired.
     Expiry,

@@ -1,8 +1,13 @@
-//! What is noted in memory while clients are served, and written in batches: uses, usage, refusals, uses of tokens.
+//! What is noted in memory while clients are served, and written in batches: uses, usage, refusals, what limits
+//! and rules did, uses of tokens.
 
 use rusqlite::params;
 
-use super::{PreviousUse, RefusedLogin, Store, StoreError, Usage, overlap, refusals, usage};
+use crate::policy::Breach;
+
+use super::{
+    PreviousUse, RefusedLogin, Store, StoreError, Tally, Usage, breaches, overlap, refusals, usage,
+};
 
 /// The latest use of a credential, and how many there were.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,6 +41,8 @@ pub struct Noted {
     pub refusals: Vec<RefusedLogin>,
     /// How many of them, the first, have names that credentials have.
     pub known_refusals: usize,
+    /// What limits and rules did, by [`super::Login::key`].
+    pub breaches: Vec<((i64, Breach), Tally)>,
 }
 
 /// The latest use of an admin token.
@@ -56,7 +63,7 @@ impl Noted {
     /// How many rows it comes to.
     pub fn len(&self) -> usize {
         let logins = self.uses.len() + self.previous.len() + self.refusals.len();
-        logins + self.usage.len() + self.tokens.len()
+        logins + self.usage.len() + self.tokens.len() + self.breaches.len()
     }
 }
 
@@ -93,6 +100,8 @@ impl Store {
             overlap::add(transaction, &noted.previous)?;
             refusals::add(transaction, &noted.refusals)?;
             refusals::prune(transaction)?;
+            breaches::add(transaction, &noted.breaches)?;
+            breaches::prune(transaction)?;
             let mut statement = transaction.prepare_cached(
                 "UPDATE admin_tokens SET last_used_at = ?2, last_used_address = ?3
                  WHERE key = ?1 AND ?2 > coalesce(last_used_at, 0)",

@@ -6,6 +6,7 @@
 mod actor;
 mod audit;
 mod backup;
+mod breaches;
 mod connection;
 mod credentials;
 mod error;
@@ -34,6 +35,7 @@ use uuid::Uuid;
 
 pub use self::actor::{Actor, ActorKind, Editor};
 pub use self::audit::{AuditFilter, AuditRecord, AuditReport, hex};
+pub use self::breaches::{Breached, Tally};
 pub use self::credentials::{
     Credential, CredentialColumn, CredentialEdit, CredentialFilter, CredentialOrder,
     CredentialStatus, Imported, NewCredential, NewPassword, Wanted,

@@ -21,7 +21,7 @@ pub const UNKNOWN_REFUSALS: usize = 1_000;
 pub const UNKNOWN_REFUSALS_FROM_ONE: usize = 50;
 
 /// How long a refusal is kept after it happened last: 30 days, in milliseconds.
-const KEPT: i64 = 30 * 24 * 3_600_000;
+pub(super) const KEPT: i64 = 30 * 24 * 3_600_000;
 
 /// Refused logins with one name, for one reason, from one address.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -14,10 +14,11 @@ use super::{DEFAULT_ORGANIZATION, StoreError, backup, connection, now};
 const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2. A test holds their outcome against [`SCHEMA`].
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
+    include_str!("migrations/5.sql"),
 ];
 
 /// The newest version this build knows.

@@ -142,6 +142,10 @@ const REFUSALS: &str = "INSERT INTO refusals SELECT username, iif(key = 1, 'prev
     '192.0.2.' || key, key, unixepoch() * 1000 - 86400000, unixepoch() * 1000 - 240000 * key, key, iif(key = 1, unixepoch() * 1000 - 259200000, NULL)
     FROM credentials";
 
+const BREACHES: &str = "INSERT INTO breaches SELECT key, reason, party, action, unixepoch() * 1000 - 86400000,
+    unixepoch() * 1000 - 180000 * place, count FROM credentials, (SELECT 1 AS place, 'messages_per_day' AS reason,
+    'organization' AS party, 'refused' AS action, 12 AS count UNION SELECT 2, 'senders', 'credential', 'reported', 340)";
+
 const UNKNOWN: &str = "INSERT INTO refusals (username, reason, address, first_at, at, count)
     VALUES ('info@example.org', 'unknown', '192.0.2.99', unixepoch() * 1000 - 9000, unixepoch() * 1000, 7)";
 
@@ -174,7 +178,7 @@ fn furnished() -> (Dashboard, Vec<Credential>) {
         credential
     });
     let store = dashboard.store();
-    for fill in [USAGE, LAST_USED, REFUSALS, UNKNOWN] {
+    for fill in [USAGE, LAST_USED, REFUSALS, BREACHES, UNKNOWN] {
         store.execute(fill, []).expect(fill);
     }
     (dashboard, made.into())

@@ -13,6 +13,7 @@ mod networks;
 mod organizations;
 mod page;
 mod plain;
+mod refusals;
 mod rotation;
 mod scopes;
 mod sessions;

@@ -1,4 +1,4 @@
-//! Why logins were refused.
+//! Why logins and mail were refused.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::extract::{Path, Query};
 use crate::admin::problem::Problem;
-use crate::store::{Access, Page, RefusedLogin, Rows, plain};
+use crate::policy::action;
+use crate::store::{Access, Breached, Page, RefusedLogin, Rows, plain};
 
 use super::credentials::OfCredential;
 use super::field::{Cursor, Limit, Time, page};
@@ -25,17 +26,22 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
         .routes(routes!(unknown_refusals))
 }
 
-/// Refused logins with one username, for one reason, from one address.
+/// Refused logins with one username, for one reason, from one address; or mail that one limit or rule refused, or would have.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub struct Refusal {
     /// What the client called itself; its own words, with control characters escaped.
     pub username: String,
-    /// For example `wrong_password`; the same as in the log and in `gatepost_auth_total`.
+    /// Of a login for example `wrong_password`, the same as in the log and in `gatepost_auth_total`; of mail the name of the
+    /// limit or rule, for example `messages_per_day` or `senders`.
     pub reason: String,
     /// The same for people.
     pub words: String,
-    /// The client's IP address.
-    pub address: String,
+    /// `refused`; or `reported`, where it was let through and only logged and counted.
+    pub action: String,
+    /// Whose limit or rule it was, `credential` or `organization`; null where a login was refused.
+    pub of: Option<String>,
+    /// The client's IP address; null where it was mail.
+    pub address: Option<String>,
     /// The first of them.
     pub first_at: Time,
     /// The last of them.
@@ -52,7 +58,9 @@ impl From<&RefusedLogin> for Refusal {
             username: plain(&refusal.username),
             reason: refusal.reason.clone(),
             words: refusal.words().to_owned(),
-            address: refusal.address.clone(),
+            action: action(true).to_owned(),
+            of: None,
+            address: Some(refusal.address.clone()),
             first_at: Time(refusal.first_at),
             at: Time(refusal.at),
             count: refusal.count,
@@ -61,7 +69,33 @@ impl From<&RefusedLogin> for Refusal {
     }
 }
 
-/// Lists why logins with a credential were refused in the last 30 days, the latest first; at most 32 different ones.
+impl Refusal {
+    /// All of one credential, the latest first.
+    pub fn of_credential(
+        username: &str,
+        logins: &[RefusedLogin],
+        mail: &[Breached],
+    ) -> Vec<Refusal> {
+        let mail = mail.iter().map(|breached| Refusal {
+            username: plain(username),
+            reason: breached.reason.clone(),
+            words: breached.words(),
+            action: breached.action.clone(),
+            of: Some(breached.party.clone()),
+            address: None,
+            first_at: Time(breached.tally.first_at),
+            at: Time(breached.tally.at),
+            count: breached.tally.count,
+            rotated_at: None,
+        });
+        let mut all: Vec<_> = logins.iter().map(Refusal::from).chain(mail).collect();
+        all.sort_by_key(|refusal| std::cmp::Reverse(refusal.at.0));
+        all
+    }
+}
+
+/// Lists why logins and mail with a credential were refused in the last 30 days, the latest first. Of logins there are at most 32
+/// different ones; of mail one for each limit or rule that refused it, or would have, were that not only reported.
 #[utoipa::path(get, path = "/organizations/{slug}/credentials/{username}/refusals", tag = "refusals", params(OfCredential),
     responses((status = 200, description = "All that is known.", body = List<Refusal>)))]
 async fn credential_refusals(
@@ -69,9 +103,9 @@ async fn credential_refusals(
     Path(of): Path<OfCredential>,
 ) -> Result<Json<List<Refusal>>, Problem> {
     desk.run(move |desk| {
-        let found = desk.refusals(of.wanted(None))?;
+        let (logins, mail) = desk.refusals(of.wanted(None))?;
         Ok(Json(List {
-            items: found.iter().map(Refusal::from).collect(),
+            items: Refusal::of_credential(&of.username, &logins, &mail),
             next: None,
         }))
     })

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
-use crate::store::{Access, RefusedLogin, plain};
+use crate::store::{Access, Breached, RefusedLogin, plain};
 
 use super::Dashboard;
 use super::address::Query;
@@ -23,11 +23,14 @@ const ROWS: usize = 100;
 /// The longest username that is shown whole, in characters; strangers make them up.
 const LONGEST: usize = 80;
 
-/// A refused login as a row shows it.
+/// Refused logins that are alike, or what one limit or rule did to mail, as a row shows it.
 pub(super) struct Tried {
     pub(super) username: String,
     pub(super) words: String,
-    pub(super) address: String,
+    /// Of a login.
+    pub(super) address: Option<String>,
+    /// Whether it was let through.
+    pub(super) is_reported: bool,
     pub(super) rotated: Option<Stamp>,
     pub(super) first: Stamp,
     pub(super) last: Stamp,
@@ -39,12 +42,32 @@ impl From<&RefusedLogin> for Tried {
         Tried {
             username: cut(&plain(&refusal.username)),
             words: refusal.words().to_owned(),
-            address: refusal.address.clone(),
+            address: Some(refusal.address.clone()),
+            is_reported: false,
             rotated: refusal.retired_at.map(Stamp),
             first: Stamp(refusal.first_at),
             last: Stamp(refusal.at),
             count: refusal.count,
         }
+    }
+}
+
+impl Tried {
+    /// All of one credential, the latest first.
+    pub(super) fn of_credential(logins: &[RefusedLogin], mail: &[Breached]) -> Vec<Tried> {
+        let mail = mail.iter().map(|breached| Tried {
+            username: String::new(),
+            words: breached.words(),
+            address: None,
+            is_reported: breached.is_reported(),
+            rotated: None,
+            first: Stamp(breached.tally.first_at),
+            last: Stamp(breached.tally.at),
+            count: breached.tally.count,
+        });
+        let mut all: Vec<_> = logins.iter().map(Tried::from).chain(mail).collect();
+        all.sort_by_key(|tried| std::cmp::Reverse(tried.last.0));
+        all
     }
 }
 

@@ -1,15 +1,17 @@
 //! What one session may do: asked at its login, at each MAIL and at each RCPT.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::policy::{Ceilings, Denial, Limit, Party, Policy, Rule};
+use crate::auth::containment::log_rule;
+use crate::policy::{Breach, Ceilings, Denial, Limit, Party, Policy, Rule};
 use crate::sasl::{Bar, Identity};
 use crate::store::{StoreError, Usage};
 
 use super::counter::{Counter, Manner, Moment, Over, note};
-use super::told::{Reached, Told};
+use super::told::Told;
 use super::window::Sent;
 use super::{Owner, Quotas, reports_limits, sent};
 
@@ -36,8 +38,15 @@ pub struct Allowance {
     message: u64,
     /// The messages of the RCPT that were not answered yet.
     asked: VecDeque<u64>,
-    /// The limits that were logged.
-    told: Mutex<Told>,
+    /// What was logged.
+    told: Mutex<AllTold>,
+}
+
+/// What was logged of limits, with what they are, and of rules that only report, with what broke them.
+#[derive(Default)]
+struct AllTold {
+    limits: Told<u64>,
+    rules: Told<String>,
 }
 
 /// One of the two whose limits there are.
@@ -350,10 +359,22 @@ impl Allowance {
         }
     }
 
-    /// A rule is broken; true if that is to be refused. It is logged and counted either way.
-    pub fn broken(&self, rule: Rule, value: &dyn std::fmt::Display) -> bool {
+    /// A rule is broken; true if that is to be refused. It is counted either way, and logged, unless it was only reported a
+    /// moment ago.
+    pub fn broken(&self, rule: Rule, value: &dyn Display) -> bool {
         let refused = !self.policy.rules.reports(rule);
-        super::super::containment::tell(&self.quotas.metrics, &self.identity, rule, value, refused);
+        let breach = Breach::Rule { rule, refused };
+        self.note_breach(breach);
+        let count = match refused {
+            true => Some(1),
+            false => {
+                let value = || value.to_string();
+                self.told().rules.count(breach, value, Instant::now())
+            }
+        };
+        if let Some(count) = count {
+            log_rule(&self.identity, rule, value, refused, count);
+        }
         refused
     }
 
@@ -366,13 +387,29 @@ impl Allowance {
     /// refused.
     fn tell(&self, of: Party, over: Over, manner: Manner) -> bool {
         let refused = manner == Manner::Refuse;
-        self.quotas.metrics.limit_reached(of, over.limit, refused);
-        let reached = Reached { of, over, refused };
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = told.count(reached, Instant::now()) {
-            log(&self.identity, reached, count);
+        let Over { limit, ceiling } = over;
+        let breach = Breach::Limit { of, limit, refused };
+        self.note_breach(breach);
+        let now = Instant::now();
+        if let Some(count) = self.told().limits.count(breach, || ceiling, now) {
+            log_limit(&self.identity, breach, ceiling, count);
         }
         refused
+    }
+
+    /// Counts it, and for whoever asks later why.
+    fn note_breach(&self, breach: Breach) {
+        self.quotas.metrics.breached(breach);
+        // Why a login was refused is noted with the login.
+        if breach.reason() == Limit::Sessions.as_str() && breach.is_refused() {
+            return;
+        }
+        let now = Moment::now().ms();
+        self.quotas.noted.breached(self.identity.key, breach, now);
+    }
+
+    fn told(&self) -> MutexGuard<'_, AllTold> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn release(&mut self, taken: Sent) {
@@ -390,15 +427,15 @@ impl Allowance {
     }
 }
 
-fn log(identity: &Identity, reached: Reached, count: u64) {
+fn log_limit(identity: &Identity, breach: Breach, value: u64, count: u64) {
     tracing::info!(
         target: "gatepost::limit",
         username = &*identity.username,
         organization = &*identity.organization,
-        of = reached.of.as_str(),
-        limit = reached.over.limit.as_str(),
-        value = reached.over.ceiling,
-        action = crate::metrics::action(reached.refused),
+        of = breach.party().as_str(),
+        limit = breach.reason(),
+        value,
+        action = breach.action(),
         count,
         "limit reached"
     );
@@ -407,8 +444,13 @@ fn log(identity: &Identity, reached: Reached, count: u64) {
 impl Drop for Allowance {
     fn drop(&mut self) {
         let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (reached, count) in told.rest() {
-            log(&self.identity, reached, count);
+        for (breach, ceiling, count) in told.limits.rest() {
+            log_limit(&self.identity, breach, ceiling, count);
+        }
+        for (breach, value, count) in told.rules.rest() {
+            if let Breach::Rule { rule, refused } = breach {
+                log_rule(&self.identity, rule, &value, refused, count);
+            }
         }
         self.release(self.held);
         if self.has_begun {

@@ -119,6 +119,7 @@ fn find(desk: &Desk, of: &Of, days: Stretch) -> Result<Known, Problem> {
     let mut sessions = system.sessions.list();
     sessions.retain(|session| session.username == of.username);
     let organization = system.store.organization(&of.slug)?;
+    let (refused_logins, breaches) = desk.refusals(of.wanted())?;
     Ok(Known {
         uses: desk.uses_of(&credential)?,
         credential,
@@ -126,11 +127,7 @@ fn find(desk: &Desk, of: &Of, days: Stretch) -> Result<Known, Problem> {
         suspended: organization.status == OrganizationStatus::Suspended,
         usage,
         sessions,
-        refusals: desk
-            .refusals(of.wanted())?
-            .iter()
-            .map(Tried::from)
-            .collect(),
+        refusals: Tried::of_credential(&refused_logins, &breaches),
         trail: trail.rows.iter().map(Entry::from).collect(),
     })
 }
