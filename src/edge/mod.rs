@@ -2,6 +2,8 @@
 //! what to do, and does it.
 
 mod connection;
+#[cfg(test)]
+mod cost;
 mod dialer;
 mod ending;
 mod timer;

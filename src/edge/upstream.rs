@@ -58,7 +58,9 @@ impl Upstream {
         // What TLS still holds back is not sent, so the end is a flush.
         while !poll_fn(|context| self.poll_send(&mut sent, context)).await? {}
         self.output.clear();
-        self.output.shrink_to(1024);
+        if !self.relay.in_body() {
+            self.output.shrink_to(1024);
+        }
         Ok(())
     }
 

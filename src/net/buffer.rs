@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// One read takes at most this much, in octets.
 const READ: usize = 64 * 1024;
 
-/// An empty buffer gives back more than this, in octets, so that an idle session holds little.
+/// A buffer gives back more than this, in octets, while nothing comes, so that an idle session holds little.
 const KEEP: usize = 1024;
 
 thread_local! {
@@ -87,7 +87,6 @@ impl Buffer {
         self.start = end;
         if self.is_empty() {
             self.bytes.clear();
-            self.bytes.shrink_to(KEEP);
             self.start = 0;
         }
     }
@@ -120,7 +119,11 @@ impl Buffer {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        source.poll_fill(context, &mut self.bytes)
+        let polled = source.poll_fill(context, &mut self.bytes);
+        if polled.is_pending() && self.bytes.is_empty() {
+            self.bytes.shrink_to(KEEP);
+        }
+        polled
     }
 }
 
@@ -132,6 +135,7 @@ mod tests {
     async fn bytes_come_out_in_order_and_memory_is_given_back() {
         let mut buffer = Buffer::default();
         let long = vec![b'x'; READ];
+        let (mut silent, _other) = tokio::io::duplex(1);
         assert_eq!(buffer.read_from(&mut &b"EHLO a\r\n"[..]).await.unwrap(), 8);
         buffer.consume(5);
         assert_eq!(buffer.read_from(&mut &long[..]).await.unwrap(), READ);
@@ -139,6 +143,10 @@ mod tests {
         buffer.cut(1..3);
         assert!(buffer.unread().starts_with(b"axx"));
         assert_eq!(buffer.discard(), READ + 1);
+        let pending = |context: &mut Context<'_>| {
+            Poll::Ready(buffer.poll_read_from(&mut silent, context).is_pending())
+        };
+        assert!(poll_fn(pending).await);
         assert!(buffer.is_empty() && buffer.bytes.capacity() <= KEEP);
         assert_eq!(buffer.read_from(&mut &b""[..]).await.unwrap(), 0);
     }

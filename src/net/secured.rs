@@ -128,6 +128,7 @@ impl Secured {
             let count = ready!(buffer::poll_read(&mut self.tcp, context, room))?;
             scratch[..held].copy_from_slice(&self.partial);
             let incoming = &mut scratch[..held + count];
+            into.reserve(incoming.len());
             let taken = self.engine.turn(incoming, into, None);
             if taken.is_err() {
                 // The alert that says why, if the connection takes it at once.
@@ -135,9 +136,6 @@ impl Secured {
             }
             self.partial.clear();
             self.partial.extend_from_slice(&incoming[taken?..]);
-            if self.partial.is_empty() {
-                self.partial = Vec::new();
-            }
             Poll::Ready(Ok(count))
         })
     }
@@ -150,9 +148,14 @@ impl Fill for Secured {
         into: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
         let before = into.len();
-        into.append(&mut self.early);
+        into.append(&mut std::mem::take(&mut self.early));
         while into.len() == before && !self.engine.ended {
-            let count = ready!(self.poll_read(context, into))?;
+            let Poll::Ready(count) = self.poll_read(context, into)? else {
+                if self.partial.is_empty() {
+                    self.partial = Vec::new();
+                }
+                return Poll::Pending;
+            };
             if into.len() == before && !self.engine.ended {
                 // Without close_notify it is not known whether this is all that was sent.
                 nothing_is_an_end(count)?;
