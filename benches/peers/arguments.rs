@@ -65,18 +65,24 @@ pub struct Way {
 
 #[derive(Args)]
 pub struct Siege {
-    /// Who is attacked
-    #[arg(long, default_value = "gatepost", value_parser = kind)]
-    pub peer: Kind,
     /// How long each kind of attack goes on
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
     /// Connections that the attackers hold at a time
     #[arg(long, default_value_t = 1500)]
     pub attackers: usize,
     /// Addresses that they come from
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=6000))]
     pub addresses: u64,
+    /// How long an attacker that was shed stays away
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 250)]
+    pub rest: u64,
+    /// On how many cores Gatepost runs, with everybody else on the others [default: all, with everybody else]
+    #[arg(long)]
+    pub cores: Option<usize>,
+    /// Put the table into benches/README.md
+    #[arg(long)]
+    pub readme: bool,
     /// Where the raw figures go [default: benches/results/TIME-siege.json]
     #[arg(long)]
     pub output: Option<PathBuf>,

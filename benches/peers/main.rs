@@ -4,6 +4,7 @@
 #[path = "../../tests/support/ports.rs"]
 mod ports;
 
+mod affinity;
 mod arguments;
 mod backend;
 mod column;
@@ -11,6 +12,7 @@ mod load;
 mod machine;
 mod message;
 mod peer;
+mod readme;
 mod relay;
 mod report;
 mod rounds;
@@ -21,11 +23,13 @@ mod trial;
 mod usage;
 mod wire;
 
+use std::process::ExitCode;
+
 use arguments::{Arguments, Command};
 use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-fn main() {
+fn main() -> ExitCode {
     // Cargo adds this one to what it is given.
     let arguments = std::env::args().filter(|argument| argument != "--bench");
     match Arguments::parse_from(arguments).command {
@@ -42,9 +46,12 @@ fn main() {
         }
         Some(Command::Siege(siege)) => {
             raise_descriptors();
-            siege::run(&siege);
+            if !siege::run(&siege) {
+                return ExitCode::FAILURE;
+            }
         }
     }
+    ExitCode::SUCCESS
 }
 
 /// The sessions' other ends are all in this process. What it starts inherits the limit.

@@ -1,0 +1,117 @@
+//! What became of good clients, of attackers and of Gatepost while they met, and whether that is good enough.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::column::not_let_in;
+use crate::load::{Outcome, percentile};
+
+/// The longest p99 of a good login in milliseconds, unless the quiet one is more than half of it.
+const LONGEST: f64 = 250.0;
+
+/// By how many MiB memory may grow.
+const GROWTH: f64 = 96.0;
+
+/// The head of the table.
+pub const HEAD: &str = "| attack | attempts/s | refused | p50 of that, ms | shed | good logins | not let in \
+    | p50, ms | p99, ms | p99 of those not remembered, ms | memory, MiB more | cores taken |";
+
+/// One row.
+pub struct Stand {
+    pub attack: &'static str,
+    /// Good clients whose passwords are remembered.
+    pub good: Outcome,
+    /// Good clients who are trusted where they come from, and of whose passwords nothing is remembered.
+    pub returning: Outcome,
+    pub hostile: Outcome,
+    /// By how much the most that Gatepost took exceeded what it took when it was quiet.
+    pub grown_mib: f64,
+    /// Its processor time while good clients logged in.
+    pub cpu: Duration,
+}
+
+impl Stand {
+    /// The p99 of those that are remembered, and of the others, in milliseconds.
+    pub fn worst(&self) -> [f64; 2] {
+        [&self.good, &self.returning].map(|outcome| percentile(&mut outcome.logins.clone(), 99.0))
+    }
+
+    /// What is not good enough, next to a time without attackers.
+    pub fn complaints(&self, quiet: &Stand) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let attack = self.attack;
+        let missing = self.missing();
+        if missing > 0 {
+            complaints.push(format!("{attack}: {missing} good logins were not let in"));
+        }
+        let kinds = ["that are remembered", "that are trusted"];
+        for ((worst, before), kind) in self.worst().into_iter().zip(quiet.worst()).zip(kinds) {
+            let limit = LONGEST.max(2.0 * before);
+            if worst.is_nan() || worst > limit {
+                complaints.push(format!(
+                    "{attack}: the p99 of logins {kind} is {worst:.1} ms, more than {limit:.1} ms"
+                ));
+            }
+        }
+        if self.grown_mib > GROWTH {
+            complaints.push(format!(
+                "{attack}: memory grew by {:.1} MiB, more than {GROWTH} MiB",
+                self.grown_mib
+            ));
+        }
+        if self.hostile.accepted > 0 {
+            let accepted = self.hostile.accepted;
+            complaints.push(format!("{attack}: {accepted} attackers were let in"));
+        }
+        complaints
+    }
+
+    /// Its row.
+    pub fn row(&self) -> String {
+        let (good, hostile) = (&self.good, &self.hostile);
+        let attempts = (hostile.refused + hostile.shed) as f64 / good.wall.as_secs_f64();
+        let [p99, cold] = self.worst();
+        format!(
+            "| {} | {attempts:.0} | {} | {} | {} | {} | {} | {} | {p99:.1} | {cold:.1} | {:.1} | {:.2} |",
+            self.attack,
+            hostile.refused,
+            p50(&hostile.refusals),
+            hostile.shed,
+            good.accepted + self.returning.accepted,
+            self.missing(),
+            p50(&good.logins),
+            self.grown_mib,
+            self.cores(),
+        )
+    }
+
+    /// For the raw results.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "attack": self.attack,
+            "good": self.good.to_json(),
+            "returning": self.returning.to_json(),
+            "attackers": self.hostile.to_json(),
+            "memory_mib_more": self.grown_mib,
+            "cores_taken": self.cores(),
+        })
+    }
+
+    fn missing(&self) -> u64 {
+        let both = [&self.good, &self.returning];
+        let missing = both.map(|outcome| not_let_in(outcome) + outcome.failures());
+        missing.iter().sum()
+    }
+
+    fn cores(&self) -> f64 {
+        self.cpu.as_secs_f64() / self.good.wall.as_secs_f64()
+    }
+}
+
+fn p50(times: &[Duration]) -> String {
+    if times.is_empty() {
+        return "–".to_owned();
+    }
+    format!("{:.1}", percentile(&mut times.to_vec(), 50.0))
+}
