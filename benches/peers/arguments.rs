@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
 use crate::column::Column;
+use crate::growth::Part;
 use crate::peer::Kind;
 
 /// Measures Gatepost and its peers side by side.
@@ -20,6 +21,8 @@ pub struct Arguments {
 pub enum Command {
     /// All columns for all peers, interleaved, in several rounds: a table, and the raw figures as JSON
     Run(Run),
+    /// More credentials, sessions, cores and logins: tables, plots, and the raw figures as JSON
+    Growth(Growth),
     /// Good clients beside attackers of each kind
     Siege(Siege),
     /// The bare relay itself, until it is ended
@@ -61,6 +64,22 @@ pub struct Way {
     /// Resume TLS sessions, instead of a full handshake each time
     #[arg(long)]
     pub resumption: bool,
+}
+
+#[derive(Args)]
+pub struct Growth {
+    /// Only these, instead of all
+    #[arg(long = "part", value_name = "PART")]
+    pub parts: Vec<Part>,
+    /// How much there is of everything, in percent of the usual
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub scale: u64,
+    /// Put tables and plots into benches/README.md and benches/plots
+    #[arg(long)]
+    pub readme: bool,
+    /// Where the raw figures go, with the plots beside them [default: benches/results/TIME-growth.json]
+    #[arg(long)]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -8,10 +8,12 @@ mod affinity;
 mod arguments;
 mod backend;
 mod column;
+mod growth;
 mod load;
 mod machine;
 mod message;
 mod peer;
+mod plot;
 mod readme;
 mod relay;
 mod report;
@@ -43,6 +45,12 @@ fn main() -> ExitCode {
         Some(Command::Run(run)) => {
             raise_descriptors();
             rounds::run(&run);
+        }
+        Some(Command::Growth(growth)) => {
+            raise_descriptors();
+            if !growth::run(&growth) {
+                return ExitCode::FAILURE;
+            }
         }
         Some(Command::Siege(siege)) => {
             raise_descriptors();

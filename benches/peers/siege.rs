@@ -58,7 +58,7 @@ pub fn run(siege: &Siege) -> bool {
     let names = Names::make(&site, each * (ATTACKS.len() + 1));
     let setup = Setup {
         connections: 4096,
-        sections: GUARD,
+        sections: GUARD.to_owned(),
         cores: siege.cores,
         ..Setup::default()
     };

@@ -14,7 +14,7 @@ pub struct Setup {
     /// Connections at a time.
     pub connections: u32,
     /// Sections of the configuration that are not here.
-    pub sections: &'static str,
+    pub sections: String,
     /// Its store, if it is not the site's.
     pub store: Option<PathBuf>,
     /// On how many cores it runs, if not on all.
@@ -26,7 +26,7 @@ impl Default for Setup {
     fn default() -> Setup {
         Setup {
             connections: 8192,
-            sections: "",
+            sections: String::new(),
             store: None,
             cores: None,
         }
