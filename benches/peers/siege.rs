@@ -21,7 +21,7 @@ use crate::peer::Peer;
 use crate::peer::gatepost::{self, Setup};
 use crate::site::Site;
 use crate::trial::Trial;
-use crate::{affinity, machine, readme, report};
+use crate::{affinity, machine, readme, report, usage};
 
 /// Good clients whose passwords are remembered, in each second.
 const GOOD_RATE: f64 = 50.0;
@@ -151,7 +151,8 @@ impl Field<'_> {
         let hostile = (!offences.is_empty()).then(|| self.hostile(offences, number));
         let peer = self.trial.peer;
         let over = AtomicBool::new(false);
-        let before = peer.usage(false).cpu;
+        let times = || (peer.usage(false).cpu, usage::waited(peer.id()));
+        let before = times();
         let stand = thread::scope(|scope| {
             let most = scope.spawn(|| most_memory(peer, &over));
             let hostile = hostile.as_ref().map(|order| {
@@ -164,7 +165,7 @@ impl Field<'_> {
             let returning = scope.spawn(|| work(&returning));
             let good = work(&good);
             let returning = returning.join().expect("the good clients end");
-            let cpu = peer.usage(false).cpu.saturating_sub(before);
+            let after = times();
             let hostile = hostile.map(|(order, attackers)| {
                 order.stop.store(true, Ordering::Relaxed);
                 attackers.join().expect("the attackers end")
@@ -177,7 +178,8 @@ impl Field<'_> {
                 returning,
                 hostile: hostile.unwrap_or_default(),
                 grown_mib: most.saturating_sub(self.quiet_kib) as f64 / 1024.0,
-                cpu,
+                cpu: after.0.saturating_sub(before.0),
+                waited: after.1.saturating_sub(before.1),
             }
         });
         self.trial.site.sink.settle(0, Duration::from_secs(10));

@@ -15,7 +15,7 @@ const GROWTH: f64 = 96.0;
 
 /// The head of the table.
 pub const HEAD: &str = "| attack | attempts/s | refused | p50 of that, ms | shed | good logins | not let in \
-    | p50, ms | p99, ms | p99 of those not remembered, ms | memory, MiB more | cores taken |";
+    | p50, ms | p99, ms | p99 of those not remembered, ms | memory, MiB more | cores taken | cores waited for |";
 
 /// One row.
 pub struct Stand {
@@ -29,6 +29,8 @@ pub struct Stand {
     pub grown_mib: f64,
     /// Its processor time while good clients logged in.
     pub cpu: Duration,
+    /// How long its threads were ready meanwhile and had to wait for a core.
+    pub waited: Duration,
 }
 
 impl Stand {
@@ -73,7 +75,7 @@ impl Stand {
         let attempts = (hostile.refused + hostile.shed) as f64 / good.wall.as_secs_f64();
         let [p99, cold] = self.worst();
         format!(
-            "| {} | {attempts:.0} | {} | {} | {} | {} | {} | {} | {p99:.1} | {cold:.1} | {:.1} | {:.2} |",
+            "| {} | {attempts:.0} | {} | {} | {} | {} | {} | {} | {p99:.1} | {cold:.1} | {:.1} | {:.2} | {:.2} |",
             self.attack,
             hostile.refused,
             p50(&hostile.refusals),
@@ -82,7 +84,8 @@ impl Stand {
             self.missing(),
             p50(&good.logins),
             self.grown_mib,
-            self.cores(),
+            self.cores(self.cpu),
+            self.cores(self.waited),
         )
     }
 
@@ -94,7 +97,8 @@ impl Stand {
             "returning": self.returning.to_json(),
             "attackers": self.hostile.to_json(),
             "memory_mib_more": self.grown_mib,
-            "cores_taken": self.cores(),
+            "cores_taken": self.cores(self.cpu),
+            "cores_waited_for": self.cores(self.waited),
         })
     }
 
@@ -104,8 +108,8 @@ impl Stand {
         missing.iter().sum()
     }
 
-    fn cores(&self) -> f64 {
-        self.cpu.as_secs_f64() / self.good.wall.as_secs_f64()
+    fn cores(&self, time: Duration) -> f64 {
+        time.as_secs_f64() / self.good.wall.as_secs_f64()
     }
 }
 
