@@ -70,6 +70,9 @@ pub fn run(growth: &Growth) -> bool {
         let seconds = began.elapsed().as_secs_f64();
         eprintln!("{} took {seconds:.0} s", part.name());
         show(part, &finding, growth, &output);
+        if let Some(verdict) = &finding.verdict {
+            println!("{verdict}\n");
+        }
         failures += finding.failures;
         let part_json =
             json!({ "seconds": seconds, "failures": finding.failures, "rows": finding.raw });
@@ -93,7 +96,7 @@ pub fn run(growth: &Growth) -> bool {
 
 fn show(part: Part, finding: &Finding, growth: &Growth, output: &Path) {
     let name = part.name();
-    println!("{}\n", finding.table);
+    println!("{}", finding.table);
     let path = if growth.readme {
         let plot = format!("plots/{name}.svg");
         let picture = format!("![{}]({plot})", finding.plot.title);

@@ -66,6 +66,7 @@ pub fn measure(site: &Site, scale: u64) -> Finding {
         table: table(head, cells),
         plot: plot(&rows),
         raw: rows.iter().map(Row::to_json).collect(),
+        verdict: None,
         failures: rows.iter().map(|row| row.failures).sum(),
     }
 }

@@ -16,6 +16,8 @@ pub struct Finding {
     pub table: String,
     pub plot: Plot,
     pub raw: Value,
+    /// Whether what is wanted was reached, where something is.
+    pub verdict: Option<String>,
     /// Errors, and good clients that were not let in. Not zero: the figures mean nothing.
     pub failures: u64,
 }

@@ -71,6 +71,7 @@ pub fn measure(site: &Site, scale: u64) -> Finding {
             "generator_was_the_limit_of_capacity": !mark(&most.outcome).is_empty(),
             "rates": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
         }),
+        verdict: None,
         failures: failures(&most) + rows.iter().map(|row| row.failures).sum::<u64>(),
     }
 }

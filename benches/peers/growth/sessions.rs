@@ -18,6 +18,9 @@ use crate::trial::Trial;
 
 const SESSIONS: [u64; 3] = [100, 1_000, 10_000];
 
+/// So many idle sessions are to take less than so many MiB, Gatepost itself and all.
+const WANTED: (f64, f64) = (10_000.0, 200.0);
+
 const CONCURRENT: usize = 16;
 
 /// Logins whose cost is taken beside the sessions.
@@ -70,8 +73,21 @@ pub fn measure(site: &Site, scale: u64) -> Finding {
         table: table(head, cells),
         plot: plot(&rows),
         raw: rows.iter().map(Row::to_json).collect(),
+        verdict: rows.iter().find_map(verdict),
         failures: rows.iter().map(|row| row.failures).sum(),
     }
+}
+
+fn verdict(row: &Row) -> Option<String> {
+    let (sessions, most) = WANTED;
+    let verdict = if row.idle_mib < most { "met" } else { "MISSED" };
+    (row.sessions == sessions).then(|| {
+        let sessions = grouped(&sessions.to_string());
+        let taken = row.idle_mib;
+        format!(
+            "{verdict}: {sessions} idle sessions: {taken:.1} MiB in all, wanted less than {most:.0}"
+        )
+    })
 }
 
 fn row(site: &Site, count: u64, scale: u64) -> Row {
