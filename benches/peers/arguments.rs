@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
 use crate::column::Column;
+use crate::growth::Part;
 use crate::peer::Kind;
 
 /// Measures Gatepost and its peers side by side.
@@ -20,6 +21,8 @@ pub struct Arguments {
 pub enum Command {
     /// All columns for all peers, interleaved, in several rounds: a table, and the raw figures as JSON
     Run(Run),
+    /// More credentials, sessions, cores and logins: tables, plots, and the raw figures as JSON
+    Growth(Growth),
     /// Good clients beside attackers of each kind
     Siege(Siege),
     /// The bare relay itself, until it is ended
@@ -64,19 +67,41 @@ pub struct Way {
 }
 
 #[derive(Args)]
+pub struct Growth {
+    /// Only these, instead of all
+    #[arg(long = "part", value_name = "PART")]
+    pub parts: Vec<Part>,
+    /// How much there is of everything, in percent of the usual
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub scale: u64,
+    /// Put tables and plots into benches/README.md and benches/plots
+    #[arg(long)]
+    pub readme: bool,
+    /// Where the raw figures go, with the plots beside them [default: benches/results/TIME-growth.json]
+    #[arg(long)]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Args)]
 pub struct Siege {
-    /// Who is attacked
-    #[arg(long, default_value = "gatepost", value_parser = kind)]
-    pub peer: Kind,
     /// How long each kind of attack goes on
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
     /// Connections that the attackers hold at a time
     #[arg(long, default_value_t = 1500)]
     pub attackers: usize,
     /// Addresses that they come from
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=6000))]
     pub addresses: u64,
+    /// How long an attacker that was shed stays away
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 250)]
+    pub rest: u64,
+    /// On how many cores Gatepost runs, with everybody else on the others [default: all, with everybody else]
+    #[arg(long)]
+    pub cores: Option<usize>,
+    /// Put the table into benches/README.md
+    #[arg(long)]
+    pub readme: bool,
     /// Where the raw figures go [default: benches/results/TIME-siege.json]
     #[arg(long)]
     pub output: Option<PathBuf>,

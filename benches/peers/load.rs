@@ -5,6 +5,7 @@ mod outcome;
 mod session;
 mod tls;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 
-pub use attempt::{Attempt, Logins, hostile_address};
+pub use attempt::{Attempt, Logins, hostile_address, returning_address};
 pub use outcome::{Outcome, percentile};
 use session::{Session, Step};
 pub use tls::{Tls, configuration};
@@ -36,6 +37,8 @@ pub struct Order {
     /// Keep the sessions open, idle, once they are let in and their messages are sent.
     pub hold: bool,
     pub pace: Pace,
+    /// How long the place of a session that was shed stays empty, where the pace is closed.
+    pub rest: Duration,
     /// Whatever is not over by then is counted as unfinished.
     pub patience: Duration,
     /// Starts no session more once it is set.
@@ -79,6 +82,8 @@ struct Load<'a> {
     began: Instant,
     started: u64,
     in_flight: usize,
+    /// When places that stay empty for a while are taken again.
+    resting: VecDeque<Instant>,
     outcome: Outcome,
 }
 
@@ -92,6 +97,7 @@ impl<'a> Load<'a> {
             began: Instant::now(),
             started: 0,
             in_flight: 0,
+            resting: VecDeque::new(),
             outcome: Outcome::default(),
         })
     }
@@ -118,7 +124,11 @@ impl<'a> Load<'a> {
                 let Some(session) = &mut self.sessions[index] else {
                     continue;
                 };
+                let shed = self.outcome.shed;
                 let step = session.step(event, &mut buffers, self.order, &mut self.outcome);
+                if self.outcome.shed > shed && !self.order.rest.is_zero() {
+                    self.resting.push_back(Instant::now() + self.order.rest);
+                }
                 match step {
                     Step::Going | Step::Idle => {}
                     Step::Holds => self.in_flight -= 1,
@@ -142,10 +152,18 @@ impl<'a> Load<'a> {
                 concurrent,
                 sessions,
             } => {
-                while !stopped && self.in_flight < concurrent && self.started < sessions {
+                if stopped {
+                    return Ok(None);
+                }
+                let now = Instant::now();
+                while self.resting.front().is_some_and(|until| *until <= now) {
+                    self.resting.pop_front();
+                }
+                while self.in_flight + self.resting.len() < concurrent && self.started < sessions {
                     self.begin_one(Instant::now())?;
                 }
-                Ok(None)
+                let next = self.resting.front().filter(|_| self.started < sessions);
+                Ok(next.map(|until| until.saturating_duration_since(now)))
             }
             Pace::Open {
                 per_second,

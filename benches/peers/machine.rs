@@ -14,6 +14,14 @@ pub fn describe() -> Value {
     })
 }
 
+/// The same in a line.
+pub fn in_words() -> String {
+    let machine = describe();
+    let text = |key: &str| machine[key].to_string().replace('"', "");
+    let [cores, processor, kernel, time] = ["cores", "processor", "kernel", "time"].map(text);
+    format!("{cores} cores of {processor}, Linux {kernel}, {time}.")
+}
+
 /// How busy the machine was with other things, over the last minute.
 pub fn load() -> f64 {
     let text = read("/proc/loadavg");

@@ -4,13 +4,17 @@
 #[path = "../../tests/support/ports.rs"]
 mod ports;
 
+mod affinity;
 mod arguments;
 mod backend;
 mod column;
+mod growth;
 mod load;
 mod machine;
 mod message;
 mod peer;
+mod plot;
+mod readme;
 mod relay;
 mod report;
 mod rounds;
@@ -21,11 +25,13 @@ mod trial;
 mod usage;
 mod wire;
 
+use std::process::ExitCode;
+
 use arguments::{Arguments, Command};
 use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-fn main() {
+fn main() -> ExitCode {
     // Cargo adds this one to what it is given.
     let arguments = std::env::args().filter(|argument| argument != "--bench");
     match Arguments::parse_from(arguments).command {
@@ -40,11 +46,20 @@ fn main() {
             raise_descriptors();
             rounds::run(&run);
         }
+        Some(Command::Growth(growth)) => {
+            raise_descriptors();
+            if !growth::run(&growth) {
+                return ExitCode::FAILURE;
+            }
+        }
         Some(Command::Siege(siege)) => {
             raise_descriptors();
-            siege::run(&siege);
+            if !siege::run(&siege) {
+                return ExitCode::FAILURE;
+            }
         }
     }
+    ExitCode::SUCCESS
 }
 
 /// The sessions' other ends are all in this process. What it starts inherits the limit.

@@ -2,7 +2,7 @@
 
 mod dovecot;
 mod floor;
-mod gatepost;
+pub mod gatepost;
 mod haproxy;
 mod nginx;
 mod postfix;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::gatepost::Setup;
 use crate::site::Site;
 use crate::usage::{self, Usage};
 
@@ -99,7 +100,7 @@ impl Kind {
     pub fn start(self, site: &Site) -> Peer {
         match self {
             Kind::Floor => floor::start(site),
-            Kind::Gatepost => gatepost::start(site),
+            Kind::Gatepost => gatepost::start(site, &Setup::default()),
             Kind::Haproxy => haproxy::start(site),
             Kind::Nginx => nginx::start(site, nginx::Setting::Default),
             Kind::NginxTuned => nginx::start(site, nginx::Setting::Tuned),

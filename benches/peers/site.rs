@@ -103,6 +103,21 @@ impl Site {
         fs::create_dir(&path).expect("a directory");
         path
     }
+
+    /// Has the command line change the store; what it says.
+    pub fn gatepost(&self, arguments: &[&str]) -> Vec<u8> {
+        gatepost(self.directory.path(), arguments)
+    }
+
+    /// Further credentials.
+    pub fn create(&self, count: usize) -> Vec<Credential> {
+        create_credentials(self.directory.path(), count)
+    }
+
+    /// The store, for what the command line does not do.
+    pub fn store(&self) -> rusqlite::Connection {
+        store(self.directory.path())
+    }
 }
 
 /// ECDSA with P-256, as certificate.pem, key.pem and both in pair.pem.
@@ -135,23 +150,32 @@ fn write_configuration(directory: &Path) {
     fs::write(directory.join("gatepost.toml"), text).expect("a configuration");
 }
 
+fn gatepost(directory: &Path, arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .arg("--config")
+        .arg(directory.join("gatepost.toml"))
+        .args(arguments)
+        .output()
+        .expect("gatepost runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "gatepost {arguments:?}: {error}");
+    output.stdout
+}
+
+fn store(directory: &Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(directory.join("store/gatepost.db")).expect("the store")
+}
+
 fn create_credentials(directory: &Path, count: usize) -> Vec<Credential> {
     let created: Vec<_> = (0..count)
         .map(|_| {
-            let output = Command::new(env!("CARGO_BIN_EXE_gatepost"))
-                .arg("--config")
-                .arg(directory.join("gatepost.toml"))
-                .args(["credential", "create", "--json"])
-                .output()
-                .expect("gatepost credential create");
-            assert!(output.status.success(), "{output:?}");
-            let value: serde_json::Value =
-                serde_json::from_slice(&output.stdout).expect("a credential");
+            let created = gatepost(directory, &["credential", "create", "--json"]);
+            let value: serde_json::Value = serde_json::from_slice(&created).expect("a credential");
             let text = |key: &str| value[key].as_str().expect(key).to_owned();
             (text("username"), text("password"))
         })
         .collect();
-    let store = rusqlite::Connection::open(directory.join("store/gatepost.db")).expect("the store");
+    let store = store(directory);
     let hash = |username: &str| {
         let query = "SELECT password_hash FROM credentials WHERE username = ?1";
         store
@@ -170,7 +194,7 @@ fn create_credentials(directory: &Path, count: usize) -> Vec<Credential> {
 
 /// As the command line would; but it gives out nothing that has expired.
 fn end_credentials(directory: &Path, revoked: &[Credential], expired: &[Credential]) {
-    let store = rusqlite::Connection::open(directory.join("store/gatepost.db")).expect("the store");
+    let store = store(directory);
     let change = |what: &str, credentials: &[Credential]| {
         for Credential { username, .. } in credentials {
             let statement = format!("UPDATE credentials SET {what} WHERE username = ?1");

@@ -113,6 +113,7 @@ fn order(site: &Site, target: SocketAddr, tls: Tls, concurrent: usize, sessions:
             concurrent,
             sessions,
         },
+        rest: Duration::ZERO,
         patience: PATIENCE,
         stop: Arc::new(AtomicBool::new(false)),
     }

@@ -45,6 +45,18 @@ pub fn of_this_thread() -> Duration {
     Duration::from_nanos(first.and_then(|text| text.parse().ok()).unwrap_or_default())
 }
 
+/// How long the threads of one process were ready and had to wait for a core, those not included that have ended.
+pub fn waited(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let paths = threads.into_iter().flatten().flatten();
+    let waits = paths.map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        let second = text.split_ascii_whitespace().nth(1);
+        second.map_or(0, |text| text.parse::<u64>().unwrap_or(0))
+    });
+    Duration::from_nanos(waits.sum())
+}
+
 struct Process {
     parent: u32,
     /// Its own and those of children it has waited for.

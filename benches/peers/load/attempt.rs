@@ -45,6 +45,15 @@ impl Logins {
         }
     }
 
+    /// Right passwords from a hundred other addresses, from this number on.
+    pub fn returning(credentials: &Arc<Vec<Credential>>, first: u64) -> Logins {
+        Logins {
+            address: returning_address,
+            first,
+            ..Logins::right(credentials)
+        }
+    }
+
     /// Where session `number` comes from.
     pub fn from(&self, number: u64) -> IpAddr {
         IpAddr::V4((self.address)((self.first + number) % self.addresses))
@@ -79,6 +88,11 @@ impl Logins {
 /// Where good clients are: one network.
 fn good_address(number: u64) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 1, 1 + (number % 250) as u8)
+}
+
+/// Where those are who have logged in before, though not lately: another network.
+pub fn returning_address(number: u64) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 2, 1 + (number % 250) as u8)
 }
 
 /// Where attackers are: each in a network of its own, as long as there are any (48,000).

@@ -1,18 +1,42 @@
 //! Gatepost, as its defaults have it, with metrics and the administration on.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::{Kind, Peer, daemon};
+use crate::affinity;
 use crate::ports;
 use crate::site::Site;
 
-/// Connections at a time: the one limit that is raised.
-const CONNECTIONS: u32 = 8192;
+/// In what a Gatepost differs from its defaults.
+pub struct Setup {
+    /// Connections at a time.
+    pub connections: u32,
+    /// Sections of the configuration that are not here.
+    pub sections: String,
+    /// Its store, if it is not the site's.
+    pub store: Option<PathBuf>,
+    /// On how many cores it runs, if not on all.
+    pub cores: Option<usize>,
+}
 
-pub fn start(site: &Site) -> Peer {
+impl Default for Setup {
+    /// The limit of connections alone is raised.
+    fn default() -> Setup {
+        Setup {
+            connections: 8192,
+            sections: String::new(),
+            store: None,
+            cores: None,
+        }
+    }
+}
+
+pub fn start(site: &Site, setup: &Setup) -> Peer {
     let directory = site.room(Kind::Gatepost.name());
     let [starttls, implicit, metrics] = std::array::from_fn(|_| ports::free_address());
+    let store = setup.store.clone();
     let configuration = format!(
         "hostname = \"mail.example.test\"\n\
          [[listener]]\nkind = \"submission\"\naddress = \"{starttls}\"\n\
@@ -22,18 +46,20 @@ pub fn start(site: &Site) -> Peer {
          [store]\npath = {:?}\n\
          [admin]\nsocket = {:?}\n\
          [metrics]\nlisten = \"{metrics}\"\n\
-         [limits]\nconnections = {CONNECTIONS}\n",
+         [limits]\nconnections = {}\n{}",
         site.path("certificate.pem"),
         site.path("key.pem"),
         site.sink.address,
-        site.path("store/gatepost.db"),
+        store.unwrap_or_else(|| site.path("store/gatepost.db")),
         directory.join("admin.sock"),
+        setup.connections,
+        setup.sections,
     );
     let path = directory.join("config.toml");
     fs::write(&path, configuration).expect("a configuration");
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
     command.arg("--config").arg(path).arg("serve");
-    let process = daemon(command, &directory);
+    let process = affinity::on_first(setup.cores, || daemon(command, &directory));
     let version = format!("gatepost {}", env!("CARGO_PKG_VERSION"));
     Peer::new(
         Kind::Gatepost,
