@@ -12,6 +12,9 @@ use crate::store::{
     Credential, Editor, Kind, NewCredential, NewPassword, Store, StoreError, Wanted,
 };
 
+/// What every generated username begins with.
+const USERNAME_PREFIX: &str = "smtp_";
+
 /// Random characters in a username: 95 bits, enough that nobody finds one by trying.
 const USERNAME_LENGTH: usize = 16;
 
@@ -69,7 +72,7 @@ pub fn issue(store: &Store, editor: Editor, cost: Cost, new: New) -> Result<Issu
     let mut attempt = 1;
     loop {
         let created = editor.create_credential(NewCredential {
-            username: &random("smtp_", USERNAME_LENGTH),
+            username: &random(USERNAME_PREFIX, USERNAME_LENGTH),
             password_hash: &password.hash,
             tag: Some(password.tag),
             organization: new.organization,
@@ -136,6 +139,14 @@ impl Password {
             secret,
         })
     }
+}
+
+/// Whether a username looks like one that is generated here, so that nobody finds it by trying.
+pub fn is_generated(username: &str) -> bool {
+    let random = username.strip_prefix(USERNAME_PREFIX);
+    random.is_some_and(|random| {
+        random.len() == USERNAME_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// `prefix` and `length` characters of [0-9A-Za-z], each equally likely, straight from the operating system's generator.

@@ -5,6 +5,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::PasswordHasher as _;
 use argon2::password_hash::phc::PasswordHash;
@@ -70,6 +71,15 @@ pub enum Match {
         /// Whether it should be hashed anew.
         outdated: bool,
     },
+}
+
+/// The same, and how long it took.
+#[derive(Clone, Copy, Debug)]
+pub struct Compared {
+    /// What it showed.
+    pub found: Match,
+    /// How long a thread was at it.
+    pub took: Duration,
 }
 
 fn matches(
@@ -179,16 +189,40 @@ impl Hasher {
     }
 
     /// Compares a password with a stored hash.
-    pub async fn matches(&self, password: Secret, stored: String) -> Result<Match, Outage> {
+    pub async fn matches(&self, password: Secret, stored: String) -> Result<Compared, Outage> {
         let today = self.cost;
-        self.run(move |memory| matches(&password, &stored, today, memory))
-            .await
+        let compare = move |memory: &mut Vec<Block>| {
+            let begun = Instant::now();
+            let found = matches(&password, &stored, today, memory)?;
+            let took = begun.elapsed();
+            Ok(Compared { found, took })
+        };
+        self.run(self.counted(compare)).await
     }
 
     /// Hashes a password at today's cost.
     pub async fn rehash(&self, password: Secret) -> Result<String, Outage> {
         let cost = self.cost;
-        self.run(move |_| hash(&password, cost)).await
+        self.run(self.counted(move |_| hash(&password, cost))).await
+    }
+
+    /// Waits for a thread as a password does, and has it do nothing.
+    pub async fn pass(&self) -> Result<(), Outage> {
+        self.run(|_| Ok(())).await
+    }
+
+    fn counted<T>(
+        &self,
+        job: impl FnOnce(&mut Vec<Block>) -> Result<T, HashError> + Send + 'static,
+    ) -> impl FnOnce(&mut Vec<Block>) -> Result<T, HashError> + Send + 'static {
+        let metrics = self.metrics.clone();
+        move |memory| {
+            metrics.argon2.inc();
+            metrics.argon2_in_flight.inc();
+            let result = job(memory);
+            metrics.argon2_in_flight.dec();
+            result
+        }
     }
 
     async fn run<T: Send + 'static>(
@@ -202,11 +236,7 @@ impl Hasher {
             metrics.argon2_queue.dec();
             // Who no longer waits needs no answer.
             if !answer.is_closed() {
-                metrics.argon2.inc();
-                metrics.argon2_in_flight.inc();
-                let result = job(memory);
-                metrics.argon2_in_flight.dec();
-                let _ = answer.send(result);
+                let _ = answer.send(job(memory));
             }
         });
         if self.queue.try_send(job).is_err() {
@@ -243,6 +273,11 @@ mod tests {
         lanes: 1,
     };
 
+    async fn compared(hasher: &Hasher, password: Secret, stored: String) -> Result<Match, Outage> {
+        let compared = hasher.matches(password, stored).await?;
+        Ok(compared.found)
+    }
+
     fn hasher(queue: usize) -> Hasher {
         Hasher::start(CHEAP, 1, queue, Arc::new(Metrics::new().unwrap())).unwrap()
     }
@@ -252,10 +287,10 @@ mod tests {
         let right = Secret::new("sk_right");
         let stored = hash(&right, CHEAP).unwrap();
         let hasher = hasher(4);
-        let found = hasher.matches(right, stored.clone()).await;
+        let found = compared(&hasher, right, stored.clone()).await;
         assert_eq!(found, Ok(Match::Yes { outdated: false }));
         assert_eq!(
-            hasher.matches(Secret::new("sk_wrong"), stored).await,
+            compared(&hasher, Secret::new("sk_wrong"), stored).await,
             Ok(Match::No)
         );
     }
@@ -272,7 +307,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            hasher(4).matches(right, stored).await,
+            compared(&hasher(4), right, stored).await,
             Ok(Match::Yes { outdated: true })
         );
     }
@@ -286,7 +321,7 @@ mod tests {
             "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ",
             costly,
         ] {
-            let found = hasher(4).matches(Secret::new("x"), stored.into()).await;
+            let found = compared(&hasher(4), Secret::new("x"), stored.into()).await;
             assert_eq!(found, Err(Outage::Hash), "{stored}");
         }
     }

@@ -8,6 +8,15 @@ use rand::RngExt as _;
 /// How much of the delay may vary, in percent, to either side.
 const JITTER: u32 = 20;
 
+/// The least that a stranger's hash is waited for. Where refusals come sooner than that, those that may have been hashed
+/// come when they can.
+const LEAST: Duration = Duration::from_millis(500);
+
+/// How long a stranger's hash is waited for: a refusal is due no sooner.
+pub fn patience(base: Duration) -> Duration {
+    LEAST.max(base * (100 - JITTER) / 100)
+}
+
 /// The whole time from claim to refusal, with jitter.
 pub fn delay(base: Duration) -> Duration {
     let percent = rand::rng().random_range(100 - JITTER..=100 + JITTER);
@@ -28,5 +37,6 @@ mod tests {
                 .all(|delay| (800..=1200).contains(&delay.as_millis()))
         );
         assert!(delays.iter().any(|delay| *delay != delays[0]));
+        assert!(delays.iter().all(|delay| *delay >= patience(base)));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use crate::sasl::Outage;
 use crate::store::Login;
 
 use super::chosen::Target;
@@ -25,6 +24,8 @@ pub struct Attempt<'a> {
     chosen: AtomicI64,
     /// And its version.
     version: AtomicI64,
+    /// Whether a stranger's turn was asked for, or need not be.
+    had_turn: AtomicBool,
 }
 
 /// What follows from a failure.
@@ -49,8 +50,8 @@ impl Default for Consequence {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Held {
     /// Strangers have no turn now.
-    Outage(Outage),
-    /// It was found wrong a moment ago, or it is not looked at.
+    Busy,
+    /// It was found wrong before, or it is not looked at.
     Refused,
 }
 
@@ -77,6 +78,7 @@ impl<'a> Attempt<'a> {
             harmless: AtomicBool::new(false),
             chosen: AtomicI64::new(0),
             version: AtomicI64::new(0),
+            had_turn: AtomicBool::new(false),
         }
     }
 
@@ -127,8 +129,17 @@ impl<'a> Attempt<'a> {
         self.harmless.load(Ordering::Relaxed)
     }
 
-    /// People chose the password of this credential, so it may be guessed.
-    pub fn may_guess(&self, target: Target) {
+    /// A password that people may have chosen for this credential was guessed, in vain. The same one again is no further
+    /// guess, and one that nobody looks at is none.
+    pub fn guessed_wrong(&self, target: Target, digest: Digest) {
+        let wrong = &self.guard.wrong;
+        if !self.is_closed_for(target) && !wrong.knows(mark_of(target, digest), self.now) {
+            wrong.note(mark_of(target, digest), now_ms());
+            self.may_guess(target);
+        }
+    }
+
+    fn may_guess(&self, target: Target) {
         self.chosen.store(target.key, Ordering::Relaxed);
         self.version.store(target.version, Ordering::Relaxed);
     }
@@ -157,27 +168,51 @@ impl<'a> Attempt<'a> {
         }
         let target = Target::of(login);
         if self.is_closed_for(target) {
-            // Nothing was learnt about the password, which may well be the right one.
-            self.excuse_if(true);
+            return Err(Held::Refused);
+        }
+        if self.guard.wrong.knows(mark_of(target, digest), self.now) {
+            self.had_turn.store(true, Ordering::Relaxed);
             return Err(Held::Refused);
         }
         self.may_guess(target);
-        if self.guard.wrong.knows(mark_of(login, digest), self.now) {
-            self.excuse_if(true);
-            return Err(Held::Refused);
+        match self.stranger_to(Some(login.key)) {
+            None => Ok(None),
+            Some(client) => self.wait(client).await.map(Some),
         }
-        let Some([client, _]) = self.prefixes.filter(|_| !self.trusts(login.key)) else {
-            return Ok(None);
-        };
-        let turn = self.guard.lanes.turn(client, self.now).await;
-        turn.map(Some).map_err(Held::Outage)
     }
 
-    /// The password was hashed in vain.
-    pub fn found_wrong(&self, login: &Login, digest: Digest) {
-        if self.chosen().is_some() {
-            self.guard.wrong.note(mark_of(login, digest), now_ms());
+    /// Waits as long as for a turn to have a password hashed, although there is nothing to hash. `None` if that is not called
+    /// for: there was a turn already, or the same was refused a while ago, or it is no stranger.
+    ///
+    /// # Errors
+    /// Strangers have no turn now.
+    pub async fn idle_turn(
+        &self,
+        credential: Option<i64>,
+        digest: Digest,
+    ) -> Result<Option<Turn>, Held> {
+        let is_settled = self.had_turn.load(Ordering::Relaxed)
+            || self
+                .guard
+                .wrong
+                .knows(mark_of(Target::NOBODY, digest), self.now);
+        match self.stranger_to(credential).filter(|_| !is_settled) {
+            None => Ok(None),
+            Some(client) => self.wait(client).await.map(Some),
         }
+    }
+
+    /// The client, unless the credential with this key was used from there before.
+    fn stranger_to(&self, credential: Option<i64>) -> Option<Prefix> {
+        let [client, _] = self.prefixes?;
+        let is_trusted = credential.is_some_and(|credential| self.trusts(credential));
+        (!is_trusted).then_some(client)
+    }
+
+    async fn wait(&self, client: Prefix) -> Result<Turn, Held> {
+        self.had_turn.store(true, Ordering::Relaxed);
+        let turn = self.guard.lanes.turn(client, self.now).await;
+        turn.map_err(|_| Held::Busy)
     }
 }
 
@@ -192,7 +227,9 @@ fn takes_guesses(login: &Login, tag: u32, now: i64) -> bool {
 }
 
 /// What tells a name and password apart, for as long as the credential stays as it is.
-fn mark_of(login: &Login, digest: Digest) -> u64 {
+pub(super) fn mark_of(target: Target, digest: Digest) -> u64 {
     // Any odd factor spreads the version over all bits.
-    digest.word() ^ (login.version as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (login.key as u64)
+    digest.word()
+        ^ (target.version as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ (target.key as u64)
 }

@@ -37,6 +37,9 @@ pub struct Target {
 }
 
 impl Target {
+    /// What a login with a name that nobody has would be one of; keys begin at 1.
+    pub const NOBODY: Self = Self { key: 0, version: 0 };
+
     /// What a login would be one of.
     pub fn of(login: &Login) -> Self {
         Self {

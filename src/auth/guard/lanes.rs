@@ -1,7 +1,8 @@
 //! Who may have argon2 computed, and how often: what strangers ask for must not keep the others waiting.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -25,6 +26,12 @@ const SWEEP: i64 = 1_000;
 /// How many strangers are told apart.
 const ENTRIES: usize = 16_384;
 
+/// How many hashes of strangers say how long one takes.
+const TIMED: usize = 64;
+
+/// How long one takes before there was any.
+const USUAL: Duration = Duration::from_millis(30);
+
 /// The lane of strangers: everybody who logs in from where the credential was not used before, with a password that people
 /// chose. All others have the hashing threads to themselves.
 pub struct Lanes {
@@ -33,6 +40,8 @@ pub struct Lanes {
     share: Arc<Semaphore>,
     /// Strangers who wait for it or have it.
     waiting: Arc<Semaphore>,
+    /// How long the latest hashes took.
+    times: Mutex<VecDeque<Duration>>,
 }
 
 #[derive(Default)]
@@ -64,7 +73,30 @@ impl Lanes {
             strangers: Mutex::default(),
             share: Arc::new(Semaphore::new(threads.saturating_sub(1).max(1))),
             waiting: Arc::new(Semaphore::new((queue / 2).max(1))),
+            times: Mutex::default(),
         }
+    }
+
+    /// A stranger's password was hashed, which took so long.
+    pub fn took(&self, time: Duration) {
+        let mut times = self.times();
+        if times.len() >= TIMED {
+            times.pop_front();
+        }
+        times.push_back(time);
+    }
+
+    /// How long hashing a stranger's password would take. Hashes of one credential all take about the same time, so a name that
+    /// nobody has keeps its rank among those there are.
+    pub fn hash_time(&self, name: u32) -> Duration {
+        let mut times: Vec<_> = self.times().iter().copied().collect();
+        times.sort_unstable();
+        let rank = (u64::from(name) * times.len() as u64) >> u32::BITS;
+        times.get(rank as usize).copied().unwrap_or(USUAL)
+    }
+
+    fn times(&self) -> MutexGuard<'_, VecDeque<Duration>> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a stranger's turn.
@@ -183,6 +215,26 @@ mod tests {
         tokio::pin!(waits);
         assert!(futures_pending(&mut waits).await);
         assert_eq!(lanes.turn(client(3), 0).await.unwrap_err(), Outage::Busy);
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_takes_as_long_as_one_that_somebody_has() {
+        let lanes = Lanes::new(2, 4);
+        assert_eq!(lanes.hash_time(7), USUAL);
+        for _ in 0..TIMED {
+            lanes.took(Duration::from_secs(9));
+        }
+        // A quarter of them is slow.
+        for number in 0..TIMED as u64 {
+            let slow = number % 4 == 0;
+            lanes.took(Duration::from_millis(if slow { 500 } else { 30 }));
+        }
+        for name in [0, u32::MAX / 2, u32::MAX / 4 * 3] {
+            assert_eq!(lanes.hash_time(name), Duration::from_millis(30));
+        }
+        for name in [u32::MAX / 4 * 3 + 4, u32::MAX] {
+            assert_eq!(lanes.hash_time(name), Duration::from_millis(500));
+        }
     }
 
     /// Whether a future has begun to wait.

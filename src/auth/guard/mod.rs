@@ -17,6 +17,7 @@ mod wrong;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -32,6 +33,7 @@ use self::penalty::{CLIENT_BAN, Failure, NETWORK_BAN, Penalty};
 use self::table::Table;
 use self::trust::Trust;
 use self::wrong::WrongPasswords;
+use super::cache::Digest;
 
 pub use self::admission::{Place, Room};
 pub use self::attempt::{Attempt, Consequence, Held};
@@ -264,15 +266,17 @@ impl Guard {
             // Also of a name that there is not, or a ban would tell which there are.
             _ => Failure::Guess(mark),
         };
+        // Where somebody chose the password, guesses are counted wherever they come from.
+        if let Some(target) = attempt.chosen().filter(|_| failure != Failure::Harmless) {
+            self.guessed(target);
+        }
         let Some([client, network]) = attempt.prefixes() else {
-            self.guessed_at(attempt, failure != Failure::Harmless);
             return Consequence::default();
         };
         let now = attempt.now();
         let is_trusted = credential.is_some_and(|credential| attempt.trusts(credential));
         let is_known = is_trusted || self.trust.knows_client(client, now);
-        let counted = self.count(client, failure, !is_known, now);
-        self.guessed_at(attempt, counted);
+        self.count(client, failure, !is_known, now);
         if is_trusted {
             let own = self.score(client, now) / penalty::LENIENCE;
             return Consequence {
@@ -287,13 +291,44 @@ impl Guard {
         Consequence { slowness, barred }
     }
 
-    /// Where somebody chose the password, guesses are counted wherever they come from.
-    fn guessed_at(&self, attempt: &Attempt, counts: bool) {
-        let Some(target) = attempt.chosen().filter(|_| counts) else {
-            return;
+    /// A stranger was told to come back, since there was no turn or it took too long. That may have been a guess, and counts
+    /// as one where nobody logged in before; otherwise a flood would go on for as long as it keeps others from their turns.
+    /// Whether the client is to go away.
+    pub fn unheard(&self, attempt: &Attempt, mark: u32) -> bool {
+        let Some([client, network]) = attempt.prefixes() else {
+            return false;
         };
+        let now = now_ms();
+        if self.trust.knows_client(client, now) {
+            return false;
+        }
+        self.count(client, Failure::Guess(mark), true, now);
+        self.count(network, Failure::Guess(mark), true, now);
+        self.is_banned(client, now)
+    }
+
+    /// A stranger's password was hashed, which took so long.
+    pub fn hashed(&self, took: Duration) {
+        self.lanes.took(took);
+    }
+
+    /// How long hashing a stranger's password would take; always about the same for the same name.
+    pub fn hash_time(&self, name: u32) -> Duration {
+        self.lanes.hash_time(name)
+    }
+
+    /// A stranger's password is wrong, for the credential if there is one; the same need not be looked at again.
+    pub fn found_wrong(&self, target: Option<Target>, digest: Digest) {
+        let now = now_ms();
+        for target in target.into_iter().chain([Target::NOBODY]) {
+            self.wrong.note(attempt::mark_of(target, digest), now);
+        }
+    }
+
+    /// A password that somebody chose was guessed, in vain.
+    pub fn guessed(&self, target: Target) {
         let credential = target.key;
-        match self.chosen.failed(target, attempt.now()) {
+        match self.chosen.failed(target, now_ms()) {
             Some(chosen::SUSPICIOUS) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
@@ -308,21 +343,21 @@ impl Guard {
         }
     }
 
-    /// Counts a failure of one network. Whether it was a new one.
-    fn count(&self, prefix: Prefix, failure: Failure, may_ban: bool, now: i64) -> bool {
+    /// Counts a failure of one network.
+    fn count(&self, prefix: Prefix, failure: Failure, may_ban: bool, now: i64) {
         if failure == Failure::Harmless {
-            return false;
+            return;
         }
         let is_network = prefix.is_network();
         let threshold = if is_network { NETWORK_BAN } else { CLIENT_BAN };
         let counted = self.table(prefix).change(prefix, now, |penalty| {
-            let counts = penalty.add(failure, now);
+            penalty.add(failure, now);
             let ban = may_ban.then(|| penalty.ban(threshold, !is_network, now));
-            (counts, ban.flatten(), penalty.bans())
+            (ban.flatten(), penalty.bans())
         });
-        let Some((counts, ban, bans)) = counted else {
+        let Some((ban, bans)) = counted else {
             self.metrics.guard_overflow.inc();
-            return true;
+            return;
         };
         let scope = scope(prefix);
         let tracked = self.table(prefix).len();
@@ -340,7 +375,6 @@ impl Guard {
                 "network banned"
             );
         }
-        counts
     }
 
     fn table(&self, prefix: Prefix) -> &Table {

@@ -1,12 +1,12 @@
-//! Passwords that were just found wrong, so that a device which keeps trying one costs one argon2 and no more.
+//! Passwords that were found wrong, so that a device which keeps trying one costs one argon2 and no more.
 
 use std::sync::{Mutex, PoisonError};
 
 /// How long one is remembered, in milliseconds.
-const REMEMBERED: i64 = 10 * 60_000;
+const REMEMBERED: i64 = 24 * 3_600_000;
 
 /// How many are remembered at most; each is 16 octets.
-const ENTRIES: usize = 65_536;
+const ENTRIES: usize = 131_072;
 const SHARDS: usize = 64;
 
 /// What a name, a password and the state of the credential come to, and since when.
@@ -31,7 +31,7 @@ impl WrongPasswords {
         self.of(hash, |place| *place = (hash, now));
     }
 
-    /// Whether it was found wrong a short while ago.
+    /// Whether it was found wrong within that time.
     pub fn knows(&self, hash: u64, now: i64) -> bool {
         self.of(hash, |(known, at)| {
             *known == hash && (0..REMEMBERED).contains(&(now - *at))
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_remembered_for_ten_minutes_and_as_itself() {
+    fn it_is_remembered_for_a_day_and_as_itself() {
         let wrong = WrongPasswords::default();
         assert!(!wrong.knows(7, 0) && !wrong.knows(0, 0));
         wrong.note(7, 1000);

@@ -4,8 +4,9 @@ use super::*;
 use crate::auth::guard::Prefix;
 use crate::auth::issue::{self, Issued, New};
 use crate::auth::password::Cost;
-use crate::sasl::Mechanism;
-use crate::store::{Actor, CredentialEdit, CredentialStatus, NewCredential};
+use crate::metrics::StoreOperation;
+use crate::sasl::{Mechanism, Secret};
+use crate::store::{Actor, CredentialEdit, CredentialStatus, NewCredential, RefusedLogin};
 
 const CHEAP: Cost = Cost {
     memory_kib: 64,
@@ -57,7 +58,11 @@ impl Site {
 
     /// That counts failures.
     fn guarded() -> Self {
-        let mut site = Self::new();
+        Self::guarded_with(Duration::ZERO)
+    }
+
+    fn guarded_with(delay: Duration) -> Self {
+        let mut site = Self::with(CHEAP, delay);
         let settings = Settings {
             enabled: true,
             threads: 2,
@@ -92,9 +97,29 @@ impl Site {
             .unwrap();
     }
 
+    /// How long strangers wait for a hash from now on.
+    fn set_patience(&mut self, patience: Duration) {
+        let authenticator = Arc::get_mut(&mut self.authenticator).unwrap();
+        authenticator.patience = patience;
+    }
+
+    /// Has the credential with this key used from `address`.
+    fn trust(&self, address: [u8; 4], key: i64) {
+        let guard = self.authenticator.guard();
+        guard.accepted(&guard.attempt(address.into()), key);
+    }
+
+    fn key(&self, username: &str) -> i64 {
+        self.store.lookup(username).unwrap().unwrap().key
+    }
+
     /// A credential whose password people chose, which has no tag.
     fn import(&self, username: &str, password: &str) {
-        let hash = crate::auth::password::hash(&Secret::new(password), CHEAP).unwrap();
+        self.import_at(CHEAP, username, password);
+    }
+
+    fn import_at(&self, cost: Cost, username: &str, password: &str) {
+        let hash = crate::auth::password::hash(&Secret::new(password), cost).unwrap();
         let new = NewCredential {
             username,
             password_hash: &hash,
@@ -718,12 +743,10 @@ async fn guesses_at_a_chosen_password_keep_nobody_out_with_a_generated_one() {
 }
 
 #[tokio::test]
-async fn what_is_not_looked_at_counts_nothing() {
+async fn a_closed_password_is_not_looked_at_and_guesses_at_it_count_as_at_any_name() {
     let site = Site::guarded();
     site.import("printer", "hunter2");
-    let guard = site.authenticator.guard();
-    let key = site.store.lookup("printer").unwrap().unwrap().key;
-    guard.accepted(&guard.attempt(OWNERS.into()), key);
+    site.trust(OWNERS, site.key("printer"));
     let close = async |round: u8| {
         for number in 0..100_u8 {
             let from = [10, 0, number, 1];
@@ -732,24 +755,206 @@ async fn what_is_not_looked_at_counts_nothing() {
         }
     };
     close(0).await;
-    let stranger = [10, 9, 0, 1];
     // Not in the cache, then in it.
     for round in 0..2 {
         let before = site.paths()[0];
-        for number in 0..20 {
-            let wrong = format!("other {round} {number}");
-            for password in [wrong.as_str(), "hunter2"] {
-                let verdict = site.verify_from(stranger, "printer", password).await;
-                assert_eq!(verdict, Verdict::Reject(Reason::WrongPassword));
-            }
+        let right = [10, 9, round, 1];
+        for _ in 0..3 {
+            let verdict = site.verify_from(right, "printer", "hunter2").await;
+            assert_eq!(verdict, Verdict::Reject(Reason::WrongPassword));
         }
+        let mut heard = Vec::new();
+        for (network, name) in [(20, "printer"), (30, "nobody")] {
+            let mut verdicts = Vec::new();
+            for number in 0..11 {
+                let guess = format!("other {round} {number}");
+                let verdict = site.verify_from([10, network, round, 1], name, guess).await;
+                verdicts.push(said(&verdict));
+            }
+            heard.push(verdicts);
+        }
+        assert_eq!(heard[0], heard[1]);
+        assert_eq!((heard[0][8], heard[0][9], heard[0][10]), (535, 421, 421));
         assert_eq!(site.paths()[0], before);
-        let charges = guard.list();
-        let own = Prefix::client(stranger.into());
-        assert!(charges.iter().all(|charge| charge.network != own));
+        let charges = site.authenticator.guard().list();
+        let own = Prefix::client(right.into());
+        let own = charges.iter().find(|charge| charge.network == own);
+        assert_eq!(own.unwrap().score, 1.0);
         assert!(is_accepted(
             &site.verify_from(OWNERS, "printer", "hunter2").await
         ));
         close(1 + round).await;
     }
+}
+
+/// What the client is told.
+fn said(verdict: &Verdict) -> u16 {
+    match verdict {
+        Verdict::Accept(_) => 235,
+        Verdict::Barred(_) => 421,
+        Verdict::Reject(_) => 535,
+        Verdict::Unavailable(_) => 454,
+    }
+}
+
+/// Names that people chose, one for each reason why a login with it may be refused, and one that nobody has.
+fn chosen_names(site: &Site) -> [&'static str; 8] {
+    let names = [
+        "cold", "hot", "revoked", "expired", "denied", "closed", "rotated",
+    ];
+    for name in names {
+        site.import(name, "hunter2");
+    }
+    site.set_status("revoked", CredentialStatus::Revoked);
+    let edit = CredentialEdit {
+        expires_at: Some(Some(1)),
+        ..CredentialEdit::default()
+    };
+    let actor = tester();
+    let editor = site.store.by(&actor);
+    editor.edit_credential("expired".into(), edit).unwrap();
+    site.authenticator.denials().deny("denied");
+    let target = crate::auth::guard::Target::of(&site.store.lookup("closed").unwrap().unwrap());
+    for _ in 0..100 {
+        site.authenticator.guard().guessed(target);
+    }
+    site.rotate("rotated", None);
+    [
+        "cold", "hot", "revoked", "expired", "denied", "closed", "rotated", "nobody",
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_beyond_their_turns_hear_the_same_of_every_name_and_no_sooner() {
+    const DELAY: Duration = Duration::from_millis(10);
+    let site = Site::guarded_with(DELAY);
+    let names = chosen_names(&site);
+    assert!(is_accepted(
+        &site.verify_from(OWNERS, "hot", "hunter2").await
+    ));
+    for (network, name) in (1..).zip(names) {
+        // Where somebody else logged in, nobody is banned.
+        let from = [10, network, 0, 1];
+        site.trust(from, 999);
+        let tries: Vec<_> = (0..14)
+            .map(|number| {
+                let authenticator = site.authenticator.clone();
+                let claim = claim(name, format!("guess {number}"));
+                let peer = Peer {
+                    address: from.into(),
+                    ..peer()
+                };
+                tokio::spawn(async move {
+                    let asked = tokio::time::Instant::now();
+                    let verdict = authenticator.verify(claim, &peer).await;
+                    assert!(asked.elapsed() >= DELAY * 8 / 10, "{verdict:?}");
+                    said(&verdict)
+                })
+            })
+            .collect();
+        let mut heard = Vec::new();
+        for one in tries {
+            heard.push(one.await.unwrap());
+        }
+        heard.sort_unstable();
+        let mut expected = [454; 14];
+        expected[4..].fill(535);
+        assert_eq!(heard, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_logged_in_those_beyond_their_turns_are_banned_as_well() {
+    let mut site = Site::guarded();
+    site.set_patience(Duration::ZERO);
+    let names = chosen_names(&site);
+    // Somebody whose turn takes an hour.
+    site.authenticator.guard().hashed(Duration::from_secs(3600));
+    site.verify_from([10, 99, 0, 1], "nobody", "hunter2").await;
+    for (network, name) in (1..).zip(names) {
+        let mut heard = Vec::new();
+        for number in 0..10 {
+            let verdict = site.verify_from([10, network, 0, 1], name, format!("guess {number}"));
+            heard.push(said(&verdict.await));
+        }
+        assert_eq!(heard, [[454; 9].as_slice(), &[421]].concat(), "{name}");
+    }
+    // The same once more is no further guess, and no guess at all where somebody logs in.
+    site.trust([10, 98, 0, 1], 999);
+    for number in 0..20 {
+        for (network, password) in [(97, "hunter2".to_owned()), (98, format!("guess {number}"))] {
+            let verdict = site
+                .verify_from([10, network, 0, 1], "nobody", password)
+                .await;
+            assert_eq!(said(&verdict), 454);
+        }
+    }
+    let charges = site.authenticator.guard().list();
+    let score = |network| {
+        let own = Prefix::client([10, network, 0, 1].into());
+        let own = charges.iter().find(|charge| charge.network == own);
+        own.map(|charge| charge.score)
+    };
+    assert_eq!((score(97), score(98)), (Some(1.0), None));
+}
+
+#[tokio::test]
+async fn guesses_that_nobody_waits_for_are_counted() {
+    let mut site = Site::guarded();
+    let cost = Cost {
+        memory_kib: 19_456,
+        iterations: 1,
+        lanes: 1,
+    };
+    site.import_at(cost, "printer", "hunter2");
+    site.set_patience(Duration::ZERO);
+    let mut unheard = 0;
+    for number in 0..100_u8 {
+        let verdict = site.verify_from([10, 0, number, 1], "printer", format!("guess {number}"));
+        unheard += usize::from(said(&verdict.await) == 454);
+        while site.metrics.argon2.get() <= number.into() || site.metrics.argon2_in_flight.get() > 0
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    assert!(unheard > 10, "{unheard}");
+    site.set_patience(Duration::from_secs(5));
+    let stranger = site.verify_from([10, 1, 0, 1], "printer", "hunter2").await;
+    assert_eq!(stranger, Verdict::Reject(Reason::WrongPassword));
+}
+
+#[tokio::test]
+async fn a_hash_that_takes_too_long_answers_the_next_try() {
+    let slow = Cost {
+        memory_kib: 19_456,
+        iterations: 8,
+        lanes: 1,
+    };
+    let mut site = Site::guarded();
+    site.import_at(slow, "printer", "hunter2");
+    site.set_patience(Duration::from_millis(5));
+    let guard = site.authenticator.guard();
+    for (network, name, password, verdict) in [
+        (1, "printer", "hunter2", 235),
+        (2, "printer", "hunter3", 535),
+        (3, "nobody", "hunter2", 535),
+    ] {
+        let from = [10, 0, network, 1];
+        // Forgotten, but that it is slow.
+        site.set_status("printer", CredentialStatus::Revoked);
+        site.set_status("printer", CredentialStatus::Active);
+        let first = site.verify_from(from, name, password).await;
+        assert_eq!(first, Verdict::Unavailable(Outage::Busy), "{name}");
+        let mut tries = 1;
+        let heard = loop {
+            tokio::time::sleep(guard.hash_time(0).max(Duration::from_millis(20))).await;
+            let next = said(&site.verify_from(from, name, password).await);
+            tries += 1;
+            if next != 454 || tries == 10 {
+                break next;
+            }
+        };
+        assert_eq!(heard, verdict, "{name}, {password}, {tries} tries");
+    }
+    assert_eq!(site.metrics.argon2.get(), 2, "each once");
 }
