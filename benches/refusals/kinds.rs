@@ -8,9 +8,6 @@ use crate::support::site::{Credential, Site};
 /// So many guesses at one imported name, well below those that close it to strangers.
 const GUESSES: usize = 50;
 
-/// Where the owners of cached names log in.
-const OWNERS: &str = "127.0.9.1";
-
 /// One kind of refusal.
 pub struct Kind {
     pub name: &'static str,
@@ -48,8 +45,10 @@ pub fn prepare(site: &Site, samples: usize) -> Vec<Kind> {
     let imported = import(site, many);
     let (cold, hot) = imported.split_at(many);
     let (wrong, warm) = (site.create(), site.create());
-    for owner in hot.iter().chain([&warm]) {
-        Client::logged_in_from(OWNERS, site, owner);
+    // Each from an address of its own, since strangers there are put off after ten hashes.
+    for (number, owner) in hot.iter().chain([&warm]).enumerate() {
+        let address = format!("127.0.{}.{}", number / 250, 2 + number % 250);
+        Client::logged_in_from(&address, site, owner);
     }
     let right = |words: &[&str], more: &[&str]| {
         let credential = site.create();

@@ -172,6 +172,24 @@ mod tests {
         lanes: 1,
     };
 
+    #[test]
+    fn generated_usernames_are_told_from_those_that_people_choose() {
+        for _ in 0..10 {
+            assert!(is_generated(&random(USERNAME_PREFIX, USERNAME_LENGTH)));
+        }
+        for chosen in [
+            "",
+            "smtp_",
+            "printer@example.test",
+            "smtp_0123456789abcde",
+            "smtp_0123456789abcdef0",
+            "smtp_0123456789abcde.",
+            "SMTP_0123456789abcdef",
+        ] {
+            assert!(!is_generated(chosen), "{chosen}");
+        }
+    }
+
     fn store() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("gatepost.db")).unwrap();

@@ -170,15 +170,21 @@ impl<'a> Attempt<'a> {
         if self.is_closed_for(target) {
             return Err(Held::Refused);
         }
-        if self.guard.wrong.knows(mark_of(target, digest), self.now) {
+        let is_known = || self.guard.wrong.knows(mark_of(target, digest), now_ms());
+        if is_known() {
             self.had_turn.store(true, Ordering::Relaxed);
             return Err(Held::Refused);
         }
-        self.may_guess(target);
-        match self.stranger_to(Some(login.key)) {
-            None => Ok(None),
-            Some(client) => self.wait(client).await.map(Some),
+        let turn = match self.stranger_to(Some(login.key)) {
+            None => None,
+            Some(client) => Some(self.wait(client).await?),
+        };
+        // The same may have been found wrong meanwhile.
+        if is_known() {
+            return Err(Held::Refused);
         }
+        self.may_guess(target);
+        Ok(turn)
     }
 
     /// Waits as long as for a turn to have a password hashed, although there is nothing to hash. `None` if that is not called
@@ -191,15 +197,14 @@ impl<'a> Attempt<'a> {
         credential: Option<i64>,
         digest: Digest,
     ) -> Result<Option<Turn>, Held> {
-        let is_settled = self.had_turn.load(Ordering::Relaxed)
-            || self
-                .guard
-                .wrong
-                .knows(mark_of(Target::NOBODY, digest), self.now);
-        match self.stranger_to(credential).filter(|_| !is_settled) {
-            None => Ok(None),
-            Some(client) => self.wait(client).await.map(Some),
-        }
+        let mark = mark_of(Target::NOBODY, digest);
+        let is_known = || self.guard.wrong.knows(mark, now_ms());
+        let is_settled = self.had_turn.load(Ordering::Relaxed) || is_known();
+        let Some(client) = self.stranger_to(credential).filter(|_| !is_settled) else {
+            return Ok(None);
+        };
+        let turn = self.wait(client).await?;
+        Ok(Some(turn).filter(|_| !is_known()))
     }
 
     /// The client, unless the credential with this key was used from there before.
