@@ -133,7 +133,14 @@ impl Core {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Admit => {
-                let action = self.session.on_admission(Ok(()));
+                // What is forwarded is the session's own, and of no interest here.
+                let action = match self.session.on_admission(Ok(())) {
+                    Action::Forward(_, expect) => Action::Forward(b""[..].into(), expect),
+                    Action::Close(reply) => Action::Close(reply),
+                    Action::Connect(identity) => Action::Connect(identity),
+                    Action::Reply(reply) => Action::Reply(reply),
+                    _ => unreachable!("an admission leads to none of these"),
+                };
                 self.carry_out(action);
             }
             Action::Close(reply) => {

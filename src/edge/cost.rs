@@ -31,12 +31,15 @@ use crate::store::{Actor, Store};
 
 use super::{Edge, Upstreams, Workers, connection};
 
-/// For a message of 1 KiB to one recipient: its three commands, its body and their replies.
-const MESSAGE: u64 = 0;
+// A tenth above what was counted last: 12, 58, and 61 to 64. Whoever makes it less lowers them.
+
+/// For a message of 1 KiB to one recipient: its three commands, its body and their replies. rustls has one for each record
+/// that comes and for each that goes, which makes eight.
+const MESSAGE: u64 = 13;
 /// For a login that is remembered, from AUTH to the session handed over and taken leave of.
-const LOGIN: u64 = 0;
+const LOGIN: u64 = 63;
 /// For a mebibyte of body. rustls has one for each record of 16 KiB.
-const MEBIBYTE: u64 = 0;
+const MEBIBYTE: u64 = 70;
 
 const CHEAP: Cost = Cost {
     memory_kib: 64,
@@ -279,12 +282,9 @@ fn no_path_that_is_hot_allocates_more_than_it_did() {
     let [small, large] = [1, 9].map(|size| site.session(true, 1, size << 20));
     let found = [none - without, (many - few) / 100, (large - small) / 8];
     let bounds = [LOGIN, MESSAGE, MEBIBYTE];
-    eprintln!("{without} {none} {few} {many} {small} {large} {found:?}");
-    assert!(
-        found
-            .iter()
-            .zip(bounds)
-            .all(|(&found, bound)| found <= bound),
-        "{found:?}, where {bounds:?} was enough"
-    );
+    let within = found
+        .iter()
+        .zip(bounds)
+        .all(|(&found, bound)| found <= bound);
+    assert!(within, "{found:?}, where {bounds:?} was enough");
 }

@@ -75,13 +75,13 @@ impl Edge {
             connection::turn_away(&accepted.stream, listener.kind);
             return;
         }
-        // Where there is no more room for it, there is none for its client.
-        let Ok(accepted) = accepted.leave() else {
+        let (Ok(accepted), Some((runtime, counted))) = (accepted.leave(), self.workers.place())
+        else {
             return;
         };
         let (edge, listener) = (self.clone(), listener.clone());
-        self.workers.run(&self.lifecycle, async move {
-            let _open = Open::count(&edge.metrics);
+        self.lifecycle.spawn_on(runtime, async move {
+            let _counted = (counted, Open::count(&edge.metrics));
             if let Ok(accepted) = accepted.enter() {
                 connection::serve(&edge, accepted, place, &listener).await;
             }

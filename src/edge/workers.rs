@@ -31,20 +31,11 @@ impl Workers {
         workers.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Runs a session where there are the fewest; draining waits for it.
-    pub fn run<F>(&self, lifecycle: &Lifecycle, session: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
+    /// Where there are the fewest sessions, and the place of one more there.
+    pub fn place(&self) -> Option<(&Handle, Counted)> {
         let sessions = |worker: &&Worker| worker.sessions.load(Ordering::Relaxed);
-        let Some(worker) = self.0.iter().min_by_key(sessions) else {
-            return;
-        };
-        let counted = Counted::one_more(&worker.sessions);
-        lifecycle.spawn_on(&worker.runtime, async move {
-            let _counted = counted;
-            session.await;
-        });
+        let worker = self.0.iter().min_by_key(sessions)?;
+        Some((&worker.runtime, Counted::one_more(&worker.sessions)))
     }
 }
 
@@ -66,7 +57,7 @@ impl Worker {
 }
 
 /// A session among those of its thread, until it is dropped.
-struct Counted(Arc<AtomicUsize>);
+pub struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
     fn one_more(sessions: &Arc<AtomicUsize>) -> Self {
@@ -100,7 +91,9 @@ mod tests {
         let (told, mut tell) = mpsc::unbounded_channel();
         for _ in 0..6 {
             let (told, until) = (told.clone(), lifecycle.clone());
-            workers.run(&lifecycle, async move {
+            let (runtime, counted) = workers.place().unwrap();
+            lifecycle.spawn_on(runtime, async move {
+                let _counted = counted;
                 told.send(thread::current().id()).unwrap();
                 until.draining().await;
             });

@@ -17,6 +17,7 @@ use rustls::unbuffered::{
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use super::buffer::{self, Fill};
 
@@ -45,11 +46,16 @@ pub struct Secured {
 }
 
 impl Secured {
-    /// Shakes hands. What is left to be said then, as session tickets, goes out with the first words.
+    /// Shakes hands; with `turns`, each step of that waits for a permit. What is left to be said then, as session
+    /// tickets, goes out with the first words.
     ///
     /// # Errors
     /// The connection is lost, or the client breaks the protocol: then the error holds rustls's own.
-    pub async fn accept(config: Arc<ServerConfig>, tcp: TcpStream) -> io::Result<Self> {
+    pub async fn accept(
+        config: Arc<ServerConfig>,
+        tcp: TcpStream,
+        turns: Option<&Semaphore>,
+    ) -> io::Result<Self> {
         let mut secured = Self {
             tcp,
             engine: Engine::new(config)?,
@@ -59,8 +65,16 @@ impl Secured {
         let mut early = Vec::new();
         while secured.engine.tls.is_handshaking() {
             secured.flush().await?;
-            let read = poll_fn(|context| secured.poll_read(context, &mut early));
-            nothing_is_an_end(read.await?)?;
+            secured.tcp.readable().await?;
+            let _turn = match turns {
+                Some(turns) => turns.acquire().await.ok(),
+                None => None,
+            };
+            // Not waited for: whoever sends slowly must not keep the turn.
+            let read = poll_fn(|context| Poll::Ready(secured.poll_read(context, &mut early)));
+            if let Poll::Ready(count) = read.await {
+                nothing_is_an_end(count?)?;
+            }
         }
         secured.early = early;
         Ok(secured)

@@ -91,16 +91,16 @@ pub struct Session {
     nonsense: bool,
     /// The largest message the client may send by its own limits, in octets.
     message_limit: Option<u64>,
+    /// The command that limits and rules are asked about, as it came, and what of it goes upstream. Kept from one to the
+    /// next, so that none needs a new allocation.
+    asked: Vec<u8>,
+    sent: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 enum State {
-    /// MAIL or RCPT, the line as it came, and what goes upstream; limits and rules are being asked.
-    Admitting {
-        handed: Handed,
-        line: Vec<u8>,
-        sent: Vec<u8>,
-    },
+    /// MAIL or RCPT, as `asked` and `sent` have it; limits and rules are being asked.
+    Admitting(Handed),
     /// DATA is sent; its reply decides what the next bytes are.
     AwaitingData(Handed),
     /// The client sends a message body.
@@ -160,6 +160,8 @@ impl Session {
             commands: 0,
             nonsense: false,
             message_limit: None,
+            asked: Vec::new(),
+            sent: Vec::new(),
         }
     }
 
@@ -170,7 +172,7 @@ impl Session {
                 Wants::Line
             }
             State::Body(_) => Wants::Body,
-            State::Admitting { .. }
+            State::Admitting(_)
             | State::AwaitingData(_)
             | State::Closed
             | State::HandingOver { .. }
@@ -184,7 +186,7 @@ impl Session {
     /// The name the client gave in EHLO, once it counts for something.
     pub fn helo(&self) -> Option<&str> {
         match &self.state {
-            State::Admitting { handed, .. }
+            State::Admitting(handed)
             | State::AwaitingData(handed)
             | State::Body(handed)
             | State::Ready(handed)
@@ -206,7 +208,7 @@ impl Session {
     pub fn is_authenticated(&self) -> bool {
         matches!(
             self.state,
-            State::Admitting { .. }
+            State::Admitting(_)
                 | State::AwaitingData(_)
                 | State::Body(_)
                 | State::Leaving
@@ -484,11 +486,11 @@ impl Session {
                 self.refuse(refusal)
             }
             Ok(mail) => {
-                self.state = State::Admitting {
-                    handed,
-                    line: line.to_vec(),
-                    sent: mail.into_owned(),
-                };
+                self.asked.clear();
+                self.asked.extend_from_slice(line);
+                self.sent.clear();
+                self.sent.extend_from_slice(&mail);
+                self.state = State::Admitting(handed);
                 Action::Admit
             }
         }
@@ -501,11 +503,9 @@ impl Session {
                 self.refuse(refusal)
             }
             Ok(()) => {
-                self.state = State::Admitting {
-                    handed,
-                    line: line.to_vec(),
-                    sent: Vec::new(),
-                };
+                self.asked.clear();
+                self.asked.extend_from_slice(line);
+                self.state = State::Admitting(handed);
                 Action::Admit
             }
         }
@@ -513,10 +513,10 @@ impl Session {
 
     /// What [`Action::Admit`] asks for.
     pub fn asked(&self) -> Option<Asked<'_>> {
-        let State::Admitting { line, .. } = &self.state else {
+        if !matches!(self.state, State::Admitting(_)) {
             return None;
-        };
-        match Command::parse(line) {
+        }
+        match Command::parse(&self.asked) {
             Ok(Command::Mail(path)) => Some(Asked::Mail {
                 path: path.path,
                 size: envelope::stated_size(path),
@@ -527,31 +527,26 @@ impl Session {
     }
 
     /// What limits and rules say to [`Action::Admit`].
-    pub fn on_admission<'a>(&mut self, verdict: Result<(), Denial>) -> Action<'a> {
+    pub fn on_admission(&mut self, verdict: Result<(), Denial>) -> Action<'_> {
         let asked = self.asked().map(|asked| asked == Asked::Recipient);
-        let (
-            Some(is_recipient),
-            State::Admitting {
-                mut handed,
-                line,
-                sent,
-            },
-        ) = (asked, std::mem::take(&mut self.state))
+        let (Some(is_recipient), State::Admitting(mut handed)) =
+            (asked, std::mem::take(&mut self.state))
         else {
             return self.close(reply::OUT_OF_ORDER);
         };
         match verdict {
             Ok(()) if is_recipient => {
                 self.state = State::Ready(handed);
-                Action::Forward(Cow::Owned(line), Expect::Rcpt)
+                Action::Forward(Cow::Borrowed(&self.asked), Expect::Rcpt)
             }
             Ok(()) if handed.attached => {
                 self.state = State::Ready(handed);
-                Action::Forward(Cow::Owned(sent), Expect::Mail)
+                Action::Forward(Cow::Borrowed(&self.sent), Expect::Mail)
             }
             Ok(()) => {
                 let identity = handed.identity.clone();
-                self.state = State::Reopening { handed, mail: line };
+                let mail = std::mem::take(&mut self.asked);
+                self.state = State::Reopening { handed, mail };
                 Action::Connect(identity)
             }
             Err(denial @ Denial::Over(Party::Organization, Limit::MessagesPerSecond)) => {

@@ -6,6 +6,7 @@
 mod admission;
 mod attempt;
 mod chosen;
+mod handshakes;
 mod lanes;
 mod penalty;
 mod prefix;
@@ -28,6 +29,7 @@ use crate::store::{Store, StoreError};
 
 use self::admission::{Admission, Full};
 use self::chosen::ChosenPasswords;
+use self::handshakes::{Handshake, Handshakes};
 use self::lanes::Lanes;
 use self::penalty::{CLIENT_BAN, Failure, NETWORK_BAN, Penalty};
 use self::table::Table;
@@ -102,22 +104,9 @@ pub struct Guard {
     metrics: Arc<Metrics>,
 }
 
-/// The right to shake hands, in two shares.
-struct Handshakes {
-    all: Arc<Semaphore>,
-    /// What strangers may have of it.
-    strangers: Arc<Semaphore>,
-}
-
-/// Leave to shake hands, until it is dropped.
-pub struct Handshake {
-    _permits: [Option<tokio::sync::OwnedSemaphorePermit>; 2],
-}
-
 impl Guard {
     /// With nothing held against anybody.
     pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
-        let handshakes = settings.handshakes;
         Self {
             clients: Table::new(CLIENTS),
             networks: Table::new(NETWORKS),
@@ -127,10 +116,7 @@ impl Guard {
             chosen: ChosenPasswords::default(),
             wrong: WrongPasswords::default(),
             admission: Arc::new(Admission::new(settings.room)),
-            handshakes: Handshakes {
-                all: Arc::new(Semaphore::new(handshakes)),
-                strangers: Arc::new(Semaphore::new(handshakes - handshakes / 4)),
-            },
+            handshakes: Handshakes::new(settings.handshakes),
             writing: Mutex::default(),
             settings,
             metrics,
@@ -197,15 +183,7 @@ impl Guard {
     pub async fn handshake(&self, address: IpAddr) -> Handshake {
         let is_known =
             self.is_exempt(address) || self.trust.knows_client(Prefix::client(address), now_ms());
-        // Neither is ever closed, so there is always a permit in the end.
-        let stranger = match is_known {
-            true => None,
-            false => self.handshakes.strangers.clone().acquire_owned().await.ok(),
-        };
-        let any = self.handshakes.all.clone().acquire_owned().await.ok();
-        Handshake {
-            _permits: [stranger, any],
-        }
+        self.handshakes.begin(is_known).await
     }
 
     /// Somebody sent nonsense in the place of a login.

@@ -142,8 +142,8 @@ async fn shake_hands(
     let shaking = async {
         // Whoever says nothing takes nobody's place. Should the client be gone, accepting says so.
         let _ = stream.readable().await;
-        let _leave = edge.authenticator.guard().handshake(client.ip()).await;
-        Secured::accept(edge.tls.clone(), stream).await
+        let leave = edge.authenticator.guard().handshake(client.ip()).await;
+        Secured::accept(edge.tls.clone(), stream, leave.turns()).await
     };
     match timeout(edge.timeouts.handshake, shaking).await {
         Ok(Ok(stream)) => {
