@@ -1,4 +1,4 @@
-//! What limits and rules add to a message to one recipient, all limits being set and none reached.
+//! What limits and rules add to a login, and to a message to one recipient, all limits being set and none reached.
 
 use std::sync::Arc;
 
@@ -28,11 +28,16 @@ pub fn bench(criterion: &mut Criterion) {
     let quotas = Quotas::new(store.clone(), noted, metrics, Defaults::default());
     let quotas = Arc::new(quotas);
     let runtime = Builder::new_current_thread().build().expect("a runtime");
-    let entered = runtime.block_on(quotas.enter(&identity(), store.epoch()));
+    let identity = identity();
+    let enter = || runtime.block_on(quotas.enter(&identity, store.epoch()));
+    let entered = enter();
     let mut allowance = entered.expect("a session");
 
     let mut group = criterion.benchmark_group("limits");
     group.throughput(Throughput::Elements(1));
+    group.bench_function("login", |bencher| {
+        bencher.iter(|| enter().expect("a session"));
+    });
     group.bench_function("message", |bencher| {
         bencher.iter(|| {
             allowance

@@ -9,7 +9,8 @@ pub fn describe() -> Value {
         "processor": field("/proc/cpuinfo", "model name"),
         "cores": cores,
         "memory": field("/proc/meminfo", "MemTotal"),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        // The version, without what whoever built it calls it.
+        "kernel": read("/proc/sys/kernel/osrelease").split('-').next().unwrap_or_default().trim(),
         "time": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     })
 }

@@ -7,6 +7,7 @@ use crate::policy::{Breach, Rule, action};
 use crate::sasl::{Identity, Reason};
 
 use super::Peer;
+use super::noted::NotedBatch;
 
 /// Whether who proved to be `identity` may log in from where `peer` is. What is only reported is
 /// logged and counted here.
@@ -14,12 +15,15 @@ pub(super) fn contain(
     identity: &Identity,
     peer: &Peer,
     metrics: &Metrics,
+    noted: &NotedBatch,
     now_ms: i64,
 ) -> Result<(), Reason> {
     let policy = &identity.policy;
     let report = |rule, value: &dyn Display| {
         let refused = false;
-        metrics.breached(Breach::Rule { rule, refused });
+        let breach = Breach::Rule { rule, refused };
+        metrics.breached(breach);
+        noted.breached(identity.key, breach, now_ms);
         log_rule(identity, rule, value, refused, 1);
     };
     if !policy.rules.allows_network(peer.address) {

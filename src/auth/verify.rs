@@ -169,7 +169,7 @@ impl Authenticator {
             .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));
         let mut judged = judged.unwrap_or(Err(Refused::Outage(Outage::Busy)));
         if let Ok(proven) = judged {
-            let contained = contain(&proven.identity, peer, metrics, now_ms());
+            let contained = contain(&proven.identity, peer, metrics, &self.noted, now_ms());
             judged = match (contained, session) {
                 (Err(reason), _) => Err(Refused::Reason(reason, Some(proven.identity), None)),
                 (Ok(()), None) => Ok(proven),

@@ -226,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn the_schema_says_which_version_it_is() {
+        let first = SCHEMA.lines().next().unwrap();
+        assert!(
+            first.ends_with(&format!("user_version = {KNOWN}.")),
+            "{first}"
+        );
+    }
+
+    #[test]
     fn a_newer_schema_is_refused() {
         let file = database(&format!(
             "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 99; CREATE TABLE future (x);"

@@ -351,11 +351,17 @@ impl Allowance {
     pub fn sized(&self, octets: u64) {
         let limit = Limit::MessageSize;
         for side in [&self.credential, &self.organization] {
-            let ceiling = side.ceilings.get(limit);
-            if let Some(ceiling) = ceiling.filter(|ceiling| octets > *ceiling) {
+            let reported = side
+                .ceilings
+                .get(limit)
+                .filter(|_| side.manner == Manner::Report);
+            if let Some(ceiling) = reported.filter(|ceiling| octets > *ceiling) {
                 self.tell(side.party, Over { limit, ceiling }, side.manner);
-                return;
             }
+        }
+        let refused = self.smallest(limit);
+        if let Some((party, ceiling)) = refused.filter(|(_, ceiling)| octets > *ceiling) {
+            self.tell(party, Over { limit, ceiling }, Manner::Refuse);
         }
     }
 

@@ -91,3 +91,47 @@ fn an_organization_counts_what_waits_and_cannot_be_written() {
     assert_eq!((since("acme"), since("other")), (7, 8));
     assert_eq!(site.in_a_day("acme"), Some(7));
 }
+
+#[tokio::test]
+async fn a_message_too_large_is_told_by_each_limit_that_says_so() {
+    let site = Site::new();
+    let key = site.credential("smtp_a", "default");
+    let of = |octets| {
+        let mut limits = Limits::default();
+        limits.set(Limit::MessageSize, Some(Setting::Number(octets)));
+        limits
+    };
+    let told = |quotas: &Quotas| {
+        let text = String::from_utf8(quotas.metrics.render().unwrap()).unwrap();
+        let limits = text.lines().filter(|line| {
+            line.starts_with("gatepost_limit_refusals_total{") && line.contains("message_size")
+        });
+        let told = limits.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+        told.collect::<Vec<_>>()
+    };
+    let quotas = Arc::new(site.quotas);
+    let mut counts = Vec::new();
+    for (own, organization, report) in [(10, 5, true), (10, 5, false), (5, 10, true)] {
+        let rules = match report {
+            true => r#"{"report":["limits"]}"#,
+            false => "{}",
+        };
+        let policy = Policy {
+            limits: of(own),
+            organization_limits: of(organization),
+            rules: serde_json::from_str(rules).unwrap(),
+            ..Policy::default()
+        };
+        let identity = Arc::new(Identity {
+            key,
+            username: "smtp_a".into(),
+            organization: "default".into(),
+            policy: Arc::new(policy),
+        });
+        let session = quotas.enter(&identity, quotas.store.epoch()).await;
+        session.unwrap_or_else(|_| panic!("no session")).sized(11);
+        counts.push(told(&quotas));
+    }
+    // Refused by the credential's and by the organization's, then reported.
+    assert_eq!(counts, [[0, 1, 1], [0, 2, 1], [0, 3, 2]]);
+}
