@@ -281,6 +281,9 @@ fn a_ban_outlives_a_restart_and_ends_when_it_is_cleared() {
     assert_eq!(again, "Nothing is held against 127.0.1.7.\n");
     let actions = ["audit", "list", "--action", "guard.clear"];
     assert_eq!(site.json(&actions)[0]["object"], "127.0.1.7");
+    // Nor is it remembered any more who logged in there.
+    site.succeed(&["guard", "clear", "127.0.2.0/24"]);
+    guess_times(&site, "127.0.2.7", &credential, 10);
     let wrong = site.run(&["guard", "clear", "everybody"]);
     assert_eq!(wrong.status.code(), Some(1));
 }

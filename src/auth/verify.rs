@@ -159,6 +159,7 @@ impl Authenticator {
             credentials: &credentials,
             digest: self.core.digest(&credentials),
             attempt: &attempt,
+            peer,
             guard: &self.guard,
             cut: begun + self.patience,
         };
@@ -186,7 +187,7 @@ impl Authenticator {
         let (verdict, due) = self.refuse(refused, &asked, peer);
         tokio::time::sleep_until(begun + due).await;
         // Counted now, because who came with others of whom one has logged in meanwhile does not guess.
-        match is_unheard && self.guard.unheard(&attempt, asked.digest.mark()) {
+        match is_unheard && self.guard.unheard(&attempt) {
             true => Verdict::Barred(Bar::Guard),
             false => verdict,
         }

@@ -29,7 +29,7 @@ pub enum GuardCommand {
         #[arg(long)]
         json: bool,
     },
-    /// End bans and forget failed logins
+    /// End bans, and forget failed logins and who logged in from there
     Clear {
         /// An address, which clears it and the network around it; or a network such as 192.0.2.0/24, for all in it
         #[arg(value_name = "NETWORK")]
@@ -158,9 +158,10 @@ fn clear_stored(wanted: Wanted, store: &Store, actor: &Actor) -> Result<usize, C
     let networks: Vec<_> = rows
         .filter(|network| network.parse().is_ok_and(|network| wanted.takes(network)))
         .collect();
+    let is_wanted = |network: &str| network.parse().is_ok_and(|network| wanted.takes(network));
     store
         .by(actor)
-        .clear_penalties(&wanted.to_string(), &networks)?;
+        .clear_networks(&wanted.to_string(), &networks, is_wanted)?;
     Ok(networks.len())
 }
 

@@ -61,14 +61,17 @@ impl Store {
         })
     }
 
-    /// The networks that credentials were used from since `since` (Unix milliseconds), the latest first.
+    /// The networks that credentials which may log in were used from since `since` (Unix milliseconds), the latest first.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn trusted_networks(&self, since: i64) -> Result<Vec<TrustedNetwork>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT credential, network, at FROM trusted_networks WHERE at > ?1 ORDER BY at DESC LIMIT ?2",
+                "SELECT t.credential, t.network, t.at
+                 FROM trusted_networks t JOIN credentials c ON c.key = t.credential JOIN organizations o ON o.key = c.organization
+                 WHERE t.at > ?1 AND c.status = 'active' AND o.status = 'active'
+                 ORDER BY t.at DESC LIMIT ?2",
             )?;
             let rows = statement.query_map(params![since, TRUSTED as i64], |row| {
                 Ok(TrustedNetwork {
@@ -78,6 +81,41 @@ impl Store {
                 })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Which of `credentials` are revoked, of a suspended organization, or gone.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn refused_among(&self, credentials: &[i64]) -> Result<Vec<i64>, StoreError> {
+        self.read(|connection| {
+            let mut may_log_in = connection.prepare_cached(
+                "SELECT 1 FROM credentials c JOIN organizations o ON o.key = c.organization
+                 WHERE c.key = ?1 AND c.status = 'active' AND o.status = 'active'",
+            )?;
+            let mut refused = Vec::new();
+            for key in credentials {
+                if !may_log_in.exists([key])? {
+                    refused.push(*key);
+                }
+            }
+            Ok(refused)
+        })
+    }
+
+    /// Forgets where these credentials were used from.
+    ///
+    /// # Errors
+    /// The store cannot be written now.
+    pub fn forget_trusted(&self, credentials: &[i64]) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut forget =
+                transaction.prepare_cached("DELETE FROM trusted_networks WHERE credential = ?1")?;
+            for key in credentials {
+                forget.execute([key])?;
+            }
+            Ok(())
         })
     }
 
@@ -99,21 +137,31 @@ impl Store {
 }
 
 impl Editor<'_> {
-    /// Removes the penalties of these networks, and records what was `asked` for, unless there are none.
+    /// Removes the penalties of these networks and whatever trust there is in those that `is_wanted`, and records what was
+    /// `asked` for, unless there is neither.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub fn clear_penalties(&self, asked: &str, networks: &[String]) -> Result<(), StoreError> {
+    pub fn clear_networks(
+        &self,
+        asked: &str,
+        networks: &[String],
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut statement =
                 transaction.prepare_cached("DELETE FROM penalties WHERE network = ?1")?;
             for network in networks {
                 statement.execute([network])?;
             }
-            if networks.is_empty() {
+            let trusted = distrust(transaction, is_wanted)?;
+            if networks.is_empty() && trusted == 0 {
                 return Ok(());
             }
-            let after = Map::from_iter([("networks".to_owned(), networks.len().into())]);
+            let after = Map::from_iter([
+                ("networks".to_owned(), networks.len().into()),
+                ("trusted".to_owned(), trusted.into()),
+            ]);
             let event = Event {
                 action: "guard.clear",
                 object: asked,
@@ -124,6 +172,22 @@ impl Editor<'_> {
             record(transaction, self.actor, event)
         })
     }
+}
+
+/// Removes the trust in these networks. Returns how many they were.
+fn distrust(transaction: &Transaction, is_wanted: impl Fn(&str) -> bool) -> Result<usize, Stop> {
+    let mut trusted =
+        transaction.prepare_cached("SELECT DISTINCT network FROM trusted_networks")?;
+    let trusted = trusted.query_map([], |row| row.get(0))?;
+    let trusted: Vec<String> = trusted.collect::<Result<_, _>>()?;
+    let mut forget =
+        transaction.prepare_cached("DELETE FROM trusted_networks WHERE network = ?1")?;
+    let mut count = 0;
+    for network in trusted.iter().filter(|network| is_wanted(network)) {
+        forget.execute([network])?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 fn put_penalties(
@@ -201,6 +265,7 @@ fn penalty(row: &Row) -> rusqlite::Result<PenaltyRow> {
 mod tests {
     use super::super::tests::{Fixture, named};
     use super::*;
+    use crate::store::{CredentialEdit, CredentialStatus};
 
     fn owed(network: &str, at: i64, banned_until: Option<i64>) -> PenaltyRow {
         PenaltyRow {
@@ -238,7 +303,7 @@ mod tests {
         assert_eq!(store.penalties().unwrap(), [newer.clone(), other]);
         store
             .edit()
-            .clear_penalties("192.0.2.7", &["192.0.2.0/24".into()])
+            .clear_networks("192.0.2.7", &["192.0.2.0/24".into()], |_| false)
             .unwrap();
         assert_eq!(store.penalties().unwrap(), [newer]);
         let audit = store
@@ -302,5 +367,51 @@ mod tests {
         assert_eq!(oldest, rows[10]);
         store.edit().delete_credential("smtp_a".into()).unwrap();
         assert_eq!(store.trusted_networks(0).unwrap(), []);
+    }
+
+    #[test]
+    fn trust_is_read_of_those_who_may_log_in_and_can_be_forgotten() {
+        let store = Fixture::new();
+        let [active, revoked] = ["smtp_a", "smtp_b"].map(|username| {
+            let created = store.edit().create_credential(named(username));
+            created.unwrap().key
+        });
+        let rows = [
+            used(active, 1, 100),
+            used(active, 2, 99),
+            used(revoked, 1, 98),
+        ];
+        store.write_penalties(&[], &rows, 100).unwrap();
+        let edit = |status| CredentialEdit {
+            status: Some(status),
+            ..CredentialEdit::default()
+        };
+        let set = |status| {
+            let edited = store.edit().edit_credential("smtp_b".into(), edit(status));
+            edited.unwrap();
+        };
+        set(CredentialStatus::Revoked);
+        assert_eq!(store.trusted_networks(0).unwrap(), rows[..2]);
+        let refused = store.refused_among(&[active, revoked, 99]).unwrap();
+        assert_eq!(refused, [revoked, 99]);
+        store.forget_trusted(&refused).unwrap();
+        set(CredentialStatus::Active);
+        assert_eq!(store.trusted_networks(0).unwrap(), rows[..2]);
+        assert!(store.refused_among(&[revoked]).unwrap().is_empty());
+
+        let editor = store.edit();
+        let is_wanted = |network: &str| network == "192.0.2.1/32";
+        editor.clear_networks("192.0.2.1", &[], is_wanted).unwrap();
+        assert_eq!(store.trusted_networks(0).unwrap(), rows[1..2]);
+        let suspended = crate::store::OrganizationEdit {
+            status: Some(crate::store::OrganizationStatus::Suspended),
+            ..Default::default()
+        };
+        store
+            .edit()
+            .edit_organization("default", None, suspended)
+            .unwrap();
+        assert_eq!(store.trusted_networks(0).unwrap(), []);
+        assert_eq!(store.refused_among(&[active]).unwrap(), [active]);
     }
 }

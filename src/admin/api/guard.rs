@@ -123,7 +123,7 @@ pub struct Cleared {
     pub cleared: usize,
 }
 
-/// Ends bans and forgets failed logins.
+/// Ends bans, and forgets failed logins and who logged in from there.
 #[utoipa::path(delete, path = "/guard", tag = "guard", params(ClearQuery),
     responses((status = 200, description = "They are forgotten.", body = Cleared), (status = 404, description = "That is no network.", body = crate::admin::problem::ProblemDocument, content_type = "application/problem+json")))]
 async fn clear_guard(

@@ -12,6 +12,10 @@ const SHARDS: usize = 64;
 /// How many times more a client may open that logged in before: an office begins its day at once.
 const KNOWN: usize = 10;
 
+/// How many times more a network may whose clients did. Anybody with a credential can have logged in from all over a network
+/// of theirs, and must not be able to take all the room there is.
+const KNOWN_NETWORK: usize = 4;
+
 /// How many connections that have not logged in may be open.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Room {
@@ -77,7 +81,11 @@ impl Admission {
             per_network,
         } = self.room;
         let (total, per_client, per_network) = match is_known {
-            true => (total, per_client.saturating_mul(KNOWN), usize::MAX),
+            true => (
+                total,
+                per_client.saturating_mul(KNOWN),
+                per_network.saturating_mul(KNOWN_NETWORK),
+            ),
             false => (total - total / 4, per_client, per_network),
         };
         if !self.add(client, per_client) {
@@ -183,6 +191,20 @@ mod tests {
             left.into_iter()
                 .all(|counts| counts.lock().unwrap().is_empty())
         );
+    }
+
+    #[test]
+    fn a_network_whose_clients_are_known_leaves_room_for_others() {
+        let admission = Arc::new(Admission::new(ROOM));
+        let places: Vec<_> = (0..20)
+            .map(|host| enter(&admission, [10, 0, 0, host], true).ok().unwrap())
+            .collect();
+        let (own, elsewhere) = ([10, 0, 0, 1], [10, 0, 1, 1]);
+        assert_eq!(enter(&admission, own, true).err(), Some(Full::Network));
+        assert!(enter(&admission, elsewhere, true).is_ok());
+        assert!(enter(&admission, elsewhere, false).is_ok());
+        drop(places);
+        assert!(enter(&admission, own, true).is_ok());
     }
 
     #[test]

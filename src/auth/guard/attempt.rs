@@ -86,6 +86,11 @@ impl<'a> Attempt<'a> {
         self.prefixes
     }
 
+    /// The client, unless nothing is held against it.
+    pub fn client(&self) -> Option<Prefix> {
+        self.prefixes.map(|[client, _]| client)
+    }
+
     pub(super) fn now(&self) -> i64 {
         self.now
     }

@@ -1,5 +1,5 @@
 //! Passwords that people chose can be guessed, so guesses at one are counted wherever they come from (NIST SP 800-63B: no
-//! more than 100 in a row). Generated ones cannot, and are not.
+//! more than 100 in a row, and then none for an hour). Generated ones cannot, and are not.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,9 +74,12 @@ impl ChosenPasswords {
         if now < entry.closed_until {
             return None;
         }
+        // Once that hour is over all begins anew: one guess an hour must not be enough to keep the owner out elsewhere.
+        if entry.closed_until != 0 {
+            (entry.in_a_row, entry.closed_until) = (0, 0);
+        }
         entry.in_a_row = entry.in_a_row.saturating_add(1);
         let in_a_row = entry.in_a_row;
-        // Also after that hour: until the right password comes, there is one guess an hour.
         if in_a_row >= LIMIT {
             entry.closed_until = now + CLOSED;
         }
@@ -125,7 +128,12 @@ mod tests {
         assert_eq!(chosen.failed(target(1), CLOSED - 1), None);
         assert!(chosen.is_closed(target(1), CLOSED - 1) && !chosen.is_closed(target(2), 0));
         assert!(!chosen.is_closed(target(1), CLOSED));
-        assert_eq!(chosen.failed(target(1), CLOSED), Some(LIMIT + 1));
+        // The next hour costs as many again.
+        for count in 1..LIMIT {
+            assert_eq!(chosen.failed(target(1), CLOSED), Some(count));
+            assert!(!chosen.is_closed(target(1), CLOSED));
+        }
+        assert_eq!(chosen.failed(target(1), CLOSED), Some(LIMIT));
         assert!(chosen.is_closed(target(1), CLOSED));
         chosen.succeeded(1);
         assert!(!chosen.is_closed(target(1), CLOSED));

@@ -17,6 +17,7 @@ mod wrong;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ const NETWORKS: usize = 16_384;
 
 /// How many networks wait at most to be written as trusted.
 const UNWRITTEN: usize = 65_536;
+
+/// An epoch that the store does not come to.
+const UNKNOWN: u64 = u64::MAX;
 
 /// As it is configured.
 #[derive(Clone, Debug)]
@@ -99,6 +103,8 @@ pub struct Guard {
     wrong: WrongPasswords,
     admission: Arc<Admission>,
     handshakes: Handshakes,
+    /// The epoch of the store at which trust was last compared with it.
+    followed: AtomicU64,
     /// Held while something is written, so that nothing comes back that was cleared meanwhile.
     writing: Mutex<()>,
     metrics: Arc<Metrics>,
@@ -117,6 +123,7 @@ impl Guard {
             wrong: WrongPasswords::default(),
             admission: Arc::new(Admission::new(settings.room)),
             handshakes: Handshakes::new(settings.handshakes),
+            followed: AtomicU64::new(UNKNOWN),
             writing: Mutex::default(),
             settings,
             metrics,
@@ -135,9 +142,12 @@ impl Guard {
         let guard = Self::new(settings, metrics);
         let now = now_ms();
         state::read(store, |network, penalty| {
-            guard
-                .table(network)
-                .change(network, now, |place| *place = penalty);
+            // What was counted under another configuration has no consequences under this one.
+            if guard.counts(network) {
+                guard
+                    .table(network)
+                    .change(network, now, |place| *place = penalty);
+            }
         })?;
         // The latest first, so that what has no room is the oldest.
         for row in store.trusted_networks(now - trust::REMEMBERED)? {
@@ -216,10 +226,21 @@ impl Guard {
     /// A login succeeded.
     pub fn accepted(&self, attempt: &Attempt, credential: i64) {
         self.chosen.succeeded(credential);
-        let Some([client, _]) = attempt.prefixes() else {
-            return;
-        };
-        let now = attempt.now();
+        if let Some([client, _]) = attempt.prefixes() {
+            self.trust_from_now(credential, client, attempt.now());
+        }
+    }
+
+    /// A stranger's password turned out right when nobody waited for that any more. The next try is a login.
+    pub fn proved_late(&self, stranger: Prefix, target: Target) {
+        let now = now_ms();
+        if !self.chosen.is_closed(target, now) {
+            self.chosen.succeeded(target.key);
+            self.trust_from_now(target.key, stranger, now);
+        }
+    }
+
+    fn trust_from_now(&self, credential: i64, client: Prefix, now: i64) {
         if self.trust.note(credential, client, now) {
             let mut unwritten = self.unwritten();
             if unwritten.len() < UNWRITTEN {
@@ -269,10 +290,10 @@ impl Guard {
         Consequence { slowness, barred }
     }
 
-    /// A stranger was told to come back, since there was no turn or it took too long. That may have been a guess, and counts
-    /// as one where nobody logged in before; otherwise a flood would go on for as long as it keeps others from their turns.
-    /// Whether the client is to go away.
-    pub fn unheard(&self, attempt: &Attempt, mark: u32) -> bool {
+    /// A stranger was told to come back, since there was no turn or it took too long. That counts a little where nobody logged
+    /// in before: a flood must not go on for as long as it keeps others from their turns, and those others, whose password may
+    /// be right, must not be banned for coming again. Whether the client is to go away.
+    pub fn unheard(&self, attempt: &Attempt) -> bool {
         let Some([client, network]) = attempt.prefixes() else {
             return false;
         };
@@ -280,8 +301,8 @@ impl Guard {
         if self.trust.knows_client(client, now) {
             return false;
         }
-        self.count(client, Failure::Guess(mark), true, now);
-        self.count(network, Failure::Guess(mark), true, now);
+        self.count(client, Failure::Noise, true, now);
+        self.count(network, Failure::Noise, true, now);
         self.is_banned(client, now)
     }
 
@@ -379,6 +400,14 @@ impl Guard {
     fn is_exempt(&self, address: IpAddr) -> bool {
         let exempt = &self.settings.exempt;
         address.is_unspecified() || exempt.iter().any(|network| network.contains(address))
+    }
+
+    /// Whether anything can be held against somebody in `prefix`.
+    fn counts(&self, prefix: Prefix) -> bool {
+        let mut exempt = self.settings.exempt.iter();
+        let is_exempt = exempt
+            .any(|network| network.contains(prefix.address()) && network.contains(prefix.last()));
+        self.settings.enabled && !is_exempt
     }
 
     fn unwritten(&self) -> MutexGuard<'_, HashMap<(i64, Prefix), i64>> {

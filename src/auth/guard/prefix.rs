@@ -55,6 +55,16 @@ impl Prefix {
         other.length >= self.length && Self::cut(other.octets.into(), self.length) == self
     }
 
+    /// The last address in it.
+    pub fn last(self) -> IpAddr {
+        let host = u128::MAX.checked_shr(u32::from(self.length)).unwrap_or(0);
+        let last = IpAddr::V6((u128::from_be_bytes(self.octets) | host).into());
+        match self.length {
+            MAPPED.. => last.to_canonical(),
+            _ => last,
+        }
+    }
+
     /// The first address in it.
     pub fn address(self) -> IpAddr {
         let address = IpAddr::V6(self.octets.into());

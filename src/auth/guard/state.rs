@@ -5,13 +5,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use crate::metrics::{Label as _, Scope};
 use crate::store::{Actor, PenaltyRow, Store, StoreError, TrustedNetwork};
 
 use super::penalty::{self, Penalty};
 use super::prefix::{NoNetwork, Prefix};
-use super::{CLIENTS, Guard, NETWORKS, now_ms, scope};
+use super::{CLIENTS, Guard, NETWORKS, UNKNOWN, now_ms, scope};
 
 /// How many penalties of addresses, and how many of networks, are written at a time; what is left waits for the next time.
 const AT_ONCE: usize = 4_096;
@@ -177,7 +178,7 @@ pub(super) fn read(store: &Store, mut take: impl FnMut(Prefix, Penalty)) -> Resu
     Ok(())
 }
 
-/// What is held against whom according to the store, the worst first: what a daemon would begin with.
+/// What is held against whom according to the store, the worst first: what a daemon would begin with that exempts nobody.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -234,7 +235,8 @@ impl Guard {
         !network.is_network() && self.trust.knows_client(network, now)
     }
 
-    /// Holds nothing against them any more, from this moment on. Returns how many that were. Blocks on the store.
+    /// Holds nothing against them any more, from this moment on, and forgets who logged in from there. Returns against how many
+    /// something was held. Blocks on the store.
     ///
     /// # Errors
     /// It could not be written; it counts until the process ends.
@@ -246,6 +248,9 @@ impl Guard {
             .flat_map(|table| table.remove(|prefix, _| wanted.takes(prefix)))
             .map(|prefix| prefix.to_string())
             .collect();
+        self.trust.forget_clients(|client| wanted.takes(client));
+        self.unwritten()
+            .retain(|(_, client), _| !wanted.takes(*client));
         self.show(now_ms());
         read(store, |prefix, _| {
             if wanted.takes(prefix) {
@@ -253,10 +258,37 @@ impl Guard {
             }
         })?;
         let networks: Vec<_> = cleared.iter().cloned().collect();
+        let is_wanted = |network: &str| network.parse().is_ok_and(|network| wanted.takes(network));
         store
             .by(actor)
-            .clear_penalties(&wanted.to_string(), &networks)?;
+            .clear_networks(&wanted.to_string(), &networks, is_wanted)?;
         Ok(cleared.len())
+    }
+
+    /// Forgets where those credentials were used from that may not log in any more, if any credential has changed since this
+    /// was last done. Blocks on the store.
+    fn follow(&self, store: &Store) {
+        let epoch = store.epoch();
+        if self.followed.swap(epoch, Ordering::Relaxed) == epoch {
+            return;
+        }
+        for keys in self.trust.keys().chunks(AT_ONCE) {
+            let done = store.refused_among(keys).and_then(|refused| {
+                if refused.is_empty() {
+                    return Ok(());
+                }
+                let unwanted = refused.iter().copied().collect();
+                self.trust.forget_credentials(&unwanted);
+                self.unwritten()
+                    .retain(|(credential, _), _| !unwanted.contains(credential));
+                store.forget_trusted(&refused)
+            });
+            if let Err(error) = done {
+                tracing::warn!(%error, "which networks are not trusted any more could not be brought up to date, trying again");
+                self.followed.store(UNKNOWN, Ordering::Relaxed);
+                return;
+            }
+        }
     }
 
     /// Writes all that has changed, once nothing changes any more. Blocks on the store.
@@ -274,6 +306,7 @@ impl Guard {
     pub fn write(&self, store: &Store) -> bool {
         let now = now_ms();
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.follow(store);
         let (rows, trusted) = self.changes(now);
         self.show(now);
         if rows.is_empty() && trusted.is_empty() {

@@ -1,7 +1,7 @@
 //! What the guard promises, by whole logins against a real store.
 
 use super::*;
-use crate::store::NewCredential;
+use crate::store::{CredentialEdit, CredentialStatus, NewCredential};
 
 const OWNER: i64 = 1;
 const ANOTHER: i64 = 2;
@@ -299,7 +299,21 @@ impl Disk {
     }
 
     fn load(&self) -> Guard {
-        Guard::load(settings(), Arc::new(Metrics::new().unwrap()), &self.store).unwrap()
+        self.load_with(settings())
+    }
+
+    fn load_with(&self, settings: Settings) -> Guard {
+        Guard::load(settings, Arc::new(Metrics::new().unwrap()), &self.store).unwrap()
+    }
+
+    fn set_status(&self, status: CredentialStatus) {
+        let edit = CredentialEdit {
+            status: Some(status),
+            ..CredentialEdit::default()
+        };
+        let actor = tester();
+        let editor = self.store.by(&actor);
+        editor.edit_credential("smtp_a".into(), edit).unwrap();
     }
 }
 
@@ -358,6 +372,99 @@ fn what_is_cleared_is_cleared_here_and_after_a_restart() {
     assert_eq!(clear("203.0.113.0/24"), 1);
     assert!(guard.admit(other).is_ok() && disk.load().admit(other).is_ok());
     assert_eq!(guard.list(), []);
+}
+
+#[test]
+fn trust_ends_where_it_is_cleared() {
+    let disk = Disk::new();
+    let guard = disk.load();
+    let [thief, owners, new] = ["203.0.113.7", "203.0.114.7", "203.0.113.8"].map(address);
+    succeed(&guard, thief, OWNER);
+    succeed(&guard, owners, OWNER);
+    guard.write(&disk.store);
+    succeed(&guard, new, OWNER);
+    let wanted = "203.0.113.0/24".parse().unwrap();
+    guard.clear(wanted, &disk.store, &tester()).unwrap();
+    guard.write(&disk.store);
+    for guard in [guard, disk.load()] {
+        assert!(guard.attempt(owners).trusts(OWNER));
+        for gone in [thief, new] {
+            assert!(!guard.attempt(gone).trusts(OWNER));
+            let client = Prefix::client(gone);
+            assert!(!guard.trust.knows_client(client, now_ms()), "{gone}");
+        }
+    }
+}
+
+#[test]
+fn trust_ends_with_the_credential_that_earned_it() {
+    let disk = Disk::new();
+    let guard = disk.load();
+    let [from, later] = ["203.0.113.7", "203.0.113.8"].map(address);
+    let knows = |guard: &Guard, from| {
+        let client = Prefix::client(from);
+        guard.trust.knows(OWNER, client, now_ms()) || guard.trust.knows_client(client, now_ms())
+    };
+    succeed(&guard, from, OWNER);
+    guard.write(&disk.store);
+    assert!(knows(&guard, from) && knows(&disk.load(), from));
+    succeed(&guard, later, OWNER);
+    disk.set_status(CredentialStatus::Revoked);
+    assert!(!knows(&disk.load(), from));
+    guard.write(&disk.store);
+    disk.set_status(CredentialStatus::Active);
+    guard.write(&disk.store);
+    for guard in [&guard, &disk.load()] {
+        assert!(!knows(guard, from) && !knows(guard, later));
+    }
+    succeed(&guard, from, OWNER);
+    guard.write(&disk.store);
+    assert!(knows(&guard, from));
+    let deleted = disk.store.by(&tester()).delete_credential("smtp_a".into());
+    deleted.unwrap();
+    guard.write(&disk.store);
+    assert!(!knows(&guard, from));
+}
+
+#[test]
+fn what_was_counted_before_holds_nobody_who_is_exempt_now() {
+    let disk = Disk::new();
+    let guard = disk.load();
+    let banned = address("203.0.113.7");
+    for mark in 0..10 {
+        fail(&guard, banned, None, mark);
+    }
+    guard.write(&disk.store);
+    assert_eq!(disk.load().list().len(), 2);
+    let exempting = |network: &str| Settings {
+        exempt: vec![network.parse().unwrap()],
+        ..settings()
+    };
+    let off = Settings {
+        enabled: false,
+        ..settings()
+    };
+    for (settings, left) in [
+        (off, 0),
+        (exempting("203.0.112.0/23"), 0),
+        // Its neighbours are still counted together.
+        (exempting("203.0.113.7/32"), 1),
+        (exempting("203.0.113.0/25"), 1),
+    ] {
+        let guard = disk.load_with(settings);
+        assert_eq!(guard.list().len(), left);
+        let shown = guard.among("203.0.113.7".parse().unwrap());
+        assert!(shown.iter().all(|charge| charge.banned_until.is_none()));
+        assert_eq!(guard.metrics.guard_banned.of(Scope::Address).get(), 0);
+        assert!(guard.admit(banned).is_ok());
+    }
+    let off = disk.load_with(Settings {
+        enabled: false,
+        ..settings()
+    });
+    let wanted = "203.0.113.7".parse().unwrap();
+    assert_eq!(off.clear(wanted, &disk.store, &tester()).unwrap(), 2);
+    assert_eq!(disk.load().list(), []);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Where credentials were used from: who guesses must not lock their owners out there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,14 +17,19 @@ pub const OF_ONE: usize = 16;
 
 const SHARDS: usize = 64;
 
+/// By how many credentials at most a client is remembered.
+const BY: usize = 4;
+
 /// How many clients a shard remembers; all of them together a quarter of a million.
 const ROOM: usize = 4096;
 
 /// The clients that logged in lately.
 #[derive(Default)]
 pub struct Trust {
+    /// By the credential's key: from where, and when.
     credentials: Sharded<i64, Vec<(Prefix, i64)>>,
-    clients: Sharded<Prefix, i64>,
+    /// With which credentials, and when.
+    clients: Sharded<Prefix, Vec<(i64, i64)>>,
 }
 
 struct Sharded<K, V> {
@@ -47,6 +52,13 @@ impl<K: std::hash::Hash + Eq + Copy, V> Sharded<K, V> {
         self.shards[at]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retain(&self, mut wanted: impl FnMut(&K, &mut V) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(&mut wanted);
+        }
     }
 }
 
@@ -82,14 +94,46 @@ impl Trust {
             return false;
         }
         if clients.len() >= ROOM && !clients.contains_key(&client) {
-            clients.retain(|_, last| at - *last < REMEMBERED);
+            clients.retain(|_, uses| uses.iter().any(|(_, last)| at - *last < REMEMBERED));
             if clients.len() >= ROOM / 2 {
                 drop_half(&mut clients);
             }
         }
-        let last = clients.entry(client).or_insert(at);
-        *last = at.max(*last);
+        used_by(clients.entry(client).or_default(), credential, at);
         !is_fresh
+    }
+
+    /// Forgets the clients of which `unwanted` says so.
+    pub fn forget_clients(&self, unwanted: impl Fn(Prefix) -> bool) {
+        self.credentials.retain(|_, known| {
+            known.retain(|(client, _)| !unwanted(*client));
+            !known.is_empty()
+        });
+        self.clients.retain(|client, _| !unwanted(*client));
+    }
+
+    /// Forgets where these credentials were used from.
+    pub fn forget_credentials(&self, unwanted: &HashSet<i64>) {
+        self.credentials.retain(|key, _| !unwanted.contains(key));
+        self.clients.retain(|_, uses| {
+            uses.retain(|(credential, _)| !unwanted.contains(credential));
+            !uses.is_empty()
+        });
+    }
+
+    /// The keys of the credentials that are remembered.
+    pub fn keys(&self) -> Vec<i64> {
+        let mut keys = HashSet::new();
+        self.credentials.retain(|key, _| {
+            keys.insert(*key);
+            true
+        });
+        // A client may be remembered longer than the credential's own list goes.
+        self.clients.retain(|_, uses| {
+            keys.extend(uses.iter().map(|(credential, _)| *credential));
+            true
+        });
+        keys.into_iter().collect()
     }
 
     /// Whether the credential with this key was used by `client` lately.
@@ -105,8 +149,27 @@ impl Trust {
 
     /// Whether any credential was used by `client` lately.
     pub fn knows_client(&self, client: Prefix, now: i64) -> bool {
-        let last = self.clients.of(client).get(&client).copied();
-        last.is_some_and(|at| now - at < REMEMBERED)
+        let clients = self.clients.of(client);
+        let uses = clients.get(&client);
+        uses.is_some_and(|uses| uses.iter().any(|(_, at)| now - at < REMEMBERED))
+    }
+}
+
+/// The newest few are kept.
+fn used_by(uses: &mut Vec<(i64, i64)>, credential: i64, at: i64) {
+    if let Some((_, last)) = uses.iter_mut().find(|(known, _)| *known == credential) {
+        *last = at.max(*last);
+        return;
+    }
+    if uses.len() < BY {
+        uses.reserve_exact(1);
+        uses.push((credential, at));
+        return;
+    }
+    if let Some(oldest) = uses.iter_mut().min_by_key(|(_, last)| *last)
+        && oldest.1 <= at
+    {
+        *oldest = (credential, at);
     }
 }
 
@@ -165,6 +228,48 @@ mod tests {
         assert!(!trust.knows_client(client(1), 1));
         assert!(!trust.note(1, client(1), 1), "it is written already");
         assert!(trust.knows_client(client(1), 1));
+    }
+
+    #[test]
+    fn a_client_is_known_for_as_long_as_a_credential_is_that_was_used_there() {
+        let trust = Trust::default();
+        for credential in 1..=3 {
+            trust.note(credential, client(1), credential);
+        }
+        trust.note(1, client(2), 0);
+        trust.forget_credentials(&HashSet::from([1, 3]));
+        assert!(trust.knows_client(client(1), 9) && trust.knows(2, client(1), 9));
+        assert!(!trust.knows(1, client(1), 9) && !trust.knows_client(client(2), 9));
+        assert_eq!(trust.keys(), [2]);
+        trust.forget_credentials(&HashSet::from([2]));
+        assert!(!trust.knows_client(client(1), 9));
+        assert!(trust.keys().is_empty());
+    }
+
+    #[test]
+    fn of_many_credentials_of_one_client_the_newest_few_are_remembered() {
+        let trust = Trust::default();
+        for credential in 0..10 {
+            trust.note(credential, client(1), credential);
+        }
+        trust.forget_credentials(&(6..9).collect());
+        assert!(trust.knows_client(client(1), 10));
+        trust.forget_credentials(&HashSet::from([9]));
+        assert!(!trust.knows_client(client(1), 10));
+        trust.note(1, client(1), 11);
+        assert!(trust.knows_client(client(1), 11), "until the next login");
+    }
+
+    #[test]
+    fn clients_are_forgotten_with_all_that_was_used_there() {
+        let trust = Trust::default();
+        for number in [1, 2] {
+            trust.note(1, client(number), 0);
+        }
+        trust.forget_clients(|known| known == client(1));
+        assert!(!trust.knows_client(client(1), 1) && !trust.knows(1, client(1), 1));
+        assert!(trust.knows_client(client(2), 1) && trust.knows(1, client(2), 1));
+        assert!(trust.note(1, client(1), 2), "it is to be written again");
     }
 
     #[test]

@@ -15,10 +15,10 @@ use crate::sasl::{Bar, Credentials, Outage, Reason, Secret};
 use crate::store::{Login, Refusal, Store};
 
 use super::flight::{Flown, Offered};
-use super::now_ms;
 use super::recalled::Recalled;
 use super::refused::{Proven, Refused};
 use super::strangers;
+use super::{Peer, now_ms};
 
 /// What a verification under way needs, also when nobody waits for it any more.
 pub(super) struct Core {
@@ -39,6 +39,7 @@ pub(super) struct Asked<'a> {
     pub(super) credentials: &'a Credentials,
     pub(super) digest: Digest,
     pub(super) attempt: &'a Attempt<'a>,
+    pub(super) peer: &'a Peer,
     pub(super) guard: &'a Arc<Guard>,
     /// Until when a stranger waits for what a hash shows.
     pub(super) cut: Instant,

@@ -4,6 +4,7 @@
 //! a turn for which strangers wait; so every refusal of such a name takes a turn, and its time, whether there is something to
 //! hash or not. Names that were generated nobody finds by trying, and their passwords are told by the tag.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::auth::cache::Slot;
 use crate::auth::guard::{Attempt, Guard, Held, Target, Turn};
 use crate::auth::issue;
-use crate::sasl::{Outage, Reason};
+use crate::policy::Rule;
+use crate::sasl::{Identity, Outage, Reason};
 
 use super::core::{Asked, Core};
 use super::flight::{Flown, Offered};
@@ -34,7 +36,9 @@ impl Core {
     ) -> Result<Flown, Refused> {
         let (core, guard) = (self.clone(), asked.guard.clone());
         let (target, digest) = (Target::of(&offered.login), offered.digest);
-        let counted = guard.clone();
+        let (late, epoch) = (self.clone(), offered.epoch);
+        let (counted, client) = (guard.clone(), asked.attempt.client());
+        let from = asked.peer.address;
         let compare = async move {
             let flown = core.compare_each(offered, candidates, &guard).await;
             if let Ok(Flown::InVain) = flown {
@@ -42,11 +46,15 @@ impl Core {
             }
             flown
         };
-        // Nobody who guessed is let off for not waiting.
-        let unheard = move |flown| {
-            if let Ok(Flown::InVain) = flown {
-                counted.guessed(target);
+        // Nobody who guessed is let off for not waiting, and nobody who did not guess is a stranger any more.
+        let unheard = move |flown| match (flown, client) {
+            (Ok(Flown::InVain), _) => counted.guessed(target),
+            (Ok(Flown::To(_, known)), Some(client))
+                if late.store.epoch() == epoch && may_come_from(&known.identity(), from) =>
+            {
+                counted.proved_late(client, target);
             }
+            _ => {}
         };
         match in_turn(turn, asked.cut, compare, unheard).await {
             Some(Ok(flown)) => Ok(flown),
@@ -61,19 +69,23 @@ impl Core {
         candidates: Vec<Slot>,
         guard: &Guard,
     ) -> Result<Flown, Outage> {
-        let mut outcome = Flown::Nowhere;
+        let (mut outcome, mut is_compared) = (Flown::Nowhere, true);
         for slot in candidates {
             let username = offered.login.username.clone();
             let took = |took| guard.hashed(took);
-            match self.clone().compare(offered.clone(), slot, took).await? {
-                None => outcome = Flown::InVain,
-                Some(known) => {
+            match self.clone().compare(offered.clone(), slot, took).await {
+                // It is in the log. A stranger hears what it would of a name that nobody has.
+                Err(Outage::Hash) => is_compared = false,
+                Err(outage) => return Err(outage),
+                Ok(None) => outcome = Flown::InVain,
+                Ok(Some(known)) => {
                     self.remembered(slot).insert(username, known.clone()).await;
                     return Ok(Flown::To(slot, known));
                 }
             }
         }
-        Ok(outcome)
+        // What was not compared must not be remembered as wrong.
+        Ok(if is_compared { outcome } else { Flown::Nowhere })
     }
 
     /// Has a refusal of a stranger come about as one does for which a password was hashed, unless it did.
@@ -118,6 +130,12 @@ impl Core {
         let done = in_turn(turn, asked.cut, pretend, |_| ()).await;
         matches!(done, Some(Ok(())))
     }
+}
+
+/// Whether who proved to be `identity` is let in where it claims to be from.
+fn may_come_from(identity: &Identity, address: IpAddr) -> bool {
+    let rules = &identity.policy.rules;
+    rules.allows_network(address) || rules.reports(Rule::Networks)
 }
 
 /// Waits for a stranger's turn to have this password hashed. `None` if there is no need to.

@@ -14,6 +14,13 @@ const CHEAP: Cost = Cost {
     lanes: 1,
 };
 
+/// That takes longer than a timer may be late.
+const SLOW: Cost = Cost {
+    memory_kib: 19_456,
+    iterations: 8,
+    lanes: 1,
+};
+
 struct Site {
     authenticator: Arc<Authenticator>,
     store: Arc<Store>,
@@ -656,6 +663,26 @@ async fn the_right_password_of_a_revoked_credential_is_no_attack() {
 }
 
 #[tokio::test]
+async fn where_nothing_tells_that_it_is_right_a_revoked_password_counts_once_a_day() {
+    let site = Site::guarded();
+    site.import("printer", "hunter2");
+    site.set_status("printer", CredentialStatus::Revoked);
+    let denied = site.issue();
+    let username = &denied.credential.username;
+    site.authenticator.denials().deny(username);
+    for _ in 0..20 {
+        let imported = site.verify_from([10, 0, 0, 1], "printer", "hunter2").await;
+        assert_eq!(imported, Verdict::Reject(Reason::Revoked));
+        let password = denied.password.expose();
+        let denied = site.verify_from([10, 0, 1, 1], username, password).await;
+        assert_eq!(denied, Verdict::Reject(Reason::Revoked));
+    }
+    let charges = site.authenticator.guard().list();
+    let scores: Vec<_> = charges.iter().map(|charge| charge.score).collect();
+    assert_eq!(scores, [1.0; 4]);
+}
+
+#[tokio::test]
 async fn the_same_wrong_password_is_hashed_once_until_the_credential_changes() {
     let site = Site::guarded();
     site.import("printer", "hunter2");
@@ -864,7 +891,7 @@ async fn strangers_beyond_their_turns_hear_the_same_of_every_name_and_no_sooner(
 }
 
 #[tokio::test]
-async fn where_nobody_logged_in_those_beyond_their_turns_are_banned_as_well() {
+async fn where_nobody_logged_in_those_beyond_their_turns_are_banned_in_the_end() {
     let mut site = Site::guarded();
     site.set_patience(Duration::ZERO);
     let names = chosen_names(&site);
@@ -873,13 +900,14 @@ async fn where_nobody_logged_in_those_beyond_their_turns_are_banned_as_well() {
     site.verify_from([10, 99, 0, 1], "nobody", "hunter2").await;
     for (network, name) in (1..).zip(names) {
         let mut heard = Vec::new();
-        for number in 0..10 {
+        // Few enough that an office may come again and again, each with the right password.
+        for number in 0..50 {
             let verdict = site.verify_from([10, network, 0, 1], name, format!("guess {number}"));
             heard.push(said(&verdict.await));
         }
-        assert_eq!(heard, [[454; 9].as_slice(), &[421]].concat(), "{name}");
+        assert_eq!(heard, [[454; 49].as_slice(), &[421]].concat(), "{name}");
     }
-    // The same once more is no further guess, and no guess at all where somebody logs in.
+    // It counts whatever is offered, and nothing where somebody logs in.
     site.trust([10, 98, 0, 1], 999);
     for number in 0..20 {
         for (network, password) in [(97, "hunter2".to_owned()), (98, format!("guess {number}"))] {
@@ -895,7 +923,7 @@ async fn where_nobody_logged_in_those_beyond_their_turns_are_banned_as_well() {
         let own = charges.iter().find(|charge| charge.network == own);
         own.map(|charge| charge.score)
     };
-    assert_eq!((score(97), score(98)), (Some(1.0), None));
+    assert_eq!((score(97), score(98)), (Some(4.0), None));
 }
 
 #[tokio::test]
@@ -931,14 +959,90 @@ async fn guesses_that_nobody_waits_for_are_counted() {
 }
 
 #[tokio::test]
-async fn a_hash_that_takes_too_long_answers_the_next_try() {
-    let slow = Cost {
-        memory_kib: 19_456,
-        iterations: 8,
-        lanes: 1,
-    };
+async fn a_right_password_is_trusted_though_its_hash_took_too_long() {
     let mut site = Site::guarded();
-    site.import_at(slow, "printer", "hunter2");
+    let settings = Settings {
+        enabled: true,
+        threads: 9, // so that nobody waits for the turn before
+        queue: 100,
+        ..Settings::off()
+    };
+    let guard = Arc::new(Guard::new(settings, site.metrics.clone()));
+    let authenticator = Arc::get_mut(&mut site.authenticator).unwrap();
+    (authenticator.guard, authenticator.patience) = (guard.clone(), Duration::ZERO);
+    for name in ["printer", "fenced"] {
+        site.import_at(SLOW, name, "hunter2");
+    }
+    let rules = crate::policy::RulesChange {
+        networks: Some(Some(vec!["10.0.1.0/24".parse().unwrap()])),
+        ..Default::default()
+    };
+    let edit = CredentialEdit {
+        rules: Some(&rules),
+        ..CredentialEdit::default()
+    };
+    let actor = tester();
+    let editor = site.store.by(&actor);
+    editor.edit_credential("fenced".into(), edit).unwrap();
+    for (hashed, (from, name, password, is_trusted)) in (1..).zip([
+        ([10, 0, 0, 1], "printer", "hunter3", false),
+        ([10, 0, 0, 2], "printer", "hunter2", true),
+        ([10, 0, 2, 3], "fenced", "hunter2", false),
+        ([10, 0, 1, 4], "fenced", "hunter2", true),
+    ]) {
+        // Forgotten, if it was compared.
+        site.set_status(name, CredentialStatus::Revoked);
+        site.set_status(name, CredentialStatus::Active);
+        let verdict = site.verify_from(from, name, password).await;
+        assert_eq!(verdict, Verdict::Unavailable(Outage::Busy), "{from:?}");
+        let is_over = || match is_trusted {
+            true => guard.attempt(from.into()).trusts(site.key(name)),
+            false => {
+                site.metrics.argon2.get() == hashed && site.metrics.argon2_in_flight.get() == 0
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(10), async {
+            while !is_over() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "{from:?}");
+        let trusts = guard.attempt(from.into()).trusts(site.key(name));
+        assert_eq!(trusts, is_trusted, "{from:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_hash_is_to_strangers_as_no_name_at_all() {
+    let site = Site::guarded();
+    let new = NewCredential {
+        username: "printer",
+        password_hash: "nonsense",
+        tag: None,
+        organization: "default",
+        name: None,
+        expires_at: None,
+        limits: None,
+        rules: None,
+    };
+    site.store.by(&tester()).create_credential(new).unwrap();
+    for (network, name) in [(1, "printer"), (2, "nobody")] {
+        for _ in 0..2 {
+            let verdict = site.verify_from([10, network, 0, 1], name, "hunter2").await;
+            assert_eq!(said(&verdict), 535, "{name}");
+        }
+    }
+    // What could not be compared is not remembered as wrong.
+    assert_eq!(site.metrics.argon2.get(), 2);
+    site.trust(OWNERS, site.key("printer"));
+    let owner = site.verify_from(OWNERS, "printer", "hunter2").await;
+    assert_eq!(owner, Verdict::Unavailable(Outage::Hash));
+}
+
+#[tokio::test]
+async fn a_hash_that_takes_too_long_answers_the_next_try() {
+    let mut site = Site::guarded();
+    site.import_at(SLOW, "printer", "hunter2");
     site.set_patience(Duration::from_millis(5));
     for (network, name, password, verdict) in [
         (1, "printer", "hunter2", 235),
