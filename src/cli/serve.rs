@@ -10,6 +10,9 @@ use crate::daemon::{Daemon, Sockets};
 
 use super::{CliError, log};
 
+/// Threads for all that is no session: who arrives, who administers, who waits for the clock.
+const THREADS: usize = 2;
+
 /// Threads that may wait for SQLite at a time; the store has fewer connections than this.
 const BLOCKING_THREADS: usize = 16;
 
@@ -43,9 +46,6 @@ fn limits() {
         },
     );
 }
-
-/// Threads for all that is no session: who arrives, who administers, who waits for the clock.
-const THREADS: usize = 2;
 
 /// The runtime that everything but sessions runs on.
 pub fn runtime() -> Result<Runtime, io::Error> {

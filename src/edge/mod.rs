@@ -75,6 +75,7 @@ impl Edge {
             connection::turn_away(&accepted.stream, listener.kind);
             return;
         }
+        // There is a worker for each core, and a connection that was just accepted can be taken out again.
         let (Ok(accepted), Some((runtime, counted))) = (accepted.leave(), self.workers.place())
         else {
             return;
@@ -82,8 +83,9 @@ impl Edge {
         let (edge, listener) = (self.clone(), listener.clone());
         self.lifecycle.spawn_on(runtime, async move {
             let _counted = (counted, Open::count(&edge.metrics));
-            if let Ok(accepted) = accepted.enter() {
-                connection::serve(&edge, accepted, place, &listener).await;
+            match accepted.enter() {
+                Ok(accepted) => connection::serve(&edge, accepted, place, &listener).await,
+                Err(error) => tracing::warn!(%address, %error, "cannot wait for a client, closed its connection; is there memory, and fs.epoll.max_user_watches?"),
             }
         });
     }
