@@ -144,8 +144,10 @@ impl Scanner {
         }
         let mut looked_at = 1;
         while at < input.len() {
-            if verbatim && self.refusal.is_none() && at >= looked_at {
-                at += self.skip(input, at);
+            // Behind a CR it is the next octet that decides.
+            let settled = matches!(self.position, Position::Text | Position::LineStart);
+            if settled && self.refusal.is_none() && at >= looked_at {
+                at += self.skip(input, at, out);
                 looked_at = at + BLOCK;
                 continue;
             }
@@ -184,12 +186,9 @@ impl Scanner {
         Progress::More
     }
 
-    /// Goes over the blocks behind `at`, which is not 0, in which every line end is CRLF and no line begins with a dot;
-    /// how many octets those are.
-    fn skip(&mut self, input: &[u8], at: usize) -> usize {
-        if !matches!(self.position, Position::Text | Position::LineStart) {
-            return 0;
-        }
+    /// Goes over the blocks behind `at`, which is not 0 and not behind a CR, in which every line end is CRLF and no line
+    /// begins with a dot: these are passed on as they came. How many octets those are.
+    fn skip(&mut self, input: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
         let mut skipped = 0;
         for block in input[at..].chunks_exact(BLOCK) {
             let before = &input[at + skipped - 1..][..BLOCK];
@@ -215,6 +214,10 @@ impl Scanner {
                 b'\n' => Position::LineStart,
                 _ => Position::Text,
             };
+            let held = usize::from(self.position == Position::Cr);
+            let written = &input[at..at + skipped - held];
+            self.write(written, out);
+            self.at_line_start = written.ends_with(b"\n");
         }
         skipped
     }
@@ -518,7 +521,10 @@ mod tests {
 
         /// Octet by octet nothing is skipped.
         #[test]
-        fn skipping_changes_nothing(parts in proptest::collection::vec((0usize..400, body()), 1..8)) {
+        fn skipping_changes_nothing(
+            parts in proptest::collection::vec((0usize..400, body()), 1..8),
+            pieces in proptest::collection::vec(1usize..500, 0..8),
+        ) {
             let line = b"a line of mail, as long as most lines of most of all mail are,\r\n";
             let mut whole = Vec::new();
             for (length, odd) in parts {
@@ -527,9 +533,12 @@ mod tests {
             }
             whole.extend(b"\r\n.\r\n");
             let octets = vec![1; whole.len()];
-            for limit in [100, u64::MAX] {
-                let one = scan(BareNewline::Reject, limit, &whole, &[]);
-                prop_assert_eq!(scan(BareNewline::Reject, limit, &whole, &octets), one);
+            for bare_newline in [BareNewline::Reject, BareNewline::Normalize] {
+                for limit in [100, u64::MAX] {
+                    let one = scan(bare_newline, limit, &whole, &[]);
+                    prop_assert_eq!(&scan(bare_newline, limit, &whole, &pieces), &one);
+                    prop_assert_eq!(scan(bare_newline, limit, &whole, &octets), one);
+                }
             }
         }
 
