@@ -8,9 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::lifecycle::{Order, Orders};
 use crate::sasl::Identity;
 
 /// Where a claim comes from, and how its session can be reached.
@@ -24,9 +24,9 @@ pub struct Client {
     pub helo: String,
     /// The SASL mechanism of the claim.
     pub mechanism: &'static str,
-    /// Cancelled when the session must end. The connection watches it from its first moment on,
-    /// whatever it is busy with.
-    pub disconnect: CancellationToken,
+    /// Where the session is told that it must end. The connection heeds that from its first moment on, whatever it is
+    /// busy with.
+    pub orders: Orders,
 }
 
 /// An authenticated session, as it was when it was asked for.
@@ -208,7 +208,7 @@ impl Sessions {
     pub fn disconnect(&self, id: Uuid) -> bool {
         let found = self.lock().remove(&id);
         if let Some(present) = &found {
-            present.client.disconnect.cancel();
+            present.client.orders.give(Order::Disconnect);
         }
         found.is_some()
     }
@@ -239,7 +239,7 @@ impl Sessions {
             .extract_if(.., |_, present| condition(present))
             .collect();
         for (_, present) in &ended {
-            present.client.disconnect.cancel();
+            present.client.orders.give(Order::Disconnect);
         }
         ended.len()
     }
@@ -273,7 +273,7 @@ impl Entry {
                     .iter()
                     .any(|slug| **slug == *identity.organization) =>
             {
-                present.client.disconnect.cancel();
+                present.client.orders.give(Order::Disconnect);
                 all.remove(&self.id);
             }
             _ => present.standing = Standing::Authenticated(identity.clone()),
@@ -311,26 +311,22 @@ mod tests {
     }
 
     /// A session being verified, and what tells it to end.
-    fn verifying(sessions: &Arc<Sessions>, username: &str) -> (Entry, CancellationToken) {
-        let disconnect = CancellationToken::new();
+    fn verifying(sessions: &Arc<Sessions>, username: &str) -> (Entry, Orders) {
+        let orders = Orders::default();
         let client = Client {
             address: "[::ffff:192.0.2.7]:4711".parse().unwrap(),
             tls: Some("TLSv1.3"),
             helo: "laptop".to_owned(),
             mechanism: "PLAIN",
-            disconnect: disconnect.clone(),
+            orders: orders.clone(),
         };
-        (sessions.enter(username, client), disconnect)
+        (sessions.enter(username, client), orders)
     }
 
-    fn live(
-        sessions: &Arc<Sessions>,
-        username: &str,
-        organization: &str,
-    ) -> (Entry, CancellationToken) {
-        let (mut entry, disconnect) = verifying(sessions, username);
+    fn live(sessions: &Arc<Sessions>, username: &str, organization: &str) -> (Entry, Orders) {
+        let (mut entry, orders) = verifying(sessions, username);
         entry.authenticated(&identity(username, organization));
-        (entry, disconnect)
+        (entry, orders)
     }
 
     #[test]
@@ -379,7 +375,7 @@ mod tests {
         let (_ended, ended) = live(&sessions, "smtp_a", "acme");
         let id = sessions.list()[1].id;
         assert!(sessions.disconnect(id));
-        assert!(ended.is_cancelled() && !kept.is_cancelled());
+        assert!(ended.given().is_some() && kept.given().is_none());
         assert_eq!(sessions.count_of("smtp_a"), 1);
         assert!(!sessions.disconnect(id));
     }
@@ -391,8 +387,8 @@ mod tests {
         let (mut late, being_verified) = verifying(&sessions, "smtp_a");
         let (_other, unconcerned) = live(&sessions, "smtp_b", "acme");
         assert_eq!(sessions.disconnect_credential("smtp_a"), 2);
-        assert!(in_session.is_cancelled() && being_verified.is_cancelled());
-        assert!(!unconcerned.is_cancelled());
+        assert!(in_session.given().is_some() && being_verified.given().is_some());
+        assert!(unconcerned.given().is_none());
         // The verdict was on its way.
         late.authenticated(&identity("smtp_a", "acme"));
         assert_eq!(sessions.count_of("smtp_a"), 0);
@@ -406,13 +402,13 @@ mod tests {
         let (mut own, being_verified) = verifying(&sessions, "smtp_b");
         let (mut foreign, unconcerned) = verifying(&sessions, "smtp_c");
         assert_eq!(sessions.disconnect_organization("acme"), 1);
-        assert!(in_session.is_cancelled() && !being_verified.is_cancelled());
+        assert!(in_session.given().is_some() && being_verified.given().is_none());
         own.authenticated(&identity("smtp_b", "acme"));
         foreign.authenticated(&identity("smtp_c", "default"));
-        assert!(being_verified.is_cancelled() && !unconcerned.is_cancelled());
+        assert!(being_verified.given().is_some() && unconcerned.given().is_none());
         assert_eq!((sessions.count(), sessions.count_of("smtp_c")), (1, 1));
         // Whoever logs in afterwards was judged by the store as it is now.
         let (_late, late) = live(&sessions, "smtp_a", "acme");
-        assert!(!late.is_cancelled());
+        assert!(late.given().is_none());
     }
 }

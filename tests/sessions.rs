@@ -8,7 +8,7 @@ use gatepost::auth::password::{Cost, Hasher};
 use gatepost::auth::quota::{Defaults, Quotas};
 use gatepost::auth::{Authenticator, NotedBatch};
 use gatepost::config::{self, ListenerKind};
-use gatepost::edge::{Edge, Upstreams, Workers};
+use gatepost::edge::{Edge, Upstreams};
 use gatepost::lifecycle::Lifecycle;
 use gatepost::metrics::Metrics;
 use gatepost::net::listener;
@@ -17,6 +17,7 @@ use gatepost::sessions::{LiveSession, Sessions};
 use gatepost::smtp::data::BareNewline;
 use gatepost::smtp::session::Settings;
 use gatepost::store::Store;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
@@ -49,6 +50,7 @@ impl Gate {
         let edge = edge(&site, sessions.clone(), refusal_delay);
         let lifecycle = edge.lifecycle.clone();
         let listener = listener::bind(site.submissions).expect("bind");
+        let listener = TcpListener::from_std(listener).expect("an event loop");
         let own = Arc::new(config::Listener {
             kind: ListenerKind::Submissions,
             address: site.submissions,
@@ -128,7 +130,6 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         upstreams: Arc::new(upstreams.expect("the way to the upstream")),
         sessions,
         metrics,
-        workers: Workers::start(&lifecycle).expect("threads"),
         lifecycle,
     })
 }

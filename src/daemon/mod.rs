@@ -6,7 +6,7 @@ mod error;
 mod sockets;
 mod watchdog;
 
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +90,8 @@ pub struct Daemon {
     tls: Arc<Tls>,
     noted: Arc<NotedBatch>,
     lifecycle: Lifecycle,
-    listeners: Vec<(Arc<config::Listener>, TcpListener)>,
+    workers: Workers,
+    listeners: Vec<(Arc<config::Listener>, net::TcpListener)>,
     auth_socket: Option<LocalListener>,
     metrics_listener: Option<TcpListener>,
     administration: Option<administration::Closed>,
@@ -154,7 +155,6 @@ impl Daemon {
             upstreams: Arc::new(upstreams),
             sessions: Arc::new(Sessions::new()),
             metrics,
-            workers: Workers::start(&lifecycle)?,
             lifecycle: lifecycle.clone(),
         };
         let listeners: Vec<_> = config
@@ -172,13 +172,14 @@ impl Daemon {
         let metrics_listener = config.metrics.as_ref();
         let metrics_listener = metrics_listener
             .map(|metrics| sockets.tcp(metrics.listen))
+            .transpose()?
+            .map(TcpListener::from_std)
             .transpose()?;
         let admin_listeners = administration::listeners(config, &mut sockets)?;
         sockets.finish()?;
         let edge = Arc::new(edge);
-        let mut places: Vec<_> = listeners
-            .iter()
-            .map(|(listener, socket)| (listener.kind.to_string(), socket.place()))
+        let mut places: Vec<_> = addresses(&listeners)
+            .map(|(kind, address)| (kind.to_string(), address.to_string()))
             .collect();
         places.extend(
             auth_socket
@@ -205,6 +206,7 @@ impl Daemon {
             store,
             tls,
             noted,
+            workers: Workers::start(&lifecycle)?,
             lifecycle,
             listeners,
             auth_socket,
@@ -218,10 +220,7 @@ impl Daemon {
 
     /// Where clients are awaited, in the order of the configuration.
     pub fn addresses(&self) -> Vec<(ListenerKind, SocketAddr)> {
-        let address = |(listener, socket): &(Arc<config::Listener>, TcpListener)| {
-            Some((listener.kind, socket.local_addr().ok()?))
-        };
-        self.listeners.iter().filter_map(address).collect()
+        addresses(&self.listeners).collect()
     }
 
     /// The store, for who wants to add to it while the daemon runs.
@@ -319,16 +318,12 @@ impl Daemon {
         }
         let permits = Arc::new(Semaphore::new(self.connections));
         for (listener, socket) in self.listeners {
-            let edge = self.edge.clone();
-            let serve = move |accepted| edge.serve(accepted, &listener);
-            let (permits, metrics) = (permits.clone(), Some(metrics.clone()));
-            self.lifecycle.spawn(listener::accept(
-                socket,
-                permits,
-                metrics,
-                self.lifecycle.clone(),
-                serve,
-            ));
+            self.workers.share(&socket, |socket| {
+                let (edge, listener) = (self.edge.clone(), listener.clone());
+                let serve = move |accepted| edge.serve(accepted, &listener);
+                let (permits, metrics) = (permits.clone(), Some(metrics.clone()));
+                listener::accept(socket, permits, metrics, self.lifecycle.clone(), serve)
+            })?;
         }
         let serving = Serving {
             lifecycle: self.lifecycle,
@@ -366,6 +361,13 @@ impl Serving {
         let _ = flushed.await;
         tracing::info!("stopped");
     }
+}
+
+fn addresses(
+    listeners: &[(Arc<config::Listener>, net::TcpListener)],
+) -> impl Iterator<Item = (ListenerKind, SocketAddr)> {
+    let listeners = listeners.iter();
+    listeners.filter_map(|(listener, socket)| Some((listener.kind, socket.local_addr().ok()?)))
 }
 
 fn describe(addresses: &[(ListenerKind, SocketAddr)]) -> String {

@@ -4,7 +4,7 @@
 //! waits instead of being refused, and the daemon needs no right to open any. A socket handed in
 //! is known by its own address; its name and its place in the list mean nothing.
 
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 
 use listenfd::ListenFd;
 use socket2::Socket;
@@ -45,10 +45,10 @@ impl Sockets {
     ///
     /// # Errors
     /// When it was not handed in and cannot be opened.
-    pub fn tcp(&mut self, address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    pub fn tcp(&mut self, address: SocketAddr) -> Result<net::TcpListener, DaemonError> {
         let endpoint = Endpoint::Tcp(address);
         match self.take(&endpoint) {
-            Some(socket) => TcpListener::from_std(socket.into()),
+            Some(socket) => Ok(socket.into()),
             None => listener::bind(address),
         }
         .map_err(|error| DaemonError::bind(&endpoint, error))

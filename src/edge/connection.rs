@@ -14,10 +14,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::auth::guard::Place;
 use crate::auth::quota::Allowance;
+use crate::lifecycle::Orders;
 use crate::metrics;
 use crate::net::buffer::Buffer;
 use crate::net::proxy::Proxied;
@@ -70,8 +70,8 @@ struct Connection<'a> {
     engaged: Instant,
     /// Whether the client has said that it sends no more.
     half_closed: bool,
-    /// Ends the session from outside, once it is somebody's.
-    disconnect: CancellationToken,
+    /// What it is told from outside.
+    orders: Orders,
     summary: &'a mut Summary,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Connection<'a> {
         ends: Proxied,
         stream: ClientStream,
         place: Option<Place>,
-        disconnect: CancellationToken,
+        orders: Orders,
         summary: &'a mut Summary,
     ) -> Self {
         let now = Instant::now();
@@ -124,7 +124,7 @@ impl<'a> Connection<'a> {
             progress: now,
             engaged: now,
             half_closed: false,
-            disconnect,
+            orders,
             summary,
         }
     }

@@ -51,8 +51,6 @@ pub struct Edge {
     pub sessions: Arc<Sessions>,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Where sessions run.
-    pub workers: Workers,
     /// Says when to stop.
     pub lifecycle: Lifecycle,
 }
@@ -75,18 +73,10 @@ impl Edge {
             connection::turn_away(&accepted.stream, listener.kind);
             return;
         }
-        // There is a worker for each core, and a connection that was just accepted can be taken out again.
-        let (Ok(accepted), Some((runtime, counted))) = (accepted.leave(), self.workers.place())
-        else {
-            return;
-        };
         let (edge, listener) = (self.clone(), listener.clone());
-        self.lifecycle.spawn_on(runtime, async move {
-            let _counted = (counted, Open::count(&edge.metrics));
-            match accepted.enter() {
-                Ok(accepted) => connection::serve(&edge, accepted, place, &listener).await,
-                Err(error) => tracing::warn!(%address, %error, "cannot wait for a client, closed its connection; is there memory, and fs.epoll.max_user_watches?"),
-            }
+        self.lifecycle.spawn(async move {
+            let _counted = Open::count(&edge.metrics);
+            connection::serve(&edge, accepted, place, &listener).await;
         });
     }
 }

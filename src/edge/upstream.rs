@@ -58,9 +58,6 @@ impl Upstream {
         // What TLS still holds back is not sent, so the end is a flush.
         while !poll_fn(|context| self.poll_send(&mut sent, context)).await? {}
         self.output.clear();
-        if !self.relay.in_body() {
-            self.output.shrink_to(1024);
-        }
         Ok(())
     }
 

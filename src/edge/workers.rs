@@ -1,11 +1,11 @@
 //! The threads that sessions run on: one a core, each with an event loop of its own.
 //!
-//! A session stays on the thread it began on. What it waits for wakes that thread alone, where a pool of threads would
-//! wake another one for each event, to see whether it has time.
+//! A session stays on the thread that accepted it. What it waits for wakes that thread alone, where a pool of threads
+//! would wake another one for each event, to see whether it has time. All of them await the same sockets, so a client
+//! goes to one that has nothing else to do; each arrival wakes all that have nothing to do, and those alone.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::TcpListener;
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
@@ -16,64 +16,56 @@ use crate::lifecycle::Lifecycle;
 const BLOCKING_THREADS: usize = 4;
 
 /// All of them. They end with the lifecycle.
-pub struct Workers(Vec<Worker>);
-
-struct Worker {
-    runtime: Handle,
-    sessions: Arc<AtomicUsize>,
+pub struct Workers {
+    runtimes: Vec<Handle>,
+    lifecycle: Lifecycle,
 }
 
 impl Workers {
     /// One for each core that this process may use.
     pub fn start(lifecycle: &Lifecycle) -> io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, Into::into);
-        let workers = (0..cores).map(|_| Worker::start(lifecycle.clone()));
-        workers.collect::<Result<_, _>>().map(Self)
-    }
-
-    /// Where there are the fewest sessions, and the place of one more there.
-    pub fn place(&self) -> Option<(&Handle, Counted)> {
-        let sessions = |worker: &&Worker| worker.sessions.load(Ordering::Relaxed);
-        let worker = self.0.iter().min_by_key(sessions)?;
-        Some((&worker.runtime, Counted::one_more(&worker.sessions)))
-    }
-}
-
-impl Worker {
-    fn start(lifecycle: Lifecycle) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .build()?;
-        let handle = runtime.handle().clone();
-        thread::Builder::new()
-            .name("sessions".to_owned())
-            .spawn(move || runtime.block_on(lifecycle.ended()))?;
+        let runtimes = (0..cores).map(|_| start(lifecycle.clone()));
         Ok(Self {
-            runtime: handle,
-            sessions: Arc::default(),
+            runtimes: runtimes.collect::<Result<_, _>>()?,
+            lifecycle: lifecycle.clone(),
         })
     }
-}
 
-/// A session among those of its thread, until it is dropped.
-pub struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn one_more(sessions: &Arc<AtomicUsize>) -> Self {
-        sessions.fetch_add(1, Ordering::Relaxed);
-        Self(sessions.clone())
+    /// Runs a task on each of them, with the socket in its event loop.
+    pub fn share<F>(
+        &self,
+        socket: &TcpListener,
+        task: impl Fn(tokio::net::TcpListener) -> F,
+    ) -> io::Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        for runtime in &self.runtimes {
+            let _entered = runtime.enter();
+            let socket = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+            self.lifecycle.spawn(task(socket));
+        }
+        Ok(())
     }
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+fn start(lifecycle: Lifecycle) -> io::Result<Handle> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name("sessions".to_owned())
+        .spawn(move || runtime.block_on(lifecycle.ended()))?;
+    Ok(handle)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::net::TcpStream;
     use std::time::Duration;
 
     use tokio::sync::mpsc;
@@ -81,35 +73,31 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn sessions_are_shared_out_and_draining_waits_for_them() {
+    async fn each_thread_takes_connections_until_all_must_end() {
         let lifecycle = Lifecycle::new();
-        let workers = Workers(
-            (0..3)
-                .map(|_| Worker::start(lifecycle.clone()).unwrap())
-                .collect(),
-        );
+        let workers = Workers {
+            runtimes: (0..3).map(|_| start(lifecycle.clone()).unwrap()).collect(),
+            lifecycle: lifecycle.clone(),
+        };
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
         let (told, mut tell) = mpsc::unbounded_channel();
-        for _ in 0..6 {
+        let take_one = |socket: tokio::net::TcpListener| {
             let (told, until) = (told.clone(), lifecycle.clone());
-            let (runtime, counted) = workers.place().unwrap();
-            lifecycle.spawn_on(runtime, async move {
-                let _counted = counted;
+            async move {
+                socket.accept().await.unwrap();
                 told.send(thread::current().id()).unwrap();
                 until.draining().await;
-            });
+            }
+        };
+        workers.share(&socket, take_one).unwrap();
+        let address = socket.local_addr().unwrap();
+        let _clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());
+        let mut threads = HashSet::new();
+        for _ in 0..3 {
+            threads.insert(tell.recv().await.unwrap());
         }
-        let mut threads = Vec::new();
-        for _ in 0..6 {
-            threads.push(tell.recv().await.unwrap());
-        }
-        for thread in &threads {
-            assert_eq!(threads.iter().filter(|other| *other == thread).count(), 2);
-        }
+        assert_eq!(threads.len(), 3);
         assert!(lifecycle.drain(Duration::from_secs(10)).await);
-        let left = workers
-            .0
-            .iter()
-            .map(|worker| worker.sessions.load(Ordering::Relaxed));
-        assert_eq!(left.sum::<usize>(), 0);
     }
 }

@@ -2,16 +2,18 @@
 //! systemd is told of it.
 
 pub mod notify;
+mod orders;
 mod pulse;
 
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::orders::Roster;
 use self::pulse::Pulses;
 
+pub use self::orders::{Enlisted, Order, Orders};
 pub use self::pulse::Pulse;
 
 /// How long a task may take to end once it was told to end at once.
@@ -24,6 +26,7 @@ pub struct Lifecycle {
     abandon: CancellationToken,
     ended: CancellationToken,
     tasks: TaskTracker,
+    roster: Roster,
     pulses: Pulses,
 }
 
@@ -41,12 +44,16 @@ impl Lifecycle {
         self.tasks.spawn(task);
     }
 
-    /// The same on another thread's event loop.
-    pub fn spawn_on<F>(&self, runtime: &Handle, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.tasks.spawn_on(task, runtime);
+    /// For a session: it is told when draining begins, and when it must end at once.
+    pub fn enlist(&self) -> Enlisted {
+        let enlisted = self.roster.enlist();
+        // Whoever enlists too late to be among those told has to see it here.
+        if self.abandon.is_cancelled() {
+            enlisted.orders.give(Order::Abandon);
+        } else if self.drain.is_cancelled() {
+            enlisted.orders.give(Order::Drain);
+        }
+        enlisted
     }
 
     /// Resolves once nothing new may begin: finish what is under way, then end.
@@ -86,12 +93,14 @@ impl Lifecycle {
     /// Gives up what is under way at once.
     pub fn abandon(&self) {
         self.abandon.cancel();
+        self.roster.give(Order::Abandon);
     }
 
     /// Lets tasks finish for at most `timeout`, then makes them end. Returns whether all of them
     /// ended by themselves.
     pub async fn drain(&self, timeout: Duration) -> bool {
         self.drain.cancel();
+        self.roster.give(Order::Drain);
         self.tasks.close();
         let in_time = tokio::time::timeout(timeout, self.tasks.wait())
             .await
@@ -125,6 +134,11 @@ mod tests {
         let lifecycle = Lifecycle::new();
         let task = lifecycle.clone();
         lifecycle.spawn(async move { task.abandoned().await });
+        let session = lifecycle.enlist();
+        assert_eq!(session.orders.given(), None);
         assert!(!lifecycle.drain(Duration::from_millis(10)).await);
+        let late = lifecycle.enlist();
+        let told = [session, late].map(|each| each.orders.given());
+        assert_eq!(told, [Some(Order::Abandon); 2]);
     }
 }

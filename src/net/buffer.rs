@@ -9,10 +9,13 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// One read takes at most this much, in octets.
-const READ: usize = 64 * 1024;
+use super::lent;
 
-/// A buffer gives back more than this, in octets, while nothing comes, so that an idle session holds little.
+/// One read takes at most this much, in octets: four whole records of TLS 1.3 (RFC 8446, 5.2), so that of a client that
+/// sends such ones faster than they are taken no read brings a part of one.
+const READ: usize = 4 * (5 + 16 * 1024 + 1 + 16);
+
+/// Of a buffer with the beginning of something in it, more than this is given back while nothing comes, in octets.
 const KEEP: usize = 1024;
 
 thread_local! {
@@ -38,6 +41,7 @@ impl<R: AsyncRead + Unpin> Fill for R {
     ) -> Poll<io::Result<usize>> {
         with_scratch(|scratch| {
             let count = ready!(poll_read(self, context, scratch))?;
+            lent::lend(into);
             into.extend_from_slice(&scratch[..count]);
             // It may have been a password.
             scratch[..count].fill(0);
@@ -84,10 +88,16 @@ impl Buffer {
     pub fn consume(&mut self, count: usize) {
         let end = (self.start + count).min(self.bytes.len());
         self.bytes[self.start..end].fill(0);
-        self.start = end;
+        self.pass(count);
+    }
+
+    /// Removes the first `count` octets. They were part of a message, which holds no password of ours.
+    pub fn pass(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.bytes.len());
         if self.is_empty() {
             self.bytes.clear();
             self.start = 0;
+            lent::give_back(&mut self.bytes);
         }
     }
 
@@ -120,7 +130,7 @@ impl Buffer {
             self.start = 0;
         }
         let polled = source.poll_fill(context, &mut self.bytes);
-        if polled.is_pending() && self.bytes.is_empty() {
+        if polled.is_pending() {
             self.bytes.shrink_to(KEEP);
         }
         polled
@@ -147,7 +157,7 @@ mod tests {
             Poll::Ready(buffer.poll_read_from(&mut silent, context).is_pending())
         };
         assert!(poll_fn(pending).await);
-        assert!(buffer.is_empty() && buffer.bytes.capacity() <= KEEP);
+        assert!(buffer.is_empty() && buffer.bytes.capacity() == 0);
         assert_eq!(buffer.read_from(&mut &b""[..]).await.unwrap(), 0);
     }
 }

@@ -37,40 +37,6 @@ pub struct Accepted<S = TcpStream, P = SocketAddr> {
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Accepted {
-    /// The connection out of this thread's event loop.
-    pub fn leave(self) -> io::Result<Accepted<net::TcpStream>> {
-        let Self {
-            stream,
-            peer,
-            permit,
-        } = self;
-        let stream = stream.into_std()?;
-        Ok(Accepted {
-            stream,
-            peer,
-            permit,
-        })
-    }
-}
-
-impl Accepted<net::TcpStream> {
-    /// The connection in this thread's event loop.
-    pub fn enter(self) -> io::Result<Accepted> {
-        let Self {
-            stream,
-            peer,
-            permit,
-        } = self;
-        let stream = TcpStream::from_std(stream)?;
-        Ok(Accepted {
-            stream,
-            peer,
-            permit,
-        })
-    }
-}
-
 /// A socket that connections come from.
 pub trait Accept: Sync {
     /// What a connection is.
@@ -127,7 +93,9 @@ impl LocalListener {
     /// Opens the socket; `mode` is for one in the file system.
     pub fn bind(endpoint: &Endpoint, mode: u32) -> io::Result<Self> {
         match endpoint {
-            Endpoint::Tcp(address) => bind(*address).map(Self::Tcp),
+            Endpoint::Tcp(address) => bind(*address)
+                .and_then(TcpListener::from_std)
+                .map(Self::Tcp),
             Endpoint::Unix(path) => bind_unix(path, mode).map(Self::Unix),
         }
     }
@@ -167,7 +135,7 @@ impl Accept for LocalListener {
 }
 
 /// Opens a listening socket. `[::]` takes IPv6 alone, so that it can stand beside `0.0.0.0`.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -180,7 +148,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Opens a listening socket in the file system with these permissions. A socket file that a former

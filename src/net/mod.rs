@@ -5,6 +5,7 @@ pub mod buffer;
 pub mod certificates;
 pub mod connector;
 pub mod hosts;
+pub mod lent;
 pub mod listener;
 pub mod proxy;
 pub mod secured;

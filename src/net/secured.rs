@@ -3,7 +3,6 @@
 //! All buffers are the thread's. A session holds bytes of its own only while a record has come in part, or while its
 //! client does not take what is sent.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -15,25 +14,18 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
 use rustls::{ProtocolVersion, ServerConfig};
-use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
+use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::buffer::{self, Fill};
+use super::lent;
 
 /// The most plaintext in one record, in octets (RFC 8446, 5.1).
 const RECORD: usize = 16 * 1024;
 
 /// The most that encryption adds to a record, in octets: header, nonce, inner type and tag.
 const OVERHEAD: usize = 5 + 8 + 1 + 16;
-
-/// A buffer larger than this is not kept for the next session, in octets.
-const KEEP: usize = 64 * 1024;
-
-thread_local! {
-    // What goes out is encrypted into this, so that no session needs a buffer for it while its client reads.
-    static OUTGOING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// TLS over a client's connection.
 pub struct Secured {
@@ -97,12 +89,6 @@ impl Secured {
         self.flush().await
     }
 
-    /// Takes leave.
-    pub async fn shutdown(&mut self) -> io::Result<()> {
-        self.send_last(&[]).await?;
-        self.tcp.shutdown().await
-    }
-
     /// Encrypts.
     fn write(&mut self, words: Words) -> io::Result<()> {
         let (engine, early) = (&mut self.engine, &mut self.early);
@@ -121,10 +107,7 @@ impl Secured {
             let sent = ready!(Pin::new(&mut self.tcp).poll_write(context, unsent))?;
             unsent.drain(..nothing_is_an_end(sent)?);
         }
-        let lent = std::mem::take(unsent);
-        if (1..=KEEP).contains(&lent.capacity()) {
-            OUTGOING.set(lent);
-        }
+        lent::give_back(unsent);
         Poll::Ready(Ok(()))
     }
 
@@ -142,6 +125,7 @@ impl Secured {
             let count = ready!(buffer::poll_read(&mut self.tcp, context, room))?;
             scratch[..held].copy_from_slice(&self.partial);
             let incoming = &mut scratch[..held + count];
+            lent::lend(into);
             into.reserve(incoming.len());
             let taken = self.engine.turn(incoming, into, None);
             if taken.is_err() {
@@ -149,8 +133,13 @@ impl Secured {
                 let _ = self.poll_flush(context);
             }
             self.partial.clear();
-            self.partial.extend_from_slice(&incoming[taken?..]);
-            Poll::Ready(Ok(count))
+            if let Ok(taken) = taken {
+                self.partial.extend_from_slice(&incoming[taken..]);
+            }
+            // It was decrypted in place, and may have been a password.
+            incoming.fill(0);
+            lent::give_back(into);
+            Poll::Ready(taken.map(|_| count))
         })
     }
 }
@@ -162,7 +151,8 @@ impl Fill for Secured {
         into: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
         let before = into.len();
-        into.append(&mut std::mem::take(&mut self.early));
+        into.append(&mut self.early);
+        lent::give_back(&mut self.early);
         while into.len() == before && !self.engine.ended {
             let Poll::Ready(count) = self.poll_read(context, into)? else {
                 if self.partial.is_empty() {
@@ -237,7 +227,7 @@ impl Engine {
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 Ok(ConnectionState::WriteTraffic(traffic)) => {
                     if let Some(words) = words {
-                        encrypt(traffic, words, lent(&mut self.unsent))?;
+                        encrypt(traffic, words, &mut self.unsent)?;
                     }
                     return Ok(taken);
                 }
@@ -267,21 +257,11 @@ impl Engine {
     }
 }
 
-/// The buffer, with the thread's room in it unless it has some.
-fn lent(unsent: &mut Vec<u8>) -> &mut Vec<u8> {
-    if unsent.capacity() == 0 {
-        *unsent = OUTGOING.take();
-    }
-    unsent
-}
-
 fn encode(
     mut data: EncodeTlsData<'_, ServerConnectionData>,
     unsent: &mut Vec<u8>,
 ) -> io::Result<()> {
-    append(lent(unsent), 0, |room| {
-        data.encode(room).map_err(Short::from)
-    })
+    append(unsent, 0, |room| data.encode(room).map_err(Short::from))
 }
 
 fn encrypt(
@@ -329,6 +309,7 @@ fn append(
     mut room: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, Short>,
 ) -> io::Result<()> {
+    lent::lend(out);
     let before = out.len();
     loop {
         out.resize(before + room, 0);

@@ -49,15 +49,6 @@ impl ClientStream {
             _ => self.send(bytes).await,
         }
     }
-
-    /// Takes leave.
-    pub async fn shutdown(&mut self) -> io::Result<()> {
-        match self {
-            Self::Clear(stream) => stream.shutdown().await,
-            Self::Gone => Ok(()),
-            Self::Tls(stream) => stream.shutdown().await,
-        }
-    }
 }
 
 impl Fill for ClientStream {

@@ -6,13 +6,13 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::admin::api;
 use crate::admin::caller::Caller;
 use crate::auth::password::Hasher;
 use crate::auth::token;
+use crate::lifecycle::Orders;
 use crate::net::certificates::Pair;
 use crate::sasl::Identity;
 use crate::sessions::{Client, Entry};
@@ -86,14 +86,14 @@ impl Fixture {
     }
 
     /// A session of `default`'s, and what tells it to end.
-    fn session(&self) -> (Entry, CancellationToken) {
-        let disconnect = CancellationToken::new();
+    fn session(&self) -> (Entry, Orders) {
+        let orders = Orders::default();
         let client = Client {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             tls: None,
             helo: "laptop".to_owned(),
             mechanism: "PLAIN",
-            disconnect: disconnect.clone(),
+            orders: orders.clone(),
         };
         let identity = Identity {
             key: 1,
@@ -103,7 +103,7 @@ impl Fixture {
         };
         let mut entry = self.desk.system.sessions.enter("smtp_a", client);
         entry.authenticated(&Arc::new(identity));
-        (entry, disconnect)
+        (entry, orders)
     }
 
     /// The ways to end the sessions there are.
@@ -153,13 +153,13 @@ async fn no_session_is_ended_by_a_request_that_gets_no_turn() {
     for path in fixture.endings() {
         let status = fixture.delete(&path, actor.clone()).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
-        assert!(!disconnect.is_cancelled(), "{path}");
+        assert!(disconnect.given().is_none(), "{path}");
     }
     drop(turns);
     let [by_id, ..] = fixture.endings();
     let status = fixture.delete(&by_id, actor).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
-    assert!(disconnect.is_cancelled());
+    assert!(disconnect.given().is_some());
 }
 
 #[tokio::test]
@@ -170,6 +170,6 @@ async fn no_session_is_ended_by_a_token_that_is_not_valid_any_more() {
     for path in fixture.endings() {
         let status = fixture.delete(&path, actor.clone()).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
-        assert!(!disconnect.is_cancelled(), "{path}");
+        assert!(disconnect.given().is_none(), "{path}");
     }
 }

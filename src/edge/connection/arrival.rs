@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::auth::guard::Place;
 use crate::config::{Listener, ListenerKind};
+use crate::lifecycle::{Order, Orders};
 use crate::metrics::{HandshakeFailure, Shed};
 use crate::net::listener::Accepted;
 use crate::net::proxy::{self, Proxied, ProxyError};
@@ -47,9 +47,11 @@ pub async fn serve(
     mut place: Option<Place>,
     listener: &Listener,
 ) {
+    let enlisted = edge.lifecycle.enlist();
+    let orders = &enlisted.orders;
     let ends = tokio::select! {
         ends = ends(edge, &mut accepted, &mut place, listener) => ends,
-        () = edge.lifecycle.abandoned() => Err(Ending::CutOff),
+        ending = cut_off(orders) => Err(ending),
     };
     let ends = match ends {
         Ok(ends) => ends,
@@ -58,19 +60,17 @@ pub async fn serve(
         Err(ending) => return Summary::new(accepted.peer).log(ending),
     };
     let mut summary = Summary::new(ends.source);
-    let opened = open(edge, accepted.stream, ends.source, listener.kind);
+    let opened = open(edge, accepted.stream, ends.source, listener.kind, orders);
     let ending = match opened.await {
         Err(ending) => ending,
         Ok(stream) => {
             summary.tls = stream.tls_version();
-            let disconnect = CancellationToken::new();
             let mut connection =
-                Connection::new(edge, ends, stream, place, disconnect.clone(), &mut summary);
+                Connection::new(edge, ends, stream, place, orders.clone(), &mut summary);
             let ending = tokio::select! {
                 // In this order: whoever is disconnected is not told first that all went well.
                 biased;
-                () = disconnect.cancelled() => Ending::Disconnected,
-                () = edge.lifecycle.abandoned() => Ending::CutOff,
+                ending = cut_off(orders) => ending,
                 Err(ending) = connection.run() => ending,
             };
             connection.end(ending).await;
@@ -78,6 +78,14 @@ pub async fn serve(
         }
     };
     summary.log(ending);
+}
+
+/// Waits for the order to end at once.
+async fn cut_off(orders: &Orders) -> Ending {
+    match orders.at_least(Order::Abandon).await {
+        Order::Disconnect => Ending::Disconnected,
+        Order::Abandon | Order::Drain => Ending::CutOff,
+    }
 }
 
 /// Whose connection it is: that of who made it, unless somebody who may says otherwise.
@@ -124,12 +132,13 @@ async fn open(
     stream: TcpStream,
     client: SocketAddr,
     kind: ListenerKind,
+    orders: &Orders,
 ) -> Result<ClientStream, Ending> {
     match kind {
         ListenerKind::Submission => Ok(ClientStream::Clear(stream)),
         ListenerKind::Submissions => tokio::select! {
             opened = shake_hands(edge, stream, client) => opened,
-            () = edge.lifecycle.abandoned() => Err(Ending::CutOff),
+            ending = cut_off(orders) => Err(ending),
         },
     }
 }

@@ -29,7 +29,7 @@ impl Connection<'_> {
             tls: peer.tls,
             helo: helo.to_owned(),
             mechanism: credentials.mechanism.as_str(),
-            disconnect: self.disconnect.clone(),
+            orders: self.orders.clone(),
         };
         let entry = self.edge.sessions.enter(&credentials.username, client);
         let entry = self.summary.entry.insert(entry);

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use crate::metrics::{Flow, MessageOutcome};
 use crate::smtp::reply;
 
 use super::super::ending::Ending;
+use super::super::timer::within;
 use super::Connection;
 
 /// How long either side may take to read our last words.
@@ -32,7 +31,7 @@ impl Connection<'_> {
             let limit = self.dialer.upstream().command_timeout;
             let count = upstream.output.len() as u64;
             self.edge.metrics.bytes.of(Flow::ToUpstream).inc_by(count);
-            let sent = timeout(limit, upstream.send()).await;
+            let sent = within(limit, upstream.send()).await;
             if !matches!(sent, Ok(Ok(()))) {
                 // What it said before it went is still the client's to hear.
                 Box::pin(self.take_replies()).await?;
@@ -59,12 +58,11 @@ impl Connection<'_> {
                 false => self.stream.send(&self.output).await,
             }
         };
-        match timeout(self.edge.timeouts.body, sending).await {
+        match within(self.edge.timeouts.body, sending).await {
             Ok(Ok(())) => {
                 let count = self.output.len() as u64;
                 self.edge.metrics.bytes.of(Flow::ToClient).inc_by(count);
                 self.output.clear();
-                self.output.shrink_to(1024);
                 Ok(())
             }
             _ => Err(Ending::ClientGone),
@@ -76,7 +74,7 @@ impl Connection<'_> {
         if let Some(mut upstream) = self.upstream.take() {
             self.session.on_detached();
             self.edge.metrics.upstream_released.inc();
-            let _ = timeout(FAREWELL, upstream.quit()).await;
+            let _ = within(FAREWELL, upstream.quit()).await;
         }
     }
 
@@ -96,7 +94,7 @@ impl Connection<'_> {
                 // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
                 self.upstream = None;
             } else if relay.is_idle() {
-                let _ = timeout(FAREWELL, upstream.quit()).await;
+                let _ = within(FAREWELL, upstream.quit()).await;
             }
         }
         if unfinished {
@@ -109,13 +107,12 @@ impl Connection<'_> {
             Ending::Disconnected => Some(reply::DISCONNECTED),
             _ => None,
         };
-        let polite = ending == Ending::Closed || words.is_some();
-        if let Some(words) = words.filter(|_| !unfinished && self.output.is_empty()) {
-            words.write_to(&mut self.output);
-            let _ = timeout(FAREWELL, self.stream.send(&self.output)).await;
-        }
-        if polite {
-            let _ = timeout(FAREWELL, self.stream.shutdown()).await;
+        if let Some(words) = words {
+            let mut last = Vec::new();
+            if !unfinished && self.output.is_empty() {
+                words.write_to(&mut last);
+            }
+            let _ = within(FAREWELL, self.stream.send_last(&last)).await;
         }
     }
 }

@@ -50,10 +50,10 @@ impl Connection<'_> {
             }
         }
         let Progress::End(taken) = progress else {
-            self.input.discard();
+            self.input.pass(self.input.unread().len());
             return None;
         };
-        self.input.consume(taken);
+        self.input.pass(taken);
         let scanner = self.scanner.take();
         if let Some((allowance, scanner)) = self.allowance.as_mut().zip(scanner) {
             containment::body_over(allowance, &scanner);

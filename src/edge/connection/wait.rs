@@ -4,7 +4,9 @@ use std::io;
 
 use tokio::time::Instant;
 
+use crate::lifecycle::Order;
 use crate::metrics::Flow;
+use crate::net::lent;
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
 
@@ -36,13 +38,15 @@ impl Connection<'_> {
         let listening = wanted && !self.half_closed;
         let (deadline, due) = self.deadline();
         let resting = self.is_resting();
+        self.each_output(lent::give_back);
         let event = tokio::select! {
             biased;
-            () = self.edge.lifecycle.draining(), if resting => Event::Draining,
+            _ = self.orders.at_least(Order::Drain), if resting => Event::Draining,
             read = readable(&mut self.upstream), if self.upstream.is_some() => Event::Upstream(read),
             read = self.input.read_from(&mut self.stream), if listening => Event::Client(read),
             () = self.timer.until(deadline) => Event::Timeout(due),
         };
+        self.each_output(lent::lend);
         match event {
             // Who sends no more may still read what it is owed.
             Event::Client(Ok(0)) if self.is_owed() => {
@@ -67,6 +71,13 @@ impl Connection<'_> {
             Event::Timeout(Due::Upstream) => self.upstream_lost("it did not answer in time").await,
             Event::Upstream(Ok(())) => self.take_replies().await.map(drop),
             Event::Upstream(Err(_)) => self.upstream_lost("it closed the connection").await,
+        }
+    }
+
+    fn each_output(&mut self, act: fn(&mut Vec<u8>)) {
+        act(&mut self.output);
+        if let Some(upstream) = &mut self.upstream {
+            act(&mut upstream.output);
         }
     }
 

@@ -1,0 +1,141 @@
+//! What a session that runs is told from outside: to come to its end, soon or at once.
+//!
+//! To ask costs a session next to nothing, however often it wakes and on whatever thread. A token shared by all would
+//! take the same lock in each of them, every time.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+
+use atomic_waker::AtomicWaker;
+use slab::Slab;
+
+/// The later ones go before the earlier.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Order {
+    /// Finish what is under way, then end.
+    Drain = 1,
+    /// End at once, as everybody else.
+    Abandon,
+    /// End at once, because somebody wants this one to.
+    Disconnect,
+}
+
+/// What one task was told. Cheap to clone. Only one task may wait for orders.
+#[derive(Clone, Debug, Default)]
+pub struct Orders(Arc<Inbox>);
+
+#[derive(Debug, Default)]
+struct Inbox {
+    order: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Orders {
+    /// Tells it this, unless it was told something more urgent.
+    pub fn give(&self, order: Order) {
+        self.0.order.fetch_max(order as u8, Ordering::AcqRel);
+        self.0.waker.wake();
+    }
+
+    /// What it was told, if anything.
+    pub fn given(&self) -> Option<Order> {
+        let order = self.0.order.load(Ordering::Acquire);
+        [Order::Disconnect, Order::Abandon, Order::Drain]
+            .into_iter()
+            .find(|each| *each as u8 == order)
+    }
+
+    /// Resolves once it was told this or something more urgent; to what.
+    pub async fn at_least(&self, order: Order) -> Order {
+        poll_fn(|context| {
+            // Before looking, so that an order given in between wakes.
+            self.0.waker.register(context.waker());
+            match self.given().filter(|given| *given >= order) {
+                Some(given) => Poll::Ready(given),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+/// All who take orders.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Roster(Arc<Mutex<Slab<Orders>>>);
+
+impl Roster {
+    pub(super) fn enlist(&self) -> Enlisted {
+        let orders = Orders::default();
+        let place = self.with(|all| all.insert(orders.clone()));
+        Enlisted {
+            roster: self.clone(),
+            place,
+            orders,
+        }
+    }
+
+    pub(super) fn give(&self, order: Order) {
+        self.with(|all| {
+            for (_, each) in &*all {
+                each.give(order);
+            }
+        });
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Slab<Orders>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Takes orders until it is dropped.
+#[derive(Debug)]
+pub struct Enlisted {
+    roster: Roster,
+    place: usize,
+    /// What it is told.
+    pub orders: Orders,
+}
+
+impl Drop for Enlisted {
+    fn drop(&mut self) {
+        self.roster.with(|all| drop(all.remove(self.place)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn orders_are_awaited_and_the_more_urgent_one_counts() {
+        let orders = Orders::default();
+        let waiting = tokio::spawn({
+            let orders = orders.clone();
+            async move { orders.at_least(Order::Abandon).await }
+        });
+        orders.give(Order::Drain);
+        assert_eq!(orders.at_least(Order::Drain).await, Order::Drain);
+        assert!(!waiting.is_finished());
+        orders.give(Order::Disconnect);
+        orders.give(Order::Abandon);
+        assert_eq!(waiting.await.unwrap(), Order::Disconnect);
+        assert_eq!(orders.given(), Some(Order::Disconnect));
+    }
+
+    #[test]
+    fn whoever_has_left_is_told_nothing() {
+        let roster = Roster::default();
+        let (left, stays) = (roster.enlist(), roster.enlist());
+        let told = left.orders.clone();
+        drop(left);
+        roster.give(Order::Drain);
+        assert_eq!(
+            (told.given(), stays.orders.given()),
+            (None, Some(Order::Drain))
+        );
+        drop(stays);
+        assert!(roster.with(|all| all.is_empty()));
+    }
+}
