@@ -56,7 +56,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Serves one client in a task of its own.
+    /// Serves one client in a task of its own, on the thread that accepted it.
     pub fn serve(self: &Arc<Self>, accepted: Accepted, listener: &Arc<config::Listener>) {
         let address = accepted.peer.ip();
         // Behind a load balancer, only its header says whom this is about.

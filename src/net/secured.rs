@@ -151,7 +151,9 @@ impl Fill for Secured {
         into: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
         let before = into.len();
-        into.append(&mut self.early);
+        into.extend_from_slice(&self.early);
+        self.early.fill(0);
+        self.early.clear();
         lent::give_back(&mut self.early);
         while into.len() == before && !self.engine.ended {
             let Poll::Ready(count) = self.poll_read(context, into)? else {
