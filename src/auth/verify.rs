@@ -65,9 +65,6 @@ pub struct Authenticator {
 /// How many previous passwords are remembered; overlaps are few and pass.
 const PREVIOUS_ENTRIES: u64 = 10_000;
 
-/// How many rows are remembered of credentials whose password was not right, or not seen yet.
-const ROWS: u64 = 1_000;
-
 impl Authenticator {
     /// Verifies against `store`, remembers at most `cache_entries` right passwords, and answers
     /// refusals `refusal_delay` after the claim.
@@ -96,7 +93,6 @@ impl Authenticator {
             store,
             cache: Cache::new(cache_entries),
             previous: Cache::new(cache_entries.min(PREVIOUS_ENTRIES)),
-            rows: Cache::new(cache_entries.min(ROWS)),
             denials: Arc::default(),
             digester: Digester::new(),
             hasher,

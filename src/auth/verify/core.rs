@@ -26,9 +26,6 @@ pub(super) struct Core {
     pub(super) cache: Cache<String, Arc<Known>>,
     /// The previous passwords of those credentials that are in an overlap.
     pub(super) previous: Cache<String, Arc<Known>>,
-    /// The rows last read, each with the epoch it was read in: whoever guesses at a credential again does not have it
-    /// read again.
-    pub(super) rows: Cache<String, (u64, Arc<Login>)>,
     pub(super) denials: Arc<Denials>,
     pub(super) digester: Digester,
     pub(super) hasher: Hasher,
@@ -82,7 +79,7 @@ impl Core {
                 self.metrics.verdict_by(Path::Early);
                 return Err(Refused::Barred(Bar::Guard));
             }
-            let Some(login) = self.row(username, epoch).await? else {
+            let Some(login) = self.lookup(username).await? else {
                 let remembered = recalled.count();
                 self.metrics.cache_invalidations.inc_by(remembered as u64);
                 self.forget(username).await;
@@ -191,21 +188,6 @@ impl Core {
     async fn forget(&self, username: &str) {
         self.cache.invalidate(username).await;
         self.previous.invalidate(username).await;
-    }
-
-    /// The row as it was in `epoch` or is now.
-    async fn row(&self, username: &str, epoch: u64) -> Result<Option<Login>, Outage> {
-        if let Some((read, login)) = self.rows.get(username).await
-            && read == epoch
-        {
-            return Ok(Some(Login::clone(&login)));
-        }
-        let login = self.lookup(username).await?;
-        if let Some(login) = &login {
-            let row = (epoch, Arc::new(login.clone()));
-            self.rows.insert(username.to_owned(), row).await;
-        }
-        Ok(login)
     }
 
     async fn lookup(&self, username: &str) -> Result<Option<Login>, Outage> {
