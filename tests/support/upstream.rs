@@ -290,6 +290,8 @@ struct Conversation {
     shared: Arc<Shared>,
     index: usize,
     buffer: Vec<u8>,
+    /// Whether the body that ended last is among those taken already.
+    counted: bool,
 }
 
 impl Conversation {
@@ -304,6 +306,7 @@ impl Conversation {
             shared,
             index,
             buffer: Vec::new(),
+            counted: false,
         }
     }
 
@@ -395,9 +398,10 @@ impl Conversation {
             session.bodies.push(body);
         });
         let reply = self.obey(END_OF_DATA, "250 2.0.0 Ok: queued as 4242")?;
-        if reply.starts_with('2') && reply.contains("\r\n") {
+        if !self.counted && reply.starts_with('2') && reply.contains("\r\n") {
             self.record(|session| session.taken += 1);
         }
+        self.counted = false;
         Some(())
     }
 
@@ -427,6 +431,11 @@ impl Conversation {
             Act::Reply("") | Act::Silence => Some(String::new()),
             Act::Reply(text) => {
                 let reply = format!("{text}\r\n");
+                // Before it is said: whoever hears it may look at once.
+                self.counted = command == END_OF_DATA && text.starts_with('2');
+                if self.counted {
+                    self.record(|session| session.taken += 1);
+                }
                 self.say(reply.as_bytes())?;
                 Some(reply)
             }
