@@ -10,7 +10,7 @@ use crate::daemon::{Daemon, Sockets};
 
 use super::{CliError, log};
 
-/// Threads for all that is no session: who arrives, who administers, who waits for the clock.
+/// Threads for all that is no session: who administers, who scrapes, what waits for the clock.
 const THREADS: usize = 2;
 
 /// Threads that may wait for SQLite at a time; the store has fewer connections than this.
