@@ -114,9 +114,25 @@ fn assert_nobody_is_another(sessions: &[Session]) {
 /// Lets the upstream do `act` once, at `moment`; the client must hear one of `heard`.
 #[track_caller]
 fn face(moment: &'static str, act: Act, heard: &[&str]) {
+    face_behind(&[], moment, act, heard);
+}
+
+/// The same of an upstream that wants EHLO before XCLIENT.
+#[track_caller]
+fn face_asked(moment: &'static str, act: Act, heard: &[&str]) {
+    let first = [("XCLIENT", Act::Reply("503 5.5.1 EHLO first"))];
+    face_behind(&first, moment, act, heard);
+}
+
+#[track_caller]
+fn face_behind(before: &[(&'static str, Act)], moment: &'static str, act: Act, heard: &[&str]) {
     let upstream = Upstream::start();
     let gatepost = Gatepost::start(config(&upstream));
     upstream.once(moment, act);
+    // The rule that is made last is followed first.
+    for (moment, act) in before {
+        upstream.once(moment, *act);
+    }
     let mut sender = Sender::new(&gatepost);
     let began = Instant::now();
     let told = sender.send();
@@ -181,6 +197,7 @@ mod at_the_greeting {
 }
 
 mod at_our_ehlo {
+    use super::face_asked as face;
     use super::*;
 
     const HERE: &str = "EHLO mail";
@@ -201,6 +218,27 @@ mod at_our_ehlo {
 }
 
 mod at_xclient {
+    use super::*;
+
+    const HERE: &str = "XCLIENT";
+
+    // A refusal may mean that it wants EHLO first, which it gets.
+    ways! {
+        it_refuses: HERE, Act::Reply("550 5.7.0 insufficient authorization") => WELL;
+        it_does_not_understand: HERE, Act::Reply("501 5.5.4 bad ADDR syntax") => WELL;
+        it_has_had_enough: HERE, Act::Reply("421 4.7.0 too many connections") => "454";
+        it_says_250: HERE, Act::Reply("250 2.0.0 Ok") => "454";
+        it_is_silent: HERE, Act::Silence => "454";
+        it_closes: HERE, Act::Close => "454";
+        it_resets: HERE, Act::Reset => "454";
+        it_closes_behind_the_grant: HERE, Act::Last("220 granted\r\n") => "454";
+        it_stops_halfway: HERE, Act::Raw("220-granted\r\n") => "454";
+        it_answers_ehlo_before_it_is_asked: HERE, Act::Reply("220 granted\r\n250 upstream") => "454";
+    }
+}
+
+mod at_xclient_behind_ehlo {
+    use super::face_asked as face;
     use super::*;
 
     const HERE: &str = "XCLIENT";

@@ -115,6 +115,9 @@ fn one_that_refuses_a_client_is_passed_over_for_it() {
     ] {
         let (first, second) = (Upstream::start(), Upstream::start());
         let gatepost = gate(&[first.address, second.address]);
+        if moment == "EHLO mail" {
+            first.once("XCLIENT", Act::Reply("503 5.5.1 EHLO first"));
+        }
         first.once(moment, act);
         let credential = gatepost.create();
         send(&mut Client::logged_in(&gatepost, &credential));

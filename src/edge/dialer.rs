@@ -256,7 +256,8 @@ impl Dialer {
         host: &Arc<Host>,
         limit: Duration,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
-        let mut handover = Handover::new(&self.hostname, self.way.security, purpose);
+        let mut handover =
+            Handover::new(&self.hostname, self.way.security, purpose, host.manners());
         let opened = self.open(&mut handover, host);
         let opened = match timeout(limit, opened).await {
             Ok(opened) => opened,
@@ -280,6 +281,9 @@ impl Dialer {
                 ) && !matches!(failure.cause, FailureCause::XclientNotOffered)
             }
         };
+        if let Some(found) = handover.found() {
+            host.learn(found);
+        }
         self.hosts.note(host, answered);
         self.up.set(self.hosts.any_up().into());
         opened

@@ -8,13 +8,14 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus::IntGauge;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::config::{self, Endpoint, Order, Target};
 use crate::metrics::Metrics;
+use crate::smtp::upstream::Manners;
 
 /// How long the addresses of a name are believed. The system's resolver tells no more precise age.
 pub const NAMES_AGE: Duration = Duration::from_secs(30);
@@ -63,7 +64,12 @@ pub struct Host {
     pub target: usize,
     /// Nothing until it was tried.
     up: OnceLock<IntGauge>,
+    /// What it said of XCLIENT, and when.
+    asked: ArcSwapOption<(Manners, Instant)>,
 }
+
+/// How long what a place said of XCLIENT is believed.
+const MANNERS_AGE: Duration = Duration::from_secs(30);
 
 /// How one place is doing.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -82,6 +88,21 @@ impl Host {
     /// Whether it answered when it was last tried; `None` if it never was.
     pub fn up(&self) -> Option<bool> {
         self.up.get().map(|up| up.get() == 1)
+    }
+
+    /// What is known of how it takes XCLIENT.
+    pub fn manners(&self) -> Manners {
+        let asked = self.asked.load();
+        let known = asked.as_ref().map(|asked| **asked);
+        known.map_or_else(Manners::default, |(manners, at)| Manners {
+            xclient: manners.xclient.filter(|_| at.elapsed() < MANNERS_AGE),
+            ..manners
+        })
+    }
+
+    /// Keeps what was found out.
+    pub fn learn(&self, manners: Manners) {
+        self.asked.store(Some(Arc::new((manners, Instant::now()))));
     }
 }
 
@@ -280,6 +301,7 @@ impl Resolved {
                     endpoint,
                     target,
                     up: OnceLock::new(),
+                    asked: ArcSwapOption::empty(),
                 })
             };
             same.cloned().unwrap_or_else(new)

@@ -4,6 +4,9 @@
 //! Each command waits for the reply to the one before. Postfix takes XCLIENT pipelined with EHLO
 //! for an attack, and nothing of the client's may reach an upstream that has not been told whose it
 //! is. Whatever an upstream lacks of what is configured ends the hand-over; there is no second best.
+//!
+//! What is taken by XCLIENT is asked by EHLO only where that is not known from a session before: XCLIENT
+//! may come at any time but inside a message. An upstream that wants to be asked first says so, and is.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +17,7 @@ use crate::sasl::{Mechanism, Secret};
 use super::extensions::Extensions;
 use super::proxy;
 use super::reply::{RawReply, ReplyFault};
-use super::xclient::{Client, XclientError};
+use super::xclient::{Attributes, Client, XclientError};
 
 /// Where a hand-over has got to, and where it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,6 +172,17 @@ pub struct Handover<'a> {
     hostname: &'a str,
     security: Security,
     purpose: Purpose<'a>,
+    manners: Manners,
+    found: Option<Manners>,
+}
+
+/// How an upstream takes XCLIENT, as far as that was found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manners {
+    /// With these attributes.
+    pub xclient: Option<Attributes>,
+    /// Only after EHLO.
+    pub after_ehlo: bool,
 }
 
 #[derive(Debug)]
@@ -179,6 +193,8 @@ enum State {
     ClientEhlo,
     /// The connection is being made.
     Connecting,
+    /// XCLIENT as the first command, by what is known of the upstream.
+    EarlyXclient,
     /// The last EHLO before the upstream is told whose session it is.
     Ehlo,
     Greeting,
@@ -211,14 +227,26 @@ pub enum Step {
 }
 
 impl<'a> Handover<'a> {
-    /// `hostname` is our own name in EHLO.
-    pub fn new(hostname: &'a str, security: Security, purpose: Purpose<'a>) -> Self {
+    /// `hostname` is our own name in EHLO; `manners` is what sessions before found out.
+    pub fn new(
+        hostname: &'a str,
+        security: Security,
+        purpose: Purpose<'a>,
+        manners: Manners,
+    ) -> Self {
         Self {
             state: State::Connecting,
             hostname,
             security,
             purpose,
+            manners,
+            found: None,
         }
+    }
+
+    /// What has been found out, if anything new.
+    pub fn found(&self) -> Option<Manners> {
+        self.found
     }
 
     /// The stage whose reply is awaited.
@@ -231,7 +259,7 @@ impl<'a> Handover<'a> {
             State::LoginName(_) | State::LoginPassword(_) | State::Verdict(_) => Stage::Auth,
             State::ShakingHands { .. } => Stage::Tls,
             State::StartTls => Stage::StartTls,
-            State::Xclient => Stage::Xclient,
+            State::EarlyXclient | State::Xclient => Stage::Xclient,
         }
     }
 
@@ -268,8 +296,7 @@ impl<'a> Handover<'a> {
     /// The handshake is done.
     pub fn on_tls(&mut self) -> Step {
         if let State::ShakingHands { greeted: true } = self.state {
-            self.state = State::Ehlo;
-            self.ehlo()
+            self.open()
         } else {
             self.state = State::Greeting;
             Step::Await
@@ -278,16 +305,19 @@ impl<'a> Handover<'a> {
 
     /// Takes the reply that was awaited. What comes of an error is not to be used any further.
     pub fn on_reply(&mut self, reply: &RawReply) -> Result<Step, UpstreamFailure> {
-        self.check_code(reply)?;
+        let checked = self.check_code(reply);
+        if checked.is_err() && matches!(self.state, State::Xclient) {
+            // It was asked, and does not take this client; that says nothing of how others are to be told.
+            self.found = None;
+        }
+        checked?;
         match std::mem::replace(&mut self.state, State::Connecting) {
             State::Greeting if self.security == Security::StartTls => {
                 self.state = State::ClearEhlo;
                 Ok(self.ehlo())
             }
-            State::Greeting => {
-                self.state = State::Ehlo;
-                Ok(self.ehlo())
-            }
+            State::Greeting => Ok(self.open()),
+            State::EarlyXclient if reply.code != 220 => Ok(self.ask()),
             State::ClearEhlo => {
                 self.state = State::StartTls;
                 // What is offered in the clear may be somebody else's words, so nothing of it
@@ -303,6 +333,11 @@ impl<'a> Handover<'a> {
                 Ok(Step::StartTls)
             }
             State::Ehlo => self.introduce(Extensions::parse(reply)),
+            State::EarlyXclient => {
+                self.found = None;
+                self.state = State::ClientEhlo;
+                Ok(self.ehlo())
+            }
             State::Xclient => {
                 self.state = State::ClientEhlo;
                 Ok(self.ehlo())
@@ -326,7 +361,8 @@ impl<'a> Handover<'a> {
 
     fn check_code(&self, reply: &RawReply) -> Result<(), UpstreamFailure> {
         let expected = match self.state {
-            State::Greeting | State::StartTls | State::Xclient => 220,
+            State::EarlyXclient if reply.code / 100 == 5 => return Ok(()),
+            State::Greeting | State::StartTls | State::EarlyXclient | State::Xclient => 220,
             State::ClearEhlo | State::Ehlo | State::ClientEhlo => 250,
             State::LoginName(_) | State::LoginPassword(_) => 334,
             State::Verdict(_) => 235,
@@ -344,8 +380,38 @@ impl<'a> Handover<'a> {
         }))
     }
 
+    /// The first command of a session that is as safe as it will be.
+    fn open(&mut self) -> Step {
+        let Manners {
+            xclient,
+            after_ehlo,
+        } = self.manners;
+        let known = xclient.filter(|_| !after_ehlo);
+        if let (Purpose::Xclient(client), Some(known)) = (self.purpose, known)
+            && let Ok(command) = client.command(known)
+        {
+            self.state = State::EarlyXclient;
+            // However it ends, unless well, the next session asks first.
+            self.found = Some(Manners {
+                after_ehlo: true,
+                ..self.manners
+            });
+            return Step::Send(Secret::new(command));
+        }
+        self.ask()
+    }
+
+    fn ask(&mut self) -> Step {
+        self.state = State::Ehlo;
+        self.ehlo()
+    }
+
     /// The upstream has said what it offers; now it is told whose session this is.
     fn introduce(&mut self, extensions: Extensions) -> Result<Step, UpstreamFailure> {
+        self.found = Some(Manners {
+            xclient: extensions.xclient,
+            ..self.found.unwrap_or(self.manners)
+        });
         match self.purpose {
             Purpose::Probe(_) | Purpose::Proxy(..) | Purpose::Untold => Ok(Step::Ready(extensions)),
             Purpose::Xclient(client) => {

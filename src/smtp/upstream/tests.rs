@@ -29,14 +29,22 @@ fn auth_refused(code: u16) -> FailureCause {
     FailureCause::AuthRefused { username, code }
 }
 
-/// Feeds replies until the first failure or the end, shaking hands where that is asked for.
-/// Returns what was said, `<tls>` for a handshake and `<ready>` at the end.
+fn handover(security: Security, purpose: Purpose) -> Handover {
+    Handover::new("gate.test", security, purpose, Manners::default())
+}
+
+/// Plays a hand-over to an upstream that nothing is known of.
 fn play(
     security: Security,
     purpose: Purpose,
     replies: &[&str],
 ) -> Result<Vec<String>, UpstreamFailure> {
-    let mut handover = Handover::new("gate.test", security, purpose);
+    play_on(&mut handover(security, purpose), replies)
+}
+
+/// Feeds replies until the first failure or the end, shaking hands where that is asked for.
+/// Returns what was said, `<tls>` for a handshake and `<ready>` at the end.
+fn play_on(handover: &mut Handover, replies: &[&str]) -> Result<Vec<String>, UpstreamFailure> {
     let mut said = Vec::new();
     let mut step = handover.on_connected();
     let mut replies = replies.iter();
@@ -74,9 +82,84 @@ fn xclient_comes_between_two_ehlos() {
 }
 
 #[test]
+fn what_was_asked_before_is_not_asked_again() {
+    let client = client();
+    let early = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
+    let asked = &mut handover(Security::None, Purpose::Xclient(&client));
+    play_on(asked, &[GREETING, OFFER, GREETING, OFFER]).unwrap();
+    let known = asked.found().unwrap();
+    let next = |security| Handover::new("gate.test", security, Purpose::Xclient(&client), known);
+
+    let taken = &mut next(Security::None);
+    let said = play_on(taken, &[GREETING, GREETING, OFFER]).unwrap();
+    assert_eq!(said, [early, HELLO_CLIENT, "<ready>"]);
+    assert_eq!(taken.found(), None);
+    // Inside TLS, since in the clear nobody can be told.
+    let said = play_on(
+        &mut next(Security::StartTls),
+        &[GREETING, OFFER, GREETING, GREETING, OFFER],
+    );
+    let expected = [
+        HELLO_US,
+        "STARTTLS\r\n",
+        "<tls>",
+        early,
+        HELLO_CLIENT,
+        "<ready>",
+    ];
+    assert_eq!(said.unwrap(), expected);
+}
+
+#[test]
+fn an_upstream_that_wants_to_be_asked_first_is() {
+    let client = client();
+    let known = Manners {
+        xclient: Some(Attributes::parse("ADDR LOGIN PORT")),
+        after_ehlo: false,
+    };
+    let next = || {
+        Handover::new(
+            "gate.test",
+            Security::None,
+            Purpose::Xclient(&client),
+            known,
+        )
+    };
+    let refusing = &mut next();
+    let replies = [GREETING, "503 EHLO first\r\n", OFFER, GREETING, OFFER];
+    let said = play_on(refusing, &replies).unwrap();
+    let early = "XCLIENT ADDR=203.0.113.7 PORT=40000 LOGIN=smtp_x\r\n";
+    let asked = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
+    assert_eq!(said, [early, HELLO_US, asked, HELLO_CLIENT, "<ready>"]);
+    let found = refusing.found().unwrap();
+    assert!(found.after_ehlo);
+    assert_eq!(found.xclient, Some(Attributes::parse("ADDR LOGIN HELO")));
+    // Who is refused both ways is refused for itself.
+    let refusing = &mut next();
+    let no = "550 5.7.0 no\r\n";
+    play_on(refusing, &[GREETING, no, OFFER, no]).unwrap_err();
+    assert_eq!(refusing.found(), None);
+    // One that says nothing, or "later", gets no second try here, but is asked by the next session.
+    for replies in [&[GREETING][..], &[GREETING, "421 4.7.0 later\r\n"]] {
+        let failing = &mut next();
+        let _ = play_on(failing, replies);
+        assert_eq!(failing.stage(), Stage::Xclient);
+        assert!(failing.found().unwrap().after_ehlo);
+    }
+    let again = &mut Handover::new(
+        "gate.test",
+        Security::None,
+        Purpose::Xclient(&client),
+        found,
+    );
+    let said = play_on(again, &[GREETING, OFFER]).unwrap();
+    assert_eq!(said, [HELLO_US, asked]);
+}
+
+#[test]
 fn what_counts_is_what_the_last_ehlo_offers() {
     let client = client();
-    let mut handover = Handover::new("gate.test", Security::None, Purpose::Xclient(&client));
+    let mut handover = handover(Security::None, Purpose::Xclient(&client));
     let _ = handover.on_connected();
     for reply in [GREETING, OFFER, GREETING] {
         let reply = RawReply::parse(reply.as_bytes()).unwrap().unwrap();
@@ -100,7 +183,7 @@ fn a_probe_stops_once_it_knows_what_is_offered() {
 fn a_proxy_header_makes_the_only_ehlo_the_clients() {
     let client = client();
     let purpose = Purpose::Proxy(&client, proxy::Version::V1);
-    let handover = Handover::new("gate.test", Security::None, purpose);
+    let handover = handover(Security::None, purpose);
     assert!(handover.preamble().starts_with(b"PROXY TCP4 203.0.113.7 "));
     let said = play(Security::None, purpose, &[GREETING, OFFER]).unwrap();
     assert_eq!(said, [HELLO_CLIENT, "<ready>"]);
