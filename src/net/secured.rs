@@ -35,11 +35,16 @@ pub struct Secured {
     partial: Vec<u8>,
     /// What came together with the end of the handshake.
     early: Vec<u8>,
+    /// Whether the greeting went out with the handshake.
+    greeted: bool,
 }
 
 impl Secured {
     /// Shakes hands; with `turns`, each step of that waits for a permit. What is left to be said then, as session
     /// tickets, goes out with the first words.
+    ///
+    /// `greeting`, unless it is empty, goes out with our side of a handshake of TLS 1.3, a round trip before the client's
+    /// side is complete (RFC 8446, 4.4.4). So it must be fit for anybody to read. TLS 1.2 has no such moment.
     ///
     /// # Errors
     /// The connection is lost, or the client breaks the protocol: then the error holds rustls's own.
@@ -47,12 +52,15 @@ impl Secured {
         config: Arc<ServerConfig>,
         tcp: TcpStream,
         turns: Option<&Semaphore>,
+        greeting: Vec<u8>,
     ) -> io::Result<Self> {
+        let is_to_greet = !greeting.is_empty();
         let mut secured = Self {
             tcp,
-            engine: Engine::new(config)?,
+            engine: Engine::new(config, greeting)?,
             partial: Vec::new(),
             early: Vec::new(),
+            greeted: false,
         };
         let mut early = Vec::new();
         while secured.engine.tls.is_handshaking() {
@@ -69,7 +77,13 @@ impl Secured {
             }
         }
         secured.early = early;
+        secured.greeted = is_to_greet && std::mem::take(&mut secured.engine.greeting).is_empty();
         Ok(secured)
+    }
+
+    /// Whether the greeting went out with the handshake.
+    pub fn has_greeted(&self) -> bool {
+        self.greeted
     }
 
     /// The version agreed upon.
@@ -184,6 +198,8 @@ struct Engine {
     tls: UnbufferedServerConnection,
     /// Encrypted, and not sent.
     unsent: Vec<u8>,
+    /// To be said as soon as there are keys for it.
+    greeting: Vec<u8>,
     /// Whether the client has said that it sends no more.
     ended: bool,
     /// Whether the protocol was broken.
@@ -191,10 +207,11 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
+    fn new(config: Arc<ServerConfig>, greeting: Vec<u8>) -> io::Result<Self> {
         Ok(Self {
             tls: UnbufferedServerConnection::new(config).map_err(invalid)?,
             unsent: Vec::new(),
+            greeting,
             ended: false,
             failed: false,
         })
@@ -213,12 +230,23 @@ impl Engine {
         }
         let mut taken = 0;
         loop {
+            // Known by the time that our side of the handshake is written. In TLS 1.2 nothing may be said before the client's.
+            let is_tls13 = self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
             let rest = &mut incoming[taken..];
             let UnbufferedStatus { discard, state } = self.tls.process_tls_records(rest);
             taken += discard;
             match state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.unsent)?,
-                Ok(ConnectionState::TransmitTlsData(sending)) => sending.done(),
+                Ok(ConnectionState::TransmitTlsData(mut sending)) => {
+                    if is_tls13
+                        && !self.greeting.is_empty()
+                        && let Some(traffic) = sending.may_encrypt_app_data()
+                    {
+                        let bytes = &std::mem::take(&mut self.greeting);
+                        encrypt(traffic, Words { bytes, last: false }, &mut self.unsent)?;
+                    }
+                    sending.done();
+                }
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(invalid)?;
@@ -364,12 +392,13 @@ mod tests {
             let provider = Arc::new(tls::provider());
             let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
             let certificate = made.cert.der().clone();
-            let server = ServerConfig::builder_with_provider(provider.clone())
+            let mut server = ServerConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(&[version])
                 .unwrap()
                 .with_no_client_auth()
                 .with_single_cert(vec![certificate.clone()], key.into())
                 .unwrap();
+            server.send_half_rtt_data = true;
             let mut roots = RootCertStore::empty();
             roots.add(certificate).unwrap();
             let client = ClientConfig::builder_with_provider(provider)
@@ -380,7 +409,7 @@ mod tests {
             let name = ServerName::try_from("mail.test").unwrap();
             Self {
                 client: ClientConnection::new(Arc::new(client), name).unwrap(),
-                engine: Engine::new(Arc::new(server)).unwrap(),
+                engine: Engine::new(Arc::new(server), Vec::new()).unwrap(),
                 partial: Vec::new(),
                 heard: Vec::new(),
             }
@@ -464,6 +493,29 @@ mod tests {
                 assert_eq!(read, [&long[..40_000], b"221 Bye\r\n"].concat());
                 assert_eq!(pair.client.reader().read(&mut [0]).unwrap(), 0);
             }
+        }
+    }
+
+    #[test]
+    fn a_greeting_goes_out_with_the_handshake_where_that_can_be() {
+        const GREETING: &[u8] = b"220 mail.test ESMTP\r\n";
+        for (version, greets) in [(&version::TLS12, false), (&version::TLS13, true)] {
+            let mut pair = Pair::new(version);
+            pair.engine.greeting = GREETING.to_vec();
+            let hello = pair.sent();
+            pair.bring(&hello, usize::MAX).unwrap();
+            pair.answer().unwrap();
+            assert_eq!(pair.engine.greeting.is_empty(), greets);
+            // The client has not said the last word, and can read all the same.
+            assert!(pair.engine.tls.is_handshaking());
+            let mut read = [0; 100];
+            let count = pair.client.reader().read(&mut read).unwrap_or(0);
+            assert_eq!(&read[..count], if greets { GREETING } else { b"" });
+            pair.shake_hands(usize::MAX);
+            pair.say(b"250 OK\r\n", false).unwrap();
+            pair.answer().unwrap();
+            let count = pair.client.reader().read(&mut read).unwrap();
+            assert_eq!(&read[..count], b"250 OK\r\n");
         }
     }
 

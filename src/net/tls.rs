@@ -161,6 +161,8 @@ impl Tls {
             .with_cert_resolver(served.clone());
         config.session_storage = ServerSessionMemoryCache::new(RESUMABLE);
         config.send_tls13_tickets = 1;
+        // The greeting is public, and should not take a round trip of its own.
+        config.send_half_rtt_data = true;
         Ok(Self {
             config: Arc::new(config),
             served,

@@ -137,22 +137,29 @@ async fn open(
     match kind {
         ListenerKind::Submission => Ok(ClientStream::Clear(stream)),
         ListenerKind::Submissions => tokio::select! {
-            opened = shake_hands(edge, stream, client) => opened,
+            opened = shake_hands(edge, stream, client, greeting(edge)) => opened,
             ending = cut_off(orders) => Err(ending),
         },
     }
+}
+
+fn greeting(edge: &Edge) -> Vec<u8> {
+    let mut greeting = Vec::new();
+    Reply::greeting(&edge.settings.hostname).write_to(&mut greeting);
+    greeting
 }
 
 async fn shake_hands(
     edge: &Edge,
     stream: TcpStream,
     client: SocketAddr,
+    greeting: Vec<u8>,
 ) -> Result<ClientStream, Ending> {
     let shaking = async {
         // Whoever says nothing takes nobody's place. Should the client be gone, accepting says so.
         let _ = stream.readable().await;
         let leave = edge.authenticator.guard().handshake(client.ip()).await;
-        Secured::accept(edge.tls.clone(), stream, leave.turns()).await
+        Secured::accept(edge.tls.clone(), stream, leave.turns(), greeting).await
     };
     match timeout(edge.timeouts.handshake, shaking).await {
         Ok(Ok(stream)) => {
@@ -177,15 +184,20 @@ async fn shake_hands(
 
 impl Connection<'_> {
     pub(super) async fn greet(&mut self) -> Result<(), Ending> {
+        if let ClientStream::Tls(stream) = &self.stream
+            && stream.has_greeted()
+        {
+            return Ok(());
+        }
         if self.spoke_first().await {
             return self.carry_out_close(reply::SPOKE_FIRST).await;
         }
-        Reply::greeting(&self.edge.settings.hostname).write_to(&mut self.output);
+        self.output.extend_from_slice(&greeting(self.edge));
         self.send().await
     }
 
     /// RFC 5321, 4.3.1: a client waits for the greeting. One that does not is a program that
-    /// speaks at us rather than with us.
+    /// speaks at us rather than with us. Where the greeting went out with the handshake, that cannot be told.
     async fn spoke_first(&mut self) -> bool {
         match &mut self.stream {
             ClientStream::Gone => false,
@@ -216,7 +228,7 @@ impl Connection<'_> {
         let ClientStream::Clear(stream) = clear else {
             return Err(Ending::HandshakeFailed);
         };
-        self.stream = shake_hands(self.edge, stream, self.peer).await?;
+        self.stream = shake_hands(self.edge, stream, self.peer, Vec::new()).await?;
         self.summary.tls = self.stream.tls_version();
         self.session.on_tls();
         // Nothing is said until the client has, so what the handshake left goes alone.
