@@ -107,10 +107,7 @@ impl<'a> Command<'a> {
 /// The verb, and what follows it without the spaces around it. A trailing space is common and
 /// harmless (RFC 5321, 4.1.1).
 fn split_verb(line: &[u8]) -> (&[u8], &[u8]) {
-    let end = line
-        .iter()
-        .position(|&byte| byte == b' ')
-        .unwrap_or(line.len());
+    let end = memchr::memchr(b' ', line).unwrap_or(line.len());
     let (verb, rest) = line.split_at(end);
     (verb, trim(rest))
 }

@@ -4,6 +4,7 @@
 //! verdict, TLS, the upstream) it wants no input until it is told.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::policy::{Denial, Limit, Party, Rule};
@@ -100,7 +101,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 enum State {
     /// MAIL or RCPT, as `asked` and `sent` have it; limits and rules are being asked.
-    Admitting(Handed),
+    Admitting { handed: Handed, envelope: Envelope },
     /// DATA is sent; its reply decides what the next bytes are.
     AwaitingData(Handed),
     /// The client sends a message body.
@@ -128,6 +129,17 @@ enum State {
     ShakingHands,
     /// Credentials are being verified.
     Verifying { helo: Arc<str> },
+}
+
+/// What limits and rules are asked about, within the line that was asked.
+#[derive(Debug)]
+enum Envelope {
+    /// The reverse-path, and the size in octets where it is stated.
+    Mail {
+        path: Range<usize>,
+        size: Option<u64>,
+    },
+    Recipient,
 }
 
 /// A session that the upstream has taken over.
@@ -172,7 +184,7 @@ impl Session {
                 Wants::Line
             }
             State::Body(_) => Wants::Body,
-            State::Admitting(_)
+            State::Admitting { .. }
             | State::AwaitingData(_)
             | State::Closed
             | State::HandingOver { .. }
@@ -186,7 +198,7 @@ impl Session {
     /// The name the client gave in EHLO, once it counts for something.
     pub fn helo(&self) -> Option<&str> {
         match &self.state {
-            State::Admitting(handed)
+            State::Admitting { handed, .. }
             | State::AwaitingData(handed)
             | State::Body(handed)
             | State::Ready(handed)
@@ -208,7 +220,7 @@ impl Session {
     pub fn is_authenticated(&self) -> bool {
         matches!(
             self.state,
-            State::Admitting(_)
+            State::Admitting { .. }
                 | State::AwaitingData(_)
                 | State::Body(_)
                 | State::Leaving
@@ -490,7 +502,13 @@ impl Session {
                 self.asked.extend_from_slice(line);
                 self.sent.clear();
                 self.sent.extend_from_slice(&mail);
-                self.state = State::Admitting(handed);
+                // Nothing before the path has an angle bracket.
+                let start = memchr::memchr(b'<', line).unwrap_or(line.len());
+                let envelope = Envelope::Mail {
+                    path: start..start + path.path.len(),
+                    size: envelope::stated_size(path),
+                };
+                self.state = State::Admitting { handed, envelope };
                 Action::Admit
             }
         }
@@ -505,7 +523,8 @@ impl Session {
             Ok(()) => {
                 self.asked.clear();
                 self.asked.extend_from_slice(line);
-                self.state = State::Admitting(handed);
+                let envelope = Envelope::Recipient;
+                self.state = State::Admitting { handed, envelope };
                 Action::Admit
             }
         }
@@ -513,27 +532,28 @@ impl Session {
 
     /// What [`Action::Admit`] asks for.
     pub fn asked(&self) -> Option<Asked<'_>> {
-        if !matches!(self.state, State::Admitting(_)) {
+        let State::Admitting { envelope, .. } = &self.state else {
             return None;
-        }
-        match Command::parse(&self.asked) {
-            Ok(Command::Mail(path)) => Some(Asked::Mail {
-                path: path.path,
-                size: envelope::stated_size(path),
+        };
+        match envelope {
+            Envelope::Mail { path, size } => Some(Asked::Mail {
+                path: self.asked.get(path.clone())?,
+                size: *size,
             }),
-            Ok(Command::Rcpt(_)) => Some(Asked::Recipient),
-            _ => None,
+            Envelope::Recipient => Some(Asked::Recipient),
         }
     }
 
     /// What limits and rules say to [`Action::Admit`].
     pub fn on_admission(&mut self, verdict: Result<(), Denial>) -> Action<'_> {
-        let asked = self.asked().map(|asked| asked == Asked::Recipient);
-        let (Some(is_recipient), State::Admitting(mut handed)) =
-            (asked, std::mem::take(&mut self.state))
+        let State::Admitting {
+            mut handed,
+            envelope,
+        } = std::mem::take(&mut self.state)
         else {
             return self.close(reply::OUT_OF_ORDER);
         };
+        let is_recipient = matches!(envelope, Envelope::Recipient);
         match verdict {
             Ok(()) if is_recipient => {
                 self.state = State::Ready(handed);
