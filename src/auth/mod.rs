@@ -21,4 +21,4 @@ mod watch;
 
 pub use noted::{NotedBatch, flush_regularly};
 pub use verify::{Authenticator, Peer};
-pub use watch::watch;
+pub use watch::{Polls, watch};

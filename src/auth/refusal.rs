@@ -17,6 +17,11 @@ pub fn patience(base: Duration) -> Duration {
     LEAST.max(base * (100 - JITTER) / 100)
 }
 
+/// Whether every refusal comes later than `time` after its claim.
+pub fn is_later_than(time: Duration, base: Duration) -> bool {
+    base * (100 - JITTER) / 100 > time
+}
+
 /// The whole time from claim to refusal, with jitter.
 pub fn delay(base: Duration) -> Duration {
     let percent = rand::rng().random_range(100 - JITTER..=100 + JITTER);

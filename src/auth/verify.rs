@@ -9,6 +9,7 @@ mod strangers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -30,6 +31,7 @@ use super::noted::NotedBatch;
 use super::password::Hasher;
 use super::quota::{self, Allowance, Quotas};
 use super::refusal;
+use super::watch::{self, Polls};
 
 /// How long a login may wait for its turn before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,6 +67,10 @@ pub struct Authenticator {
 /// How many previous passwords are remembered; overlaps are few and pass.
 const PREVIOUS_ENTRIES: u64 = 10_000;
 
+/// Of how many names it is remembered why they were refused. Of those that are tried again and again, by devices with an old
+/// password or by people who guess, there are few.
+const REFUSED_ENTRIES: u64 = 1_000;
+
 impl Authenticator {
     /// Verifies against `store`, remembers at most `cache_entries` right passwords, and answers
     /// refusals `refusal_delay` after the claim.
@@ -93,6 +99,9 @@ impl Authenticator {
             store,
             cache: Cache::new(cache_entries),
             previous: Cache::new(cache_entries.min(PREVIOUS_ENTRIES)),
+            refused: Cache::new(cache_entries.min(REFUSED_ENTRIES)),
+            polls: Arc::default(),
+            may_ask_again: refusal::is_later_than(watch::NEXT, refusal_delay),
             denials: Arc::default(),
             digester: Digester::new(),
             hasher,
@@ -122,6 +131,11 @@ impl Authenticator {
     /// Whom to refuse although the store does not say so yet.
     pub fn denials(&self) -> Arc<Denials> {
         self.core.denials.clone()
+    }
+
+    /// When the store is asked whether another process wrote.
+    pub fn polls(&self) -> Arc<Polls> {
+        self.core.polls.clone()
     }
 
     /// How many right passwords are remembered.
@@ -162,9 +176,12 @@ impl Authenticator {
             peer,
             guard: &self.guard,
             cut: begun + self.patience,
+            held_back: AtomicU64::new(0),
         };
         let judged = tokio::time::timeout(PATIENCE, self.core.judge(&asked)).await;
-        metrics.auth_seconds.observe(begun.elapsed().as_secs_f64());
+        let held_back = Duration::from_micros(asked.held_back.load(Ordering::Relaxed));
+        let took = begun.elapsed().saturating_sub(held_back);
+        metrics.auth_seconds.observe(took.as_secs_f64());
         metrics
             .cache_entries
             .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));

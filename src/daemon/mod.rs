@@ -278,6 +278,7 @@ impl Daemon {
         let metrics = self.edge.metrics.clone();
         tokio::spawn(watch(
             self.store.clone(),
+            self.edge.authenticator.polls(),
             metrics.clone(),
             self.lifecycle.clone(),
         ));

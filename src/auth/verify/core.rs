@@ -1,6 +1,7 @@
 //! From a claim to a verdict, cheapest first.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::future::Cache;
 use tokio::sync::Semaphore;
@@ -9,7 +10,9 @@ use tokio::time::Instant;
 use crate::auth::cache::{Digest, Digester, Known, Slot, identity_of};
 use crate::auth::denial::Denials;
 use crate::auth::guard::{Attempt, Guard, Held, Target};
+use crate::auth::issue;
 use crate::auth::password::Hasher;
+use crate::auth::watch::Polls;
 use crate::metrics::{Metrics, Path, StoreOperation};
 use crate::sasl::{Bar, Credentials, Outage, Reason, Secret};
 use crate::store::{Login, Refusal, Store};
@@ -26,6 +29,11 @@ pub(super) struct Core {
     pub(super) cache: Cache<String, Arc<Known>>,
     /// The previous passwords of those credentials that are in an overlap.
     pub(super) previous: Cache<String, Arc<Known>>,
+    /// The rows, or their absence, by which generated names were refused last, each with the epoch in which it was read.
+    pub(super) refused: Cache<String, (u64, Option<Arc<Login>>)>,
+    pub(super) polls: Arc<Polls>,
+    /// Whether there is time to ask the store again before a refusal is due.
+    pub(super) may_ask_again: bool,
     pub(super) denials: Arc<Denials>,
     pub(super) digester: Digester,
     pub(super) hasher: Hasher,
@@ -43,6 +51,8 @@ pub(super) struct Asked<'a> {
     pub(super) guard: &'a Arc<Guard>,
     /// Until when a stranger waits for what a hash shows.
     pub(super) cut: Instant,
+    /// For how many microseconds a refusal was held back until the store was asked again.
+    pub(super) held_back: AtomicU64,
 }
 
 impl Core {
@@ -61,6 +71,7 @@ impl Core {
         let mut path = Path::Cache;
         let mut flown = None;
         let mut turn = None;
+        let mut asked_again = !self.may_be_held_back(username);
         // Every round decides by what was true in `epoch`; if the store moved on meanwhile, the
         // next round looks again. Rounds that hash make an entry, so they do not repeat.
         loop {
@@ -72,6 +83,12 @@ impl Core {
             let mut recalled = self.recall(username, flown.take()).await;
             let tag = || self.store.tag(credentials.password.expose());
             if let Some(judged) = recalled.judge(epoch, digest, now_ms(), tag) {
+                // Another process may have made it right a moment ago; a refusal can wait for that.
+                if judged.is_err() && !asked_again {
+                    asked_again = true;
+                    self.ask_again(asked).await;
+                    continue;
+                }
                 self.metrics.verdict_by(path);
                 return recalled.guarded(judged, digest, attempt);
             }
@@ -79,7 +96,7 @@ impl Core {
                 self.metrics.verdict_by(Path::Early);
                 return Err(Refused::Barred(Bar::Guard));
             }
-            let Some(login) = self.lookup(username).await? else {
+            let Some(login) = self.row(asked, epoch, tag()).await? else {
                 let remembered = recalled.count();
                 self.metrics.cache_invalidations.inc_by(remembered as u64);
                 self.forget(username).await;
@@ -190,6 +207,42 @@ impl Core {
         self.previous.invalidate(username).await;
     }
 
+    /// Whether nobody can tell that a refusal of this name waits until the store has been asked again. Where people choose
+    /// the name, strangers wait for turns, which who comes late has less time for.
+    fn may_be_held_back(&self, username: &str) -> bool {
+        self.may_ask_again && issue::is_generated(username)
+    }
+
+    /// Waits until the store has been asked again; false if that takes too long.
+    async fn ask_again(&self, asked: &Asked<'_>) -> bool {
+        let began = Instant::now();
+        let is_answered = self.polls.next().await;
+        let held_back = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        asked.held_back.fetch_add(held_back, Ordering::Relaxed);
+        is_answered
+    }
+
+    /// The row as it is now. One that refuses this password, too, is not read again as long as nothing was written.
+    async fn row(&self, asked: &Asked<'_>, epoch: u64, tag: u32) -> Result<Option<Login>, Outage> {
+        let username = &asked.credentials.username;
+        let may_remember = self.may_be_held_back(username);
+        if may_remember
+            && let Some((read, row)) = self.refused.get(username).await
+            && read == epoch
+            && refuses(row.as_deref(), tag)
+            && self.ask_again(asked).await
+            && self.store.epoch() == epoch
+        {
+            return Ok(row.as_deref().cloned());
+        }
+        let row = self.lookup(username).await?;
+        if may_remember && refuses(row.as_ref(), tag) {
+            let refused = (epoch, row.clone().map(Arc::new));
+            self.refused.insert(username.to_owned(), refused).await;
+        }
+        Ok(row)
+    }
+
     async fn lookup(&self, username: &str) -> Result<Option<Login>, Outage> {
         let (store, username) = (self.store.clone(), username.to_owned());
         let seconds = self.metrics.store_seconds.of(StoreOperation::Lookup);
@@ -207,6 +260,16 @@ impl Core {
             Slot::Previous => &self.previous,
         }
     }
+}
+
+/// Whether this row refuses a password with this tag, without a look at any hash.
+fn refuses(row: Option<&Login>, tag: u32) -> bool {
+    let may_be = |stored: Option<u32>| stored.is_none_or(|stored| stored == tag);
+    row.is_none_or(|login| {
+        let previous = login.previous.as_ref();
+        let is_another = !may_be(login.tag) && !previous.is_some_and(|own| may_be(own.tag));
+        is_another || login.refusal(now_ms()).is_some()
+    })
 }
 
 fn reason(refusal: Refusal) -> Reason {

@@ -26,8 +26,10 @@ struct Site {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     noted: Arc<NotedBatch>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
+
+const FILE: &str = "gatepost.db";
 
 impl Site {
     fn new() -> Self {
@@ -36,7 +38,7 @@ impl Site {
 
     fn with(cost: Cost, delay: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&directory.path().join("gatepost.db")).unwrap());
+        let store = Arc::new(Store::open(&directory.path().join(FILE)).unwrap());
         let metrics = Arc::new(Metrics::new().unwrap());
         let hasher = Hasher::start(cost, 1, 100, metrics.clone()).unwrap();
         let last_used = Arc::new(NotedBatch::new(100, metrics.clone()));
@@ -59,7 +61,7 @@ impl Site {
             store,
             metrics,
             noted: last_used,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -114,6 +116,12 @@ impl Site {
     fn trust(&self, address: [u8; 4], key: i64) {
         let guard = self.authenticator.guard();
         guard.accepted(&guard.attempt(address.into()), key);
+    }
+
+    /// How often a row was read for a verdict.
+    fn lookups(&self) -> u64 {
+        let seconds = self.metrics.store_seconds.of(StoreOperation::Lookup);
+        seconds.get_sample_count()
     }
 
     fn key(&self, username: &str) -> i64 {
@@ -207,6 +215,62 @@ fn peer() -> Peer {
 
 fn is_accepted(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Accept(_))
+}
+
+/// Refusals come late enough to ask the store again, and it is asked all the time.
+fn unhurried() -> Site {
+    let site = Site::with(CHEAP, Duration::from_millis(500));
+    let (store, polls) = (site.store.clone(), site.authenticator.polls());
+    tokio::spawn(async move {
+        loop {
+            polls.ask(&store).unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    site
+}
+
+#[tokio::test]
+async fn a_name_that_is_refused_again_and_again_is_looked_up_once() {
+    let site = unhurried();
+    let issued = site.issue();
+    let username = &issued.credential.username;
+    let nobody = "smtp_0123456789abcdef";
+    for lookups in [2, 2] {
+        let (wrong, unknown) = tokio::join!(
+            site.verify(username, "sk_wrong"),
+            site.verify(nobody, "sk_wrong")
+        );
+        assert_eq!(wrong, Verdict::Reject(Reason::WrongPassword));
+        assert_eq!(unknown, Verdict::Reject(Reason::Unknown));
+        assert_eq!(site.lookups(), lookups);
+    }
+    assert!(is_accepted(&site.log_in(&issued).await));
+    assert_eq!(site.lookups(), 3);
+    // A name that people chose is looked up each time.
+    for lookups in [4, 5] {
+        let unknown = site.verify("info", "secret").await;
+        assert_eq!(unknown, Verdict::Reject(Reason::Unknown));
+        assert_eq!(site.lookups(), lookups);
+    }
+}
+
+#[tokio::test]
+async fn what_another_process_has_just_written_is_no_reason_to_refuse() {
+    let site = unhurried();
+    let [guessed, cached] = [site.issue(), site.issue()];
+    assert!(is_accepted(&site.log_in(&cached).await));
+    let name = &guessed.credential.username;
+    let wrong = site.verify(name, "sk_wrong").await;
+    assert_eq!(wrong, Verdict::Reject(Reason::WrongPassword));
+    let elsewhere = Site {
+        store: Arc::new(Store::open(&site.directory.path().join(FILE)).unwrap()),
+        ..site
+    };
+    for issued in [guessed, cached] {
+        let rotated = elsewhere.rotate(&issued.credential.username, None);
+        assert!(is_accepted(&elsewhere.log_in(&rotated).await));
+    }
 }
 
 #[tokio::test]
