@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::finding::{Finding, closed, cores_taken, failures, login_ms, mark, open, table};
 use super::{GUARD, WAY};
 use crate::affinity;
+use crate::column::not_let_in;
 use crate::peer::gatepost::{self, Setup};
 use crate::plot::{Axis, Line, Panel, Plot, Scale};
 use crate::site::Site;
@@ -28,6 +29,8 @@ struct Row {
     p50: f64,
     p99: f64,
     mark: &'static str,
+    /// Where more come than can be served.
+    turned_away: u64,
     failures: u64,
 }
 
@@ -52,6 +55,7 @@ pub fn measure(site: &Site, scale: u64) -> Finding {
         "cores taken",
         "p50, ms",
         "p99, ms",
+        "turned away",
     ];
     let cells = rows.iter().map(|row| {
         [
@@ -61,6 +65,7 @@ pub fn measure(site: &Site, scale: u64) -> Finding {
             format!("{:.2}", row.taken),
             format!("{:.2}{}", row.p50, row.mark),
             format!("{:.2}{}", row.p99, row.mark),
+            row.turned_away.to_string(),
         ]
     });
     Finding {
@@ -88,7 +93,8 @@ fn row(trial: &Trial<'_>, percent: u64, capacity: f64, seconds: f64) -> Row {
         p50: login_ms(outcome, 50.0),
         p99: login_ms(outcome, 99.0),
         mark: mark(outcome),
-        failures: failures(&result),
+        turned_away: not_let_in(outcome),
+        failures: result.failures,
     }
 }
 
@@ -101,6 +107,7 @@ impl Row {
             "cores_taken": self.taken,
             "login_ms": { "p50": self.p50, "p99": self.p99 },
             "generator_was_the_limit": !self.mark.is_empty(),
+            "turned_away": self.turned_away,
             "failures": self.failures,
         })
     }
