@@ -1,6 +1,7 @@
 //! Where log lines go, and in which form.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -31,7 +32,7 @@ pub fn start(log: &Log) {
         },
         LogFormat::Json => tracing_subscriber::fmt()
             .with_env_filter(filter(log))
-            .with_writer(io::stderr)
+            .with_writer(|| Lines)
             .json()
             .flatten_event(true)
             .finish()
@@ -46,10 +47,24 @@ pub fn start(log: &Log) {
 fn start_text(log: &Log) -> Result<(), TryInitError> {
     tracing_subscriber::fmt()
         .with_env_filter(filter(log))
-        .with_writer(io::stderr)
+        .with_writer(|| Lines)
         .with_ansi(io::stderr().is_terminal())
         .finish()
         .try_init()
+}
+
+/// Standard error, to which each line goes in one write. The library's own would have sessions on different threads wait for
+/// each other's writes.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(io::stderr().as_fd(), line)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The level was parsed with the configuration.
