@@ -3,6 +3,8 @@
 //! Nothing unknown is passed on: an extension may change how a session is framed, and a relay
 //! that does not know it would lose its place.
 
+use std::borrow::Cow;
+
 use crate::sasl::Mechanism;
 
 use super::reply::RawReply;
@@ -84,22 +86,19 @@ impl Extensions {
     }
 
     /// The keywords to announce to a client, without STARTTLS and AUTH, which are ours.
-    pub fn announced(&self, own_message_size: u64) -> Vec<String> {
+    pub fn announced(&self, own_message_size: u64) -> Vec<Cow<'static, str>> {
         let size = format!("SIZE {}", self.message_size(own_message_size));
-        let limits = self
-            .limits
-            .as_ref()
-            .map(|limits| format!("LIMITS {limits}"));
+        let limits = self.limits.as_ref();
+        let keyword = |offered: bool, keyword| offered.then_some(Cow::Borrowed(keyword));
         [
-            self.pipelining.then(|| "PIPELINING".into()),
-            Some(size),
-            self.eight_bit_mime.then(|| "8BITMIME".into()),
-            self.smtputf8.then(|| "SMTPUTF8".into()),
-            self.dsn.then(|| "DSN".into()),
+            keyword(self.pipelining, "PIPELINING"),
+            Some(size.into()),
+            keyword(self.eight_bit_mime, "8BITMIME"),
+            keyword(self.smtputf8, "SMTPUTF8"),
+            keyword(self.dsn, "DSN"),
             // Its replies pass as they come, so it decides whether all of them have one (RFC 2034, 4).
-            self.enhanced_status_codes
-                .then(|| "ENHANCEDSTATUSCODES".into()),
-            limits,
+            keyword(self.enhanced_status_codes, "ENHANCEDSTATUSCODES"),
+            limits.map(|limits| format!("LIMITS {limits}").into()),
         ]
         .into_iter()
         .flatten()

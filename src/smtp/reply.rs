@@ -127,6 +127,9 @@ replies! {
     UNKNOWN_PARAMETER = 555 "5.5.4" "Parameter not offered";
 }
 
+/// What the codes and ends of a reply's lines take, as a rule, in octets.
+const ROOM: usize = 64;
+
 impl Reply {
     /// The greeting (RFC 5321, 4.2).
     pub fn greeting(hostname: &str) -> Self {
@@ -139,8 +142,13 @@ impl Reply {
     }
 
     /// The answer to EHLO: our name, then a keyword a line.
-    pub fn ehlo(hostname: &str, keywords: &[String]) -> Self {
-        let mut text = hostname.to_owned();
+    pub fn ehlo(hostname: &str, keywords: &[Cow<'static, str>]) -> Self {
+        let length = keywords
+            .iter()
+            .map(|keyword| keyword.len() + 1)
+            .sum::<usize>();
+        let mut text = String::with_capacity(hostname.len() + length);
+        text.push_str(hostname);
         for keyword in keywords {
             text.push('\n');
             text.push_str(keyword);
@@ -207,6 +215,7 @@ impl Reply {
 
     /// Appends the reply as it goes over the wire.
     pub fn write_to(&self, out: &mut Vec<u8>) {
+        out.reserve(self.text.len() + ROOM);
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
             out.extend_from_slice(&digits(self.code));

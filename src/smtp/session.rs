@@ -674,11 +674,11 @@ impl Session {
         Action::Reply(refusal)
     }
 
-    fn ehlo(&self, ours: &[&str]) -> Reply {
+    fn ehlo(&self, ours: &[&'static str]) -> Reply {
         let own = self.settings.message_size;
         let size = self.message_limit.map_or(own, |limit| limit.min(own));
         let mut keywords = self.extensions.announced(size);
-        keywords.extend(ours.iter().map(|&keyword| keyword.to_owned()));
+        keywords.extend(ours.iter().map(|&keyword| Cow::Borrowed(keyword)));
         Reply::ehlo(&self.settings.hostname, &keywords)
     }
 }
