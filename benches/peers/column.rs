@@ -14,8 +14,9 @@ use crate::trial::{Arrived, Result, Trial};
 /// Sessions at a time where processor time is what is asked for.
 const CONCURRENT: usize = 16;
 
-/// Wrong passwords under way at a time: most peers keep those who offer one waiting.
-const WRONG: usize = 200;
+/// Wrong passwords under way at a time. Most peers keep those who offer one waiting, for a second or more; with few of them
+/// they would be idle, and what is measured would be how dear it is to wake up.
+const WRONG: usize = 1000;
 
 /// Attackers at a time, each as fast as it is answered.
 const ATTACKERS: usize = 16;
@@ -107,7 +108,7 @@ impl Column {
             Column::Login => login(trial, (1000 * scale / 100).max(50)),
             Column::Wrong => {
                 let logins = attackers(trial, vec![Attempt::Wrong], 48_000);
-                let order = trial.hostile(logins, WRONG, some(3000));
+                let order = trial.hostile(logins, WRONG, some(6000));
                 per(1e3, &trial.work(&order), |outcome| {
                     outcome.refused + outcome.shed
                 })

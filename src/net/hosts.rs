@@ -64,11 +64,11 @@ pub struct Host {
     pub target: usize,
     /// Nothing until it was tried.
     up: OnceLock<IntGauge>,
-    /// What it said of XCLIENT, and when.
+    /// What it was found to take by XCLIENT, and when.
     asked: ArcSwapOption<(Manners, Instant)>,
 }
 
-/// How long what a place said of XCLIENT is believed.
+/// How long it is believed with which attributes a place takes XCLIENT.
 const MANNERS_AGE: Duration = Duration::from_secs(30);
 
 /// How one place is doing.
@@ -92,10 +92,14 @@ impl Host {
 
     /// What is known of how it takes XCLIENT.
     pub fn manners(&self) -> Manners {
+        self.manners_at(Instant::now())
+    }
+
+    fn manners_at(&self, now: Instant) -> Manners {
         let asked = self.asked.load();
         let known = asked.as_ref().map(|asked| **asked);
         known.map_or_else(Manners::default, |(manners, at)| Manners {
-            xclient: manners.xclient.filter(|_| at.elapsed() < MANNERS_AGE),
+            xclient: manners.xclient.filter(|_| now < at + MANNERS_AGE),
             ..manners
         })
     }
@@ -373,6 +377,7 @@ mod tests {
     use figment::providers::{Format as _, Toml};
 
     use super::*;
+    use crate::smtp::xclient::Attributes;
 
     fn hosts(order: &str, addresses: &str) -> Hosts {
         let text = format!("order = {order:?}\naddress = {addresses}");
@@ -399,6 +404,21 @@ mod tests {
 
     fn nothing() -> Result<Vec<SocketAddr>, String> {
         Ok(Vec::new())
+    }
+
+    #[test]
+    fn what_a_place_takes_is_asked_again_and_in_which_order_is_not() {
+        let hosts = three("failover");
+        let host = &hosts.candidates()[0];
+        assert_eq!(host.manners(), Manners::default());
+        let found = Manners {
+            xclient: Some(Attributes::parse("ADDR LOGIN")),
+            after_ehlo: true,
+        };
+        host.learn(found);
+        assert_eq!(host.manners(), found);
+        let later = host.manners_at(Instant::now() + MANNERS_AGE);
+        assert_eq!((later.xclient, later.after_ehlo), (None, true));
     }
 
     #[test]

@@ -408,10 +408,12 @@ impl<'a> Handover<'a> {
 
     /// The upstream has said what it offers; now it is told whose session this is.
     fn introduce(&mut self, extensions: Extensions) -> Result<Step, UpstreamFailure> {
-        self.found = Some(Manners {
-            xclient: extensions.xclient,
-            ..self.found.unwrap_or(self.manners)
-        });
+        if let Purpose::Probe(_) | Purpose::Xclient(_) = self.purpose {
+            self.found = Some(Manners {
+                xclient: extensions.xclient,
+                ..self.found.unwrap_or(self.manners)
+            });
+        }
         match self.purpose {
             Purpose::Probe(_) | Purpose::Proxy(..) | Purpose::Untold => Ok(Step::Ready(extensions)),
             Purpose::Xclient(client) => {
