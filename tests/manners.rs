@@ -10,7 +10,7 @@ use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
 use crate::support::site::{Config, Credential};
 use crate::support::upstream::{Act, Upstream};
-use crate::support::{PATIENCE, eventually, ports, within};
+use crate::support::{PATIENCE, eventually, ports, tls, within};
 
 fn config(upstream: &Upstream) -> Config {
     Config::for_upstream(upstream.address)
@@ -29,6 +29,28 @@ fn a_client_that_never_shakes_hands_is_cut() {
         0,
         "no SMTP in the clear on this port"
     );
+}
+
+#[test]
+fn the_greeting_comes_with_the_servers_side_of_a_handshake() {
+    let upstream = Upstream::start();
+    let gatepost = Gatepost::start(config(&upstream));
+    let mut socket = TcpStream::connect(gatepost.submissions).expect("connect");
+    socket
+        .set_read_timeout(Some(PATIENCE))
+        .expect("set a timeout");
+    let mut session = tls::session();
+    session.write_tls(&mut socket).expect("the ClientHello");
+    let mut greeting = [0; 64];
+    loop {
+        session.read_tls(&mut socket).expect("more of its side");
+        session.process_new_packets().expect("TLS");
+        if session.reader().read(&mut greeting).is_ok() {
+            break;
+        }
+    }
+    assert!(greeting.starts_with(b"220 mail.example.test "));
+    assert!(session.wants_write(), "ours was not sent");
 }
 
 #[test]
