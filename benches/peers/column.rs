@@ -97,13 +97,13 @@ impl Column {
                 let order = Order {
                     messages: 100,
                     pipelined: self == Column::Pipelined,
-                    ..trial.order(CONCURRENT, some(160))
+                    ..trial.order(CONCURRENT, some(320))
                 };
                 per(1e6, &trial.work(&order), |outcome| outcome.messages)
             }
             Column::Bulk => bulk(
                 trial,
-                (20 * scale / 100 / trial.peer.kind.patience()).max(4),
+                (60 * scale / 100 / trial.peer.kind.patience()).max(4),
             ),
             Column::Login => login(trial, (1000 * scale / 100).max(50)),
             Column::Wrong => {

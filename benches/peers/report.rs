@@ -82,10 +82,14 @@ impl Report {
     }
 
     fn median(&self, column: Column, kind: Kind) -> Option<f64> {
-        let mut values: Vec<f64> = self.of(column, kind).map(|reading| reading.value).collect();
-        values.sort_by(f64::total_cmp);
-        let middle = values.len().checked_sub(1)? / 2;
-        Some((values[middle] + values[values.len() / 2]) / 2.0)
+        median(self.of(column, kind).map(|reading| reading.value))
+    }
+
+    /// How many times what `other` takes: the median of what it is in each round, where the two ran close to each other. The
+    /// machine changes from round to round by more than that.
+    fn ratio(&self, column: Column, kind: Kind, other: Kind) -> Option<f64> {
+        let rounds = self.of(column, kind).zip(self.of(column, other));
+        median(rounds.map(|(own, other)| own.value / other.value))
     }
 
     /// Medians. A star: the load generator was the limit. An exclamation mark: something went wrong.
@@ -104,8 +108,8 @@ impl Report {
 
     fn ratios(&self) -> String {
         self.lines("times the floor", |column, kind| {
-            let value = self.median(column, kind)? / self.median(column, Kind::Floor)?;
-            Some(format!("{value:.2}"))
+            let ratio = self.ratio(column, kind, Kind::Floor)?;
+            Some(format!("{ratio:.2}"))
         })
     }
 
@@ -129,9 +133,7 @@ impl Report {
     fn demands(&self) -> String {
         let mut text = String::new();
         for (column, kind, limit) in DEMANDS {
-            let own = self.median(column, Kind::Gatepost);
-            if let (Some(own), Some(other)) = (own, self.median(column, kind)) {
-                let ratio = own / other;
+            if let Some(ratio) = self.ratio(column, Kind::Gatepost, kind) {
                 let verdict = if ratio <= limit { "met" } else { "MISSED" };
                 let (column, kind) = (column.title(), kind.title());
                 let _ = writeln!(
@@ -205,6 +207,13 @@ impl Report {
             "figures": figures,
         })
     }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len().checked_sub(1)? / 2;
+    Some((values[middle] + values[values.len() / 2]) / 2.0)
 }
 
 /// A file below benches/results, named for the time.
