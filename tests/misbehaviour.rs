@@ -217,44 +217,39 @@ mod at_our_ehlo {
     }
 }
 
+/// At XCLIENT, where a refusal leads to this.
+macro_rules! ways_at_xclient {
+    ($refused:expr) => {
+        const HERE: &str = "XCLIENT";
+
+        ways! {
+            it_refuses: HERE, Act::Reply("550 5.7.0 insufficient authorization") => $refused;
+            it_does_not_understand: HERE, Act::Reply("501 5.5.4 bad ADDR syntax") => $refused;
+            it_has_had_enough: HERE, Act::Reply("421 4.7.0 too many connections") => "454";
+            it_says_250: HERE, Act::Reply("250 2.0.0 Ok") => "454";
+            it_is_silent: HERE, Act::Silence => "454";
+            it_closes: HERE, Act::Close => "454";
+            it_resets: HERE, Act::Reset => "454";
+            it_closes_behind_the_grant: HERE, Act::Last("220 granted\r\n") => "454";
+            it_stops_halfway: HERE, Act::Raw("220-granted\r\n") => "454";
+            it_answers_ehlo_before_it_is_asked: HERE,
+                Act::Reply("220 granted\r\n250 upstream") => "454";
+        }
+    };
+}
+
 mod at_xclient {
     use super::*;
 
-    const HERE: &str = "XCLIENT";
-
-    // A refusal may mean that it wants EHLO first, which it gets.
-    ways! {
-        it_refuses: HERE, Act::Reply("550 5.7.0 insufficient authorization") => WELL;
-        it_does_not_understand: HERE, Act::Reply("501 5.5.4 bad ADDR syntax") => WELL;
-        it_has_had_enough: HERE, Act::Reply("421 4.7.0 too many connections") => "454";
-        it_says_250: HERE, Act::Reply("250 2.0.0 Ok") => "454";
-        it_is_silent: HERE, Act::Silence => "454";
-        it_closes: HERE, Act::Close => "454";
-        it_resets: HERE, Act::Reset => "454";
-        it_closes_behind_the_grant: HERE, Act::Last("220 granted\r\n") => "454";
-        it_stops_halfway: HERE, Act::Raw("220-granted\r\n") => "454";
-        it_answers_ehlo_before_it_is_asked: HERE, Act::Reply("220 granted\r\n250 upstream") => "454";
-    }
+    // It may mean that it wants EHLO first, which it gets.
+    ways_at_xclient!(WELL);
 }
 
 mod at_xclient_behind_ehlo {
     use super::face_asked as face;
     use super::*;
 
-    const HERE: &str = "XCLIENT";
-
-    ways! {
-        it_refuses: HERE, Act::Reply("550 5.7.0 insufficient authorization") => "454";
-        it_does_not_understand: HERE, Act::Reply("501 5.5.4 bad ADDR syntax") => "454";
-        it_has_had_enough: HERE, Act::Reply("421 4.7.0 too many connections") => "454";
-        it_says_250: HERE, Act::Reply("250 2.0.0 Ok") => "454";
-        it_is_silent: HERE, Act::Silence => "454";
-        it_closes: HERE, Act::Close => "454";
-        it_resets: HERE, Act::Reset => "454";
-        it_closes_behind_the_grant: HERE, Act::Last("220 granted\r\n") => "454";
-        it_stops_halfway: HERE, Act::Raw("220-granted\r\n") => "454";
-        it_answers_ehlo_before_it_is_asked: HERE, Act::Reply("220 granted\r\n250 upstream") => "454";
-    }
+    ways_at_xclient!("454");
 }
 
 mod at_the_clients_ehlo {
