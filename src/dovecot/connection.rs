@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::auth::{Authenticator, Peer};
 use crate::lifecycle::Lifecycle;
-use crate::net::buffer::Buffer;
+use crate::net::buffer::{Buffer, LINES};
 use crate::net::stream::LocalStream;
 use crate::sasl::{Credentials, Exchange, Mechanism, Step, Verdict};
 
@@ -60,7 +60,7 @@ pub async fn serve(
         }
         tokio::select! {
             () = lifecycle.draining() => return,
-            read = input.read_from(&mut stream) => if !matches!(read, Ok(1..)) { return },
+            read = input.read_from(&mut stream, LINES) => if !matches!(read, Ok(1..)) { return },
         }
     }
 }

@@ -150,6 +150,7 @@ impl<'a> Connection<'a> {
             };
             match task {
                 None => return Ok(()),
+                Some(Task::Done) => {}
                 Some(task) => self.carry_out(task).await?,
             }
         }

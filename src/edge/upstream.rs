@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 
-use crate::net::buffer::Buffer;
+use crate::net::buffer::{Buffer, LINES};
 use crate::net::connector::Connector;
 use crate::net::hosts::Host;
 use crate::net::stream::{LocalStream, UpstreamStream};
@@ -78,7 +78,7 @@ impl Upstream {
         }
         // With no reply due, as inside a body, it speaks out of turn and may read no more.
         let due = !self.relay.is_idle();
-        let read = self.input.poll_read_from(&mut self.stream, context);
+        let read = self.input.poll_read_from(&mut self.stream, context, LINES);
         if written.is_ready() {
             return written;
         }
@@ -91,7 +91,7 @@ impl Upstream {
     /// Waits until there is more to read. Cancelling loses nothing.
     pub async fn readable(&mut self) -> io::Result<()> {
         self.input
-            .read_from(&mut self.stream)
+            .read_from(&mut self.stream, LINES)
             .await
             .and_then(nothing_is_an_end)
             .map(drop)
@@ -136,7 +136,7 @@ impl Upstream {
     /// Waits for a whole reply.
     pub async fn next_reply(&mut self) -> Result<RawReply<'_>, FailureCause> {
         while RawReply::parse(self.input.unread())?.is_none() {
-            match self.input.read_from(&mut self.stream).await {
+            match self.input.read_from(&mut self.stream, LINES).await {
                 Ok(0) => return Err(FailureCause::Closed),
                 Ok(_) => {}
                 Err(error) => return Err(FailureCause::Io(error.to_string())),

@@ -11,25 +11,29 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::lent;
 
-/// One read takes at most this much, in octets: four whole records of TLS 1.3 (RFC 8446, 5.2), so that of a client that
-/// sends such ones faster than they are taken no read brings a part of one.
-const READ: usize = 4 * (5 + 16 * 1024 + 1 + 16);
+/// One read takes at most this much of commands and replies, in octets: the largest record of TLS 1.3 (RFC 8446, 5.2).
+pub const LINES: usize = 5 + 16 * 1024 + 1 + 16;
+
+/// One read takes at most this much of a message, in octets. Of a client that sends the largest records, and those faster
+/// than they are taken, no read brings a part of one.
+pub const BODY: usize = 8 * LINES;
 
 /// Of a buffer with the beginning of something in it, more than this is given back while nothing comes, in octets.
 const KEEP: usize = 1024;
 
 thread_local! {
     // Reads go through here, so that a session waiting for bytes needs no buffer of its own.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; BODY]);
 }
 
 /// Where octets come from.
 pub trait Fill {
-    /// Waits for octets and appends them; how many those are, where 0 is the end of the stream.
+    /// Waits for octets, reads at most so many, and appends them; how many those are, where 0 is the end of the stream.
     fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
+        most: usize,
     ) -> Poll<io::Result<usize>>;
 }
 
@@ -38,9 +42,10 @@ impl<R: AsyncRead + Unpin> Fill for R {
         &mut self,
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
+        most: usize,
     ) -> Poll<io::Result<usize>> {
         with_scratch(|scratch| {
-            let count = ready!(poll_read(self, context, scratch))?;
+            let count = ready!(poll_read(self, context, &mut scratch[..most]))?;
             lent::lend(into);
             into.extend_from_slice(&scratch[..count]);
             // It may have been a password.
@@ -101,6 +106,21 @@ impl Buffer {
         }
     }
 
+    /// Moves the first `count` octets behind those in `out`: all of its room rather than octet by octet, where it has
+    /// little else in it.
+    pub fn move_to(&mut self, count: usize, out: &mut Vec<u8>) {
+        let count = count.min(self.unread().len());
+        if out.is_empty() && self.start == 0 && count > self.bytes.len() / 2 {
+            std::mem::swap(&mut self.bytes, out);
+            self.bytes.extend_from_slice(&out[count..]);
+            out.truncate(count);
+            lent::give_back(&mut self.bytes);
+        } else {
+            out.extend_from_slice(&self.unread()[..count]);
+            self.pass(count);
+        }
+    }
+
     /// Removes a range of the unread octets.
     pub fn cut(&mut self, range: Range<usize>) {
         self.bytes
@@ -114,9 +134,9 @@ impl Buffer {
         count
     }
 
-    /// Waits for more; 0 is the end of the stream. Cancelling loses nothing.
-    pub async fn read_from(&mut self, source: &mut impl Fill) -> io::Result<usize> {
-        poll_fn(|context| self.poll_read_from(source, context)).await
+    /// Waits for more, and reads at most [`LINES`] or [`BODY`]; 0 is the end of the stream. Cancelling loses nothing.
+    pub async fn read_from(&mut self, source: &mut impl Fill, most: usize) -> io::Result<usize> {
+        poll_fn(|context| self.poll_read_from(source, context, most)).await
     }
 
     /// [`Buffer::read_from`] as one poll.
@@ -124,12 +144,13 @@ impl Buffer {
         &mut self,
         source: &mut impl Fill,
         context: &mut Context<'_>,
+        most: usize,
     ) -> Poll<io::Result<usize>> {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        let polled = source.poll_fill(context, &mut self.bytes);
+        let polled = source.poll_fill(context, &mut self.bytes, most);
         if polled.is_pending() {
             self.bytes.shrink_to(KEEP);
         }
@@ -141,23 +162,55 @@ impl Buffer {
 mod tests {
     use super::*;
 
+    async fn read(buffer: &mut Buffer, mut from: &[u8], most: usize) -> usize {
+        buffer.read_from(&mut from, most).await.unwrap()
+    }
+
     #[tokio::test]
     async fn bytes_come_out_in_order_and_memory_is_given_back() {
         let mut buffer = Buffer::default();
-        let long = vec![b'x'; READ];
+        let long = vec![b'x'; BODY];
         let (mut silent, _other) = tokio::io::duplex(1);
-        assert_eq!(buffer.read_from(&mut &b"EHLO a\r\n"[..]).await.unwrap(), 8);
+        assert_eq!(read(&mut buffer, b"EHLO a\r\n", LINES).await, 8);
         buffer.consume(5);
-        assert_eq!(buffer.read_from(&mut &long[..]).await.unwrap(), READ);
+        assert_eq!(read(&mut buffer, &long, BODY).await, BODY);
+        assert_eq!(read(&mut buffer, &long, LINES).await, LINES);
         assert!(buffer.unread().starts_with(b"a\r\nx"));
         buffer.cut(1..3);
         assert!(buffer.unread().starts_with(b"axx"));
-        assert_eq!(buffer.discard(), READ + 1);
+        assert_eq!(buffer.discard(), BODY + LINES + 1);
         let pending = |context: &mut Context<'_>| {
-            Poll::Ready(buffer.poll_read_from(&mut silent, context).is_pending())
+            Poll::Ready(
+                buffer
+                    .poll_read_from(&mut silent, context, LINES)
+                    .is_pending(),
+            )
         };
         assert!(poll_fn(pending).await);
         assert!(buffer.is_empty() && buffer.bytes.capacity() == 0);
-        assert_eq!(buffer.read_from(&mut &b""[..]).await.unwrap(), 0);
+        assert_eq!(read(&mut buffer, b"", LINES).await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_moved_comes_behind_what_is_there() {
+        for (begun, consumed, count) in [
+            ("", 0, 10),
+            ("", 0, 9),
+            ("", 0, 3),
+            ("", 0, 0),
+            ("", 0, 99),
+            ("", 2, 7),
+            ("x", 0, 10),
+            ("x", 1, 2),
+        ] {
+            let mut buffer = Buffer::default();
+            let mut out = begun.as_bytes().to_vec();
+            read(&mut buffer, b"0123456789", LINES).await;
+            buffer.pass(consumed);
+            buffer.move_to(count, &mut out);
+            let (moved, left) = b"0123456789"[consumed..].split_at(count.min(10 - consumed));
+            assert_eq!(out, [begun.as_bytes(), moved].concat());
+            assert_eq!(buffer.unread(), left);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 const SPARE: usize = 8;
 
 /// A larger one is not kept, in octets.
-const KEEP: usize = 128 * 1024;
+const KEEP: usize = 256 * 1024;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };

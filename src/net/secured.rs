@@ -18,7 +18,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::buffer::{self, Fill};
+use super::buffer::{self, Fill, LINES};
 use super::lent;
 
 /// The most plaintext in one record, in octets (RFC 8446, 5.1).
@@ -26,6 +26,10 @@ const RECORD: usize = 16 * 1024;
 
 /// The most that encryption adds to a record, in octets: header, nonce, inner type and tag.
 const OVERHEAD: usize = 5 + 8 + 1 + 16;
+
+/// Onto more than this of a record or a handshake message that is not whole nothing is read, in octets. It is the largest
+/// message that rustls takes; who sends one in records of a few octets each does not want to send mail.
+const PARTIAL: usize = 64 * 1024;
 
 /// TLS over a client's connection.
 pub struct Secured {
@@ -71,7 +75,8 @@ impl Secured {
                 None => None,
             };
             // Not waited for: whoever sends slowly must not keep the turn.
-            let read = poll_fn(|context| Poll::Ready(secured.poll_read(context, &mut early)));
+            let read =
+                poll_fn(|context| Poll::Ready(secured.poll_read(context, &mut early, LINES)));
             if let Poll::Ready(count) = read.await {
                 nothing_is_an_end(count?)?;
             }
@@ -125,17 +130,20 @@ impl Secured {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, and appends to `into` what can be read then; how much came over the connection.
+    /// Reads once, at most so much, and appends to `into` what can be read then; how much came over the connection.
     fn poll_read(
         &mut self,
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
+        most: usize,
     ) -> Poll<io::Result<usize>> {
         buffer::with_scratch(|scratch| {
             let held = self.partial.len();
-            let Some(room) = scratch.get_mut(held..).filter(|room| !room.is_empty()) else {
+            if held > PARTIAL {
                 return Poll::Ready(Err(invalid("a TLS message longer than any needs to be")));
-            };
+            }
+            let most = most.min(scratch.len() - held);
+            let room = &mut scratch[held..][..most];
             let count = ready!(buffer::poll_read(&mut self.tcp, context, room))?;
             scratch[..held].copy_from_slice(&self.partial);
             let incoming = &mut scratch[..held + count];
@@ -163,6 +171,7 @@ impl Fill for Secured {
         &mut self,
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
+        most: usize,
     ) -> Poll<io::Result<usize>> {
         let before = into.len();
         into.extend_from_slice(&self.early);
@@ -170,7 +179,7 @@ impl Fill for Secured {
         self.early.clear();
         lent::give_back(&mut self.early);
         while into.len() == before && !self.engine.ended {
-            let Poll::Ready(count) = self.poll_read(context, into)? else {
+            let Poll::Ready(count) = self.poll_read(context, into, most)? else {
                 if self.partial.is_empty() {
                     self.partial = Vec::new();
                 }
@@ -369,10 +378,13 @@ mod tests {
     use std::io::{Read as _, Write as _};
 
     use proptest::prelude::*;
-    use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+    use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
     use rustls::{
         ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version,
     };
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
 
     use super::super::tls;
     use super::*;
@@ -386,22 +398,29 @@ mod tests {
         heard: Vec<u8>,
     }
 
+    /// A server's configuration and its certificate.
+    fn server(
+        version: &'static SupportedProtocolVersion,
+    ) -> (ServerConfig, CertificateDer<'static>) {
+        let made = rcgen::generate_simple_self_signed(["mail.test".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let certificate = made.cert.der().clone();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key.into())
+            .unwrap();
+        config.send_half_rtt_data = true;
+        (config, certificate)
+    }
+
     impl Pair {
         fn new(version: &'static SupportedProtocolVersion) -> Self {
-            let made = rcgen::generate_simple_self_signed(["mail.test".to_owned()]).unwrap();
-            let provider = Arc::new(tls::provider());
-            let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-            let certificate = made.cert.der().clone();
-            let mut server = ServerConfig::builder_with_provider(provider.clone())
-                .with_protocol_versions(&[version])
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![certificate.clone()], key.into())
-                .unwrap();
-            server.send_half_rtt_data = true;
+            let (server, certificate) = server(version);
             let mut roots = RootCertStore::empty();
             roots.add(certificate).unwrap();
-            let client = ClientConfig::builder_with_provider(provider)
+            let client = ClientConfig::builder_with_provider(Arc::new(tls::provider()))
                 .with_protocol_versions(&[version])
                 .unwrap()
                 .with_root_certificates(roots)
@@ -544,6 +563,27 @@ mod tests {
         assert_eq!((pair.engine.unsent[0], pair.engine.unsent[5]), (21, 2));
         assert!(pair.bring(b"EHLO client.test\r\n", usize::MAX).is_err());
         assert!(pair.say(b"500\r\n", true).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_handshake_in_crumbs_is_not_collected_for_ever() {
+        // A ClientHello of 65,535 octets, one in each record (RFC 8446, 4 and 5.1).
+        let record = |octet| [22, 3, 3, 0, 1, octet];
+        let mut crumbs = [1, 0, 0xff, 0xff].map(record).concat();
+        crumbs.extend([record(0); 60_000].as_flattened());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let feeding = tokio::spawn(async move {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let _ = client.write_all(&crumbs).await;
+            client
+        });
+        let (tcp, _) = listener.accept().await.unwrap();
+        let config = server(&version::TLS13).0;
+        let accepted = Secured::accept(Arc::new(config), tcp, None, Vec::new()).await;
+        let error = accepted.err().expect("too long a message").to_string();
+        assert!(error.contains("longer than any"), "{error}");
+        drop(feeding);
     }
 
     proptest! {

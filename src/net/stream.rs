@@ -56,11 +56,12 @@ impl Fill for ClientStream {
         &mut self,
         context: &mut Context<'_>,
         into: &mut Vec<u8>,
+        most: usize,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Clear(stream) => stream.poll_fill(context, into),
+            Self::Clear(stream) => stream.poll_fill(context, into, most),
             Self::Gone => gone(),
-            Self::Tls(stream) => stream.poll_fill(context, into),
+            Self::Tls(stream) => stream.poll_fill(context, into, most),
         }
     }
 }

@@ -127,21 +127,42 @@ impl Scanner {
     /// Takes the next piece of the body and appends to `out` what goes to the upstream, the end
     /// of data included. How the body is cut into pieces changes nothing.
     pub fn scan(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
+        let (progress, as_it_came) = self.look(input, out);
+        out.extend_from_slice(&input[..as_it_came]);
+        progress
+    }
+
+    /// [`Scanner::scan`], except that what goes out as it came is left to the caller, who may have
+    /// a cheaper way than to copy it: so many octets from the beginning of `input`, behind `out`.
+    pub fn look(&mut self, input: &[u8], out: &mut Vec<u8>) -> (Progress, usize) {
         if input.is_empty() {
-            return Progress::More;
+            return (Progress::More, 0);
         }
         let before = out.len();
-        let mut at = 0;
-        // In a body without faults, what goes out is what came in: it is copied in one piece.
+        // In a body without faults, what goes out is what came in.
         let verbatim = self.bare_newline == BareNewline::Reject;
-        if verbatim
-            && self.refusal.is_none()
-            && matches!(self.position, Position::Cr | Position::DotCr)
-        {
+        if verbatim && self.refusal.is_none() && self.holds_cr() {
             // The CR held back at the end of the last piece. Should it turn out bare, the
             // message is refused and nothing of this is sent.
             out.push(b'\r');
         }
+        let progress = self.go_over(input, out);
+        self.check_size();
+        let mut as_it_came = match progress {
+            _ if !verbatim || self.refusal.is_some() => 0,
+            Progress::End(at) => at,
+            Progress::More => input.len() - usize::from(self.holds_cr()),
+        };
+        self.check_from(&[&out[before..], &input[..as_it_came]], progress);
+        if self.refusal.is_some() {
+            as_it_came = 0;
+        }
+        (progress, as_it_came)
+    }
+
+    /// Looks at every octet, up to the end of data. Writes to `out` unless what comes goes out as it is.
+    fn go_over(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
+        let mut at = 0;
         let mut looked_at = 1;
         while at < input.len() {
             // Behind a CR it is the next octet that decides.
@@ -154,9 +175,7 @@ impl Scanner {
             if self.position == Position::Text {
                 let run =
                     memchr::memchr3(b'\r', b'\n', b'\0', &input[at..]).unwrap_or(input.len() - at);
-                if !verbatim {
-                    self.write(&input[at..at + run], out);
-                }
+                self.write(&input[at..at + run], out);
                 self.octets += run as u64;
                 at += run;
                 if at == input.len() {
@@ -169,21 +188,15 @@ impl Scanner {
             if self.step(byte, out) {
                 self.octets -= ".\r\n".len() as u64;
                 self.position = Position::LineStart;
-                self.check_size();
-                if verbatim && self.refusal.is_none() {
-                    out.extend_from_slice(&input[..at]);
-                }
-                self.check_from(&out[before..], true);
                 return Progress::End(at);
             }
         }
-        self.check_size();
-        if verbatim && self.refusal.is_none() {
-            let held = matches!(self.position, Position::Cr | Position::DotCr);
-            out.extend_from_slice(&input[..at - usize::from(held)]);
-        }
-        self.check_from(&out[before..], false);
         Progress::More
+    }
+
+    /// Whether a CR that came is not yet written.
+    fn holds_cr(&self) -> bool {
+        matches!(self.position, Position::Cr | Position::DotCr)
     }
 
     /// Goes over the blocks behind `at`, which is not 0 and not behind a CR, in which every line end is CRLF and no line
@@ -222,14 +235,16 @@ impl Scanner {
         skipped
     }
 
-    /// Looks at what was written rather than at what came: that is what the upstream reads.
-    fn check_from(&mut self, written: &[u8], ended: bool) {
+    /// Looks at what is written rather than at what came: that is what the upstream reads.
+    fn check_from(&mut self, written: &[&[u8]], progress: Progress) {
         let Some(From { check, report }) = self.from.as_mut().filter(|_| self.refusal.is_none())
         else {
             return;
         };
-        check.read(written);
-        if ended {
+        for piece in written {
+            check.read(piece);
+        }
+        if matches!(progress, Progress::End(_)) {
             check.finish();
         }
         if let Some(fault) = check.fault().filter(|_| !*report) {
@@ -317,7 +332,7 @@ impl Scanner {
         }
     }
 
-    // The three writers below encode anew; a verbatim body is copied by `scan` itself.
+    // The three writers below encode anew; a verbatim body goes out as it came.
 
     fn write(&mut self, text: &[u8], out: &mut Vec<u8>) {
         if self.bare_newline == BareNewline::Reject || self.refusal.is_some() || text.is_empty() {

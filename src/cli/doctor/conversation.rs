@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::config::Listener;
-use crate::net::buffer::Buffer;
+use crate::net::buffer::{Buffer, LINES};
 use crate::net::stream::{LocalStream, UpstreamStream};
 use crate::net::tls::provider;
 use crate::sasl::Secret;
@@ -127,7 +127,7 @@ impl Conversation {
                 self.input.consume(length);
                 return Ok(said);
             }
-            if self.input.read_from(&mut self.stream).await? == 0 {
+            if self.input.read_from(&mut self.stream, LINES).await? == 0 {
                 return Err(Fault::Closed);
             }
         }

@@ -10,6 +10,7 @@ use crate::auth::guard::Place;
 use crate::config::{Listener, ListenerKind};
 use crate::lifecycle::{Order, Orders};
 use crate::metrics::{HandshakeFailure, Shed};
+use crate::net::buffer::LINES;
 use crate::net::listener::Accepted;
 use crate::net::proxy::{self, Proxied, ProxyError};
 use crate::net::secured::Secured;
@@ -211,7 +212,7 @@ impl Connection<'_> {
                 // Polled once: what came with the end of the handshake is there already.
                 let input = &mut self.input;
                 let polled = std::future::poll_fn(|context| {
-                    std::task::Poll::Ready(input.poll_read_from(stream.as_mut(), context))
+                    std::task::Poll::Ready(input.poll_read_from(stream.as_mut(), context, LINES))
                 });
                 matches!(polled.await, std::task::Poll::Ready(Ok(count)) if count > 0)
             }

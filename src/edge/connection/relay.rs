@@ -33,7 +33,14 @@ impl Connection<'_> {
             .as_mut()
             .map_or(&mut refused, |upstream| &mut upstream.output);
         let before = out.len();
-        let progress = scanner.scan(self.input.unread(), out);
+        let input = self.input.unread();
+        let (progress, as_it_came) = scanner.look(input, out);
+        let taken = match progress {
+            Progress::End(at) => at,
+            Progress::More => input.len(),
+        };
+        self.input.move_to(as_it_came, out);
+        self.input.pass(taken - as_it_came);
         let sent = (out.len() - before) as u64;
         let refusal = scanner.refusal();
         match refusal {
@@ -49,11 +56,9 @@ impl Connection<'_> {
                 self.message_bytes += sent;
             }
         }
-        let Progress::End(taken) = progress else {
-            self.input.pass(self.input.unread().len());
+        if progress == Progress::More {
             return None;
-        };
-        self.input.pass(taken);
+        }
         let scanner = self.scanner.take();
         if let Some((allowance, scanner)) = self.allowance.as_mut().zip(scanner) {
             containment::body_over(allowance, &scanner);

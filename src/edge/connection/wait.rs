@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::lifecycle::Order;
 use crate::metrics::Flow;
-use crate::net::lent;
+use crate::net::{buffer, lent};
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
 
@@ -36,6 +36,10 @@ impl Connection<'_> {
         }
         let wanted = self.session.wants() != Wants::Nothing && !self.is_backlogged();
         let listening = wanted && !self.half_closed;
+        let most = match self.session.wants() {
+            Wants::Body => buffer::BODY,
+            Wants::Line | Wants::Nothing => buffer::LINES,
+        };
         let (deadline, due) = self.deadline();
         let resting = self.is_resting();
         self.each_output(lent::give_back);
@@ -43,7 +47,7 @@ impl Connection<'_> {
             biased;
             _ = self.orders.at_least(Order::Drain), if resting => Event::Draining,
             read = readable(&mut self.upstream), if self.upstream.is_some() => Event::Upstream(read),
-            read = self.input.read_from(&mut self.stream), if listening => Event::Client(read),
+            read = self.input.read_from(&mut self.stream, most), if listening => Event::Client(read),
             () = self.timer.until(deadline) => Event::Timeout(due),
         };
         self.each_output(lent::lend);
