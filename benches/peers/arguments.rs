@@ -13,6 +13,9 @@ use crate::peer::Kind;
 #[derive(Parser)]
 #[command(name = "peers")]
 pub struct Arguments {
+    /// The Gatepost to measure [default: the one that was built with the benches, which has what the tests want besides]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub gatepost: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Option<Command>,
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use self::finding::Finding;
 use crate::arguments::{Growth, Way};
 use crate::site::Site;
-use crate::{machine, readme, report};
+use crate::{machine, program, readme, report};
 
 /// Nobody is exempt: what the guard does and remembers is in the figures.
 const GUARD: &str = "[guard]\nexempt = []\n";
@@ -82,7 +82,7 @@ pub fn run(growth: &Growth) -> bool {
         &output,
         &json!({
             "machine": machine::describe(),
-            "version": format!("gatepost {}", env!("CARGO_PKG_VERSION")),
+            "version": program::version(),
             "load_before": load_before,
             "scale_percent": growth.scale,
             "parts": Value::Object(parts),

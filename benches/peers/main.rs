@@ -14,6 +14,7 @@ mod machine;
 mod message;
 mod peer;
 mod plot;
+mod program;
 mod readme;
 mod relay;
 mod report;
@@ -34,7 +35,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 fn main() -> ExitCode {
     // Cargo adds this one to what it is given.
     let arguments = std::env::args().filter(|argument| argument != "--bench");
-    match Arguments::parse_from(arguments).command {
+    let arguments = Arguments::parse_from(arguments);
+    if let Some(path) = arguments.gatepost {
+        program::choose(path);
+    }
+    match arguments.command {
         // `cargo bench` without a name runs all benches; this one takes too long to run unasked.
         None => println!("peers: cargo bench --bench peers -- run"),
         Some(Command::Relay {

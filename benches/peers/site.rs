@@ -4,7 +4,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -14,6 +13,7 @@ use tempfile::TempDir;
 use crate::backend;
 use crate::peer;
 use crate::ports;
+use crate::program;
 use crate::sink::Sink;
 
 /// A name and its password.
@@ -151,7 +151,7 @@ fn write_configuration(directory: &Path) {
 }
 
 fn gatepost(directory: &Path, arguments: &[&str]) -> Vec<u8> {
-    let output = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+    let output = program::command()
         .arg("--config")
         .arg(directory.join("gatepost.toml"))
         .args(arguments)

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use rand::SeedableRng;
@@ -11,6 +10,7 @@ use rand::rngs::StdRng;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
+use crate::program;
 use crate::site::{Credential, Site};
 
 /// The cheapest argon2id there is: that of the defaults would hide all else.
@@ -55,7 +55,7 @@ fn model(site: &Site, directory: &Path, path: &Path) -> Credential {
     let file = directory.join("gatepost.toml");
     let text = format!("{before}[store]\npath = {path:?}\n{CHEAP}");
     fs::write(&file, text).expect("a configuration");
-    let output = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+    let output = program::command()
         .arg("--config")
         .arg(&file)
         .args(["credential", "create", "--json"])

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use super::{Kind, Peer, daemon};
 use crate::affinity;
 use crate::ports;
+use crate::program;
 use crate::site::Site;
 
 /// In what a Gatepost differs from its defaults.
@@ -57,10 +57,10 @@ pub fn start(site: &Site, setup: &Setup) -> Peer {
     );
     let path = directory.join("config.toml");
     fs::write(&path, configuration).expect("a configuration");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+    let mut command = program::command();
     command.arg("--config").arg(path).arg("serve");
     let process = affinity::on_first(setup.cores, || daemon(command, &directory));
-    let version = format!("gatepost {}", env!("CARGO_PKG_VERSION"));
+    let version = program::version();
     Peer::new(
         Kind::Gatepost,
         implicit,
