@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::lent;
 
-/// One read takes at most this much of commands and replies, in octets: the largest record of TLS 1.3 (RFC 8446, 5.2).
+/// One read takes at most this much of commands, replies and a handshake, in octets: the largest record of TLS 1.3 (RFC 8446, 5.2).
 pub const LINES: usize = 5 + 16 * 1024 + 1 + 16;
 
 /// One read takes at most this much of a message, in octets. Of a client that sends the largest records, and those faster
@@ -106,8 +106,8 @@ impl Buffer {
         }
     }
 
-    /// Moves the first `count` octets behind those in `out`: all of its room rather than octet by octet, where it has
-    /// little else in it.
+    /// Moves the first `count` octets behind those in `out`. If that is empty and these are most of what is here, the two
+    /// exchange their room, and only the rest is copied.
     pub fn move_to(&mut self, count: usize, out: &mut Vec<u8>) {
         let count = count.min(self.unread().len());
         if out.is_empty() && self.start == 0 && count > self.bytes.len() / 2 {

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 /// How many of them a thread keeps.
 const SPARE: usize = 8;
 
-/// A larger one is not kept, in octets.
+/// A larger one is not kept, in octets. What a read of a message brings ([`super::buffer::BODY`]) has room in it.
 const KEEP: usize = 256 * 1024;
 
 thread_local! {
