@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::auth::guard::Place;
 use crate::auth::quota::Allowance;
 use crate::lifecycle::Orders;
-use crate::metrics;
+use crate::metrics::{self, Moved};
 use crate::net::buffer::Buffer;
 use crate::net::proxy::Proxied;
 use crate::net::stream::ClientStream;
@@ -32,7 +32,7 @@ use crate::smtp::session::{Action, Session, Wants};
 use super::Edge;
 use super::dialer::Dialer;
 use super::ending::{Ending, Summary};
-use super::timer::Timer;
+use super::timer::{Latest, Timer};
 use super::upstream::Upstream;
 
 pub use arrival::{serve, shed, turn_away};
@@ -65,9 +65,11 @@ struct Connection<'a> {
     timer: Timer,
     began: Instant,
     /// When the client or the upstream last brought the session forward.
-    progress: Instant,
+    progress: Latest,
     /// When the upstream was last needed for a message, or handed over.
-    engaged: Instant,
+    engaged: Latest,
+    /// What it moved and has not told the metrics.
+    moved: Moved,
     /// Whether the client has said that it sends no more.
     half_closed: bool,
     /// What it is told from outside.
@@ -121,8 +123,9 @@ impl<'a> Connection<'a> {
             counted: None,
             timer: Timer::new(now + edge.timeouts.login),
             began: now,
-            progress: now,
-            engaged: now,
+            progress: Latest::at(now),
+            engaged: Latest::at(now),
+            moved: Moved::default(),
             half_closed: false,
             orders,
             summary,
@@ -135,7 +138,7 @@ impl<'a> Connection<'a> {
             self.take_input().await?;
             self.send().await?;
             // Replies may have come in while sending; what they lead to comes before waiting.
-            if !self.take_replies().await? {
+            if !self.has_replies() || !self.take_replies().await? {
                 self.wait().await?;
             }
         }
@@ -156,6 +159,10 @@ impl<'a> Connection<'a> {
         }
     }
 
+    fn has_replies(&self) -> bool {
+        self.upstream.as_ref().is_some_and(Upstream::has_said_more)
+    }
+
     fn is_backlogged(&self) -> bool {
         self.upstream
             .as_ref()
@@ -167,7 +174,7 @@ impl<'a> Connection<'a> {
             self.input.cut(self.lines.excess(self.input.unread()));
             return None;
         };
-        self.progress = Instant::now();
+        self.progress.renew();
         let task = match line {
             Some(line) => {
                 let action = self.session.on_line(line);
@@ -220,7 +227,7 @@ impl<'a> Connection<'a> {
                     action
                 }
             };
-            self.progress = Instant::now();
+            self.progress.renew();
             task = begin(action, &mut self.upstream, &mut self.output);
         }
     }

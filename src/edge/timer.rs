@@ -3,9 +3,10 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -19,27 +20,130 @@ pub async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, 
     }
 }
 
+/// When something last happened. The clock is read when that is asked, once for all that has happened since.
+#[derive(Debug)]
+pub struct Latest {
+    at: Instant,
+    renewed: bool,
+}
+
+impl Latest {
+    /// It happened then.
+    pub fn at(at: Instant) -> Self {
+        Self { at, renewed: false }
+    }
+
+    /// It has happened again.
+    pub fn renew(&mut self) {
+        self.renewed = true;
+    }
+
+    /// When each of two things last happened.
+    pub fn both(first: &mut Self, second: &mut Self) -> (Instant, Instant) {
+        if first.renewed || second.renewed {
+            let now = Instant::now();
+            for each in [&mut *first, &mut *second] {
+                if std::mem::take(&mut each.renewed) {
+                    each.at = now;
+                }
+            }
+        }
+        (first.at, second.at)
+    }
+}
+
 /// Resolves at a deadline that may be moved while nobody waits.
 #[derive(Debug)]
-pub struct Timer(Pin<Box<Sleep>>);
+pub struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// When `sleep` is over.
+    set: Instant,
+    /// Whom the runtime wakes when `sleep` is over.
+    waker: Option<Waker>,
+}
 
 impl Timer {
     /// A timer that is first looked at for this deadline.
     pub fn new(deadline: Instant) -> Self {
-        Self(Box::pin(sleep_until(deadline)))
+        Self {
+            sleep: Box::pin(sleep_until(deadline)),
+            set: deadline,
+            waker: None,
+        }
     }
 
     /// Waits for `deadline`. Cancelling is fine.
     pub async fn until(&mut self, deadline: Instant) {
-        if deadline < self.0.deadline() {
-            self.0.as_mut().reset(deadline);
+        if deadline < self.set {
+            self.reset(deadline);
         }
-        loop {
-            self.0.as_mut().await;
-            if Instant::now() >= deadline {
-                return;
+        poll_fn(|context| {
+            if self.is_set_for(context.waker()) {
+                return Poll::Pending;
             }
-            self.0.as_mut().reset(deadline);
+            loop {
+                // Outside the task's budget: where that is used up, the runtime would take no note of the waker.
+                let polled = pin!(unconstrained(self.sleep.as_mut())).poll(context);
+                if polled.is_pending() {
+                    self.waker = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
+                if Instant::now() >= deadline {
+                    return Poll::Ready(());
+                }
+                self.reset(deadline);
+            }
+        })
+        .await;
+    }
+
+    /// Not for certain where it is, but never where it is not.
+    fn is_set_for(&self, waker: &Waker) -> bool {
+        let is_known = |known: &Waker| known.will_wake(waker);
+        self.waker.as_ref().is_some_and(is_known) && !self.sleep.is_elapsed()
+    }
+
+    fn reset(&mut self, deadline: Instant) {
+        self.sleep.as_mut().reset(deadline);
+        self.set = deadline;
+        self.waker = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_may_be_moved_and_waited_for_by_another_task() {
+        let start = Instant::now();
+        let mut timer = Timer::new(start + 10 * SECOND);
+        for (given_up, reached) in [(10, 30), (200, 50)] {
+            let given_up = timer.until(start + given_up * SECOND);
+            timeout(SECOND, given_up).await.unwrap_err();
+            timer.until(start + reached * SECOND).await;
+            assert_eq!(Instant::now(), start + reached * SECOND);
         }
+        let deadline = start + 60 * SECOND;
+        timeout(SECOND, timer.until(deadline)).await.unwrap_err();
+        let elsewhere = async move { timer.until(deadline).await };
+        tokio::spawn(elsewhere).await.unwrap();
+        assert_eq!(Instant::now(), deadline);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_happened_since_the_last_question_happened_now() {
+        let start = Instant::now();
+        let (mut first, mut second) = (Latest::at(start), Latest::at(start));
+        first.renew();
+        tokio::time::advance(SECOND).await;
+        let told = Latest::both(&mut first, &mut second);
+        assert_eq!(told, (start + SECOND, start));
+        tokio::time::advance(SECOND).await;
+        second.renew();
+        let told = Latest::both(&mut first, &mut second);
+        assert_eq!(told, (start + SECOND, start + 2 * SECOND));
     }
 }

@@ -5,10 +5,9 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
-use atomic_waker::AtomicWaker;
 use slab::Slab;
 
 /// The later ones go before the earlier.
@@ -28,15 +27,23 @@ pub struct Orders(Arc<Inbox>);
 
 #[derive(Debug, Default)]
 struct Inbox {
+    /// Changes only while `waiting` is locked.
     order: AtomicU8,
-    waker: AtomicWaker,
+    /// Left there by who waits, until the next order.
+    waiting: Mutex<Option<Waker>>,
 }
 
 impl Orders {
-    /// Tells it this, unless it was told something more urgent.
+    /// Tells it this, unless it was told this already or something more urgent.
     pub fn give(&self, order: Order) {
-        self.0.order.fetch_max(order as u8, Ordering::AcqRel);
-        self.0.waker.wake();
+        let mut waiting = self.0.lock();
+        if self.given() < Some(order) {
+            self.0.order.store(order as u8, Ordering::Release);
+            if let Some(waker) = waiting.take() {
+                drop(waiting);
+                waker.wake();
+            }
+        }
     }
 
     /// What it was told, if anything.
@@ -49,15 +56,26 @@ impl Orders {
 
     /// Resolves once it was told this or something more urgent; to what.
     pub async fn at_least(&self, order: Order) -> Order {
+        // What it had been told when the waker was left, which only a further order takes away.
+        let mut heard = None;
         poll_fn(|context| {
-            // Before looking, so that an order given in between wakes.
-            self.0.waker.register(context.waker());
-            match self.given().filter(|given| *given >= order) {
+            if heard != Some(self.given()) {
+                let mut waiting = self.0.lock();
+                *waiting = Some(context.waker().clone());
+                heard = Some(self.given());
+            }
+            match heard.flatten().filter(|given| *given >= order) {
                 Some(given) => Poll::Ready(given),
                 None => Poll::Pending,
             }
         })
         .await
+    }
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

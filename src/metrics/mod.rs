@@ -5,6 +5,7 @@
 
 mod family;
 mod labels;
+mod moved;
 mod register;
 mod usage;
 
@@ -17,6 +18,7 @@ pub use labels::{
     Dialled, Flow, HandshakeFailure, Label, LoginOutcome, MessageOutcome, Path, RecipientOutcome,
     Scope, Shed, StoreOperation,
 };
+pub use moved::Moved;
 pub use usage::{OTHER, Session};
 
 use usage::Everybody;
@@ -59,7 +61,7 @@ pub struct Metrics {
     /// Connections that may be open at a time.
     pub connections_limit: IntGauge,
     /// Octets of SMTP inside TLS, by whose they are and which way they went.
-    pub bytes: ByLabel<Flow, IntCounter>,
+    bytes: ByLabel<Flow, IntCounter>,
     /// Octets clients sent before the TLS handshake of STARTTLS; they were discarded.
     pub bytes_before_tls: IntCounter,
     tls_handshakes: IntCounterVec,

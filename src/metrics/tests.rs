@@ -53,6 +53,26 @@ fn each_value_of_a_label_has_a_counter_of_its_own() {
 }
 
 #[test]
+fn what_was_moved_is_told_once() {
+    let metrics = Metrics::new().unwrap();
+    let mut moved = Moved::default();
+    for (count, flow) in (1..).zip(Flow::ALL) {
+        moved.add(*flow, count);
+        moved.add(*flow, 10);
+    }
+    assert!(!moved.is_much());
+    moved.tell(&metrics);
+    moved.tell(&metrics);
+    for (count, flow) in (11..).zip(Flow::ALL) {
+        let flow = flow.as_str();
+        let line = format!("gatepost_bytes_total{{direction=\"{flow}\"}} {count}");
+        assert_lines(&metrics, &[&line]);
+    }
+    moved.add(Flow::ToUpstream, 25_000_000);
+    assert!(moved.is_much());
+}
+
+#[test]
 fn a_session_counts_for_its_organization_until_it_is_dropped() {
     let metrics = Metrics::new().unwrap();
     metrics.login_of("acme", "smtp_a", LoginOutcome::Accepted);

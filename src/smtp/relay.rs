@@ -17,7 +17,7 @@ pub enum Expect {
     /// DATA: 354 opens the body.
     Data,
     /// The RSET sent for a client's EHLO; this is the answer the client gets.
-    Ehlo(Reply),
+    Ehlo(Box<Reply>),
     /// The end of data: the upstream's word on the message.
     EndOfData,
     /// MAIL: a 2xx opens a transaction.
@@ -78,10 +78,11 @@ pub struct Relay {
     pipelining: bool,
 }
 
+// Few are replies of ours, which are kept elsewhere, so that those under way share a line of the cache.
 #[derive(Debug)]
 enum Entry {
     Forwarded(Expect),
-    Own(Reply),
+    Own(Box<Reply>),
 }
 
 impl Relay {
@@ -106,7 +107,7 @@ impl Relay {
         if self.queue.is_empty() {
             reply.write_to(out);
         } else {
-            self.queue.push_back(Entry::Own(reply));
+            self.queue.push_back(Entry::Own(Box::new(reply)));
         }
     }
 
@@ -301,12 +302,12 @@ mod tests {
     fn ehlo_is_answered_by_us_unless_the_upstream_closes() {
         let ours = Reply::ehlo("gate.test", &[]);
         let mut relay = Relay::default();
-        relay.expect(Expect::Ehlo(ours.clone()));
+        relay.expect(Expect::Ehlo(Box::new(ours.clone())));
         assert_eq!(
             answer(&mut relay, "250 reset\r\n"),
             Ok((Outcome::Reset(true), "250 gate.test\r\n".into()))
         );
-        relay.expect(Expect::Ehlo(ours));
+        relay.expect(Expect::Ehlo(Box::new(ours)));
         assert_eq!(
             answer(&mut relay, "421 bye\r\n"),
             Ok((Outcome::Closing, "421 bye\r\n".into()))

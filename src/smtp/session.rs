@@ -472,10 +472,12 @@ impl Session {
             Command::Rset if attached => forward(b"RSET", Expect::Rset),
             // EHLO resets (RFC 5321, 4.1.4); the upstream must not hear it twice from two sides.
             Command::Ehlo(_) if attached => {
-                forward(b"RSET", Expect::Ehlo(self.ehlo(&["AUTH PLAIN LOGIN"])))
+                let answer = self.ehlo(&["AUTH PLAIN LOGIN"]);
+                forward(b"RSET", Expect::Ehlo(Box::new(answer)))
             }
             Command::Helo if attached => {
-                forward(b"RSET", Expect::Ehlo(Reply::helo(&self.settings.hostname)))
+                let answer = Reply::helo(&self.settings.hostname);
+                forward(b"RSET", Expect::Ehlo(Box::new(answer)))
             }
             Command::Ehlo(_) => self.answer(self.ehlo(&["AUTH PLAIN LOGIN"])),
             Command::Helo => self.answer(Reply::helo(&self.settings.hostname)),

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use crate::auth::Peer;
 use crate::auth::quota::Allowance;
 use crate::sasl::{Credentials, Identity, Verdict};
@@ -61,7 +59,7 @@ impl Connection<'_> {
             .await?;
         upstream.relay = Relay::new(extensions.pipelining);
         self.upstream = Some(upstream);
-        self.engaged = Instant::now();
+        self.engaged.renew();
         self.place = None;
         // Once a session: an upstream that comes back at a later MAIL is no new one.
         self.counted.get_or_insert_with(|| {

@@ -29,8 +29,7 @@ impl Connection<'_> {
             .filter(|upstream| !upstream.output.is_empty())
         {
             let limit = self.dialer.upstream().command_timeout;
-            let count = upstream.output.len() as u64;
-            self.edge.metrics.bytes.of(Flow::ToUpstream).inc_by(count);
+            self.moved.add(Flow::ToUpstream, upstream.output.len());
             let sent = within(limit, upstream.send()).await;
             if !matches!(sent, Ok(Ok(()))) {
                 // What it said before it went is still the client's to hear.
@@ -60,8 +59,7 @@ impl Connection<'_> {
         };
         match within(self.edge.timeouts.body, sending).await {
             Ok(Ok(())) => {
-                let count = self.output.len() as u64;
-                self.edge.metrics.bytes.of(Flow::ToClient).inc_by(count);
+                self.moved.add(Flow::ToClient, self.output.len());
                 self.output.clear();
                 Ok(())
             }
@@ -86,6 +84,7 @@ impl Connection<'_> {
             .map(str::to_owned)
             .or(self.summary.helo.take());
         self.note_usage();
+        self.moved.tell(&self.edge.metrics);
         let mut unfinished = false;
         if let Some(upstream) = &mut self.upstream {
             let relay = &upstream.relay;

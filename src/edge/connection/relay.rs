@@ -1,8 +1,6 @@
 //! What passes between client and upstream once a session is handed over: bodies one way, replies
 //! the other, and what is said when the upstream fails in between.
 
-use tokio::time::Instant;
-
 use crate::metrics::{Flow, MessageOutcome, RecipientOutcome};
 use crate::smtp::data::{Progress, Scanner};
 use crate::smtp::relay::{Expect, Outcome};
@@ -93,8 +91,7 @@ impl Connection<'_> {
                 Ok(None) if unasked => Err("it began to speak unasked".to_owned()),
                 Ok(None) => break,
                 Ok(Some((reply, relay))) => {
-                    let bytes = self.edge.metrics.bytes.of(Flow::FromUpstream);
-                    bytes.inc_by(reply.bytes.len() as u64);
+                    self.moved.add(Flow::FromUpstream, reply.bytes.len());
                     relay
                         .on_reply(&reply, &mut self.output)
                         .map_err(|error| error.to_string())
@@ -103,9 +100,9 @@ impl Connection<'_> {
             };
             upstream.consume_reply();
             any = true;
-            self.progress = Instant::now();
+            self.progress.renew();
             if engaged {
-                self.engaged = self.progress;
+                self.engaged.renew();
             }
             match outcome {
                 Ok(Outcome::Closing) => {

@@ -1,16 +1,19 @@
 //! What a connection waits for: the client, the upstream, the clock, or the end of the daemon.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 
 use tokio::time::Instant;
 
-use crate::lifecycle::Order;
+use crate::lifecycle::{Order, Orders};
 use crate::metrics::Flow;
 use crate::net::{buffer, lent};
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
 
 use super::super::ending::Ending;
+use super::super::timer::Latest;
 use super::super::upstream::Upstream;
 use super::Connection;
 
@@ -40,12 +43,15 @@ impl Connection<'_> {
             Wants::Body => buffer::BODY,
             Wants::Line | Wants::Nothing => buffer::LINES,
         };
-        let (deadline, due) = self.deadline();
         let resting = self.is_resting();
+        let (deadline, due) = self.deadline(resting);
+        if resting || self.moved.is_much() {
+            self.moved.tell(&self.edge.metrics);
+        }
         self.each_output(lent::give_back);
         let event = tokio::select! {
             biased;
-            _ = self.orders.at_least(Order::Drain), if resting => Event::Draining,
+            () = told(&self.orders, Order::Drain), if resting => Event::Draining,
             read = readable(&mut self.upstream), if self.upstream.is_some() => Event::Upstream(read),
             read = self.input.read_from(&mut self.stream, most), if listening => Event::Client(read),
             () = self.timer.until(deadline) => Event::Timeout(due),
@@ -59,10 +65,9 @@ impl Connection<'_> {
             }
             Event::Client(Ok(0) | Err(_)) => Err(Ending::ClientGone),
             Event::Client(Ok(count)) => {
-                let bytes = self.edge.metrics.bytes.of(Flow::FromClient);
-                bytes.inc_by(count as u64);
+                self.moved.add(Flow::FromClient, count);
                 if self.session.wants() == Wants::Body {
-                    self.progress = Instant::now();
+                    self.progress.renew();
                 }
                 Ok(())
             }
@@ -99,7 +104,8 @@ impl Connection<'_> {
     }
 
     /// Until when something must happen, and what happens otherwise.
-    fn deadline(&self) -> (Instant, Due) {
+    fn deadline(&mut self, resting: bool) -> (Instant, Due) {
+        let (progress, engaged) = Latest::both(&mut self.progress, &mut self.engaged);
         let timeouts = &self.edge.timeouts;
         if let Some(upstream) = self
             .upstream
@@ -112,21 +118,30 @@ impl Connection<'_> {
             } else {
                 configured.command_timeout
             };
-            return (self.progress + limit, Due::Upstream);
+            return (progress + limit, Due::Upstream);
         }
         let deadline = match self.session.wants() {
-            Wants::Body => self.progress + timeouts.body,
-            _ if self.session.is_authenticated() => self.progress + timeouts.idle,
+            Wants::Body => progress + timeouts.body,
+            _ if self.session.is_authenticated() => progress + timeouts.idle,
             _ => self.began + timeouts.login,
         };
-        if self.upstream.is_some() && self.is_resting() {
-            let release = self.engaged + self.dialer.upstream().idle_release;
+        if resting && self.upstream.is_some() {
+            let release = engaged + self.dialer.upstream().idle_release;
             if release < deadline {
                 return (release, Due::Release);
             }
         }
         (deadline, Due::Client)
     }
+}
+
+/// Whoever serves the connection waits for orders, in this task: so it is enough to look at them whenever it is awake.
+async fn told(orders: &Orders, order: Order) {
+    poll_fn(|_| match orders.given() >= Some(order) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
 }
 
 async fn readable(upstream: &mut Option<Upstream>) -> io::Result<()> {
