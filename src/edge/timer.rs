@@ -20,7 +20,8 @@ pub async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, 
     }
 }
 
-/// When something last happened. The clock is read when that is asked, once for all that has happened since.
+/// When something last happened, as far as whoever asks can tell: since they asked before. So the clock is read once for all
+/// that happens between two questions.
 #[derive(Debug)]
 pub struct Latest {
     at: Instant,
@@ -56,8 +57,6 @@ impl Latest {
 #[derive(Debug)]
 pub struct Timer {
     sleep: Pin<Box<Sleep>>,
-    /// When `sleep` is over.
-    set: Instant,
     /// Whom the runtime wakes when `sleep` is over.
     waker: Option<Waker>,
 }
@@ -67,14 +66,13 @@ impl Timer {
     pub fn new(deadline: Instant) -> Self {
         Self {
             sleep: Box::pin(sleep_until(deadline)),
-            set: deadline,
             waker: None,
         }
     }
 
     /// Waits for `deadline`. Cancelling is fine.
     pub async fn until(&mut self, deadline: Instant) {
-        if deadline < self.set {
+        if deadline < self.sleep.deadline() {
             self.reset(deadline);
         }
         poll_fn(|context| {
@@ -97,7 +95,7 @@ impl Timer {
         .await;
     }
 
-    /// Not for certain where it is, but never where it is not.
+    /// It may say no although it is, but never yes although it is not.
     fn is_set_for(&self, waker: &Waker) -> bool {
         let is_known = |known: &Waker| known.will_wake(waker);
         self.waker.as_ref().is_some_and(is_known) && !self.sleep.is_elapsed()
@@ -105,7 +103,6 @@ impl Timer {
 
     fn reset(&mut self, deadline: Instant) {
         self.sleep.as_mut().reset(deadline);
-        self.set = deadline;
         self.waker = None;
     }
 }

@@ -34,7 +34,8 @@ struct Inbox {
 }
 
 impl Orders {
-    /// Tells it this, unless it was told this already or something more urgent.
+    /// Tells it this, unless it was told this already or something more urgent. Whoever waits is woken by each order that
+    /// is news, also one that is not urgent enough to end the wait.
     pub fn give(&self, order: Order) {
         let mut waiting = self.0.lock();
         if self.given() < Some(order) {
@@ -54,17 +55,21 @@ impl Orders {
             .find(|each| *each as u8 == order)
     }
 
-    /// Resolves once it was told this or something more urgent; to what.
+    /// Resolves once it was told this or something more urgent; to what. One may wait at a time.
     pub async fn at_least(&self, order: Order) -> Order {
-        // What it had been told when the waker was left, which only a further order takes away.
-        let mut heard = None;
+        // The waker that was left, and what had been told by then: only a further order takes it away.
+        let mut left: Option<(Waker, Option<Order>)> = None;
         poll_fn(|context| {
-            if heard != Some(self.given()) {
+            let waker = context.waker();
+            let is_left = |(known, told): &(Waker, Option<Order>)| {
+                *told == self.given() && known.will_wake(waker)
+            };
+            if self.given() < Some(order) && !left.as_ref().is_some_and(is_left) {
                 let mut waiting = self.0.lock();
-                *waiting = Some(context.waker().clone());
-                heard = Some(self.given());
+                *waiting = Some(waker.clone());
+                left = Some((waker.clone(), self.given()));
             }
-            match heard.flatten().filter(|given| *given >= order) {
+            match self.given().filter(|given| *given >= order) {
                 Some(given) => Poll::Ready(given),
                 None => Poll::Pending,
             }
@@ -124,16 +129,33 @@ impl Drop for Enlisted {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::Context;
+
     use super::*;
+
+    fn poll_once(future: Pin<&mut impl Future>) -> Poll<()> {
+        future
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .map(drop)
+    }
 
     #[tokio::test]
     async fn orders_are_awaited_and_the_more_urgent_one_counts() {
         let orders = Orders::default();
         let waiting = tokio::spawn({
             let orders = orders.clone();
-            async move { orders.at_least(Order::Abandon).await }
+            async move {
+                // Begun elsewhere, the wait is woken where it goes on.
+                let mut wait = Box::pin(orders.at_least(Order::Abandon));
+                let begun = poll_once(wait.as_mut());
+                assert!(begun.is_pending());
+                wait.await
+            }
         });
+        tokio::task::yield_now().await;
         orders.give(Order::Drain);
+        tokio::task::yield_now().await;
         assert_eq!(orders.at_least(Order::Drain).await, Order::Drain);
         assert!(!waiting.is_finished());
         orders.give(Order::Disconnect);

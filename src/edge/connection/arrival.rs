@@ -69,7 +69,8 @@ pub async fn serve(
             let mut connection =
                 Connection::new(edge, ends, stream, place, orders.clone(), &mut summary);
             let ending = tokio::select! {
-                // In this order: whoever is disconnected is not told first that all went well.
+                // In this order: whoever is disconnected is not told first that all went well. It also wakes the connection
+                // where it is to drain, as the wait for orders is in this task.
                 biased;
                 ending = cut_off(orders) => ending,
                 Err(ending) = connection.run() => ending,
