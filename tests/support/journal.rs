@@ -14,7 +14,7 @@ const START: &str = "set -e
 mount -t tmpfs none /run
 mkdir -p /run/systemd/journal /run/log/journal
 mount --bind \"$1\" /run/log/journal
-mount --bind /dev/null /dev/kmsg
+if [ -e /dev/kmsg ]; then mount --bind /dev/null /dev/kmsg; fi
 exec /lib/systemd/systemd-journald";
 
 /// A running journald. Killed on drop, and its namespace with it.

@@ -14,11 +14,15 @@ use tempfile::TempDir;
 use super::site::{Credential, Site};
 use super::{eventually, ports};
 
-/// The first word is a directory; the rest is run where both find the users and the places they
-/// were built for, and ask no name server: after some sixty clients OpenSMTPD would wait for one.
+/// The first word is a directory for files, the second holds the programs. The command behind them
+/// runs in a mount namespace with the users and the paths that both MTAs were built for.
+/// Name servers are not asked: OpenSMTPD would wait for one after some sixty clients.
+/// Both MTAs start themselves again as their own users, so the programs are mounted into the
+/// directory for files, which every user can reach, also where the checkout is private.
 const STAGE: &str = r#"set -e
 directory=$1
-shift
+programs=$2
+shift 2
 { cat /etc/passwd
 printf '%s:x:%s:%s::/:/bin/false\n' opensmtpd 64001 64001 opensmtpq 64002 64002 Debian-exim 64003 64003
 } >"$directory/passwd"
@@ -27,6 +31,8 @@ printf '%s:x:%s:\n' opensmtpd 64001 opensmtpq 64002 Debian-exim 64003
 } >"$directory/group"
 mount --bind "$directory/passwd" /etc/passwd
 mount --bind "$directory/group" /etc/group
+mkdir "$directory/programs"
+mount --bind "$programs" "$directory/programs"
 for place in /run /var/lib /var/spool; do mount -t tmpfs none "$place"; done
 echo 'lookup file' >"$directory/resolv.conf"
 resolver=$(readlink -m /etc/resolv.conf)
@@ -63,7 +69,7 @@ impl Peer {
             Self::FRIEND,
         );
         let path = stage.write("smtpd.conf", 0o600, &configuration);
-        let command = stage.command(&program("smtpd"), &["-d", "-f", &path]);
+        let command = stage.command("smtpd", &["-d", "-f", &path]);
         Peer::started(address, command, stage)
     }
 
@@ -91,7 +97,7 @@ impl Peer {
         );
         let path = stage.write("exim.conf", 0o644, &configuration);
         let arguments = ["-C", &path, "-bdf", "-oP", "/run/exim.pid"];
-        let command = stage.command(&program("exim4"), &arguments);
+        let command = stage.command("exim4", &arguments);
         Peer::started(address, command, stage)
     }
 
@@ -145,7 +151,7 @@ pub fn send_by_exim(site: &Site, credential: &Credential, message: &[u8]) {
     );
     let path = stage.write("exim.conf", 0o644, &configuration);
     let mut command = stage.command(
-        &program("exim4"),
+        "exim4",
         // Delivered before it ends; a dot alone is text.
         &[
             "-C",
@@ -186,16 +192,22 @@ impl Stage {
         path.to_str().expect("UTF-8").to_owned()
     }
 
-    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let log = std::fs::File::create(self.0.path().join("output")).expect("create a log");
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", STAGE, "sh"]);
-        command.arg(self.0.path()).arg(program).args(arguments);
+        command.args([self.0.path(), &unpacked(program)]);
+        command.arg(self.program(program)).args(arguments);
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("share the log"))
             .stderr(log);
         command
+    }
+
+    /// The path of a program inside the namespace.
+    fn program(&self, name: &str) -> PathBuf {
+        self.0.path().join("programs").join(name)
     }
 
     fn exim_main(&self) -> String {
@@ -207,7 +219,7 @@ impl Stage {
              local_interfaces = 127.0.0.1\n\
              tls_advertise_hosts =\n\
              keep_environment =\n",
-            program("exim4").display(),
+            self.program("exim4").display(),
             self.0.path().display(),
         )
     }
@@ -233,13 +245,13 @@ fn exim_delivery(next: SocketAddr, transport: &str) -> String {
     )
 }
 
-/// Where `tests/run` unpacks it.
-fn program(name: &str) -> PathBuf {
+/// The directory where `tests/run` unpacks this program.
+fn unpacked(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let path = target.join("peers/usr/sbin").join(name);
+    let directory = target.join("peers/usr/sbin");
     assert!(
-        path.exists(),
-        "{path:?} is missing: ./tests/run unpacks it there"
+        directory.join(name).exists(),
+        "{name} is missing in {directory:?}: ./tests/run unpacks it there"
     );
-    path
+    directory
 }
