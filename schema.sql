@@ -1,7 +1,8 @@
--- Gatepost's store: the whole schema, as of PRAGMA user_version = 5.
+-- Gatepost's store: the whole schema, as of PRAGMA user_version = 6.
 --
 -- Times are integer Unix milliseconds, UTC. Ids are UUIDv7 in text. The file stays readable and writable for SQLite 3.40
 -- (Debian 12), so that an administrator's sqlite3 shell can change it while the daemon runs; the daemon notices.
+-- That library's json_valid(NULL) is 0, so each CHECK of a JSON column allows NULL by name.
 -- Kept out of here because they are made of random bytes: the row of `instance` and the organization `default`.
 
 CREATE TABLE instance (
@@ -16,7 +17,7 @@ CREATE TABLE organizations (
     name       TEXT,
     status     TEXT    NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')),
     created_at INTEGER NOT NULL,
-    limits     TEXT CHECK (json_valid(limits))          -- JSON by name; NULL: the instance's
+    limits     TEXT CHECK (limits IS NULL OR json_valid(limits))     -- JSON by name; NULL: the instance's
 ) STRICT;
 
 -- `key` is never reused (AUTOINCREMENT): uses noted in memory are written by key, and must not land on a successor.
@@ -37,8 +38,8 @@ CREATE TABLE credentials (
     previous_hash  TEXT,                                             -- of the password before the last rotation ...
     previous_tag   INTEGER CHECK (previous_tag BETWEEN 0 AND 4294967295),
     previous_until INTEGER,                                          -- ... which is right before this time, too
-    limits         TEXT CHECK (json_valid(limits)),                  -- JSON by name; NULL: the instance's
-    rules          TEXT CHECK (json_valid(rules))                    -- JSON: what it may do; NULL: anything
+    limits         TEXT CHECK (limits IS NULL OR json_valid(limits)),    -- JSON by name; NULL: the instance's
+    rules          TEXT CHECK (rules IS NULL OR json_valid(rules))       -- JSON: what it may do; NULL: anything
 ) STRICT;
 
 CREATE INDEX credentials_by_organization ON credentials (organization);

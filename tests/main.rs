@@ -44,6 +44,7 @@ mod proxied;
 mod relay;
 mod replies;
 mod rules;
+mod schema;
 mod sessions;
 mod several_upstreams;
 mod smuggling;

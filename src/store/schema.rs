@@ -14,11 +14,12 @@ use super::{DEFAULT_ORGANIZATION, StoreError, backup, connection, now};
 const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2. A test holds their outcome against [`SCHEMA`].
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
     include_str!("migrations/5.sql"),
+    include_str!("migrations/6.sql"),
 ];
 
 /// The newest version this build knows.
@@ -90,6 +91,15 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Stop> {
     if found > 0 {
         keep_copy(connection, path, found)?;
     }
+    // A migration that makes a table anew drops the old one, which would delete the rows that refer to it. SQLite ignores
+    // this pragma inside a transaction.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    let migrated = migrate_in_one_transaction(connection, path);
+    connection.pragma_update(None, "foreign_keys", true)?;
+    migrated
+}
+
+fn migrate_in_one_transaction(connection: &mut Connection, path: &Path) -> Result<(), Stop> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     match version(&transaction, path)? {
         KNOWN => return Ok(()), // another process has been here in between
@@ -176,7 +186,7 @@ mod tests {
     /// Version 1 as it was, with one credential in it.
     const VERSION_1: &str = include_str!("migrations/version_1_for_tests.sql");
 
-    /// What a schema comes to, whatever way it was reached: columns, and the text of everything else.
+    /// The whole schema, whichever way it was reached. A table that was renamed has quotes around its name.
     fn outcome(path: &Path) -> Vec<String> {
         let connection = Connection::open(path).unwrap();
         let all = |sql: &str| -> Vec<String> {
@@ -184,14 +194,9 @@ mod tests {
             let rows = statement.query_map([], |row| row.get(0)).unwrap();
             rows.map(Result::unwrap).collect()
         };
-        let mut outcome = all(
-            "SELECT t.name || ' ' || c.name || ' ' || c.type || ' ' || c.\"notnull\" || ' ' || coalesce(c.dflt_value, '')
-             FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table' ORDER BY 1",
-        );
-        outcome.extend(all(
-            "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT IN ('credentials', 'organizations', 'sqlite_sequence') ORDER BY 1",
-        ));
-        outcome
+        let sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name <> 'sqlite_sequence' ORDER BY type, name";
+        let unquoted = |sql: String| sql.replacen('"', "", 2);
+        all(sql).into_iter().map(unquoted).collect()
     }
 
     #[test]
@@ -213,6 +218,86 @@ mod tests {
         let connection = Connection::open(&copy).unwrap();
         assert_eq!(version(&connection, &copy).unwrap(), 1);
         std::fs::remove_file(copy).unwrap();
+    }
+
+    /// A store as version `version` left it, with rows in every table that another refers to, and with keys that were given
+    /// and deleted since.
+    fn store_of_version(version: usize) -> tempfile::NamedTempFile {
+        let mut sql = VERSION_1.to_owned();
+        for (number, migration) in (2..=version).zip(MIGRATIONS) {
+            sql += migration;
+            sql += &format!("PRAGMA user_version = {number};");
+        }
+        sql += "INSERT INTO organizations (key, id, slug, created_at) VALUES (40, 'o', 'gone', 1);
+                INSERT INTO credentials (key, id, username, organization, password_hash, created_at)
+                VALUES (70, 'c', 'smtp_gone', 40, '$hash', 1);
+                DELETE FROM credentials WHERE key = 70; DELETE FROM organizations WHERE key = 40;
+                INSERT INTO last_used VALUES (1, 5, '192.0.2.1', NULL, 'PLAIN', 'helo', 3);
+                UPDATE credentials SET status = 'revoked', revoked_at = 4;";
+        if version >= 4 {
+            sql += "UPDATE organizations SET limits = '{\"messages_hour\":5}';
+                    UPDATE credentials SET rules = '{\"senders\":[\"ok.test\"]}';
+                    INSERT INTO usage VALUES (1, 1, 1, 1, 1, 1, 1, 1);
+                    INSERT INTO retired_passwords VALUES (1, 2, 3);
+                    INSERT INTO trusted_networks VALUES (1, '192.0.2.0/24', 1);";
+        }
+        database(&sql)
+    }
+
+    #[test]
+    fn a_table_that_is_made_anew_keeps_its_rows_and_what_refers_to_them() {
+        let rows = |connection: &Connection, table: &str| -> Vec<Vec<rusqlite::types::Value>> {
+            let mut statement = connection
+                .prepare(&format!("SELECT * FROM {table} ORDER BY 1"))
+                .unwrap();
+            let columns = statement.column_count();
+            let row = |row: &rusqlite::Row| (0..columns).map(|column| row.get(column)).collect();
+            let rows = statement.query_map([], row).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        let older = usize::try_from(KNOWN - 1).unwrap();
+        for version in 1..=older {
+            let file = store_of_version(version);
+            let tables: Vec<String> = {
+                let connection = Connection::open(file.path()).unwrap();
+                let names = rows(
+                    &connection,
+                    "(SELECT name FROM sqlite_schema WHERE type = 'table')",
+                );
+                let name = |row: &Vec<rusqlite::types::Value>| match &row[0] {
+                    rusqlite::types::Value::Text(name) => name.clone(),
+                    other => panic!("{other:?}"),
+                };
+                names.iter().map(name).collect()
+            };
+            let before = Connection::open(file.path()).unwrap();
+            let kept: Vec<_> = tables.iter().map(|table| rows(&before, table)).collect();
+            drop(before);
+            prepare_at(file.path()).unwrap();
+            let after = connection::open(file.path(), connection::Role::Writer).unwrap();
+            for (table, kept) in tables.iter().zip(kept) {
+                let mut now = rows(&after, table);
+                // Columns that came later stand behind the others, and are empty.
+                for (row, kept) in now.iter_mut().zip(&kept) {
+                    row.truncate(kept.len());
+                }
+                if table == "sqlite_sequence" {
+                    now.retain(|row| kept.contains(row));
+                }
+                assert_eq!(now, kept, "{table} of version {version}");
+            }
+            let dangling: i64 = after
+                .query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| {
+                    row.get(0)
+                })
+                .unwrap();
+            assert_eq!(dangling, 0, "version {version}");
+            after
+                .execute("DELETE FROM credentials", [])
+                .expect("what refers to a credential goes with it");
+            assert_eq!(rows(&after, "last_used"), Vec::<Vec<_>>::new());
+            std::fs::remove_file(format!("{}.version-{version}", file.path().display())).unwrap();
+        }
     }
 
     #[test]
