@@ -285,5 +285,30 @@ fn rules_that_contradict_each_other_are_refused() {
         !succeeded && error.contains("write \"10.0.0.0/8\""),
         "{error}"
     );
+    let (succeeded, error) = rules(&["--networks", "::ffff:127.0.0.0/90"]);
+    assert!(!succeeded && error.contains("holds all of IPv4"), "{error}");
     assert!(rules(&["--senders", "any", "--header-from", "no"]).0);
+}
+
+#[test]
+fn a_network_of_ipv4_in_ipv6_form_is_that_ipv4_network() {
+    let gate = start(json!({"networks": ["::ffff:127.0.0.0/104"]}));
+    gate.log_in();
+    let username = &gate.credential.username;
+    let shown = gate.daemon().json(&["credential", "rules", username]);
+    assert_eq!(
+        shown["rules"]["networks"],
+        json!(["127.0.0.0/8"]),
+        "{shown}"
+    );
+    let options = [
+        "credential",
+        "rules",
+        username,
+        "--networks",
+        "::ffff:127.0.0.1",
+    ];
+    let shown = gate.daemon().json(&options);
+    assert_eq!(shown["rules"]["networks"], json!(["127.0.0.1"]), "{shown}");
+    gate.log_in();
 }

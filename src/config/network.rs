@@ -8,21 +8,23 @@ use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 use super::text;
+use crate::policy;
 
-/// Some addresses that have their beginning in common, or a single one.
+/// Addresses that begin alike, or a single one; never all there are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Network(IpNet);
+pub struct Network(policy::Network);
 
 impl Network {
     /// This machine itself.
     pub(super) fn loopback() -> Vec<Self> {
         let v4 = IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8);
-        vec![Self(v4), Self(IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST)))]
+        let v6 = IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST));
+        vec![Self(v4.into()), Self(v6.into())]
     }
 
-    /// Whether `address` is one of them; IPv4 in IPv6 counts as what it is.
+    /// Whether `address` is in it; IPv4 in IPv6 form counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&address.to_canonical())
+        self.0.contains(address)
     }
 }
 
@@ -33,22 +35,11 @@ impl fmt::Display for Network {
 }
 
 impl FromStr for Network {
-    /// What is wrong with the text, and what to write instead.
+    /// Why the text is not a network, and the text to write instead.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let network = match text.parse::<IpAddr>() {
-            Ok(address) => IpNet::from(address),
-            Err(_) => text.parse::<IpNet>().map_err(|_| {
-                format!("{text:?} is not a network; write it as \"192.0.2.7\" or \"10.0.0.0/8\"")
-            })?,
-        };
-        if network != network.trunc() {
-            return Err(format!(
-                "{text:?} has bits behind its prefix; write \"{}\"",
-                network.trunc()
-            ));
-        }
+        let network: policy::Network = text.parse()?;
         if network.prefix_len() == 0 {
             return Err(format!(
                 "{text:?} is everybody; name those that may speak for others"
@@ -99,6 +90,8 @@ mod tests {
             ("192.0.2.7", "192.0.2.7", "192.0.2.8"),
             ("2001:db8::/32", "2001:db8::1", "2001:db9::1"),
             ("::1", "::1", "127.0.0.1"),
+            ("::ffff:127.0.0.0/104", "127.1.2.3", "128.0.0.1"),
+            ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.8"),
         ] {
             let network: Network = network.parse().unwrap();
             assert!(network.contains(inside.parse().unwrap()), "{inside}");
@@ -113,6 +106,8 @@ mod tests {
             ("10/8", "write it as"),
             ("proxy.example", "write it as"),
             ("0.0.0.0/0", "name those"),
+            ("::ffff:0:0/96", "name those"),
+            ("::/64", "holds all of IPv4"),
             ("::/0", "name those"),
         ] {
             let error = text.parse::<Network>().unwrap_err();

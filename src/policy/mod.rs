@@ -4,12 +4,14 @@
 mod address;
 mod breach;
 mod limits;
+mod network;
 mod rules;
 
 pub use address::{Address, Sender};
 pub use breach::{Breach, action};
 pub use limits::{Ceilings, Limit, Limits, LimitsChange, Setting};
-pub use rules::{BareNewline, Network, Report, Rule, Rules, RulesChange, RulesError};
+pub use network::Network;
+pub use rules::{BareNewline, Report, Rule, Rules, RulesChange, RulesError};
 
 /// Everything that holds one credential, as it was when its row was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,14 +1,12 @@
 //! Rules: as whom and from where a credential may be used.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
-use super::{Address, Sender};
+use super::{Address, Network, Sender};
 
 /// The most senders, and the most networks, one credential may have.
 const LONGEST_LIST: usize = 100;
@@ -136,47 +134,6 @@ impl FromStr for BareNewline {
                 "{text:?} is not known; write \"reject\" or \"normalize\""
             )),
         }
-    }
-}
-
-/// Addresses that begin alike, or a single one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network(IpNet);
-
-impl Network {
-    /// Whether `address` is one of them; IPv4 in IPv6 counts as what it is.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&address.to_canonical())
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            single if single.prefix_len() == single.max_prefix_len() => single.addr().fmt(f),
-            network => network.fmt(f),
-        }
-    }
-}
-
-impl FromStr for Network {
-    /// What is wrong with the text, and what to write instead.
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let network = match text.parse::<IpAddr>() {
-            Ok(address) => IpNet::from(address.to_canonical()),
-            Err(_) => text.parse::<IpNet>().map_err(|_| {
-                format!("{text:?} is no network; write it as \"192.0.2.7\" or \"10.0.0.0/8\"")
-            })?,
-        };
-        if network != network.trunc() {
-            return Err(format!(
-                "{text:?} has bits behind its prefix; write \"{}\"",
-                network.trunc()
-            ));
-        }
-        Ok(Self(network))
     }
 }
 
@@ -377,7 +334,21 @@ impl Serialize for Parsed<BareNewline> {
     }
 }
 
-impl<'de, T: FromStr<Err = String>> Deserialize<'de> for Parsed<T> {
+impl<'de> Deserialize<'de> for Parsed<Network> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Network::stored(&text).map(Parsed).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Parsed<BareNewline> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Parsed).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Parsed<Rule> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map(Parsed).map_err(D::Error::custom)

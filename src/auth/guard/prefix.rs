@@ -4,8 +4,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use crate::policy;
+
 /// How many bits stand before an IPv4 address that is written as IPv6.
 const MAPPED: u8 = 96;
+
+const LOOPBACK: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// A client (an IPv4 address, or the IPv6 /64 that one subscriber has) or the network around it (/24 or /48).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -50,9 +54,15 @@ impl Prefix {
         }
     }
 
-    /// Whether all of `other` lies in it.
+    /// Whether all of `other` lies in it. IPv4 lies in no network of IPv6, although it is kept in IPv6 form here.
     pub fn covers(self, other: Self) -> bool {
-        other.length >= self.length && Self::cut(other.octets.into(), self.length) == self
+        self.is_v4() == other.is_v4()
+            && other.length >= self.length
+            && Self::cut(other.octets.into(), self.length) == self
+    }
+
+    fn is_v4(self) -> bool {
+        self.length >= MAPPED && matches!(self.address(), IpAddr::V4(_))
     }
 
     /// The last address in it.
@@ -88,7 +98,7 @@ impl fmt::Display for Prefix {
 
 /// A text that names no network.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is neither an address nor a network; write it as \"192.0.2.7\" or \"192.0.2.0/24\"")]
+#[error("{0}")]
 pub struct NoNetwork(String);
 
 impl FromStr for Prefix {
@@ -96,19 +106,20 @@ impl FromStr for Prefix {
 
     /// An address alone is the client that has it.
     fn from_str(text: &str) -> Result<Self, NoNetwork> {
-        let wrong = || NoNetwork(text.chars().take(64).collect());
-        let Some((address, length)) = text.split_once('/') else {
-            return Ok(Self::client(text.parse().map_err(|_| wrong())?));
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let length: u8 = length.parse().map_err(|_| wrong())?;
-        match address {
-            IpAddr::V4(address) if length <= 32 => {
-                Ok(Self::cut(address.to_ipv6_mapped(), MAPPED + length))
-            }
-            IpAddr::V6(address) if length <= 128 => Ok(Self::cut(address, length)),
-            _ => Err(wrong()),
+        if let Ok(address) = text.parse() {
+            return Ok(Self::client(address));
         }
+        let own = [Self::client(LOOPBACK), Self::network(LOOPBACK)];
+        if let Some(own) = own.into_iter().find(|own| own.to_string() == text) {
+            return Ok(own); // as a rule it is refused, since it seems to hold IPv4
+        }
+        let network: policy::Network = text.parse().map_err(NoNetwork)?;
+        Ok(match network.address() {
+            IpAddr::V4(address) => {
+                Self::cut(address.to_ipv6_mapped(), MAPPED + network.prefix_len())
+            }
+            IpAddr::V6(address) => Self::cut(address, network.prefix_len()),
+        })
     }
 }
 
@@ -126,6 +137,7 @@ mod tests {
                 "2001:db8:1:2::/64",
                 "2001:db8:1::/48",
             ),
+            ("::1", "::/64", "::/48"),
         ] {
             let address: IpAddr = address.parse().unwrap();
             let (own, around) = (Prefix::client(address), Prefix::network(address));
@@ -149,11 +161,20 @@ mod tests {
             "2001:db8::/129",
             "10/8",
             "1.2.3.4/",
+            "10.0.0.1/8",
+            "::ffff:0:0/90",
         ] {
             assert!(text.parse::<Prefix>().is_err(), "{text}");
         }
         let all: Prefix = "0.0.0.0/0".parse().unwrap();
         assert!(all.covers("192.0.2.1".parse().unwrap()));
         assert!(!all.covers("2001:db8::1".parse().unwrap()));
+        let all: Prefix = "::/0".parse().unwrap();
+        assert!(all.covers("2001:db8::1".parse().unwrap()));
+        assert!(!all.covers("192.0.2.1".parse().unwrap()));
+        let loopback = Prefix::network("::1".parse().unwrap());
+        assert!(!loopback.covers("192.0.2.1".parse().unwrap()));
+        let mapped: Prefix = "::ffff:10.0.0.0/104".parse().unwrap();
+        assert_eq!(mapped, "10.0.0.0/8".parse().unwrap());
     }
 }
