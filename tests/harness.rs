@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +18,7 @@ use crate::support::browser::{Browser, NARROW, Scripts, WIDE};
 use crate::support::client::Client;
 use crate::support::dialog::{Dialog, Step, matches};
 use crate::support::postfix::{Postfix, Sockets};
+use crate::support::shim::Shim;
 use crate::support::upstream::{Act, BODY, Upstream};
 use crate::support::{eventually, ports};
 
@@ -261,4 +262,30 @@ fn axe_finds_what_bars_a_reader() {
     let bars = axe::bars(&browser);
     let rules: Vec<_> = bars.iter().map(|one| &one["rule"]).collect();
     assert_eq!(rules, ["label"]);
+}
+
+#[test]
+fn the_shim_stalls_and_fails_the_syncs_of_a_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("gatepost.db");
+    let shim = Shim::new();
+    let write = |statement: &str| {
+        let mut command = shim.preload(Command::new("sqlite3"));
+        command.arg(&store).arg(statement);
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    assert!(write("CREATE TABLE t (x)").wait().unwrap().success());
+    shim.stall();
+    let mut stalled = write("INSERT INTO t VALUES (1)");
+    shim.wait_until_stalled();
+    assert!(stalled.try_wait().unwrap().is_none());
+    shim.resume();
+    assert!(stalled.wait().unwrap().success());
+    shim.fail();
+    let failed = write("INSERT INTO t VALUES (2)");
+    let output = failed.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("I/O"), "{error}");
+    shim.mend();
+    assert!(write("INSERT INTO t VALUES (3)").wait().unwrap().success());
 }

@@ -15,6 +15,7 @@ pub mod ports;
 pub mod postfix;
 pub mod prometheus;
 pub mod secrets;
+pub mod shim;
 pub mod sink;
 pub mod site;
 pub mod tls;
