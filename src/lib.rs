@@ -6,7 +6,7 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 0 | [`policy`] what a credential may do: limits and rules |
+//! | 0 | [`policy`] what a credential may do: limits and rules; [`log`] the way of log lines |
 //! | 1 | [`sasl`] what a client claims; [`metrics`]; [`lifecycle`] |
 //! | 2 | [`smtp`] the protocol, without I/O; [`config`]; [`sessions`] who is connected now |
 //! | 3 | [`store`] credentials in SQLite; [`net`] sockets and TLS |
@@ -14,6 +14,7 @@
 //! | 5 | [`edge`] one client's session; [`dovecot`] verdicts for Postfix itself; [`admin`] HTTP |
 //! | 6 | [`daemon`] the wiring |
 //! | 7 | [`cli`] one file a subcommand |
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod admin;
 pub mod auth;
@@ -23,6 +24,7 @@ pub mod daemon;
 pub mod dovecot;
 pub mod edge;
 pub mod lifecycle;
+pub mod log;
 pub mod metrics;
 pub mod net;
 pub mod policy;

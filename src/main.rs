@@ -1,16 +1,8 @@
-//! `gatepost`: arguments in, exit code out.
+//! `gatepost`: the command line is in [`gatepost::cli`].
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use gatepost::cli::{self, Arguments};
-
 fn main() -> ExitCode {
-    match cli::run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("gatepost: {error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    gatepost::cli::main()
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. Modules of one floor never use each other.
 const LAYERS: &[&[&str]] = &[
-    &["policy"],
+    &["policy", "log"],
     &["sasl", "metrics", "lifecycle"],
     &["smtp", "config", "sessions"],
     &["store", "net"],

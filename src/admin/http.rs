@@ -18,6 +18,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::lifecycle::Lifecycle;
+use crate::log::Throttle;
 use crate::net::listener::{Accepted, LocalListener, Neighbour, accept};
 use crate::net::stream::LocalStream;
 
@@ -53,7 +54,13 @@ impl Door {
         let graceful = GracefulShutdown::new();
         let serve = |accepted: Accepted<LocalStream, Neighbour>| {
             let Some(permit) = accepted.permit else {
-                tracing::warn!("the administration has too many clients, one was turned away");
+                static TURNED_AWAY: Throttle = Throttle::new();
+                if let Some(count) = TURNED_AWAY.due() {
+                    tracing::warn!(
+                        count,
+                        "the administration has too many clients; some were turned away"
+                    );
+                }
                 return;
             };
             let tls = self.tls.clone();

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::issue::IssueError;
+use crate::log::Throttle;
 use crate::store::{Fault, Made, StoreError};
 
 macro_rules! codes {
@@ -184,7 +185,7 @@ impl Problem {
 
     /// Something here went wrong that the caller can do nothing about; the log has it.
     pub(super) fn internal(error: &dyn std::fmt::Display) -> Problem {
-        tracing::error!(%error, "a request of the administration failed");
+        log_failure(error);
         Problem::new(
             Code::Internal,
             "this is a fault of Gatepost's; its log says more",
@@ -255,11 +256,20 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The log has what the caller is not told.
+fn log_failure(error: &dyn std::fmt::Display) {
+    static FAILED: Throttle = Throttle::new();
+    let error = error.to_string();
+    if let Some(count) = FAILED.due_for(&error) {
+        tracing::error!(error, count, "a request of the administration failed");
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Problem {
         // Where the store is, and what ails it, is for whoever reads the log.
         let unavailable = |code: Code, detail: &str| {
-            tracing::error!(%error, "a request of the administration failed");
+            log_failure(&error);
             Problem::new(code, detail)
         };
         match &error {

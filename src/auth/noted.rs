@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::lifecycle::Lifecycle;
+use crate::log::Throttle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::policy::Breach;
 use crate::store::{
@@ -282,7 +283,14 @@ impl NotedBatch {
                 .inc_by(noted.uses.len() as u64),
             Err(error) => {
                 self.metrics.last_used_flush_failures.inc();
-                tracing::warn!(%error, "last-used times, usage and refusals could not be written, keeping them");
+                static UNWRITTEN: Throttle = Throttle::new();
+                if let Some(count) = UNWRITTEN.due() {
+                    tracing::warn!(
+                        %error,
+                        count,
+                        "last-used times, usage and refusals could not be written, keeping them"
+                    );
+                }
                 self.put_back(noted);
             }
         }

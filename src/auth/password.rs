@@ -13,6 +13,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::oneshot;
 
+use crate::log::Throttle;
 use crate::metrics::Metrics;
 use crate::sasl::{Outage, Secret};
 
@@ -244,7 +245,14 @@ impl Hasher {
             return Err(Outage::Busy);
         }
         answered.await.map_err(|_| Outage::Hash)?.map_err(|error| {
-            tracing::error!(%error, "a password could not be compared; rotate the credential");
+            static UNCOMPARED: Throttle = Throttle::new();
+            if let Some(count) = UNCOMPARED.due() {
+                tracing::error!(
+                    %error,
+                    count,
+                    "a password could not be compared; rotate the credential"
+                );
+            }
             Outage::Hash
         })
     }

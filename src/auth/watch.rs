@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch::Sender;
 
 use crate::lifecycle::Lifecycle;
+use crate::log::Throttle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError};
 
@@ -68,7 +69,10 @@ pub async fn watch(
             Ok(Ok(())) => last_success = Instant::now(),
             Ok(Err(error)) => {
                 metrics.store_poll_failures.inc();
-                tracing::warn!(%error, "cannot see whether the store was changed");
+                static UNSEEN: Throttle = Throttle::new();
+                if let Some(count) = UNSEEN.due() {
+                    tracing::warn!(%error, count, "cannot see whether the store was changed");
+                }
                 if last_success.elapsed() > PATIENCE {
                     store.advance_epoch();
                 }

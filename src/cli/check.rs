@@ -50,6 +50,7 @@ fn report(name: &str, outcome: Result<String, CliError>) -> Result<Option<CliErr
         Err(error) => {
             print(&format!("FAIL  {name:<12} {error}"))?;
             Ok(Some(match error {
+                CliError::Closed => CliError::Closed,
                 CliError::Config(_) => CliError::Config(summary()),
                 CliError::Io(_) => CliError::Io(summary()),
                 CliError::Refused(_) => CliError::Refused(summary()),

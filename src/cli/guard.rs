@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::CliError;
-use super::output::{ago, document, minute, print, table};
+use super::output::{ago, document, minute, print, remark, table};
 use super::running::Running;
 use crate::admin::api::{Cleared, GuardEntry, List};
 use crate::admin::client::{Client, ClientError};
@@ -61,7 +61,7 @@ pub fn run(
             };
             print(&list(&entries, json)?)?;
             if let Some(without) = without {
-                eprintln!("This is what the store has, {without}.");
+                remark(&format!("This is what the store has, {without}."));
             }
         }
         GuardCommand::Clear { network, json } => {
@@ -80,7 +80,7 @@ pub fn run(
                 false => told(&wanted, cleared.cleared),
             })?;
             if let Some(without) = without {
-                eprintln!("Only the store was changed, {without}.");
+                remark(&format!("Only the store was changed, {without}."));
             }
         }
     }

@@ -2,93 +2,87 @@
 //! message too, since that is what `journalctl` shows and what fail2ban reads.
 
 use std::fmt::Debug;
-use std::io;
 
-use tracing::field::{Field, Value, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Subscriber};
-use tracing_journald::{Priority, PriorityMappings};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::FormatFields as _;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
 
-/// The most fields an event of ours may have with its message; what is beyond stays in the message.
-const MAX_FIELDS: usize = 32;
+use crate::log;
 
-/// Sends log lines to the journal.
-pub struct Journal {
-    inner: tracing_journald::Layer,
-}
+/// Writes log lines in the form that the journal takes (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+pub struct Journal;
 
-impl Journal {
-    /// Errs where no journal listens.
-    pub fn connect() -> io::Result<Self> {
-        let priorities = PriorityMappings {
-            info: Priority::Informational,
-            ..PriorityMappings::new()
-        };
-        let layer = tracing_journald::layer()?
-            .with_field_prefix(Some("GATEPOST".to_owned()))
-            .with_syslog_identifier("gatepost".to_owned())
-            .with_priority_mappings(priorities);
-        Ok(Self { inner: layer })
+impl<S: Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut entry = Entry::default();
+        entry.add("PRIORITY", priority(metadata.level()));
+        entry.add("SYSLOG_IDENTIFIER", "gatepost");
+        entry.add("TARGET", metadata.target());
+        entry.add("CODE_FILE", metadata.file().unwrap_or_default());
+        let line = metadata.line().unwrap_or_default();
+        entry.add("CODE_LINE", &line.to_string());
+        entry.add("MESSAGE", &text(event));
+        event.record(&mut entry);
+        log::write(&entry.0);
     }
 }
 
-impl<S> Layer<S> for Journal
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-{
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        self.inner.on_new_span(attributes, id, context);
-    }
-
-    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        self.inner.on_record(id, values, context);
-    }
-
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let names = event.metadata().fields();
-        let (Some(message), Some(text)) = (names.field("message"), text(event)) else {
-            return self.inner.on_event(event, context);
-        };
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let mut values: [(&Field, Option<&dyn Value>); MAX_FIELDS] = [(&message, None); MAX_FIELDS];
-        let (first, others) = values.split_at_mut(1);
-        first[0].1 = Some(&text);
-        for (place, (field, value)) in others.iter_mut().zip(&fields.0) {
-            *place = (field, Some(value));
-        }
-        let values = names.value_set(&values);
-        self.inner
-            .on_event(&Event::new(event.metadata(), &values), context);
+/// As syslog(3) numbers them.
+fn priority(level: &Level) -> &'static str {
+    match *level {
+        Level::ERROR => "3",
+        Level::WARN => "4",
+        Level::INFO => "6",
+        Level::DEBUG | Level::TRACE => "7",
     }
 }
 
 /// The message with its fields, as the text log has them: quoted and escaped.
-fn text(event: &Event<'_>) -> Option<String> {
+fn text(event: &Event<'_>) -> String {
     let mut text = String::new();
-    let formatted = DefaultFields::new().format_fields(Writer::new(&mut text), event);
-    formatted.ok().map(|()| text)
+    // Writing to a string does not fail.
+    let _ = DefaultFields::new().format_fields(Writer::new(&mut text), event);
+    text
 }
 
-/// The fields beside the message, as they are.
+/// An entry as it is sent. Each value has its length in front, so that it may hold anything.
 #[derive(Default)]
-struct Fields(Vec<(Field, String)>);
+struct Entry(Vec<u8>);
 
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() != "message" {
-            self.0.push((field.clone(), format!("{value:?}")));
+impl Entry {
+    fn add(&mut self, name: &str, value: &str) {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.push(b'\n');
+        self.0
+            .extend_from_slice(&(value.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(b'\n');
+    }
+
+    /// A field of ours: `GATEPOST_` and its name in capitals.
+    fn add_field(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            return;
         }
+        let capital = |letter: char| match letter.is_ascii_alphanumeric() {
+            true => letter.to_ascii_uppercase(),
+            false => '_',
+        };
+        let name: String = field.name().chars().map(capital).collect();
+        self.add(&format!("GATEPOST_{name}"), value);
+    }
+}
+
+impl Visit for Entry {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.add_field(field, &format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() != "message" {
-            self.0.push((field.clone(), value.to_owned()));
-        }
+        self.add_field(field, value);
     }
 }

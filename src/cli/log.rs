@@ -1,65 +1,82 @@
-//! Where log lines go, and in which form.
+//! In which form log lines are written, and where to.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::os::fd::AsFd as _;
+use std::panic::{self, PanicHookInfo};
+use std::thread;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
+use crate::log::{self, JOURNAL_SOCKET, Output};
 
 use super::journal::Journal;
+use super::output::complain;
 
 /// Logs from here on. A journal that is not there is no reason to keep mail waiting: the lines go
 /// to standard error then, and the first of them says so.
-pub fn start(log: &Log) {
+///
+/// # Errors
+/// The system has no thread or no descriptor left.
+pub fn start(log: &Log) -> io::Result<()> {
+    panic::set_hook(Box::new(log_panic));
     let begun = match log.format {
-        LogFormat::Journald => match Journal::connect() {
-            Ok(journal) => tracing_subscriber::registry()
-                .with(journal)
-                .with(filter(log))
-                .try_init(),
+        LogFormat::Journald => match Output::journal() {
+            Ok(journal) => {
+                log::start(journal)?;
+                tracing_subscriber::registry()
+                    .with(Journal)
+                    .with(filter(log))
+                    .try_init()
+            }
             Err(error) => {
-                let begun = start_text(log);
+                let begun = start_text(log)?;
                 tracing::warn!(
                     %error,
-                    "log.format is \"journald\", but no journal listens at /run/systemd/journal/socket; \
+                    "log.format is \"journald\", but no journal listens at {JOURNAL_SOCKET}; \
                      logging text to standard error instead: start systemd-journald, or set log.format to \"text\""
                 );
                 begun
             }
         },
-        LogFormat::Json => tracing_subscriber::fmt()
-            .with_env_filter(filter(log))
-            .with_writer(|| Lines)
-            .json()
-            .flatten_event(true)
-            .finish()
-            .try_init(),
-        LogFormat::Text => start_text(log),
+        LogFormat::Json => {
+            log::start(Output::standard_error()?)?;
+            tracing_subscriber::fmt()
+                .with_env_filter(filter(log))
+                .with_writer(|| Lines)
+                .log_internal_errors(false)
+                .json()
+                .flatten_event(true)
+                .finish()
+                .try_init()
+        }
+        LogFormat::Text => start_text(log)?,
     };
     if let Err(error) = begun {
-        eprintln!("gatepost: no log: {error}");
+        complain(&format!("no log: {error}"));
     }
+    Ok(())
 }
 
-fn start_text(log: &Log) -> Result<(), TryInitError> {
-    tracing_subscriber::fmt()
+fn start_text(log: &Log) -> io::Result<Result<(), TryInitError>> {
+    log::start(Output::standard_error()?)?;
+    Ok(tracing_subscriber::fmt()
         .with_env_filter(filter(log))
         .with_writer(|| Lines)
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .finish()
-        .try_init()
+        .try_init())
 }
 
-/// Standard error, to which each line goes in one write. The library's own would have sessions on different threads wait for
-/// each other's writes.
+/// The queue of lines, to which the subscriber writes each line at once.
 struct Lines;
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::write(io::stderr().as_fd(), line)?)
+        log::write(line);
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -70,4 +87,16 @@ impl Write for Lines {
 /// The level was parsed with the configuration.
 fn filter(log: &Log) -> EnvFilter {
     EnvFilter::new(&log.level)
+}
+
+/// Logs a panic like everything else: the standard hook waits for standard error.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let place = panic.location().map(ToString::to_string);
+    let place = place.unwrap_or_default();
+    tracing::error!(
+        thread = thread.name().unwrap_or_default(),
+        why = panic.payload_as_str().unwrap_or_default(),
+        "panicked at {place}; this is a fault of Gatepost's, please report it"
+    );
 }

@@ -23,6 +23,7 @@ mod time;
 mod token;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -36,7 +37,7 @@ use self::running::Running;
 /// The gate in front of Postfix: TLS, SMTP AUTH against its own credentials, hand-over by XCLIENT
 #[derive(Debug, Parser)]
 #[command(name = "gatepost", version, arg_required_else_help = true)]
-pub struct Arguments {
+struct Arguments {
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
@@ -103,11 +104,26 @@ enum Command {
     Token(token::TokenCommand),
 }
 
+/// Carries out what was typed. A failure goes to standard error and into the exit code.
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::try_parse() {
+        Ok(arguments) => run(arguments).map(|()| 0),
+        Err(usage) => output::print_usage(&usage),
+    };
+    let code = outcome.unwrap_or_else(|error| {
+        if !matches!(error, CliError::Closed) {
+            output::complain(&error.to_string());
+        }
+        error.exit_code()
+    });
+    ExitCode::from(code)
+}
+
 /// Carries out what was typed.
 ///
 /// # Errors
 /// With the code to exit with, and words that name the thing, the cause and the next step.
-pub fn run(arguments: Arguments) -> Result<(), CliError> {
+fn run(arguments: Arguments) -> Result<(), CliError> {
     let path = arguments.config;
     match arguments.command {
         Command::Audit(command) => {
@@ -188,6 +204,10 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
 /// Why a command failed; each variant is an exit code (sysexits.h, where it has one).
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
+    /// 141: the reader of standard output is gone, as behind `| head`. A program that the system
+    /// ends for that has the same code, and has no more to say.
+    #[error("the reader of standard output is gone")]
+    Closed,
     /// 78: the configuration, or what it names, cannot be used.
     #[error("{0}")]
     Config(String),
@@ -203,6 +223,7 @@ impl CliError {
     /// What the process exits with.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Closed => 141,
             Self::Config(_) => ConfigError::EXIT_CODE,
             Self::Io(_) => 74,
             Self::Refused(_) => 1,

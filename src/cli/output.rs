@@ -1,6 +1,9 @@
 //! How commands speak: tables and sentences for people, one JSON document for programs, and the question before a deletion.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, ErrorKind, IsTerminal, Write};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
@@ -10,15 +13,57 @@ use super::CliError;
 
 pub(super) use crate::store::plain;
 
-/// What [`print`] says instead of a panic when nobody reads any more.
-const CLOSED: &str = "cannot write to standard output";
+/// How long [`remark`] waits for a standard error that takes nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Writes `text` and a line feed to standard output. A closed pipe is an error and not a panic.
+/// Writes `text` and a line feed to standard output.
+///
+/// # Errors
+/// Standard output takes no more: [`CliError::Closed`] where its reader is gone.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
     let mut output = io::stdout().lock();
     writeln!(output, "{text}")
         .and_then(|()| output.flush())
-        .map_err(|error| CliError::Io(format!("{CLOSED}: {error}")))
+        .map_err(unprinted)
+}
+
+/// Prints what clap has to say: `--help` and `--version` to standard output, errors to standard
+/// error. Returns the exit code.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_usage(usage: &clap::Error) -> Result<u8, CliError> {
+    let printed = usage.print().and_then(|()| io::stdout().flush());
+    if !usage.use_stderr() {
+        printed.map_err(unprinted)?;
+    }
+    Ok(u8::try_from(usage.exit_code()).unwrap_or(2))
+}
+
+fn unprinted(error: io::Error) -> CliError {
+    match error.kind() {
+        ErrorKind::BrokenPipe => CliError::Closed,
+        _ => CliError::Io(format!("cannot write to standard output: {error}")),
+    }
+}
+
+/// Says on standard error why the program ends, or what it cannot do.
+pub(super) fn complain(text: &str) {
+    remark(&format!("gatepost: {text}"));
+}
+
+/// Writes `text` and a line feed to standard error. A standard error that takes nothing keeps the
+/// program for a moment only, and one that fails loses the text.
+pub(super) fn remark(text: &str) {
+    let line = format!("{text}\n");
+    let (done, written) = mpsc::channel();
+    let writing = thread::Builder::new().spawn(move || {
+        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = done.send(());
+    });
+    if writing.is_ok() {
+        let _ = written.recv_timeout(PATIENCE);
+    }
 }
 
 /// A whole answer as a JSON document.

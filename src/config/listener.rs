@@ -33,6 +33,13 @@ impl Listener {
     }
 }
 
+/// As log lines name it.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.address)
+    }
+}
+
 /// The two ways of submission (RFC 8314 section 3.3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ListenerKind {

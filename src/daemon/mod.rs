@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use crate::auth::guard::{Guard, Room, Settings as GuardSettings};
 use crate::auth::password::{Cost, Hasher};
@@ -34,6 +35,10 @@ pub use certificate::pairs;
 pub use error::DaemonError;
 
 pub use sockets::Sockets;
+
+/// How long the last writes may take behind a drain that took its whole time. The process ends
+/// within five seconds of that.
+const LAST_WRITES: Duration = Duration::from_millis(3_500);
 
 /// What a password costs, as configured.
 pub fn cost(config: &Config) -> Cost {
@@ -349,7 +354,11 @@ struct Serving {
 impl Serving {
     async fn stop(self) {
         notify::stopping();
-        tracing::info!(timeout = ?self.drain_timeout, "draining: transactions in flight may finish");
+        let end = Instant::now() + self.drain_timeout + LAST_WRITES;
+        tracing::info!(
+            seconds = self.drain_timeout.as_secs_f64(),
+            "draining: transactions in flight may finish"
+        );
         if !self.lifecycle.drain(self.drain_timeout).await {
             tracing::warn!("the drain timeout is over, sessions were cut off");
         }
@@ -359,7 +368,11 @@ impl Serving {
             noted.flush(&store);
             guard.write_all(&store);
         });
-        let _ = flushed.await;
+        if timeout_at(end, flushed).await.is_err() {
+            tracing::warn!(
+                "the store takes too long; the latest last-used times, usage and penalties are not written"
+            );
+        }
         tracing::info!("stopped");
     }
 }

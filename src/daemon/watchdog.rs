@@ -25,7 +25,7 @@ pub(super) async fn feed(limit: Duration, lifecycle: Lifecycle) {
             let silent = silent.join(", ");
             tracing::error!(
                 silent,
-                ?limit,
+                seconds = limit.as_secs(),
                 "not everything turns, systemd is not told otherwise"
             );
         }

@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::auth::{Authenticator, Peer};
 use crate::lifecycle::Lifecycle;
+use crate::log::Throttle;
 use crate::net::buffer::{Buffer, LINES};
 use crate::net::stream::LocalStream;
 use crate::sasl::{Credentials, Exchange, Mechanism, Step, Verdict};
@@ -46,7 +47,14 @@ pub async fn serve(
             let answer = match Request::parse(&input.unread()[..end]) {
                 Ok(request) => asked.answer(request).await,
                 Err(error) => {
-                    tracing::warn!(%error, "the auth socket's client broke the protocol, closing");
+                    static BROKEN: Throttle = Throttle::new();
+                    if let Some(count) = BROKEN.due() {
+                        tracing::warn!(
+                            %error,
+                            count,
+                            "the auth socket's client broke the protocol, closing"
+                        );
+                    }
                     return;
                 }
             };

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
 use crate::lifecycle::Lifecycle;
+use crate::log::Throttle;
 use crate::net::listener::{Accept as _, Accepted, LocalListener, Neighbour, accept};
 use crate::net::stream::LocalStream;
 
@@ -34,7 +35,13 @@ pub async fn serve(
     let tasks = lifecycle.clone();
     let serve = |accepted: Accepted<LocalStream, Neighbour>| {
         let Some(permit) = accepted.permit else {
-            tracing::warn!("the auth socket has too many clients, one was turned away");
+            static TURNED_AWAY: Throttle = Throttle::new();
+            if let Some(count) = TURNED_AWAY.due() {
+                tracing::warn!(
+                    count,
+                    "the auth socket has too many clients; some were turned away"
+                );
+            }
             return;
         };
         let (authenticator, lifecycle) = (authenticator.clone(), tasks.clone());

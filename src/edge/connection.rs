@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::auth::guard::Place;
 use crate::auth::quota::Allowance;
+use crate::config::Listener;
 use crate::lifecycle::Orders;
 use crate::metrics::{self, Moved};
 use crate::net::buffer::Buffer;
@@ -44,6 +45,10 @@ struct Connection<'a> {
     peer: SocketAddr,
     /// The address it connected to.
     destination: SocketAddr,
+    /// Where it was accepted.
+    listener: &'a Listener,
+    /// Whether the client has sent anything.
+    has_spoken: bool,
     session: Session,
     stream: ClientStream,
     /// Among the connections that have not logged in, while it is one of them.
@@ -97,6 +102,7 @@ impl<'a> Connection<'a> {
         stream: ClientStream,
         place: Option<Place>,
         orders: Orders,
+        listener: &'a Listener,
         summary: &'a mut Summary,
     ) -> Self {
         let now = Instant::now();
@@ -105,6 +111,9 @@ impl<'a> Connection<'a> {
             edge,
             peer: ends.source,
             destination: ends.destination,
+            listener,
+            // The handshake was its own.
+            has_spoken: tls,
             session: Session::new(
                 edge.settings.clone(),
                 edge.upstreams.shared().offered(),

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::{self, Endpoint, IdentityBy};
 use crate::lifecycle::Lifecycle;
+use crate::log::Throttle;
 use crate::metrics::{Dialled, Metrics};
 use crate::net::hosts::{Host, Hosts, NAMES_AGE};
 use crate::net::stream::LocalStream;
@@ -174,7 +175,17 @@ impl Dialer {
             }
             Err(Missed { place, failure }) => {
                 self.metrics.handover_failures(failure.stage.as_str()).inc();
-                tracing::warn!(address = place, organization, error = %failure, "the upstream did not take a session over");
+                let error = failure.to_string();
+                static NOT_TAKEN: Throttle = Throttle::new();
+                if let Some(count) = NOT_TAKEN.due_for(&(&place, organization, &error)) {
+                    tracing::warn!(
+                        address = place,
+                        organization,
+                        error,
+                        count,
+                        "the upstream did not take a session over"
+                    );
+                }
                 None
             }
         }
@@ -217,7 +228,16 @@ impl Dialer {
                     break;
                 }
                 let Missed { place, failure } = &missed;
-                tracing::warn!(address = place, error = %failure, "trying the next address of the upstream");
+                let error = failure.to_string();
+                static TRYING_NEXT: Throttle = Throttle::new();
+                if let Some(count) = TRYING_NEXT.due_for(&(place, &error)) {
+                    tracing::warn!(
+                        address = place,
+                        error,
+                        count,
+                        "trying the next address of the upstream"
+                    );
+                }
             }
             // One that is silent leaves the others their share, but no share is too short to be of use.
             let others = u32::try_from(candidates.len() - number).unwrap_or(u32::MAX);

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::metrics::ProxyFailure;
 use crate::sessions::{Entry, Traffic};
 use crate::store::Usage;
 
@@ -20,10 +21,12 @@ pub enum Ending {
     Disconnected,
     /// TLS was not agreed on.
     HandshakeFailed,
-    /// No PROXY header came where one has to.
-    NotProxied,
+    /// No PROXY header came that can be used, where one has to come.
+    NotProxied(ProxyFailure),
     /// Too many failed logins came from there, or too many connections that have not logged in.
     Shed,
+    /// The client sent nothing at all, as health checks do.
+    Silent,
     /// The upstream went away inside a body.
     UpstreamGone,
 }
@@ -36,8 +39,12 @@ impl Ending {
             Self::CutOff => "cut off",
             Self::Disconnected => "disconnected",
             Self::HandshakeFailed => "TLS handshake failed",
-            Self::NotProxied => "no PROXY header",
+            Self::NotProxied(ProxyFailure::Incomplete) => "incomplete PROXY header",
+            Self::NotProxied(ProxyFailure::Malformed) => "malformed PROXY header",
+            Self::NotProxied(ProxyFailure::Oversized) => "oversized PROXY header",
+            Self::NotProxied(_) => "no PROXY header",
             Self::Shed => "shed",
+            Self::Silent => "nothing sent",
             Self::UpstreamGone => "upstream gone",
         }
     }
@@ -106,8 +113,19 @@ impl Summary {
         (fresh != Usage::default()).then_some(fresh)
     }
 
-    /// Writes the line; its form is documented.
+    /// Writes the line; its form is documented. Connections on which nothing came are too many, and
+    /// say too little, for the log.
     pub fn log(&self, ending: Ending) {
+        if ending == Ending::Silent {
+            tracing::debug!(
+                target: "gatepost::session",
+                address = %self.peer.ip().to_canonical(),
+                port = self.peer.port(),
+                ending = ending.as_str(),
+                "session ended"
+            );
+            return;
+        }
         let identity = self.entry.as_ref().and_then(Entry::identity);
         let traffic = self.entry.as_ref().map(Entry::traffic);
         let sum = |counter: fn(&Traffic) -> &AtomicU64| {
@@ -125,9 +143,33 @@ impl Summary {
             messages = sum(|traffic| &traffic.messages),
             recipients = sum(|traffic| &traffic.recipients),
             bytes = sum(|traffic| &traffic.bytes),
-            seconds = self.since.elapsed().as_secs_f64(),
+            seconds = rounded(self.since.elapsed()),
             ending = ending.as_str(),
             "session ended"
         );
+    }
+}
+
+/// Seconds to the millisecond: the finest that is never written with an exponent.
+fn rounded(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_no_exponent() {
+        for (nanos, text) in [
+            (1, "0.0"),
+            (999_999, "0.0"),
+            (1_000_000, "0.001"),
+            (12_345_678, "0.012"),
+            (86_400_000_000_000, "86400.0"),
+        ] {
+            let seconds = rounded(Duration::from_nanos(nanos));
+            assert_eq!(format!("{seconds:?}"), text);
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Registering what is counted, and counters by label without a look-up by name.
 
 use std::marker::PhantomData;
+use std::sync::{Mutex, PoisonError};
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -47,6 +49,15 @@ type Made<T> = Result<T, prometheus::Error>;
 impl Maker<'_> {
     pub fn counter(&self, name: &str, help: &str) -> Made<IntCounter> {
         self.registered(IntCounter::new(name, help)?)
+    }
+
+    /// A counter of what is counted elsewhere; `count` says how much it is.
+    pub fn counter_of(&self, name: &str, help: &str, count: fn() -> u64) -> Made<()> {
+        self.0.register(Box::new(Counted {
+            counter: IntCounter::new(name, help)?,
+            count,
+            following: Mutex::new(()),
+        }))
     }
 
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntGaugeVec> {
@@ -105,6 +116,30 @@ impl Maker<'_> {
     fn registered<C: Collector + Clone + 'static>(&self, collector: C) -> Made<C> {
         self.0.register(Box::new(collector.clone()))?;
         Ok(collector)
+    }
+}
+
+/// Follows a count that is kept elsewhere whenever it is scraped.
+struct Counted {
+    counter: IntCounter,
+    count: fn() -> u64,
+    /// Held while the counter follows, so that two scrapes do not add the same.
+    following: Mutex<()>,
+}
+
+impl Collector for Counted {
+    fn desc(&self) -> Vec<&Desc> {
+        self.counter.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let _held = self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let more = (self.count)().saturating_sub(self.counter.get());
+        self.counter.inc_by(more);
+        self.counter.collect()
     }
 }
 

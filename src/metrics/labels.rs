@@ -94,18 +94,48 @@ label! {
 label! {
     /// Why a TLS handshake failed.
     HandshakeFailure {
-        /// The client sent an alert: most often it does not believe the certificate.
+        /// The client refused the handshake by an alert, and not because of the certificate.
         Alert = "alert",
-        /// The client went away midway.
+        /// The client refused the certificate by an alert.
+        Certificate = "certificate",
+        /// The client closed the connection midway.
         Gone = "gone",
-        /// No version, cipher or group in common.
+        /// Nothing in common but version and cipher suite: no group or no kind of signature.
         Incompatible = "incompatible",
-        /// What came is not TLS.
+        /// No cipher suite in common.
+        NoCipher = "no_cipher",
+        /// No version in common.
+        NoVersion = "no_version",
+        /// The client sent neither TLS nor text.
         NotTls = "not_tls",
         /// Anything else.
         Other = "other",
-        /// It took too long.
+        /// The client sent plain text to a port that begins with TLS.
+        PlainText = "plain_text",
+        /// A PROXY header came from an address that is not in `proxy_from`.
+        ProxyHeader = "proxy_header",
+        /// The handshake took too long.
         Timeout = "timeout",
+        /// The client began with TLS on a port that begins in plain text.
+        TlsFirst = "tls_first",
+    }
+}
+
+label! {
+    /// Why a PROXY header cannot be used.
+    ProxyFailure {
+        /// The connection ended inside the header.
+        Incomplete = "incomplete",
+        /// The header does not have the form that its version demands.
+        Malformed = "malformed",
+        /// Something else came in the header's place.
+        Missing = "missing",
+        /// The header is longer than a header may be.
+        Oversized = "oversized",
+        /// The header did not come, or not in whole, within `timeouts.proxy`.
+        Timeout = "timeout",
+        /// The header came from an address that is not in `proxy_from`.
+        Untrusted = "untrusted",
     }
 }
 

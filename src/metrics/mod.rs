@@ -15,8 +15,8 @@ use prometheus::{
 
 pub use family::ByLabel;
 pub use labels::{
-    Dialled, Flow, HandshakeFailure, Label, LoginOutcome, MessageOutcome, Path, RecipientOutcome,
-    Scope, Shed, StoreOperation,
+    Dialled, Flow, HandshakeFailure, Label, LoginOutcome, MessageOutcome, Path, ProxyFailure,
+    RecipientOutcome, Scope, Shed, StoreOperation,
 };
 pub use moved::Moved;
 pub use usage::{OTHER, Session};
@@ -54,8 +54,10 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// Errors of accept(2), each followed by a pause.
     pub accept_errors: IntCounter,
-    /// Connections closed because no PROXY header came where one has to.
-    pub proxy_header_failures: IntCounter,
+    /// Connections that ended before their client sent anything, as health checks do.
+    pub connections_silent: IntCounter,
+    /// Connections without a PROXY header that can be used, by reason.
+    pub proxy_header_failures: ByLabel<ProxyFailure, IntCounter>,
     /// Connections open now.
     pub connections_open: IntGauge,
     /// Connections that may be open at a time.

@@ -6,6 +6,7 @@ use prometheus::process_collector::ProcessCollector;
 use super::family::Maker;
 use super::usage::Everybody;
 use super::{Bounds, Metrics};
+use crate::log;
 use crate::policy::{Limit, Party, Rule, action};
 
 impl Metrics {
@@ -29,6 +30,11 @@ impl Metrics {
             "Logins and sessions counted as \"other\", because no more names are told apart.",
             &["label"],
         )?;
+        made.counter_of(
+            "log_lines_dropped_total",
+            "Log lines dropped because the log could not be written.",
+            log::dropped,
+        )?;
         let everybody = |label| {
             let overflow = overflow.with_label_values(&[label]);
             Everybody::new(&made, label, bounds.series, overflow)
@@ -40,9 +46,14 @@ impl Metrics {
                 "Connections turned away at the limit.",
             )?,
             accept_errors: made.counter("accept_errors_total", "Errors of accept(2).")?,
-            proxy_header_failures: made.counter(
+            connections_silent: made.counter(
+                "connections_silent_total",
+                "Connections that ended before their client sent anything.",
+            )?,
+            proxy_header_failures: made.counter_by(
                 "proxy_header_failures_total",
-                "Connections closed for want of a PROXY header.",
+                "Connections without a PROXY header that can be used, by reason.",
+                "reason",
             )?,
             connections_open: made.gauge("connections_open", "Connections open now.")?,
             connections_limit: made.gauge(

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Endpoint;
 use crate::lifecycle::Lifecycle;
+use crate::log::Throttle;
 use crate::metrics::Metrics;
 
 use super::stream::LocalStream;
@@ -25,6 +26,9 @@ const BACKLOG: i32 = 4096;
 /// The pause after an error of accept(2). Out of descriptors is the usual one, and asking again
 /// at once would only burn the processor that has to free some.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Warnings of errors of accept(2), of all listeners together.
+static ACCEPT_ERRORS: Throttle = Throttle::new();
 
 /// A connection that was let in, and what it holds of the limit while it lives.
 #[derive(Debug)]
@@ -196,7 +200,14 @@ pub async fn accept<L: Accept>(
                 if let Some(metrics) = &metrics {
                     metrics.accept_errors.inc();
                 }
-                tracing::warn!(place, %error, "cannot accept a connection, trying again");
+                if let Some(count) = ACCEPT_ERRORS.due_for(&error.kind()) {
+                    tracing::warn!(
+                        place,
+                        %error,
+                        count,
+                        "cannot accept a connection, trying again; if too many files are open, raise LimitNOFILE="
+                    );
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -4,9 +4,11 @@
 pub mod buffer;
 pub mod certificates;
 pub mod connector;
+pub mod handshake;
 pub mod hosts;
 pub mod lent;
 pub mod listener;
+pub mod opening;
 pub mod proxy;
 pub mod secured;
 pub mod stream;

@@ -12,6 +12,8 @@ use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
+use crate::metrics::ProxyFailure;
+
 /// What begins a header of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -28,6 +30,9 @@ const MAX_V2: usize = 536;
 /// The fixed part of a version 2 header.
 const FIXED_V2: usize = 16;
 
+/// The longest header of version 2 that is taken, in octets.
+const LONGEST_V2: usize = FIXED_V2 + MAX_V2;
+
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proxied {
@@ -40,12 +45,48 @@ pub struct Proxied {
 /// Why there is no header.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// The connection ended first, or failed.
-    #[error("the connection ended before its PROXY header: {0}")]
-    Gone(#[from] io::Error),
+    /// The connection ended inside the header, or failed there.
+    #[error("the connection ended inside the PROXY header")]
+    Incomplete,
+    /// The header does not have the form that its version demands.
+    #[error("the PROXY header is malformed")]
+    Malformed,
     /// Something else came.
     #[error("no PROXY header came but something else")]
-    Invalid,
+    Missing,
+    /// The header is longer than a header may be.
+    #[error(
+        "the PROXY header is longer than {MAX_V1} octets (version 1) or {LONGEST_V2} octets (version 2)"
+    )]
+    Oversized,
+    /// The connection ended before its first octet.
+    #[error("the connection ended before its PROXY header")]
+    Silent,
+}
+
+impl ProxyError {
+    /// The same for metrics; a connection without an octet is no failure.
+    pub fn failure(&self) -> Option<ProxyFailure> {
+        match self {
+            Self::Incomplete => Some(ProxyFailure::Incomplete),
+            Self::Malformed => Some(ProxyFailure::Malformed),
+            Self::Missing => Some(ProxyFailure::Missing),
+            Self::Oversized => Some(ProxyFailure::Oversized),
+            Self::Silent => None,
+        }
+    }
+}
+
+/// Only an end inside the header comes as an error of the connection.
+impl From<io::Error> for ProxyError {
+    fn from(_: io::Error) -> Self {
+        Self::Incomplete
+    }
+}
+
+/// Whether a connection begins with a header, as far as its first octets tell.
+pub fn is_header(begun: &[u8]) -> bool {
+    begun.starts_with(SIGNATURE) || begun.starts_with(WORD)
 }
 
 /// Takes the header off the connection and nothing behind it. `None` is a connection of the load
@@ -53,18 +94,19 @@ pub enum ProxyError {
 ///
 /// There is no limit of time in here.
 pub async fn read_header(stream: &mut TcpStream) -> Result<Option<Proxied>, ProxyError> {
-    let mut header = [0; FIXED_V2 + MAX_V2];
+    let mut header = [0; LONGEST_V2];
     let mut length = 0;
     // Both versions are longer than the signature, so this takes nothing of the client's.
     while length < SIGNATURE.len() {
         let room = &mut header[length..SIGNATURE.len()];
-        match stream.read(room).await? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            count => length += count,
+        match stream.read(room).await {
+            Ok(0) | Err(_) if length == 0 => return Err(ProxyError::Silent),
+            Ok(0) | Err(_) => return Err(ProxyError::Incomplete),
+            Ok(count) => length += count,
         }
         let begun = &header[..length];
         if !begins(SIGNATURE, begun) && !begins(WORD, begun) {
-            return Err(ProxyError::Invalid);
+            return Err(ProxyError::Missing);
         }
     }
     let length = if header.starts_with(SIGNATURE) {
@@ -93,7 +135,7 @@ async fn rest_of_v2(stream: &mut TcpStream, header: &mut [u8]) -> Result<usize, 
     ]));
     let rest = header
         .get_mut(FIXED_V2..FIXED_V2 + rest)
-        .ok_or(ProxyError::Invalid)?;
+        .ok_or(ProxyError::Oversized)?;
     stream.read_exact(rest).await?;
     Ok(FIXED_V2 + rest.len())
 }
@@ -110,7 +152,7 @@ async fn rest_of_v1(
         let end = memchr::memchr(b'\n', &room[..seen]);
         let taken = end.map_or(seen, |end| end + 1);
         if taken == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            return Err(ProxyError::Incomplete);
         }
         stream.read_exact(&mut room[..taken]).await?;
         length += taken;
@@ -118,7 +160,7 @@ async fn rest_of_v1(
             return Ok(length);
         }
     }
-    Err(ProxyError::Invalid)
+    Err(ProxyError::Oversized)
 }
 
 /// Reads a header that is whole; anything that is missing now is wrong.
@@ -127,9 +169,9 @@ fn parse(header: &[u8]) -> Result<Option<Proxied>, ProxyError> {
         include_tlvs: false,
         ..ParseConfig::default()
     };
-    let (parsed, length) = ProxyHeader::parse(header, config).map_err(|_| ProxyError::Invalid)?;
+    let (parsed, length) = ProxyHeader::parse(header, config).map_err(|_| ProxyError::Malformed)?;
     match parsed.proxied_address() {
-        _ if length != header.len() => Err(ProxyError::Invalid),
+        _ if length != header.len() => Err(ProxyError::Malformed),
         None => Ok(None),
         Some(addresses) if addresses.protocol == proxy_header::Protocol::Stream => {
             Ok(Some(Proxied {
@@ -138,7 +180,7 @@ fn parse(header: &[u8]) -> Result<Option<Proxied>, ProxyError> {
             }))
         }
         // Mail comes by TCP.
-        Some(_) => Err(ProxyError::Invalid),
+        Some(_) => Err(ProxyError::Malformed),
     }
 }
 
@@ -226,47 +268,54 @@ mod tests {
     async fn what_is_no_header_is_refused_at_once() {
         let long = [&b"PROXY TCP4 "[..], &[b'1'; 120], b"\r\n"].concat();
         let datagram = binary([0x21, 0x12], IPV4);
-        let cases: [&[u8]; 13] = [
-            b"EHLO client.test\r\n",
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00",
-            b"proxy TCP4 203.0.113.7 192.0.2.1 40000 587\r\n",
-            b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 587\n",
-            b"PROXY TCP4 203.0.113.7 192.0.2.1 40000\r\n",
-            b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 70000\r\n",
-            b"PROXY TCP4 2001:db8::7 2001:db8::1 40000 587\r\n",
-            b"PROXY TCP5 203.0.113.7 192.0.2.1 40000 587\r\n",
-            &long,
-            &datagram,
-            &binary([0x31, 0x11], IPV4),
-            &binary([0x21, 0x11], &IPV4[..11]),
-            &binary([0x21, 0x11], &[0; 537]),
+        let (missing, malformed, oversized) = (
+            ProxyFailure::Missing,
+            ProxyFailure::Malformed,
+            ProxyFailure::Oversized,
+        );
+        let cases: [(&[u8], ProxyFailure); 13] = [
+            (b"EHLO client.test\r\n", missing),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00", missing),
+            (b"proxy TCP4 203.0.113.7 192.0.2.1 40000 587\r\n", missing),
+            (b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 587\n", malformed),
+            (b"PROXY TCP4 203.0.113.7 192.0.2.1 40000\r\n", malformed),
+            (
+                b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 70000\r\n",
+                malformed,
+            ),
+            (
+                b"PROXY TCP4 2001:db8::7 2001:db8::1 40000 587\r\n",
+                malformed,
+            ),
+            (b"PROXY TCP5 203.0.113.7 192.0.2.1 40000 587\r\n", malformed),
+            (&long, oversized),
+            (&datagram, malformed),
+            (&binary([0x31, 0x11], IPV4), malformed),
+            (&binary([0x21, 0x11], &IPV4[..11]), malformed),
+            (&binary([0x21, 0x11], &[0; 537]), oversized),
         ];
-        for case in cases {
-            let (read, _) = read(&[case]).await;
-            assert!(
-                matches!(read, Err(ProxyError::Invalid)),
-                "{read:?} of {case:?}"
-            );
+        for (case, expected) in cases {
+            assert_eq!(why(&[case]).await, Some(expected), "{case:?}");
         }
         // Not one byte more is waited for than tells the two apart.
-        let (read, _) = read(&[b"PROX", b"IED"]).await;
-        assert!(matches!(read, Err(ProxyError::Invalid)), "{read:?}");
+        assert_eq!(why(&[b"PROX", b"IED"]).await, Some(missing));
+    }
+
+    /// Why `pieces` are refused; `None` where nothing came.
+    async fn why(pieces: &[&[u8]]) -> Option<ProxyFailure> {
+        read(pieces).await.0.expect_err("no header").failure()
     }
 
     #[tokio::test]
-    async fn a_connection_that_ends_early_is_gone() {
+    async fn a_connection_that_ends_early_is_incomplete_unless_nothing_came() {
+        assert_eq!(why(&[b""]).await, None);
         for begun in [
-            &b""[..],
-            b"PRO",
+            &b"PRO"[..],
             b"PROXY TCP4 203.0",
             &SIGNATURE[..],
             &binary([0x21, 0x11], IPV4)[..20],
         ] {
-            let (read, _) = read(&[begun]).await;
-            assert!(
-                matches!(read, Err(ProxyError::Gone(_))),
-                "{read:?} of {begun:?}"
-            );
+            assert_eq!(why(&[begun]).await, Some(ProxyFailure::Incomplete));
         }
     }
 }

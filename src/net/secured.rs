@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::buffer::{self, Fill, LINES};
+use super::handshake::{Broken, Silent};
 use super::lent;
 
 /// The most plaintext in one record, in octets (RFC 8446, 5.1).
@@ -51,7 +52,7 @@ impl Secured {
     /// side is complete (RFC 8446, 4.4.4). So it must be fit for anybody to read. TLS 1.2 has no such moment.
     ///
     /// # Errors
-    /// The connection is lost, or the client breaks the protocol: then the error holds rustls's own.
+    /// The connection is lost, or the client breaks the protocol: [`super::handshake::Failed`] says why.
     pub async fn accept(
         config: Arc<ServerConfig>,
         tcp: TcpStream,
@@ -67,6 +68,7 @@ impl Secured {
             greeted: false,
         };
         let mut early = Vec::new();
+        let mut is_silent = true;
         while secured.engine.tls.is_handshaking() {
             secured.flush().await?;
             secured.tcp.readable().await?;
@@ -77,8 +79,17 @@ impl Secured {
             // Not waited for: whoever sends slowly must not keep the turn.
             let read =
                 poll_fn(|context| Poll::Ready(secured.poll_read(context, &mut early, LINES)));
-            if let Poll::Ready(count) = read.await {
-                nothing_is_an_end(count?)?;
+            match read.await {
+                Poll::Pending => {}
+                // Without an error of TLS it is the connection's end.
+                Poll::Ready(Ok(0)) if is_silent => return Err(silent()),
+                Poll::Ready(Err(error)) if is_silent && error.get_ref().is_none() => {
+                    return Err(silent());
+                }
+                Poll::Ready(count) => {
+                    nothing_is_an_end(count?)?;
+                    is_silent = false;
+                }
             }
         }
         secured.early = early;
@@ -149,7 +160,9 @@ impl Secured {
             let incoming = &mut scratch[..held + count];
             lent::lend(into);
             into.reserve(incoming.len());
+            let is_first = self.engine.tls.protocol_version().is_none();
             let taken = self.engine.turn(incoming, into, None);
+            let taken = taken.map_err(|error| broken(error, is_first.then_some(incoming)));
             if taken.is_err() {
                 // The alert that says why, if the connection takes it at once.
                 let _ = self.poll_flush(context);
@@ -364,6 +377,18 @@ fn append(
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The error with what came first, which says what the client meant.
+fn broken(error: io::Error, begun: Option<&mut [u8]>) -> io::Error {
+    match error.downcast::<rustls::Error>() {
+        Ok(error) => invalid(Broken::new(error, begun.as_deref())),
+        Err(error) => error,
+    }
+}
+
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, Silent)
 }
 
 fn nothing_is_an_end(count: usize) -> io::Result<usize> {

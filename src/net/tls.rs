@@ -14,8 +14,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 
-use crate::metrics::HandshakeFailure;
-
 use super::certificates::{Certificates, Pair};
 
 /// How many TLS 1.2 and 1.3 sessions can be resumed.
@@ -111,19 +109,6 @@ pub fn provider() -> CryptoProvider {
 pub fn warm_up() {
     // Should it fail, handshakes fail and say why.
     let _ = provider().secure_random.fill(&mut [0]);
-}
-
-/// Why a handshake failed, for the metrics.
-pub fn failure(error: &io::Error) -> HandshakeFailure {
-    let source = error.get_ref().and_then(|source| source.downcast_ref());
-    match source {
-        Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::Alert,
-        Some(rustls::Error::PeerIncompatible(_)) => HandshakeFailure::Incompatible,
-        Some(rustls::Error::InvalidMessage(_)) => HandshakeFailure::NotTls,
-        Some(_) => HandshakeFailure::Other,
-        // Not TLS's own error but the connection's.
-        None => HandshakeFailure::Gone,
-    }
 }
 
 /// TLS as the listeners offer it, with certificates that can be replaced under them.

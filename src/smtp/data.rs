@@ -37,6 +37,26 @@ pub enum Refusal {
     TooLarge,
 }
 
+impl Refusal {
+    /// Its stable name in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BareNewline { .. } => "bare_newline",
+            Self::From(fault) => fault.as_str(),
+            Self::Nul { .. } => "nul",
+            Self::TooLarge => "too_large",
+        }
+    }
+
+    /// The line that is to blame, counted from 1, if it is one.
+    pub fn line(self) -> Option<u64> {
+        match self {
+            Self::BareNewline { line } | Self::Nul { line } => Some(line),
+            Self::From(_) | Self::TooLarge => None,
+        }
+    }
+}
+
 /// Scans one body, from behind the 354 to the client's end of data.
 #[derive(Debug)]
 pub struct Scanner {

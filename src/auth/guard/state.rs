@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use crate::log::Throttle;
 use crate::metrics::{Label as _, Scope};
 use crate::store::{Actor, PenaltyRow, Store, StoreError, TrustedNetwork};
 
@@ -284,7 +285,14 @@ impl Guard {
                 store.forget_trusted(&refused)
             });
             if let Err(error) = done {
-                tracing::warn!(%error, "which networks are not trusted any more could not be brought up to date, trying again");
+                static UNFOLLOWED: Throttle = Throttle::new();
+                if let Some(count) = UNFOLLOWED.due() {
+                    tracing::warn!(
+                        %error,
+                        count,
+                        "which networks are not trusted any more could not be brought up to date, trying again"
+                    );
+                }
                 self.followed.store(UNKNOWN, Ordering::Relaxed);
                 return;
             }
@@ -314,7 +322,14 @@ impl Guard {
         }
         let is_full = rows.len() >= AT_ONCE;
         if let Err(error) = store.write_penalties(&rows, &trusted, now) {
-            tracing::warn!(%error, "what the guard holds against networks could not be written, keeping it");
+            static UNWRITTEN: Throttle = Throttle::new();
+            if let Some(count) = UNWRITTEN.due() {
+                tracing::warn!(
+                    %error,
+                    count,
+                    "what the guard holds against networks could not be written, keeping it"
+                );
+            }
             self.put_back(rows, trusted, now);
             return false;
         }

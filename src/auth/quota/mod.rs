@@ -13,6 +13,7 @@ mod window;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::log::Throttle;
 use crate::metrics::Metrics;
 use crate::policy::{Ceilings, Limit, Limits, Policy, Rule};
 use crate::sasl::{Bar, Identity, Outage};
@@ -114,7 +115,14 @@ impl Quotas {
     ) -> Result<Allowance, Refused> {
         let mut allowance = Allowance::new(self, identity, epoch);
         if let Err(error) = allowance.know().await {
-            tracing::error!(%error, "what was sent before cannot be read, logins are put off");
+            static UNREADABLE: Throttle = Throttle::new();
+            if let Some(count) = UNREADABLE.due() {
+                tracing::error!(
+                    %error,
+                    count,
+                    "what was sent before cannot be read, logins are put off"
+                );
+            }
             return Err(Refused::Unknown(Outage::Store));
         }
         allowance.begin().map_err(Refused::Barred)?;

@@ -13,6 +13,7 @@ use crate::auth::guard::{Attempt, Guard, Held, Target};
 use crate::auth::issue;
 use crate::auth::password::Hasher;
 use crate::auth::watch::Polls;
+use crate::log::Throttle;
 use crate::metrics::{Metrics, Path, StoreOperation};
 use crate::sasl::{Bar, Credentials, Outage, Reason, Secret};
 use crate::store::{Login, Refusal, Store};
@@ -249,7 +250,10 @@ impl Core {
         let _timer = seconds.start_timer();
         let found = tokio::task::spawn_blocking(move || store.lookup(&username)).await;
         found.map_err(|_| Outage::Store)?.map_err(|error| {
-            tracing::error!(%error, "the store cannot be read, logins are put off");
+            static UNREADABLE: Throttle = Throttle::new();
+            if let Some(count) = UNREADABLE.due() {
+                tracing::error!(%error, count, "the store cannot be read, logins are put off");
+            }
             Outage::Store
         })
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::auth::cache::{Digest, Known, Slot};
 use crate::auth::password::Match;
+use crate::log::Throttle;
 use crate::metrics::StoreOperation;
 use crate::sasl::{Outage, Secret};
 use crate::store::Login;
@@ -160,7 +161,10 @@ impl Core {
         let written =
             tokio::task::spawn_blocking(move || store.rehash(login.key, login.version, &hash));
         if let Ok(Err(error)) = written.await {
-            tracing::warn!(%error, "a password's hash could not be renewed");
+            static UNRENEWED: Throttle = Throttle::new();
+            if let Some(count) = UNRENEWED.due() {
+                tracing::warn!(%error, count, "a password's hash could not be renewed");
+            }
         }
     }
 }

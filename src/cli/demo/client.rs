@@ -36,8 +36,10 @@ pub fn send(site: &Site) -> Result<(), CliError> {
     let mut tls = BufReader::new(start_tls(site, clear.into_inner())?);
     command(&mut tls, "EHLO demo.example.org", 250)?;
     let version = tls.get_ref().conn.protocol_version();
+    let version = version.and_then(|version| version.as_str());
     print(&format!(
-        "--- inside TLS: {version:?}, certificate verified"
+        "--- inside TLS: {}, certificate verified",
+        version.unwrap_or("unknown version")
     ))?;
     let response = STANDARD.encode(format!("\0{}\0{}", site.username(), site.password()));
     print(&format!("C: AUTH PLAIN ... (as {})", site.username()))?;

@@ -27,8 +27,8 @@ pub fn run(send: bool) -> Result<(), CliError> {
         .tempdir()?;
     let capture = Capture::bind(&directory.path().join("maildir"))?;
     let config = configure(&directory, capture.address()?)?;
-    log::start(&config.log);
-    serve::runtime()?.block_on(async {
+    log::start(&config.log)?;
+    serve::run_to_the_end(async {
         let daemon = Daemon::new(&config, Sockets::none())?;
         let site = Site::new(&daemon, &config, &directory)?;
         if send {

@@ -92,10 +92,10 @@ pub fn run(options: &DoctorOptions, path: &Path) -> Result<(), CliError> {
         Err(error) => {
             let next = "correct it, then: gatepost check && systemctl restart gatepost";
             report.add(Finding::problem("config", error.to_string(), next))?;
-            report
-                .finish()
-                .map_err(|error| CliError::Config(error.to_string()))?;
-            return Ok(());
+            return report.finish().map_err(|error| match error {
+                CliError::Closed => CliError::Closed,
+                error => CliError::Config(error.to_string()),
+            });
         }
     };
     let words = options.name.as_deref().unwrap_or(config.hostname.as_str());

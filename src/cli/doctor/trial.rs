@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::auth::issue::{Issued, New, issue};
 use crate::auth::password::Cost;
 use crate::cli::CliError;
+use crate::cli::output::complain;
 use crate::sasl::Secret;
 use crate::store::{Actor, CredentialFilter, Page, Store};
 
@@ -80,11 +81,11 @@ impl Drop for Trial<'_> {
             return;
         }
         if let Err(error) = self.erase() {
-            eprintln!(
-                "gatepost: the temporary credential could not be deleted: {error}\n\
+            complain(&format!(
+                "the temporary credential could not be deleted: {error}\n\
                  it is refused in ten minutes; delete it with: gatepost credential delete {}",
                 self.username()
-            );
+            ));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A client's arrival: from the accepted connection to its greeting, and TLS wherever that begins.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,19 +10,24 @@ use tokio::time::timeout;
 use crate::auth::guard::Place;
 use crate::config::{Listener, ListenerKind};
 use crate::lifecycle::{Order, Orders};
-use crate::metrics::{HandshakeFailure, Shed};
+use crate::log::Throttle;
+use crate::metrics::{Label as _, ProxyFailure, Shed};
 use crate::net::buffer::LINES;
+use crate::net::handshake::{Begun, Failed};
 use crate::net::listener::Accepted;
-use crate::net::proxy::{self, Proxied, ProxyError};
+use crate::net::opening::Opening;
+use crate::net::proxy::{self, Proxied};
 use crate::net::secured::Secured;
 use crate::net::stream::ClientStream;
-use crate::net::tls;
 use crate::smtp::line::LineReader;
 use crate::smtp::reply::{self, Reply};
 
 use super::super::Edge;
 use super::super::ending::{Ending, Summary};
 use super::Connection;
+
+/// How many of the first octets are looked at to tell what a client takes this port for.
+const OPENING: usize = 16;
 
 /// Tells a client that there is no room. It must cost next to nothing, so nothing is waited for.
 pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
@@ -58,16 +64,23 @@ pub async fn serve(
         Ok(ends) => ends,
         // As many as a flood brings; they are counted.
         Err(Ending::Shed) => return,
-        Err(ending) => return Summary::new(accepted.peer).log(ending),
+        Err(ending) => return over(edge, &Summary::new(accepted.peer), ending),
     };
     let mut summary = Summary::new(ends.source);
-    let opened = open(edge, accepted.stream, ends.source, listener.kind, orders);
+    let opened = open(edge, accepted.stream, ends.source, listener, orders);
     let ending = match opened.await {
         Err(ending) => ending,
         Ok(stream) => {
             summary.tls = stream.tls_version();
-            let mut connection =
-                Connection::new(edge, ends, stream, place, orders.clone(), &mut summary);
+            let mut connection = Connection::new(
+                edge,
+                ends,
+                stream,
+                place,
+                orders.clone(),
+                listener,
+                &mut summary,
+            );
             let ending = tokio::select! {
                 // In this order: whoever is disconnected is not told first that all went well. It also wakes the connection
                 // where it is to drain, as the wait for orders is in this task.
@@ -76,9 +89,19 @@ pub async fn serve(
                 Err(ending) = connection.run() => ending,
             };
             connection.end(ending).await;
-            ending
+            match ending {
+                Ending::Closed | Ending::ClientGone if !connection.has_spoken => Ending::Silent,
+                ending => ending,
+            }
         }
     };
+    over(edge, &summary, ending);
+}
+
+fn over(edge: &Edge, summary: &Summary, ending: Ending) {
+    if ending == Ending::Silent {
+        edge.metrics.connections_silent.inc();
+    }
     summary.log(ending);
 }
 
@@ -107,7 +130,7 @@ async fn ends(
     if !listener.is_proxy(peer.ip()) {
         return Ok(itself);
     }
-    let error = match timeout(edge.timeouts.proxy, proxy::read_header(stream)).await {
+    let (failure, why) = match timeout(edge.timeouts.proxy, proxy::read_header(stream)).await {
         Ok(Ok(proxied)) => {
             let ends = proxied.unwrap_or(itself);
             match edge.authenticator.guard().admit(ends.source.ip()) {
@@ -119,27 +142,79 @@ async fn ends(
             }
             return Ok(ends);
         }
-        // A health check that only connects says nothing wrong.
-        Ok(Err(ProxyError::Gone(_))) => return Err(Ending::ClientGone),
-        Ok(Err(error @ ProxyError::Invalid)) => error.to_string(),
-        Err(_) => "no PROXY header came in time".to_owned(),
+        Ok(Err(error)) => match error.failure() {
+            Some(failure) => (failure, error.to_string()),
+            // A health check that only connects says nothing wrong.
+            None => return Err(Ending::Silent),
+        },
+        Err(_) => (
+            ProxyFailure::Timeout,
+            "no whole PROXY header came in time".to_owned(),
+        ),
     };
-    edge.metrics.proxy_header_failures.inc();
-    tracing::warn!(%peer, error, "closed a connection from a network in proxy_from");
-    Err(Ending::NotProxied)
+    edge.metrics.proxy_header_failures.of(failure).inc();
+    if let Some(count) = NO_HEADER.due_for(&(failure.as_str(), listener.address)) {
+        tracing::warn!(
+            address = %peer.ip().to_canonical(),
+            port = peer.port(),
+            listener = %listener,
+            reason = failure.as_str(),
+            why,
+            count,
+            "closed a connection from a network in proxy_from; see that this load balancer sends PROXY headers"
+        );
+    }
+    Err(Ending::NotProxied(failure))
+}
+
+/// Warnings of connections without a header where one has to come.
+static NO_HEADER: Throttle = Throttle::new();
+
+/// Warnings of headers from addresses whose headers are not believed.
+static UNTRUSTED: Throttle = Throttle::new();
+
+/// A client at an address that is not in `proxy_from` sent a PROXY header. It is not believed.
+fn warn_of_header(edge: &Edge, peer: SocketAddr, listener: &Listener) {
+    let failure = ProxyFailure::Untrusted;
+    edge.metrics.proxy_header_failures.of(failure).inc();
+    if let Some(count) = UNTRUSTED.due_for(&listener.address) {
+        tracing::warn!(
+            address = %peer.ip().to_canonical(),
+            port = peer.port(),
+            listener = %listener,
+            reason = failure.as_str(),
+            count,
+            "a PROXY header came from an address that is not in the listener's proxy_from; if it is the load balancer's, add it there"
+        );
+    }
+}
+
+/// Counts a failed handshake and logs why it failed.
+fn log_failed(edge: &Edge, peer: SocketAddr, listener: &Listener, failed: &Failed) {
+    edge.metrics.tls_handshake_failures.of(failed.reason).inc();
+    tracing::info!(
+        target: "gatepost::tls",
+        address = %peer.ip().to_canonical(),
+        port = peer.port(),
+        listener = %listener,
+        reason = failed.reason.as_str(),
+        why = failed.why,
+        hint = failed.hint,
+        "TLS handshake failed"
+    );
 }
 
 async fn open(
     edge: &Edge,
     stream: TcpStream,
     client: SocketAddr,
-    kind: ListenerKind,
+    listener: &Listener,
     orders: &Orders,
 ) -> Result<ClientStream, Ending> {
-    match kind {
+    match listener.kind {
         ListenerKind::Submission => Ok(ClientStream::Clear(stream)),
         ListenerKind::Submissions => tokio::select! {
-            opened = shake_hands(edge, stream, client, greeting(edge)) => opened,
+            opened = shake_hands(edge, stream, client, listener, greeting(edge)) => opened,
             ending = cut_off(orders) => Err(ending),
         },
     }
@@ -155,33 +230,31 @@ async fn shake_hands(
     edge: &Edge,
     stream: TcpStream,
     client: SocketAddr,
+    listener: &Listener,
     greeting: Vec<u8>,
 ) -> Result<ClientStream, Ending> {
+    let begun = match listener.kind {
+        ListenerKind::Submission => Begun::ByStartTls,
+        ListenerKind::Submissions => Begun::AtOnce,
+    };
     let shaking = async {
         // Whoever says nothing takes nobody's place. Should the client be gone, accepting says so.
         let _ = stream.readable().await;
         let leave = edge.authenticator.guard().handshake(client.ip()).await;
         Secured::accept(edge.tls.clone(), stream, leave.turns(), greeting).await
     };
-    match timeout(edge.timeouts.handshake, shaking).await {
+    let failed = match timeout(edge.timeouts.handshake, shaking).await {
         Ok(Ok(stream)) => {
             let stream = ClientStream::Tls(Box::new(stream));
             let version = stream.tls_version().unwrap_or_default();
             edge.metrics.tls_handshake(version);
-            Ok(stream)
+            return Ok(stream);
         }
-        Ok(Err(error)) => {
-            let failures = &edge.metrics.tls_handshake_failures;
-            failures.of(tls::failure(&error)).inc();
-            tracing::debug!(%error, "TLS handshake failed");
-            Err(Ending::HandshakeFailed)
-        }
-        Err(_) => {
-            let failures = &edge.metrics.tls_handshake_failures;
-            failures.of(HandshakeFailure::Timeout).inc();
-            Err(Ending::HandshakeFailed)
-        }
-    }
+        Ok(Err(error)) => Failed::of(&error, begun).ok_or(Ending::Silent)?,
+        Err(_) => Failed::timeout(begun),
+    };
+    log_failed(edge, client, listener, &failed);
+    Err(Ending::HandshakeFailed)
 }
 
 impl Connection<'_> {
@@ -191,7 +264,8 @@ impl Connection<'_> {
         {
             return Ok(());
         }
-        if self.spoke_first().await {
+        if let Some(opening) = self.spoke_first().await {
+            self.look_at(&opening)?;
             return self.carry_out_close(reply::SPOKE_FIRST).await;
         }
         self.output.extend_from_slice(&greeting(self.edge));
@@ -200,14 +274,15 @@ impl Connection<'_> {
 
     /// RFC 5321, 4.3.1: a client waits for the greeting. One that does not is a program that
     /// speaks at us rather than with us. Where the greeting went out with the handshake, that cannot be told.
-    async fn spoke_first(&mut self) -> bool {
+    async fn spoke_first(&mut self) -> Option<Opening> {
         match &mut self.stream {
-            ClientStream::Gone => false,
+            ClientStream::Gone => None,
             ClientStream::Clear(stream) => {
-                let mut byte = [std::mem::MaybeUninit::uninit()];
-                socket2::SockRef::from(&*stream)
-                    .peek(&mut byte)
-                    .is_ok_and(|count| count > 0)
+                // Read without asking the event loop, which may not have looked at it so far. What
+                // was read is needed no more: the connection is closed.
+                let mut begun = [0; OPENING];
+                let count = (&*socket2::SockRef::from(&*stream)).read(&mut begun).ok()?;
+                (count > 0).then(|| Opening::of(&begun[..count]))
             }
             ClientStream::Tls(stream) => {
                 // Polled once: what came with the end of the handshake is there already.
@@ -215,8 +290,30 @@ impl Connection<'_> {
                 let polled = std::future::poll_fn(|context| {
                     std::task::Poll::Ready(input.poll_read_from(stream.as_mut(), context, LINES))
                 });
-                matches!(polled.await, std::task::Poll::Ready(Ok(count)) if count > 0)
+                match polled.await {
+                    std::task::Poll::Ready(Ok(count)) if count > 0 => Some(Opening::Text),
+                    _ => None,
+                }
             }
+        }
+    }
+
+    /// Looks at the first octets that the client sent in the clear.
+    ///
+    /// # Errors
+    /// They begin a TLS handshake, to which no reply of SMTP is an answer.
+    pub(super) fn look_at(&mut self, opening: &Opening) -> Result<(), Ending> {
+        self.has_spoken = true;
+        match opening {
+            Opening::ClientHello(_) => {
+                log_failed(self.edge, self.peer, self.listener, &Failed::tls_first());
+                Err(Ending::HandshakeFailed)
+            }
+            Opening::ProxyHeader => {
+                warn_of_header(self.edge, self.peer, self.listener);
+                Ok(())
+            }
+            Opening::Other | Opening::Text => Ok(()),
         }
     }
 
@@ -230,7 +327,7 @@ impl Connection<'_> {
         let ClientStream::Clear(stream) = clear else {
             return Err(Ending::HandshakeFailed);
         };
-        self.stream = shake_hands(self.edge, stream, self.peer, Vec::new()).await?;
+        self.stream = shake_hands(self.edge, stream, self.peer, self.listener, Vec::new()).await?;
         self.summary.tls = self.stream.tls_version();
         self.session.on_tls();
         // Nothing is said until the client has, so what the handshake left goes alone.

@@ -1,6 +1,7 @@
 //! What limits and rules say to a session that is under way: at MAIL, at RCPT, and to a body.
 
 use crate::auth::quota::Allowance;
+use crate::log::Throttle;
 use crate::policy::{self, Denial, Rule};
 use crate::smtp::data::{BareNewline, Refusal, Scanner};
 use crate::smtp::header::{Fault, FromCheck};
@@ -17,7 +18,10 @@ impl Connection<'_> {
         let begins = matches!(self.session.asked(), Some(Asked::Mail { .. }));
         if begins && allowance.is_stale() {
             if let Err(error) = allowance.refresh().await {
-                tracing::error!(%error, "limits cannot be read, messages are put off");
+                static UNREADABLE: Throttle = Throttle::new();
+                if let Some(count) = UNREADABLE.due() {
+                    tracing::error!(%error, count, "limits cannot be read, messages are put off");
+                }
                 return Err(Denial::Unknown);
             }
             self.session.limit_message_size(allowance.message_size());

@@ -1,6 +1,7 @@
 //! What passes between client and upstream once a session is handed over: bodies one way, replies
 //! the other, and what is said when the upstream fails in between.
 
+use crate::log::Throttle;
 use crate::metrics::{Flow, MessageOutcome, RecipientOutcome};
 use crate::smtp::data::{Progress, Scanner};
 use crate::smtp::relay::{Expect, Outcome};
@@ -10,6 +11,9 @@ use crate::smtp::session::Wants;
 use super::super::ending::Ending;
 use super::containment;
 use super::{Connection, Task, begin};
+
+/// Warnings of upstreams that are lost.
+static LOST: Throttle = Throttle::new();
 
 impl Connection<'_> {
     /// Passes on what has come of a body; `None` when there is no more.
@@ -65,7 +69,13 @@ impl Connection<'_> {
             Some(refusal) => {
                 self.count_message(MessageOutcome::RefusedHere);
                 let username = self.summary.username();
-                tracing::info!(target: "gatepost::session", username, ?refusal, "message refused");
+                tracing::info!(
+                    target: "gatepost::session",
+                    username,
+                    refusal = refusal.as_str(),
+                    line = refusal.line(),
+                    "message refused"
+                );
                 let action = self.session.on_refused_body(refusal);
                 Some(begin(action, &mut self.upstream, &mut self.output))
             }
@@ -204,7 +214,15 @@ impl Connection<'_> {
             return Ok(());
         }
         self.edge.metrics.upstream_lost.inc();
-        tracing::warn!(address = %upstream.host.endpoint, why, "the upstream was lost inside a transaction");
+        let address = upstream.host.endpoint.to_string();
+        if let Some(count) = LOST.due_for(&(&address, why)) {
+            tracing::warn!(
+                address,
+                why,
+                count,
+                "the upstream was lost inside a transaction"
+            );
+        }
         if upstream.relay.awaits_message() || upstream.relay.in_body() {
             self.count_message(MessageOutcome::Lost);
         }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::lifecycle::{Order, Orders};
 use crate::metrics::Flow;
+use crate::net::opening::Opening;
 use crate::net::{buffer, lent};
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
@@ -66,6 +67,9 @@ impl Connection<'_> {
             Event::Client(Ok(0) | Err(_)) => Err(Ending::ClientGone),
             Event::Client(Ok(count)) => {
                 self.moved.add(Flow::FromClient, count);
+                if !self.has_spoken {
+                    self.look_at(&Opening::of(self.input.unread()))?;
+                }
                 if self.session.wants() == Wants::Body {
                     self.progress.renew();
                 }
