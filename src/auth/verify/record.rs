@@ -12,7 +12,7 @@ pub(super) fn log_refusal(credentials: &Credentials, peer: &Peer, result: &str, 
     tracing::info!(
         target: "gatepost::auth",
         address = %peer.address.to_canonical(),
-        // Bounded by SASL: at most 255 octets.
+        // Bounded by SASL: at most 259 octets.
         username = claimed(&credentials.username),
         mechanism = credentials.mechanism.as_str(),
         result,
