@@ -311,7 +311,7 @@ fn a_missing_auth_socket_silences_the_service_until_the_lines_are_followed() {
     let mut postfix = postfix(Sockets::Tcp);
     // Several checks wait as long as this for an smtpd that does not come.
     let config = Config::for_upstream(postfix.upstream());
-    let config = config.text("upstream", "connect_timeout", "3s");
+    let config = config.text("upstream", "handoff_timeout", "3s");
     let site = Arc::new(Site::new(config));
     let gatepost = Gatepost::serve(&site);
     let examined = examine(&gatepost, &postfix);
@@ -365,7 +365,7 @@ fn what_smtpd_cannot_start_with_is_named() {
             "permit_sasl_authenticated",
         )
     });
-    let config = config(&postfix).text("upstream", "connect_timeout", "1s");
+    let config = config(&postfix).text("upstream", "handoff_timeout", "1s");
     let gatepost = Gatepost::start(config);
     let examined = examine(&gatepost, &postfix);
     examined.found("problem", "upstream", "at greeting");
@@ -378,7 +378,7 @@ fn a_service_that_says_nothing_or_is_not_there_is_told() {
     let upstream = Upstream::start();
     upstream.on("<greeting>", Act::Silence);
     let config =
-        Config::for_upstream(upstream.address).text("upstream", "connect_timeout", "300ms");
+        Config::for_upstream(upstream.address).text("upstream", "handoff_timeout", "300ms");
     let gatepost = Gatepost::start(config);
     let examined = Examined::of(&gatepost, None);
     examined.found("problem", "upstream", "it did not answer in time");

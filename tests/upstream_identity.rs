@@ -122,7 +122,7 @@ fn a_postfix_that_expects_no_proxy_header_gets_no_session() {
 #[test]
 fn a_postfix_that_waits_for_a_proxy_header_gets_no_session_without() {
     let postfix = Postfix::start(Sockets::Tcp);
-    let config = Config::for_upstream(postfix.proxied).text("upstream", "connect_timeout", "500ms");
+    let config = Config::for_upstream(postfix.proxied).text("upstream", "handoff_timeout", "500ms");
     let gatepost = Gatepost::start(config);
     let credential = gatepost.create();
     assert_not_handed_over(&gatepost, &credential, "at greeting");

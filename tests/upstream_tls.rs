@@ -205,7 +205,7 @@ fn a_plain_server_is_no_tls_server_and_a_tls_server_no_plain_one() {
     assert_not_handed_over(&upstream, config(&upstream, "implicit", &pair), "at tls");
     let upstream = pair.upstream("implicit", None);
     let config =
-        Config::for_upstream(upstream.address).text("upstream", "connect_timeout", "500ms");
+        Config::for_upstream(upstream.address).text("upstream", "handoff_timeout", "500ms");
     assert_not_handed_over(&upstream, config, "at greeting");
 }
 

@@ -307,7 +307,7 @@ fn a_mistake_in_what_is_required_is_told_as_well() {
         (
             "address = \"127",
             "adress = \"127",
-            "config.toml:12: upstream.adress: unknown key; did you mean \"address\"? known keys here: address, order, identity, trusted, proxy_version, username, password_file, tls, tls_name, tls_ca, tls_certificate, tls_key, connect_timeout, command_timeout, end_of_data_timeout, idle_release, organizations",
+            "config.toml:12: upstream.adress: unknown key; did you mean \"address\"? known keys here: address, order, identity, trusted, proxy_version, username, password_file, tls, tls_name, tls_ca, tls_certificate, tls_key, connect_timeout, handoff_timeout, command_timeout, end_of_data_timeout, idle_release, organizations",
         ),
         (
             "127.0.0.1:10025",

@@ -54,12 +54,19 @@ pub struct Upstream {
     /// Its private key, in PEM.
     #[serde(default, deserialize_with = "text::optional_path")]
     pub tls_key: Option<PathBuf>,
-    /// For a connection to be made and handed over.
+    /// For a connection to be made, with TLS where that comes first. Where another address is left
+    /// to be tried, its greeting must come in this time, too.
     #[serde(
         default = "default_connect_timeout",
         deserialize_with = "duration::positive"
     )]
     pub connect_timeout: Duration,
+    /// For a session to be handed over, on a connection that is made.
+    #[serde(
+        default = "default_handoff_timeout",
+        deserialize_with = "duration::positive"
+    )]
+    pub handoff_timeout: Duration,
     /// For the reply to a command.
     #[serde(
         default = "default_command_timeout",
@@ -101,6 +108,7 @@ impl Upstream {
             tls_certificate: None,
             tls_key: None,
             connect_timeout: default_connect_timeout(),
+            handoff_timeout: default_handoff_timeout(),
             command_timeout: default_command_timeout(),
             end_of_data_timeout: default_end_of_data_timeout(),
             idle_release: default_idle_release(),
@@ -115,6 +123,10 @@ fn default_proxy_version() -> u8 {
 
 fn default_connect_timeout() -> Duration {
     Duration::from_secs(5)
+}
+
+fn default_handoff_timeout() -> Duration {
+    Duration::from_secs(30)
 }
 
 fn default_command_timeout() -> Duration {

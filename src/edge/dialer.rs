@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config::{self, Endpoint, IdentityBy};
@@ -19,6 +20,7 @@ use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Handover, Purpose, Stage, Step, UpstreamFailure};
 use crate::smtp::xclient::{Attributes, Client};
 
+use super::timer::within;
 use super::upstream::Upstream;
 use super::way::{Way, WayError};
 
@@ -32,6 +34,55 @@ pub struct Missed {
     pub place: String,
     /// What came of it there.
     pub failure: UpstreamFailure,
+}
+
+/// How long one attempt may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// To connect, and to shake hands where TLS comes first.
+    connect: Duration,
+    /// From then on up to the greeting.
+    greeting: Duration,
+    /// From the connection to the session that is handed over, the greeting included.
+    handoff: Duration,
+}
+
+impl Limits {
+    /// Of the only place there is, or the only one that is asked about.
+    fn of(upstream: &config::Upstream) -> Self {
+        Self {
+            connect: upstream.connect_timeout,
+            greeting: upstream.handoff_timeout,
+            handoff: upstream.handoff_timeout,
+        }
+    }
+
+    /// Of the next attempt, where so much is `left` for it and for `others` behind it. A place that
+    /// is silent leaves the others their share, but no share is too short to be of use.
+    fn share(left: Self, upstream: &config::Upstream, others: usize) -> Self {
+        let attempts = u32::try_from(others + 1).unwrap_or(u32::MAX);
+        let share = |left: Duration, all: Duration| (left / attempts).max(all / 3).min(left);
+        let connect = share(left.connect, upstream.connect_timeout);
+        let handoff = share(left.handoff, upstream.handoff_timeout);
+        Self {
+            connect,
+            // A place that takes connections and says nothing is as good as none, if there is
+            // another one to go to.
+            greeting: if others > 0 { connect } else { handoff },
+            handoff,
+        }
+    }
+
+    /// What is left of these after an attempt.
+    fn without(self, spent: Duration) -> Self {
+        Self {
+            connect: self.connect.saturating_sub(spent),
+            greeting: self.greeting,
+            handoff: self
+                .handoff
+                .saturating_sub(spent.saturating_sub(self.connect)),
+        }
+    }
 }
 
 /// Opens upstream sessions.
@@ -94,8 +145,8 @@ impl Dialer {
 
     /// The same of one of its places.
     pub async fn probe_at(&self, host: &Arc<Host>) -> Result<Arc<Extensions>, UpstreamFailure> {
-        let limit = self.upstream.connect_timeout;
-        let (upstream, extensions) = self.attempt(self.way.probe(), host, limit).await?;
+        let limits = Limits::of(&self.upstream);
+        let (upstream, extensions) = self.attempt(self.way.probe(), host, limits).await?;
         Ok(self.probed(upstream, extensions).await)
     }
 
@@ -108,10 +159,10 @@ impl Dialer {
 
     /// Logs in at one place with every account of ours; returns how many there are.
     pub async fn try_accounts_at(&self, host: &Arc<Host>) -> Result<usize, UpstreamFailure> {
-        let limit = self.upstream.connect_timeout;
+        let limits = Limits::of(&self.upstream);
         let mut count = 0;
         for account in self.way.accounts() {
-            let (mut upstream, _) = self.attempt(Purpose::Login(account), host, limit).await?;
+            let (mut upstream, _) = self.attempt(Purpose::Login(account), host, limits).await?;
             upstream.quit().await;
             count += 1;
         }
@@ -130,10 +181,27 @@ impl Dialer {
     /// out, and looks up its names as they age.
     pub async fn keep(self: Arc<Self>, lifecycle: Lifecycle) {
         let mut looked_up = Instant::now();
+        // One that is silent must not keep the others waiting.
+        let mut probes = JoinSet::new();
+        let mut probed: Vec<Arc<Host>> = Vec::new();
         loop {
+            while let Some(done) = probes.try_join_next() {
+                match done {
+                    Ok(host) => probed.retain(|other| !Arc::ptr_eq(other, &host)),
+                    Err(_) => probed.clear(),
+                }
+            }
             for host in self.hosts.doubtful() {
-                // What comes of it is noted.
-                let _ = self.probe_at(&host).await;
+                if probed.iter().any(|other| Arc::ptr_eq(other, &host)) {
+                    continue;
+                }
+                probed.push(host.clone());
+                let dialer = self.clone();
+                probes.spawn(async move {
+                    // The result is noted.
+                    let _ = dialer.probe_at(&host).await;
+                    host
+                });
             }
             tokio::select! {
                 () = lifecycle.draining() => return,
@@ -199,8 +267,8 @@ impl Dialer {
         host: &Arc<Host>,
     ) -> Result<Upstream, UpstreamFailure> {
         let purpose = self.way.purpose(client, organization)?;
-        let limit = self.upstream.connect_timeout;
-        let (upstream, _) = self.attempt(purpose, host, limit).await?;
+        let limits = Limits::of(&self.upstream);
+        let (upstream, _) = self.attempt(purpose, host, limits).await?;
         Ok(upstream)
     }
 
@@ -210,8 +278,7 @@ impl Dialer {
         &self,
         purpose: Purpose<'_>,
     ) -> Result<(Upstream, Extensions), Missed> {
-        let began = Instant::now();
-        let limit = self.upstream.connect_timeout;
+        let mut left = Limits::of(&self.upstream);
         let candidates = self.hosts.candidates();
         let mut missed = Missed {
             place: self.upstream.address.to_string(),
@@ -221,10 +288,9 @@ impl Dialer {
             },
         };
         for (number, host) in candidates.iter().enumerate() {
-            let left = limit.saturating_sub(began.elapsed());
             if number > 0 {
                 // Of those that there is no time for nothing is found out.
-                if left.is_zero() {
+                if left.connect.is_zero() || left.handoff.is_zero() {
                     break;
                 }
                 let Missed { place, failure } = &missed;
@@ -239,16 +305,16 @@ impl Dialer {
                     );
                 }
             }
-            // One that is silent leaves the others their share, but no share is too short to be of use.
-            let others = u32::try_from(candidates.len() - number).unwrap_or(u32::MAX);
-            let share = (left / others).max(limit / 3).min(left);
-            match self.attempt(purpose, host, share).await {
+            let began = Instant::now();
+            let limits = Limits::share(left, &self.upstream, candidates.len() - number - 1);
+            match self.attempt(purpose, host, limits).await {
                 Ok(opened) => return Ok(opened),
                 Err(failure) => {
                     let place = host.endpoint.to_string();
                     missed = Missed { place, failure };
                 }
             }
+            left = left.without(began.elapsed());
             // It is the same account everywhere; many wrong logins in a row would lock it.
             if matches!(
                 missed.failure.cause,
@@ -274,31 +340,25 @@ impl Dialer {
         &self,
         purpose: Purpose<'_>,
         host: &Arc<Host>,
-        limit: Duration,
+        limits: Limits,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
         let mut handover =
             Handover::new(&self.hostname, self.way.security, purpose, host.manners());
-        let opened = self.open(&mut handover, host);
-        let opened = match timeout(limit, opened).await {
-            Ok(opened) => opened,
-            Err(_) => {
-                if handover.stage() == Stage::Connect {
-                    self.metrics.upstream_connects.of(Dialled::Failed).inc();
-                }
-                Err(handover.failure(FailureCause::Timeout))
-            }
-        };
+        let opened = self.open(&mut handover, host, limits).await;
         let answered = match &opened {
             Ok((_, offered)) => match purpose {
                 Purpose::Probe(_) => self.is_enough(offered),
                 _ => true,
             },
-            // What comes that late may be meant for this client alone.
+            // A refusal that comes that late may be meant for this client alone; silence is not.
             Err(failure) => {
                 matches!(
                     failure.stage,
                     Stage::Auth | Stage::Xclient | Stage::ClientEhlo
-                ) && !matches!(failure.cause, FailureCause::XclientNotOffered)
+                ) && !matches!(
+                    failure.cause,
+                    FailureCause::Timeout | FailureCause::XclientNotOffered
+                )
             }
         };
         if let Some(found) = handover.found() {
@@ -319,7 +379,31 @@ impl Dialer {
         &self,
         handover: &mut Handover<'_>,
         host: &Arc<Host>,
+        limits: Limits,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
+        let reached = timeout(limits.connect, self.reach(handover, host)).await;
+        let (mut upstream, step) = match reached {
+            Ok(reached) => reached?,
+            Err(_) => {
+                if handover.stage() == Stage::Connect {
+                    self.metrics.upstream_connects.of(Dialled::Failed).inc();
+                }
+                return Err(handover.failure(FailureCause::Timeout));
+            }
+        };
+        let handing = self.converse(handover, &mut upstream, step, limits.greeting);
+        match timeout(limits.handoff, handing).await {
+            Ok(extensions) => Ok((upstream, extensions?)),
+            Err(_) => Err(handover.failure(FailureCause::Timeout)),
+        }
+    }
+
+    /// Connects, and shakes hands where TLS comes first.
+    async fn reach(
+        &self,
+        handover: &mut Handover<'_>,
+        host: &Arc<Host>,
+    ) -> Result<(Upstream, Step), UpstreamFailure> {
         let stream = self
             .connect(&host.endpoint)
             .await
@@ -328,22 +412,43 @@ impl Dialer {
         let said = upstream.say(&handover.preamble()).await;
         said.map_err(|error| failed(handover, error))?;
         let mut step = handover.on_connected();
+        if let Step::StartTls = step {
+            let secured = self.way.secure(&mut upstream).await;
+            secured.map_err(|error| failed(handover, error))?;
+            step = handover.on_tls();
+        }
+        Ok((upstream, step))
+    }
+
+    /// Hands the session over, step by step.
+    async fn converse(
+        &self,
+        handover: &mut Handover<'_>,
+        upstream: &mut Upstream,
+        mut step: Step,
+        greeting: Duration,
+    ) -> Result<Extensions, UpstreamFailure> {
         loop {
             match step {
                 Step::Await => {}
-                Step::Ready(extensions) => return Ok((upstream, extensions)),
+                Step::Ready(extensions) => return Ok(extensions),
                 Step::Send(line) => {
                     let said = upstream.say(line.expose()).await;
                     said.map_err(|error| failed(handover, error))?;
                 }
                 Step::StartTls => {
-                    let secured = self.way.secure(&mut upstream).await;
+                    let secured = self.way.secure(upstream).await;
                     secured.map_err(|error| failed(handover, error))?;
                     step = handover.on_tls();
                     continue;
                 }
             }
-            let reply = upstream.next_reply().await;
+            let limit = match handover.stage() {
+                Stage::Greeting => greeting.min(self.upstream.command_timeout),
+                _ => self.upstream.command_timeout,
+            };
+            let reply = within(limit, upstream.next_reply()).await;
+            let reply = reply.unwrap_or(Err(FailureCause::Timeout));
             let reply = reply.map_err(|cause| handover.failure(cause))?;
             step = handover.on_reply(&reply)?;
             upstream.consume_reply();

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
 use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -58,7 +61,8 @@ impl Upstreams {
     }
 
     /// Asks all of them what they offer, and keeps at it. Returns once the upstream of all has
-    /// answered or failed to: the first client should be offered what it can do.
+    /// answered or failed to, or has taken as long as connecting may: the first client should be
+    /// offered what it can do.
     pub async fn begin(&self, lifecycle: &Lifecycle) {
         for own in self.own.values() {
             let (own, lifecycle) = (own.clone(), lifecycle.clone());
@@ -67,7 +71,15 @@ impl Upstreams {
                 own.keep(lifecycle).await;
             });
         }
-        self.shared.probe_and_warn().await;
-        tokio::spawn(self.shared.clone().keep(lifecycle.clone()));
+        let (shared, lifecycle) = (self.shared.clone(), lifecycle.clone());
+        let (answered, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            shared.probe_and_warn().await;
+            // Its receiver may have given up.
+            let _ = answered.send(());
+            shared.keep(lifecycle).await;
+        });
+        // One that takes connections and says nothing must not keep the clients waiting.
+        let _ = timeout(self.shared.upstream().connect_timeout, answer).await;
     }
 }

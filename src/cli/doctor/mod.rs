@@ -320,7 +320,7 @@ impl Doctor<'_> {
         let pipelines = met.pipelines();
         let upstream = place.map_or(&self.config.upstream, Place::upstream);
         let mut conversation = met.conversation;
-        conversation.patience += VERDICT + upstream.connect_timeout;
+        conversation.patience += VERDICT + upstream.connect_timeout + upstream.handoff_timeout;
         let said = conversation
             .log_in(trial.username(), trial.password())
             .await;
