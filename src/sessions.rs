@@ -61,7 +61,7 @@ pub struct LiveSession {
 /// What a session has sent so far. Its connection adds, others only look.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Messages the upstream took.
+    /// Messages the upstream took, or has whole and never answered.
     pub messages: AtomicU64,
     /// Recipients the upstream took.
     pub recipients: AtomicU64,

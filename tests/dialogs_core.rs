@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use gatepost::sasl::{Identity, Outage, Reason, Verdict};
+use gatepost::smtp::data::{BareNewline, Progress, Scanner};
 use gatepost::smtp::extensions::Extensions;
 use gatepost::smtp::line::LineReader;
 use gatepost::smtp::relay::{Expect, Outcome, Relay};
@@ -80,6 +81,8 @@ struct Core {
     session: Session,
     relay: Relay,
     lines: LineReader,
+    /// Of the message body under way.
+    scanner: Option<Scanner>,
     heard: Vec<u8>,
     said: String,
     awaited: Awaited,
@@ -100,6 +103,7 @@ impl Core {
             session: Session::new(Arc::new(settings), Arc::default(), tls),
             relay: Relay::default(),
             lines: LineReader::default(),
+            scanner: None,
             heard: Vec::new(),
             said: String::new(),
             awaited: Awaited::Nothing,
@@ -115,7 +119,15 @@ impl Core {
     }
 
     fn take_lines(&mut self) {
-        while self.session.wants() == Wants::Line {
+        loop {
+            match self.session.wants() {
+                Wants::Body if !self.heard.is_empty() => self.take_body(),
+                Wants::Line => {}
+                Wants::Body | Wants::Nothing => return,
+            }
+            if self.session.wants() != Wants::Line {
+                continue;
+            }
             let heard = std::mem::take(&mut self.heard);
             let Some((line, taken)) = self.lines.next(&heard) else {
                 self.heard = heard;
@@ -127,6 +139,20 @@ impl Core {
                 self.carry_out(action);
             }
             self.heard = heard[taken..].to_vec();
+        }
+    }
+
+    fn take_body(&mut self) {
+        let start = || Scanner::new(BareNewline::Reject, u64::MAX);
+        let scanner = self.scanner.get_or_insert_with(start);
+        match scanner.scan(&self.heard, &mut Vec::new()) {
+            Progress::More => self.heard.clear(),
+            Progress::End(at) => {
+                self.heard.drain(..at);
+                self.scanner = None;
+                self.session.on_end_of_data();
+                self.answer_upstream(Expect::EndOfData);
+            }
         }
     }
 
@@ -164,7 +190,6 @@ impl Core {
             Expect::Data => "354 Go ahead\r\n",
             Expect::Mail => "250 2.1.0 Ok\r\n",
             Expect::Rcpt => "250 2.1.5 Ok\r\n",
-            Expect::Quit => "221 2.0.0 Bye\r\n",
             _ => "250 2.0.0 Ok\r\n",
         };
         self.relay.expect(expect);
@@ -175,11 +200,8 @@ impl Core {
         match outcome {
             Outcome::Closing => self.closed = true,
             Outcome::Data(go) => self.session.on_data(go),
-            Outcome::Mail(_)
-            | Outcome::Message(_)
-            | Outcome::Passed
-            | Outcome::Recipient(_)
-            | Outcome::Reset(_) => {}
+            Outcome::Message(taken) => self.session.on_message(taken),
+            Outcome::Mail(_) | Outcome::Passed | Outcome::Recipient(_) | Outcome::Reset(_) => {}
         }
     }
 

@@ -56,7 +56,7 @@ impl Gate {
     }
 
     #[track_caller]
-    fn limit(&self, limits: Value) {
+    pub fn limit(&self, limits: Value) {
         self.change(json!({ "limits": limits })).expect(200);
     }
 
@@ -75,7 +75,7 @@ impl Gate {
     }
 
     /// How far the credential's limits are used up, as the API tells it.
-    fn uses(&self) -> Value {
+    pub fn uses(&self) -> Value {
         let request = format!("GET {DEFAULT}/{}", self.credential.username);
         let answer = self.served.by(&self.served.token, &request, None);
         answer.expect(200).body["limit_use"].clone()

@@ -17,6 +17,16 @@ const UNITS: [(&str, u64); 8] = [
 
 /// Deserializes a number of bytes, at least one.
 pub(super) fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match any(deserializer)? {
+        0 => Err(D::Error::custom(
+            "0 bytes would refuse every message; use a size such as \"50MiB\"",
+        )),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Deserializes a number of bytes, 0 included.
+pub(super) fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_any(SizeVisitor)
 }
 
@@ -30,11 +40,6 @@ impl Visitor<'_> for SizeVisitor {
     }
 
     fn visit_u64<E: Error>(self, bytes: u64) -> Result<u64, E> {
-        if bytes == 0 {
-            return Err(E::custom(
-                "0 bytes would refuse every message; use a size such as \"50MiB\"",
-            ));
-        }
         Ok(bytes)
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::duration;
+use super::{byte_size, duration};
 
 /// The client's side; the upstream's timeouts stand in its own section.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -25,6 +25,12 @@ pub struct Timeouts {
     /// For the next block of a message body.
     #[serde(deserialize_with = "duration::positive")]
     pub body: Duration,
+    /// The least rate of a message body, in bytes a second; 0 is none.
+    #[serde(deserialize_with = "byte_size::any")]
+    pub body_rate: u64,
+    /// Over how long that rate is measured; the first such window of each body is free.
+    #[serde(deserialize_with = "duration::positive")]
+    pub body_rate_window: Duration,
 }
 
 impl Default for Timeouts {
@@ -35,6 +41,8 @@ impl Default for Timeouts {
             login: Duration::from_secs(60),
             idle: Duration::from_secs(300),
             body: Duration::from_secs(180),
+            body_rate: 1 << 10,
+            body_rate_window: Duration::from_secs(60),
         }
     }
 }

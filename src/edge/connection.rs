@@ -4,8 +4,10 @@
 //! each side), wait for the next event. A batch of commands therefore stays a batch.
 
 mod arrival;
+mod body;
 mod containment;
 mod login;
+mod message;
 mod output;
 mod relay;
 mod wait;
@@ -24,7 +26,6 @@ use crate::net::buffer::Buffer;
 use crate::net::proxy::Proxied;
 use crate::net::stream::ClientStream;
 use crate::sasl::{Credentials, Identity};
-use crate::smtp::data::Scanner;
 use crate::smtp::line::LineReader;
 use crate::smtp::relay::Expect;
 use crate::smtp::reply::{self, Reply};
@@ -35,6 +36,8 @@ use super::dialer::Dialer;
 use super::ending::{Ending, Summary};
 use super::timer::{Latest, Timer};
 use super::upstream::Upstream;
+
+use body::Body;
 
 pub use arrival::{serve, shed, turn_away};
 
@@ -59,8 +62,8 @@ struct Connection<'a> {
     /// Opens its upstream sessions.
     dialer: Arc<Dialer>,
     upstream: Option<Upstream>,
-    /// Of the message body under way.
-    scanner: Option<Scanner>,
+    /// The message body under way.
+    body: Option<Body>,
     /// How much of the message under way was sent upstream, in octets.
     message_bytes: u64,
     /// What an authenticated session may do.
@@ -77,6 +80,8 @@ struct Connection<'a> {
     moved: Moved,
     /// Whether the client has said that it sends no more.
     half_closed: bool,
+    /// Where the daemon stops: until when the client may say QUIT before it is told so.
+    leave_by: Option<Instant>,
     /// What it is told from outside.
     orders: Orders,
     summary: &'a mut Summary,
@@ -126,7 +131,7 @@ impl<'a> Connection<'a> {
             lines: LineReader::default(),
             dialer: edge.upstreams.shared().clone(),
             upstream: None,
-            scanner: None,
+            body: None,
             message_bytes: 0,
             allowance: None,
             counted: None,
@@ -136,6 +141,7 @@ impl<'a> Connection<'a> {
             engaged: Latest::at(now),
             moved: Moved::default(),
             half_closed: false,
+            leave_by: None,
             orders,
             summary,
         }

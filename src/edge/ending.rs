@@ -27,8 +27,6 @@ pub enum Ending {
     Shed,
     /// The client sent nothing at all, as health checks do.
     Silent,
-    /// The upstream went away inside a body.
-    UpstreamGone,
 }
 
 impl Ending {
@@ -45,7 +43,6 @@ impl Ending {
             Self::NotProxied(_) => "no PROXY header",
             Self::Shed => "shed",
             Self::Silent => "nothing sent",
-            Self::UpstreamGone => "upstream gone",
         }
     }
 }

@@ -20,6 +20,73 @@ pub async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, 
     }
 }
 
+/// Runs `future`, and adds to `waited` how long that took, unless it was done at once.
+pub async fn timed<F: Future>(future: F, waited: &mut Duration) -> F::Output {
+    let mut future = pin!(future);
+    let at_once = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
+    if let Poll::Ready(output) = at_once {
+        return output;
+    }
+    let begun = Instant::now();
+    let output = future.await;
+    *waited += begun.elapsed();
+    output
+}
+
+/// The least rate at which a message must come, over each of the windows that follow one another;
+/// the first window is free.
+#[derive(Debug)]
+pub struct Floor {
+    /// When the window began.
+    began: Instant,
+    /// What has come in it.
+    octets: u64,
+    is_first: bool,
+}
+
+impl Floor {
+    /// Of a message that begins at `now`.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            octets: 0,
+            is_first: true,
+        }
+    }
+
+    /// So many octets have come.
+    pub fn add(&mut self, octets: usize) {
+        self.octets = self.octets.saturating_add(octets as u64);
+    }
+
+    /// For so long the client could not send.
+    pub fn pause(&mut self, time: Duration) {
+        self.began += time;
+    }
+
+    /// When the window ends, if it is so long.
+    pub fn end(&self, window: Duration) -> Instant {
+        self.began + window
+    }
+
+    /// Whether the window is not over at `now`, or as many octets a second as `rate` have come in
+    /// it; then the next one begins.
+    pub fn is_met(&mut self, now: Instant, window: Duration, rate: u64) -> bool {
+        if now < self.end(window) {
+            return true;
+        }
+        let least = u128::from(rate) * window.as_millis() / 1000;
+        let is_met = self.is_first || u128::from(self.octets) >= least;
+        if is_met {
+            *self = Self {
+                is_first: false,
+                ..Self::new(now)
+            };
+        }
+        is_met
+    }
+}
+
 /// When something last happened, as far as whoever asks can tell: since they asked before. So the clock is read once for all
 /// that happens between two questions.
 #[derive(Debug)]
@@ -128,6 +195,40 @@ mod tests {
         let elsewhere = async move { timer.until(deadline).await };
         tokio::spawn(elsewhere).await.unwrap();
         assert_eq!(Instant::now(), deadline);
+    }
+
+    #[test]
+    fn a_floor_is_met_by_its_rate_and_by_time_that_was_not_the_clients() {
+        let (begin, window) = (Instant::now(), 60 * SECOND);
+        let mut floor = Floor::new(begin);
+        assert!(floor.is_met(begin + 59 * SECOND, window, 1024));
+        assert!(
+            floor.is_met(begin + 60 * SECOND, window, 1024),
+            "the first is free"
+        );
+        floor.add(60 * 1024);
+        assert!(floor.is_met(begin + 119 * SECOND, window, 1024));
+        assert!(floor.is_met(begin + 120 * SECOND, window, 1024));
+        floor.add(60 * 1024 - 1);
+        floor.pause(30 * SECOND);
+        assert!(floor.is_met(begin + 209 * SECOND, window, 1024));
+        assert!(!floor.is_met(begin + 210 * SECOND, window, 1024));
+        assert!(
+            !floor.is_met(begin + 211 * SECOND, window, 1024),
+            "nor later"
+        );
+        floor.add(1);
+        assert!(floor.is_met(begin + 212 * SECOND, window, 1024));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_not_done_at_once_is_timed() {
+        let mut waited = Duration::ZERO;
+        timed(std::future::ready(()), &mut waited).await;
+        assert_eq!(waited, Duration::ZERO);
+        timed(tokio::time::sleep(SECOND), &mut waited).await;
+        timed(tokio::time::sleep(SECOND), &mut waited).await;
+        assert_eq!(waited, 2 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]

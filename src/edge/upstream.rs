@@ -27,6 +27,10 @@ pub struct Upstream {
     found: usize,
     /// What goes out with the next send.
     pub output: Vec<u8>,
+    /// How much of `output` is out, where a send was given up halfway.
+    sent: usize,
+    /// Where in `output` the last end of data ends.
+    end_of_data: usize,
     /// Which replies are due.
     pub relay: Relay,
 }
@@ -40,6 +44,8 @@ impl Upstream {
             input: Buffer::default(),
             found: 0,
             output: Vec::new(),
+            sent: 0,
+            end_of_data: 0,
             relay: Relay::default(),
         }
     }
@@ -51,25 +57,37 @@ impl Upstream {
         self.relay.expect(expect);
     }
 
+    /// Notes that what is queued ends with the end of a message.
+    pub fn end_message(&mut self) {
+        self.end_of_data = self.output.len();
+        self.relay.expect(Expect::EndOfData);
+    }
+
+    /// Whether the upstream may have a whole message that it has not answered: then it may deliver
+    /// the message, whatever becomes of this connection.
+    pub fn has_message(&self) -> bool {
+        self.relay.awaits_message() && self.sent >= self.end_of_data
+    }
+
     /// Sends what is queued. Replies that come meanwhile are read, so that an upstream which
-    /// waits for us to read them cannot block us.
+    /// waits for us to read them cannot block us. Cancelled, it goes on where it was.
     pub async fn send(&mut self) -> io::Result<()> {
-        let mut sent = 0;
         // What TLS still holds back is not sent, so the end is a flush.
-        while !poll_fn(|context| self.poll_send(&mut sent, context)).await? {}
+        while !poll_fn(|context| self.poll_send(context)).await? {}
         self.output.clear();
+        (self.sent, self.end_of_data) = (0, 0);
         Ok(())
     }
 
-    /// True once everything behind `sent` is out.
-    fn poll_send(&mut self, sent: &mut usize, context: &mut Context) -> Poll<io::Result<bool>> {
+    /// True once everything is out.
+    fn poll_send(&mut self, context: &mut Context) -> Poll<io::Result<bool>> {
         let stream = Pin::new(&mut self.stream);
-        let rest = &self.output[*sent..];
+        let rest = &self.output[self.sent..];
         let written = if rest.is_empty() {
             stream.poll_flush(context).map_ok(|()| true)
         } else {
             stream.poll_write(context, rest).map(|written| {
-                *sent += nothing_is_an_end(written?)?;
+                self.sent += nothing_is_an_end(written?)?;
                 Ok(false)
             })
         };
@@ -95,6 +113,14 @@ impl Upstream {
             .await
             .and_then(nothing_is_an_end)
             .map(drop)
+    }
+
+    /// Reads on until there is a whole reply, or what has come is none. Cancelling loses nothing.
+    pub async fn rest_of_reply(&mut self) -> io::Result<()> {
+        while matches!(RawReply::parse(self.input.unread()), Ok(None)) {
+            self.readable().await?;
+        }
+        Ok(())
     }
 
     /// The reply at the front of what has been read, if it is whole.

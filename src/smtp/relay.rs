@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::reply::{RawReply, Reply};
+use super::reply::{self, RawReply, Reply};
 
 /// The most commands that wait for the upstream at a time. It keeps the replies under way small
 /// enough for socket buffers, so that neither side can block the other.
@@ -24,8 +24,6 @@ pub enum Expect {
     Mail,
     /// NOOP.
     Noop,
-    /// QUIT: the upstream closes after it.
-    Quit,
     /// RCPT.
     Rcpt,
     /// The RSET of [`Relay::owes_reset`]; its answer is nobody's.
@@ -37,7 +35,7 @@ pub enum Expect {
 /// What a reply means beyond being passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// 421 or the answer to QUIT: the upstream closes, and so do we after this reply.
+    /// 421: the upstream closes, and so do we after this reply.
     Closing,
     /// DATA was answered; true if the body may come.
     Data(bool),
@@ -166,7 +164,6 @@ impl Relay {
                 self.refused &= !taken;
                 Outcome::Reset(taken)
             }
-            Expect::Quit => Outcome::Closing,
             Expect::Rcpt => Outcome::Recipient(taken),
             Expect::Noop => Outcome::Passed,
         })
@@ -182,6 +179,34 @@ impl Relay {
     pub fn owes_a_client(&self) -> bool {
         let ours = |entry: &Entry| matches!(entry, Entry::Forwarded(Expect::Reset));
         !self.queue.iter().all(ours)
+    }
+
+    /// Whether nothing but a message waits for the upstream's decision: what else is outstanding can
+    /// be answered without it.
+    pub fn awaits_only_a_message(&self) -> bool {
+        let decides = |entry: &Entry| {
+            matches!(
+                entry,
+                Entry::Forwarded(Expect::Data | Expect::EndOfData | Expect::Mail | Expect::Rcpt)
+            )
+        };
+        self.awaits_message() && !self.queue.iter().skip(1).any(decides)
+    }
+
+    /// Answers all that is outstanding, for an upstream that is gone: what it had to decide on is
+    /// put off, and what only keeps a session going succeeds without it.
+    pub fn answer_without_upstream(self, out: &mut Vec<u8>) {
+        for entry in self.queue {
+            match entry {
+                Entry::Own(reply) => reply.write_to(out),
+                Entry::Forwarded(Expect::Ehlo(answer)) => answer.write_to(out),
+                Entry::Forwarded(Expect::Noop | Expect::Rset) => reply::OK.write_to(out),
+                Entry::Forwarded(Expect::Reset) => {}
+                Entry::Forwarded(
+                    Expect::Data | Expect::EndOfData | Expect::Mail | Expect::Rcpt,
+                ) => reply::MESSAGE_LOST.write_to(out),
+            }
+        }
     }
 
     /// Whether no further command should be sent before a reply has come.
@@ -215,7 +240,6 @@ impl Relay {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reply;
     use super::*;
 
     fn answer(relay: &mut Relay, reply: &str) -> Result<(Outcome, String), Unmatched> {
@@ -363,6 +387,25 @@ mod tests {
             relay.expect(Expect::Reset);
             assert!(answer(&mut relay, refusal).is_err(), "{refusal}");
         }
+    }
+
+    #[test]
+    fn without_an_upstream_decisions_are_put_off_and_the_rest_succeeds() {
+        let mut relay = Relay::new(true);
+        for expect in [Expect::EndOfData, Expect::Rset, Expect::Noop] {
+            relay.expect(expect);
+        }
+        relay.reply(reply::HELP, &mut Vec::new());
+        assert!(relay.awaits_only_a_message());
+        relay.expect(Expect::Mail);
+        assert!(!relay.awaits_only_a_message());
+        relay.expect(Expect::Reset);
+        relay.reply(reply::BYE, &mut Vec::new());
+        let mut out = Vec::new();
+        relay.answer_without_upstream(&mut out);
+        let out = String::from_utf8(out).unwrap();
+        let codes: Vec<_> = out.lines().map(|line| &line[..3]).collect();
+        assert_eq!(codes, ["451", "250", "250", "214", "451", "221"], "{out}");
     }
 
     #[test]

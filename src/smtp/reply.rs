@@ -47,6 +47,8 @@ replies! {
     SHUTTING_DOWN = 421 "4.3.2" "Shutting down, try again in a moment";
     /// The client said nothing for too long (RFC 5321, 4.5.3.2.7).
     IDLE = 421 "4.4.2" "Timeout, closing";
+    /// Less of a message came than the least rate asks for (RFC 5321, 4.5.3.2.5 gives three minutes for each block).
+    TOO_SLOW = 421 "4.4.2" "The message comes too slowly, closing";
     /// The client spoke before the greeting (RFC 5321, 4.3.1).
     SPOKE_FIRST = 421 "4.7.0" "You spoke before the greeting";
     /// Whoever administers ended the session.
@@ -63,6 +65,8 @@ replies! {
     ORGANIZATION_TOO_FAST = 421 "4.7.0" "Your organization sends too many messages at once, try again in a moment";
     /// As many sessions as the credential or its organization may have.
     TOO_MANY_SESSIONS = 421 "4.7.0" "Too many sessions with this account, try again later";
+    /// The upstream went away inside a message, or before its word on one.
+    MESSAGE_LOST = 451 "4.3.0" "The mail system behind this server went away during the message, try again later";
     /// A new upstream session for the next message could not be had.
     UPSTREAM_UNAVAILABLE = 451 "4.3.2" "The mail system behind this server is not available, try again later";
     /// What is allowed, or what was sent before, cannot be read now.

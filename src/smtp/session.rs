@@ -25,7 +25,7 @@ pub struct Settings {
     pub hostname: String,
     /// The largest message accepted, in octets.
     pub message_size: u64,
-    /// How many refusals of ours end a session.
+    /// How many mistakes of the client end a session; an accepted message sets their count to 0.
     pub max_errors: u32,
     /// How many refused logins end a session.
     pub max_auth_failures: u32,
@@ -85,9 +85,14 @@ pub struct Session {
     /// The upstream's, as probed; once it has taken the session over, as it told this client.
     extensions: Arc<Extensions>,
     state: State,
+    /// Mistakes since the begin, or since the last message that the upstream accepted.
     errors: u32,
+    /// Whether the upstream has accepted a message of this session.
+    has_sent: bool,
     auth_failures: u32,
     commands: u64,
+    /// Whether nothing new may begin, because the daemon stops.
+    draining: bool,
     /// Whether something came in the place of a login that is none.
     nonsense: bool,
     /// The largest message the client may send by its own limits, in octets.
@@ -117,7 +122,7 @@ enum State {
         helo: Arc<str>,
         identity: Arc<Identity>,
     },
-    /// QUIT is sent upstream.
+    /// The client has said QUIT.
     Leaving,
     /// MAIL, the line as it came, while no upstream was held; a new one is being asked.
     Reopening { handed: Handed, mail: Vec<u8> },
@@ -148,12 +153,26 @@ struct Handed {
     identity: Arc<Identity>,
     /// The name the client gave before it authenticated: the one the upstream knows.
     helo: Arc<str>,
-    /// Whether an upstream session is held at the moment.
-    attached: bool,
+    link: Link,
     /// Whether limits or rules have refused the last MAIL: what the client sends behind it must not
     /// become part of anything.
     denied: bool,
 }
+
+/// What a session has of its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// An upstream session.
+    Held,
+    /// It went away inside a transaction; the next command of that transaction says so.
+    Lost,
+    /// None at the moment; the next MAIL gets one.
+    None,
+}
+
+/// The least that is read of a message beyond the largest one, in octets: a client that sends too
+/// much is to hear why, and hears it behind its end of data.
+const LEAST_EXCESS: u64 = 16 << 20;
 
 impl Session {
     /// A session that begins inside TLS (submissions) or in the clear (submission).
@@ -168,8 +187,10 @@ impl Session {
             extensions,
             state,
             errors: 0,
+            has_sent: false,
             auth_failures: 0,
             commands: 0,
+            draining: false,
             nonsense: false,
             message_limit: None,
             asked: Vec::new(),
@@ -213,7 +234,17 @@ impl Session {
 
     /// Whether the session is over, once what it has said is sent.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        matches!(self.state, State::Closed | State::Leaving)
+    }
+
+    /// Whether the upstream has accepted a message of this session.
+    pub fn has_sent(&self) -> bool {
+        self.has_sent
+    }
+
+    /// The daemon stops: from now on the client may leave, and ask for what changes nothing.
+    pub fn on_drain(&mut self) {
+        self.draining = true;
     }
 
     /// Whether a login has been accepted and handed over.
@@ -237,7 +268,10 @@ impl Session {
     /// Takes a line while [`Wants::Line`] holds.
     pub fn on_line<'a>(&mut self, line: Line<'a>) -> Action<'a> {
         if let State::Exchanging { .. } = self.state {
-            return self.on_response(line);
+            return match self.draining {
+                true => self.close(reply::SHUTTING_DOWN),
+                false => self.on_response(line),
+            };
         }
         self.commands += 1;
         if self.commands > self.settings.max_commands {
@@ -246,11 +280,20 @@ impl Session {
         let (text, command) = match line {
             Line::Good(text) => match Command::parse(text) {
                 Ok(command) => (text, command),
+                Err(error) if is_recipient(text) => {
+                    return self.refuse_recipient(command_error(error));
+                }
                 Err(error) => return self.refuse(command_error(error)),
             },
             Line::BareNewline => return self.refuse(reply::BAD_LINE),
+            Line::TooLong(start) if is_recipient(start) => {
+                return self.refuse_recipient(too_long(start));
+            }
             Line::TooLong(start) => return self.refuse(too_long(start)),
         };
+        if self.draining && begins(&command) {
+            return self.close(reply::SHUTTING_DOWN);
+        }
         match std::mem::take(&mut self.state) {
             State::Clear => self.in_clear(command),
             State::Secure { helo } => self.unauthenticated(helo, command),
@@ -418,7 +461,7 @@ impl Session {
                 self.state = State::Ready(Handed {
                     identity,
                     helo,
-                    attached: true,
+                    link: Link::Held,
                     denied: false,
                 });
                 self.answer(reply::AUTHENTICATED)
@@ -429,7 +472,7 @@ impl Session {
             }
             State::Reopening { handed, mail } if taken => {
                 self.state = State::Ready(Handed {
-                    attached: true,
+                    link: Link::Held,
                     ..handed
                 });
                 self.mail_again(&mail)
@@ -454,12 +497,21 @@ impl Session {
         ) {
             handed.denied = false;
         }
+        if handed.link == Link::Lost {
+            match command {
+                Command::Ehlo(_) | Command::Helo | Command::Rset => handed.link = Link::None,
+                Command::Data | Command::Mail(_) | Command::Rcpt(_) => {
+                    return self.close(reply::UPSTREAM_LOST);
+                }
+                _ => {}
+            }
+        }
         let denied = handed.denied;
-        let attached = handed.attached;
+        let attached = handed.link == Link::Held;
         let forward = |line: &'static [u8], expect| Action::Forward(Cow::Borrowed(line), expect);
         let state = match command {
             Command::Data if attached && !denied => State::AwaitingData(handed),
-            Command::Quit if attached => State::Leaving,
+            Command::Quit => State::Leaving,
             Command::Mail(path) => return self.mail(handed, path, line),
             Command::Rcpt(path) if attached && !denied => return self.rcpt(handed, path, line),
             _ => State::Ready(handed),
@@ -468,7 +520,6 @@ impl Session {
         match command {
             Command::Data if attached && !denied => forward(b"DATA", Expect::Data),
             Command::Noop if attached => forward(b"NOOP", Expect::Noop),
-            Command::Quit if attached => forward(b"QUIT", Expect::Quit),
             Command::Rset if attached => forward(b"RSET", Expect::Rset),
             // EHLO resets (RFC 5321, 4.1.4); the upstream must not hear it twice from two sides.
             Command::Ehlo(_) if attached => {
@@ -484,12 +535,15 @@ impl Session {
             Command::Help => self.answer(reply::HELP),
             Command::Noop | Command::Rset => self.answer(reply::OK),
             Command::NotOffered => self.refuse(reply::NOT_OFFERED),
-            Command::Quit => self.close(reply::BYE),
+            // Never forwarded: were the answer the upstream's, a program that has sent its message
+            // would take a lost upstream for a lost message, and send again.
+            Command::Quit => Action::Close(reply::BYE),
             Command::Auth(_) => self.refuse(reply::ALREADY_AUTHENTICATED),
             Command::StartTls => self.refuse(reply::ALREADY_TLS),
             Command::Vrfy => self.answer(reply::CANNOT_VERIFY),
             // Without an upstream, or without MAIL, there is no transaction.
-            Command::Data | Command::Mail(_) | Command::Rcpt(_) => self.refuse(reply::OUT_OF_ORDER),
+            Command::Rcpt(_) => self.refuse_recipient(reply::OUT_OF_ORDER),
+            Command::Data | Command::Mail(_) => self.refuse(reply::OUT_OF_ORDER),
         }
     }
 
@@ -520,7 +574,7 @@ impl Session {
         match envelope::rcpt(path, &self.extensions) {
             Err(refusal) => {
                 self.state = State::Ready(handed);
-                self.refuse(refusal)
+                self.refuse_recipient(refusal)
             }
             Ok(()) => {
                 self.asked.clear();
@@ -561,7 +615,7 @@ impl Session {
                 self.state = State::Ready(handed);
                 Action::Forward(Cow::Borrowed(&self.asked), Expect::Rcpt)
             }
-            Ok(()) if handed.attached => {
+            Ok(()) if handed.link == Link::Held => {
                 self.state = State::Ready(handed);
                 Action::Forward(Cow::Borrowed(&self.sent), Expect::Mail)
             }
@@ -649,12 +703,53 @@ impl Session {
         })
     }
 
+    /// The client's end of data has come, but the upstream went away inside the body. What the
+    /// client hears is no refusal of its message.
+    pub fn on_lost_body(&mut self) {
+        self.on_end_of_data();
+        self.on_detached();
+    }
+
     /// The upstream session is gone while nothing depended on it. The next MAIL gets a new one.
     pub fn on_detached(&mut self) {
+        self.set_link(Link::None);
+    }
+
+    /// The upstream session is gone while the client is inside a transaction and no reply is due.
+    pub fn on_lost_transaction(&mut self) {
+        self.set_link(Link::Lost);
+    }
+
+    fn set_link(&mut self, link: Link) {
         match &mut self.state {
-            State::Ready(handed) => handed.attached = false,
+            State::Ready(handed) => handed.link = link,
             state => *state = State::Closed,
         }
+    }
+
+    /// The upstream has answered a message; `taken` if it accepted it. Then the client is no abuser,
+    /// and its mistakes until now are forgotten.
+    pub fn on_message(&mut self, taken: bool) {
+        if taken {
+            self.errors = 0;
+            self.has_sent = true;
+        }
+    }
+
+    /// The upstream has refused a recipient for good. A client that tries address after address and
+    /// sends no message is not kept.
+    pub fn on_refused_recipient<'a>(&mut self) -> Option<Action<'a>> {
+        if self.has_sent || self.is_closed() {
+            return None;
+        }
+        self.errors += 1;
+        (self.errors >= self.settings.max_errors).then(|| self.close(reply::TOO_MANY_ERRORS))
+    }
+
+    /// The most that is read of a message, in octets, where the rest goes nowhere.
+    pub fn most_read(&self) -> u64 {
+        let largest = self.settings.message_size;
+        largest.saturating_add(largest.max(LEAST_EXCESS))
     }
 
     /// Ends the session from outside: timeouts, shutdown, the upstream's loss.
@@ -676,6 +771,15 @@ impl Session {
         Action::Reply(refusal)
     }
 
+    /// Refuses a recipient. That counts only until a message was accepted: lists of addresses have
+    /// bad ones among them, and a client that sends mail is none that guesses.
+    fn refuse_recipient<'a>(&mut self, refusal: Reply) -> Action<'a> {
+        match self.has_sent {
+            true => Action::Reply(refusal),
+            false => self.refuse(refusal),
+        }
+    }
+
     fn ehlo(&self, ours: &[&'static str]) -> Reply {
         let own = self.settings.message_size;
         let size = self.message_limit.map_or(own, |limit| limit.min(own));
@@ -683,6 +787,31 @@ impl Session {
         keywords.extend(ours.iter().map(|&keyword| Cow::Borrowed(keyword)));
         Reply::ehlo(&self.settings.hostname, &keywords)
     }
+}
+
+/// Whether a command begins something, or goes on with it.
+fn begins(command: &Command) -> bool {
+    match command {
+        Command::Auth(_)
+        | Command::Data
+        | Command::Mail(_)
+        | Command::Rcpt(_)
+        | Command::StartTls => true,
+        Command::Ehlo(_)
+        | Command::Helo
+        | Command::Help
+        | Command::Noop
+        | Command::NotOffered
+        | Command::Quit
+        | Command::Rset
+        | Command::Vrfy => false,
+    }
+}
+
+/// Whether a line that is no command was to be RCPT.
+fn is_recipient(line: &[u8]) -> bool {
+    let verb = line.split(|&byte| byte == b' ').next();
+    verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT"))
 }
 
 fn command_error(error: CommandError) -> Reply {

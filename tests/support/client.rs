@@ -144,6 +144,16 @@ impl Client {
         tls.flush().expect("flush");
     }
 
+    /// Closes the connection in the way that says nothing, neither inside TLS nor outside.
+    pub fn reset(self) {
+        let socket = match self.stream.get_ref() {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => &tls.sock,
+        };
+        let linger = socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
+        linger.expect("a reset at the close");
+    }
+
     /// Sends one command line and reads the reply.
     pub fn command(&mut self, line: &str) -> Reply {
         self.write(format!("{line}\r\n").as_bytes());

@@ -116,7 +116,7 @@ fn expand(text: &str) -> Vec<u8> {
     while let Some(at) = rest.find(['\\', '{']) {
         bytes.extend_from_slice(&rest.as_bytes()[..at]);
         if rest[at..].starts_with('{') {
-            let end = at + rest[at..].find('}').expect("a brace that closes");
+            let end = at + closing(&rest[at..]).expect("a brace that closes");
             bytes.extend(call(&rest[at + 1..end]));
             rest = &rest[end + 1..];
         } else {
@@ -132,6 +132,15 @@ fn expand(text: &str) -> Vec<u8> {
     }
     bytes.extend_from_slice(rest.as_bytes());
     bytes
+}
+
+/// Where the brace that `text` begins with is closed.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    text.find(|letter| {
+        depth += i32::from(letter == '{') - i32::from(letter == '}');
+        letter == '}' && depth == 0
+    })
 }
 
 fn call(function: &str) -> Vec<u8> {

@@ -33,6 +33,8 @@ pub enum Act {
     Flood,
     /// Says this as it is, then closes.
     Last(&'static str),
+    /// Says this after so many milliseconds.
+    Late(u64, &'static str),
     /// Says this as it is, CRLF or not.
     Raw(&'static str),
     Reply(&'static str),
@@ -427,6 +429,13 @@ impl Conversation {
             Act::Raw(text) => {
                 self.say(text.as_bytes())?;
                 Some(text.to_owned())
+            }
+            Act::Late(millis, text) => {
+                // The subject is time, so there is nothing to wait for instead.
+                std::thread::sleep(Duration::from_millis(millis));
+                let reply = format!("{text}\r\n");
+                self.say(reply.as_bytes())?;
+                Some(reply)
             }
             Act::Reply("") | Act::Silence => Some(String::new()),
             Act::Reply(text) => {

@@ -331,6 +331,14 @@ impl Allowance {
         self.next_message();
     }
 
+    /// The client is gone: the session's place among those there may be is free.
+    pub fn leave(&mut self) {
+        if std::mem::take(&mut self.has_begun) {
+            self.credential.counter.leave();
+            self.organization.counter.leave();
+        }
+    }
+
     /// Notes what was sent: here, and where the store gets it from.
     pub fn note(&mut self, usage: &Usage) {
         let now = Moment::now();
@@ -459,9 +467,6 @@ impl Drop for Allowance {
             }
         }
         self.release(self.held);
-        if self.has_begun {
-            self.credential.counter.leave();
-            self.organization.counter.leave();
-        }
+        self.leave();
     }
 }

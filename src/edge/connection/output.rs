@@ -6,11 +6,11 @@ use crate::metrics::{Flow, MessageOutcome};
 use crate::smtp::reply;
 
 use super::super::ending::Ending;
-use super::super::timer::within;
+use super::super::timer::{timed, within};
 use super::Connection;
 
 /// How long either side may take to read our last words.
-const FAREWELL: Duration = Duration::from_millis(500);
+pub(super) const FAREWELL: Duration = Duration::from_millis(500);
 
 impl Connection<'_> {
     /// One write to each side; the upstream first, since it has to think.
@@ -30,9 +30,17 @@ impl Connection<'_> {
         {
             let limit = self.dialer.upstream().command_timeout;
             self.moved.add(Flow::ToUpstream, upstream.output.len());
-            let sent = within(limit, upstream.send()).await;
+            let mut waited = Duration::ZERO;
+            let sent = within(limit, timed(upstream.send(), &mut waited)).await;
+            if let Some(floor) = self.body.as_mut().and_then(|body| body.floor.as_mut()) {
+                // Meanwhile nothing was read of what the client sends.
+                floor.pause(waited);
+            }
             if !matches!(sent, Ok(Ok(()))) {
-                // What it said before it went is still the client's to hear.
+                if sent.is_ok() {
+                    // What it said before it went is still the client's to hear.
+                    let _ = within(FAREWELL, upstream.rest_of_reply()).await;
+                }
                 Box::pin(self.take_replies()).await?;
                 self.upstream_lost("it took no more bytes").await?;
             }
@@ -83,21 +91,20 @@ impl Connection<'_> {
             .helo()
             .map(str::to_owned)
             .or(self.summary.helo.take());
+        let is_half_sent = !self.output.is_empty();
+        let mut unfinished = !self.hear_last_word(ending).await;
         self.note_usage();
         self.moved.tell(&self.edge.metrics);
-        let mut unfinished = false;
         if let Some(upstream) = &mut self.upstream {
             let relay = &upstream.relay;
-            unfinished = relay.in_body() || relay.awaits_message();
-            if unfinished {
+            if relay.in_body() || relay.awaits_message() {
                 // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
+                unfinished = true;
                 self.upstream = None;
+                self.count_message(MessageOutcome::Lost);
             } else if relay.is_idle() {
                 let _ = within(FAREWELL, upstream.quit()).await;
             }
-        }
-        if unfinished {
-            self.count_message(MessageOutcome::Lost);
         }
         // To a client that waits for the word on its message, ours would be that word; behind a
         // reply that is half sent, it would be part of it.
@@ -106,12 +113,14 @@ impl Connection<'_> {
             Ending::Disconnected => Some(reply::DISCONNECTED),
             _ => None,
         };
-        if let Some(words) = words {
-            let mut last = Vec::new();
-            if !unfinished && self.output.is_empty() {
-                words.write_to(&mut last);
-            }
-            let _ = within(FAREWELL, self.stream.send_last(&last)).await;
+        let is_told = words.is_some();
+        if is_half_sent || unfinished {
+            self.output.clear();
+        } else if let Some(words) = words {
+            words.write_to(&mut self.output);
+        }
+        if is_told || !self.output.is_empty() {
+            let _ = within(FAREWELL, self.stream.send_last(&self.output)).await;
         }
     }
 }

@@ -1,106 +1,51 @@
-//! What passes between client and upstream once a session is handed over: bodies one way, replies
-//! the other, and what is said when the upstream fails in between.
+//! The replies that pass from the upstream to the client once a session is handed over, and what is
+//! said when the upstream fails in between.
+
+use std::time::Duration;
 
 use crate::log::Throttle;
 use crate::metrics::{Flow, MessageOutcome, RecipientOutcome};
-use crate::smtp::data::{Progress, Scanner};
 use crate::smtp::relay::{Expect, Outcome};
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
 
 use super::super::ending::Ending;
-use super::containment;
+use super::super::timer::within;
+use super::body::Lost;
 use super::{Connection, Task, begin};
 
-/// Warnings of upstreams that are lost.
-static LOST: Throttle = Throttle::new();
+/// How long an upstream may take to finish a reply that it has begun inside a body.
+const EARLY_REPLY: Duration = Duration::from_secs(1);
 
 impl Connection<'_> {
-    /// Passes on what has come of a body; `None` when there is no more.
-    pub(super) fn take_body(&mut self) -> Option<Task> {
-        if self.input.is_empty() {
-            return None;
-        }
-        let scanner = self.scanner.get_or_insert_with(|| {
-            let instance = self.edge.bare_newline;
-            let size = self.session.message_size();
-            match &self.allowance {
-                Some(allowance) => containment::scanner(allowance, instance, size),
-                None => Scanner::new(instance, size),
-            }
-        });
-        let mut refused = Vec::new();
-        let out = self
-            .upstream
-            .as_mut()
-            .map_or(&mut refused, |upstream| &mut upstream.output);
-        let before = out.len();
-        let input = self.input.unread();
-        let (progress, as_it_came) = scanner.look(input, out);
-        let taken = match progress {
-            Progress::End(at) => at,
-            Progress::More => input.len(),
-        };
-        self.input.move_to(as_it_came, out);
-        self.input.pass(taken - as_it_came);
-        let sent = (out.len() - before) as u64;
-        let refusal = scanner.refusal();
-        match refusal {
-            // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
-            Some(_) => {
-                self.upstream = None;
-                if let Some(allowance) = &mut self.allowance {
-                    allowance.upstream_gone();
-                }
-            }
-            None => {
-                self.summary.add(|traffic| &traffic.bytes, sent);
-                self.message_bytes += sent;
-            }
-        }
-        if progress == Progress::More {
-            return None;
-        }
-        let scanner = self.scanner.take();
-        if let Some((allowance, scanner)) = self.allowance.as_mut().zip(scanner) {
-            containment::body_over(allowance, &scanner);
-        }
-        match refusal {
-            Some(refusal) => {
-                self.count_message(MessageOutcome::RefusedHere);
-                let username = self.summary.username();
-                tracing::info!(
-                    target: "gatepost::session",
-                    username,
-                    refusal = refusal.as_str(),
-                    line = refusal.line(),
-                    "message refused"
-                );
-                let action = self.session.on_refused_body(refusal);
-                Some(begin(action, &mut self.upstream, &mut self.output))
-            }
-            None => {
-                if let Some(upstream) = &mut self.upstream {
-                    upstream.relay.expect(Expect::EndOfData);
-                }
-                self.session.on_end_of_data();
-                Some(Task::Done)
-            }
-        }
-    }
-
     /// Passes on the replies that have come; false if there was none.
     pub(super) async fn take_replies(&mut self) -> Result<bool, Ending> {
         let mut any = false;
         while let Some(upstream) = &mut self.upstream {
             let on_a_message = upstream.relay.awaits_message();
             let engaged = upstream.relay.in_transaction();
+            let in_body = upstream.relay.in_body();
             let unasked = upstream.relay.is_idle() && upstream.has_said_more();
+            if in_body && unasked {
+                // A reply that never comes to its end is none, which is seen below.
+                let _ = within(EARLY_REPLY, upstream.rest_of_reply()).await;
+            }
+            let mut refused_for_good = false;
             let outcome = match upstream.reply() {
+                Ok(Some((reply, _))) if in_body && matches!(reply.code / 100, 4 | 5) => {
+                    let lost = Lost::Refused(reply.bytes.to_vec());
+                    self.moved.add(Flow::FromUpstream, reply.bytes.len());
+                    if let Some(upstream) = self.upstream.take() {
+                        self.lose_body(&upstream, "it refused the message before its end", lost);
+                    }
+                    any = true;
+                    continue;
+                }
                 // Its end would be taken for the answer to whatever is asked by then.
                 Ok(None) if unasked => Err("it began to speak unasked".to_owned()),
                 Ok(None) => break,
                 Ok(Some((reply, relay))) => {
+                    refused_for_good = reply.code / 100 == 5;
                     self.moved.add(Flow::FromUpstream, reply.bytes.len());
                     relay
                         .on_reply(&reply, &mut self.output)
@@ -128,7 +73,15 @@ impl Connection<'_> {
                     }
                 }
                 Ok(Outcome::Message(taken)) => self.message_answered(taken),
-                Ok(Outcome::Recipient(taken)) => self.recipient_answered(taken),
+                Ok(Outcome::Recipient(taken)) => {
+                    self.recipient_answered(taken);
+                    if refused_for_good
+                        && let Some(action) = self.session.on_refused_recipient()
+                        && let Task::Close = begin(action, &mut self.upstream, &mut self.output)
+                    {
+                        return Err(self.leave().await);
+                    }
+                }
                 Ok(Outcome::Reset(over)) => {
                     if let Some(allowance) = self.allowance.as_mut().filter(|_| over) {
                         allowance.transaction_over(false);
@@ -160,29 +113,6 @@ impl Connection<'_> {
         }
     }
 
-    fn message_answered(&mut self, taken: bool) {
-        let count = u64::from(taken);
-        self.summary.add(|traffic| &traffic.messages, count);
-        self.note_usage();
-        if let Some(allowance) = &mut self.allowance {
-            allowance.transaction_over(taken);
-        }
-        let outcome = if taken {
-            MessageOutcome::Accepted
-        } else {
-            MessageOutcome::RefusedUpstream
-        };
-        self.count_message(outcome);
-    }
-
-    pub(super) fn count_message(&mut self, outcome: MessageOutcome) {
-        let bytes = std::mem::take(&mut self.message_bytes);
-        self.edge.metrics.message(outcome, bytes);
-        if let Some(session) = &self.counted {
-            session.message(outcome, bytes);
-        }
-    }
-
     fn recipient_answered(&mut self, taken: bool) {
         if let Some(allowance) = &mut self.allowance {
             allowance.recipient_answered(taken);
@@ -205,17 +135,50 @@ impl Connection<'_> {
         let Some(upstream) = self.upstream.take() else {
             return Ok(());
         };
-        let owed = upstream.relay.owes_a_client() || upstream.relay.in_transaction();
+        if upstream.relay.in_body() {
+            self.lose_body(&upstream, why, Lost::Away);
+            return Ok(());
+        }
+        if upstream.has_message() {
+            self.message_unanswered();
+        } else if upstream.relay.awaits_message() {
+            self.count_message(MessageOutcome::Lost);
+        }
         if let Some(allowance) = &mut self.allowance {
             allowance.upstream_gone();
         }
-        if self.session.wants() == Wants::Line && !owed {
+        let (endpoint, relay) = (upstream.host.endpoint.to_string(), upstream.relay);
+        let is_clients_turn = self.session.wants() == Wants::Line && !relay.owes_a_client();
+        if is_clients_turn && !relay.in_transaction() {
             self.session.on_detached();
             return Ok(());
         }
+        self.report_lost(&endpoint, why);
+        if is_clients_turn {
+            self.session.on_lost_transaction();
+            return Ok(());
+        }
+        if self.session.is_closed() {
+            // The client leaves, or is to leave: that comes last.
+            relay.answer_without_upstream(&mut self.output);
+            return Err(Box::pin(self.leave()).await);
+        }
+        if relay.awaits_only_a_message() {
+            relay.answer_without_upstream(&mut self.output);
+            self.session.on_detached();
+            return Ok(());
+        }
+        if relay.awaits_message() {
+            reply::MESSAGE_LOST.write_to(&mut self.output);
+        }
+        Box::pin(self.carry_out_close(reply::UPSTREAM_LOST)).await
+    }
+
+    /// Counts an upstream that was lost inside a transaction, and logs it.
+    pub(super) fn report_lost(&self, address: &str, why: &str) {
+        static LOST: Throttle = Throttle::new();
         self.edge.metrics.upstream_lost.inc();
-        let address = upstream.host.endpoint.to_string();
-        if let Some(count) = LOST.due_for(&(&address, why)) {
+        if let Some(count) = LOST.due_for(&(address, why)) {
             tracing::warn!(
                 address,
                 why,
@@ -223,12 +186,5 @@ impl Connection<'_> {
                 "the upstream was lost inside a transaction"
             );
         }
-        if upstream.relay.awaits_message() || upstream.relay.in_body() {
-            self.count_message(MessageOutcome::Lost);
-        }
-        if self.session.wants() == Wants::Body {
-            return Err(Ending::UpstreamGone);
-        }
-        Box::pin(self.carry_out_close(reply::UPSTREAM_LOST)).await
     }
 }

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -18,13 +19,25 @@ use super::super::timer::Latest;
 use super::super::upstream::Upstream;
 use super::Connection;
 
+/// How long a client whose message was accepted may take to say QUIT where the daemon stops: 421 in
+/// place of the answer makes programs believe that their message failed.
+const QUIT_COMES_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the upstream may take for what stands before the answer to QUIT, which is to come within
+/// five seconds. The word on a message may take longer.
+const BEFORE_QUIT: Duration = Duration::from_secs(4);
+
 /// Whose turn it is, and so what a timeout means.
 #[derive(Clone, Copy)]
-enum Due {
+pub(super) enum Due {
     /// The client has to say something.
     Client,
+    /// The client has to have sent enough of a message.
+    Floor,
     /// Nobody has to; the upstream is of more use to others.
     Release,
+    /// The client has to leave, as the daemon stops.
+    Leave,
     /// The upstream has to answer.
     Upstream,
 }
@@ -38,6 +51,9 @@ impl Connection<'_> {
             Timeout(Due),
             Upstream(io::Result<()>),
         }
+        if self.half_closed && !self.is_owed() {
+            return Err(Ending::ClientGone);
+        }
         let wanted = self.session.wants() != Wants::Nothing && !self.is_backlogged();
         let listening = wanted && !self.half_closed;
         let most = match self.session.wants() {
@@ -45,14 +61,18 @@ impl Connection<'_> {
             Wants::Line | Wants::Nothing => buffer::LINES,
         };
         let resting = self.is_resting();
+        if resting && self.leave_by.is_some_and(|by| by <= Instant::now()) {
+            return Box::pin(self.shut_down()).await;
+        }
         let (deadline, due) = self.deadline(resting);
+        let hears_drain = resting && self.leave_by.is_none();
         if resting || self.moved.is_much() {
             self.moved.tell(&self.edge.metrics);
         }
         self.each_output(lent::give_back);
         let event = tokio::select! {
             biased;
-            () = told(&self.orders, Order::Drain), if resting => Event::Draining,
+            () = told(&self.orders, Order::Drain), if hears_drain => Event::Draining,
             read = readable(&mut self.upstream), if self.upstream.is_some() => Event::Upstream(read),
             read = self.input.read_from(&mut self.stream, most), if listening => Event::Client(read),
             () = self.timer.until(deadline) => Event::Timeout(due),
@@ -72,10 +92,30 @@ impl Connection<'_> {
                 }
                 if self.session.wants() == Wants::Body {
                     self.progress.renew();
+                    if let Some(floor) = self.body.as_mut().and_then(|body| body.floor.as_mut()) {
+                        floor.add(count);
+                    }
                 }
                 Ok(())
             }
-            Event::Draining => Box::pin(self.carry_out_close(reply::SHUTTING_DOWN)).await,
+            Event::Draining => {
+                self.session.on_drain();
+                let (progress, _) = Latest::both(&mut self.progress, &mut self.engaged);
+                let longer = match self.session.has_sent() {
+                    true => QUIT_COMES_WITHIN,
+                    false => Duration::ZERO,
+                };
+                self.leave_by = Some(progress + longer);
+                Ok(())
+            }
+            Event::Timeout(Due::Floor) if self.is_fast_enough() => Ok(()),
+            Event::Timeout(Due::Floor) => {
+                let username = self.summary.username();
+                tracing::info!(target: "gatepost::session", username, "message given up, it comes too slowly");
+                Box::pin(self.carry_out_close(reply::TOO_SLOW)).await
+            }
+            // Seen above.
+            Event::Timeout(Due::Leave) => Ok(()),
             Event::Timeout(Due::Client) => Box::pin(self.carry_out_close(reply::IDLE)).await,
             Event::Timeout(Due::Release) => {
                 Box::pin(self.release_upstream()).await;
@@ -84,6 +124,22 @@ impl Connection<'_> {
             Event::Timeout(Due::Upstream) => self.upstream_lost("it did not answer in time").await,
             Event::Upstream(Ok(())) => self.take_replies().await.map(drop),
             Event::Upstream(Err(_)) => self.upstream_lost("it closed the connection").await,
+        }
+    }
+
+    /// Ends the session because the daemon stops. A QUIT that has come is heard first.
+    async fn shut_down(&mut self) -> Result<(), Ending> {
+        let (input, stream) = (&mut self.input, &mut self.stream);
+        // Polled once: what is there is enough.
+        poll_fn(|context| {
+            let _ = input.poll_read_from(stream, context, buffer::LINES);
+            Poll::Ready(())
+        })
+        .await;
+        self.take_input().await?;
+        match self.session.is_closed() {
+            true => Ok(()),
+            false => self.carry_out_close(reply::SHUTTING_DOWN).await,
         }
     }
 
@@ -119,13 +175,18 @@ impl Connection<'_> {
             let configured = self.dialer.upstream();
             let limit = if upstream.relay.awaits_message() {
                 configured.end_of_data_timeout
+            } else if self.session.is_closed() {
+                configured.command_timeout.min(BEFORE_QUIT)
             } else {
                 configured.command_timeout
             };
             return (progress + limit, Due::Upstream);
         }
+        if let Some(by) = self.leave_by.filter(|_| resting) {
+            return (by, Due::Leave);
+        }
         let deadline = match self.session.wants() {
-            Wants::Body => progress + timeouts.body,
+            Wants::Body => return self.body_deadline(progress),
             _ if self.session.is_authenticated() => progress + timeouts.idle,
             _ => self.began + timeouts.login,
         };
