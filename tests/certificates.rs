@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use rcgen::{
     CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm,
 };
+use rustix::process::Signal;
 use rustls::SignatureScheme;
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
+use crate::prometheus::wait_for_series;
 use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
 use crate::support::site::{Config, HOSTNAME, Site};
 use crate::support::upstream::Upstream;
-use crate::support::{eventually, tls};
+use crate::support::{eventually, ports, tls};
 
 const ECDSA: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 const RSA: SignatureScheme = SignatureScheme::RSA_PSS_SHA256;
@@ -137,4 +139,93 @@ fn one_that_cannot_be_used_ends_the_start() {
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(said.contains("cannot be used together"), "{said}");
     }
+}
+
+/// A pair for `name` that is valid from the first year to the second.
+fn write_valid(directory: &TempDir, name: &str, years: (i32, i32)) -> CertificateDer<'static> {
+    let mut params = CertificateParams::new([name.to_owned()]).expect("a valid name");
+    params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+    tls::write_certificate_of(directory.path(), params)
+}
+
+#[test]
+fn a_pair_written_in_place_with_the_time_of_before_is_shown() {
+    let upstream = Upstream::start();
+    let config = Config::for_upstream(upstream.address).text("tls", "reload_interval", "50ms");
+    let gatepost = Gatepost::start(config);
+    let new = Pair::new(&PKCS_ECDSA_P256_SHA256, HOSTNAME);
+    for (from, to) in [
+        (new.files().1, "key.pem"),
+        (new.files().0, "certificate.pem"),
+    ] {
+        let to = gatepost.path(to);
+        let before = std::fs::metadata(&to).expect("a file").modified();
+        std::fs::write(&to, std::fs::read(from).expect("read")).expect("write in place");
+        let file = std::fs::File::options().write(true).open(&to);
+        let file = file.expect("open it");
+        file.set_modified(before.expect("a time")).expect("set it");
+    }
+    eventually("the new one is shown", || {
+        (shown(&gatepost, HOSTNAME, &[ECDSA]) == new.certificate).then_some(())
+    });
+}
+
+#[test]
+fn a_pair_that_is_not_valid_replaces_no_valid_one_of_any_name_or_on_sighup() {
+    const OTHER: &str = "mail.example.net";
+    let upstream = Upstream::start();
+    let other = Pair::new(&PKCS_ECDSA_P256_SHA256, OTHER);
+    let metrics = ports::free_address();
+    let config = Config::for_upstream(upstream.address)
+        .others(&[other.files()])
+        .text("tls", "reload_interval", "50ms")
+        .text("metrics", "listen", &metrics.to_string());
+    let gatepost = Gatepost::start(config);
+    write_valid(&other.directory, OTHER, (2020, 2021));
+    gatepost.wait_for_log(&[
+        "the new certificate cannot be used",
+        "expired on 2021-01-01",
+    ]);
+    gatepost.signal(Signal::HUP);
+    eventually("SIGHUP says so too", || {
+        (gatepost.log().matches("expired on 2021").count() == 2).then_some(())
+    });
+    wait_for_series(metrics, "gatepost_tls_reload_failures_total", 2.0);
+    assert!(shown(&gatepost, OTHER, &[ECDSA]) == other.certificate);
+    let doctor = gatepost.run(&["doctor"]);
+    let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    let file = other.files().0.display().to_string();
+    assert!(
+        doctor.contains(&format!("{file}: it is not valid now")),
+        "{doctor}"
+    );
+    write_valid(&other.directory, OTHER, (2900, 2901));
+    gatepost.wait_for_log(&[
+        "the new certificate cannot be used",
+        "is not valid before 2900",
+    ]);
+    let check = gatepost.run(&["check"]);
+    let check = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(check.contains("is not valid before 2900"), "{check}");
+    assert!(shown(&gatepost, OTHER, &[ECDSA]) == other.certificate);
+    let renewed = write_valid(&other.directory, OTHER, (2020, 2900));
+    eventually("the valid one is shown", || {
+        (shown(&gatepost, OTHER, &[ECDSA]) == renewed).then_some(())
+    });
+}
+
+#[test]
+fn an_expired_pair_is_replaced_by_one_that_expired_later() {
+    let upstream = Upstream::start();
+    let other = Pair::new(&PKCS_ECDSA_P256_SHA256, "mail.example.net");
+    write_valid(&other.directory, "mail.example.net", (2020, 2021));
+    let config = Config::for_upstream(upstream.address)
+        .others(&[other.files()])
+        .text("tls", "reload_interval", "50ms");
+    let gatepost = Gatepost::start(config);
+    let later = write_valid(&other.directory, "mail.example.net", (2020, 2022));
+    eventually("the later one is shown", || {
+        (shown(&gatepost, "mail.example.net", &[ECDSA]) == later).then_some(())
+    });
 }

@@ -86,10 +86,15 @@ fn pair(pair: &Pair) -> Result<String, CliError> {
     let loaded = Certificate::load(pair).map_err(|error| CliError::Config(error.to_string()))?;
     let end = jiff::Timestamp::from_second(loaded.not_after).unwrap_or_default();
     let shown = pair.certificate.display();
-    if end < jiff::Timestamp::now() {
-        return Err(CliError::Config(format!(
-            "{shown} expired on {end}; renew it"
-        )));
+    let now = jiff::Timestamp::now().as_second();
+    if !loaded.is_valid_at(now) {
+        let begin = jiff::Timestamp::from_second(loaded.not_before).unwrap_or_default();
+        return Err(CliError::Config(match now < loaded.not_before {
+            true => format!(
+                "{shown} is not valid before {begin}; have it issued again, or correct this machine's clock"
+            ),
+            false => format!("{shown} expired on {end}; renew it"),
+        }));
     }
     Ok(format!(
         "{shown} belongs to {}, is for {}, valid until {end}",

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 
 use crate::config;
 use crate::lifecycle::notify;
 use crate::metrics::Metrics;
 use crate::net::certificates::Pair;
-use crate::net::tls::Tls;
+use crate::net::tls::{Tls, TlsError};
 
 /// The files, those for everybody else first.
 pub fn pairs(tls: &config::Tls) -> Vec<Pair> {
@@ -42,22 +43,24 @@ pub(super) async fn keep(
             notify::reloading();
         }
         let tls = tls.clone();
-        let reloaded = tokio::task::spawn_blocking(move || {
-            let due = asked || tls.has_changed();
-            due.then(|| tls.reload().map(|()| tls.not_after()))
+        let now = Timestamp::now().as_second();
+        let refreshed = tokio::task::spawn_blocking(move || {
+            let is_new = tls.refresh(now, asked)?;
+            Ok::<_, TlsError>(is_new.then(|| tls.not_after()))
         });
-        match reloaded.await {
-            Ok(Some(Ok(not_after))) => {
+        match refreshed.await {
+            Ok(Ok(Some(not_after))) => {
                 metrics.tls_certificate_not_after.set(not_after);
                 tracing::info!("certificate loaded; new connections get it");
                 notify::status(&status);
             }
-            Ok(Some(Err(error))) => {
+            Ok(Err(error)) => {
                 metrics.tls_reload_failures.inc();
                 tracing::error!(%error, "the new certificate cannot be used, the old one stays");
                 notify::status(&format!("{status}; the old certificate: {error}"));
             }
-            Ok(None) | Err(_) => {}
+            Ok(Ok(None)) => {}
+            Err(error) => tracing::error!(%error, "looking at the certificate panicked"),
         }
         if asked {
             notify::ready();

@@ -7,8 +7,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use zeroize::Zeroizing;
 
-use super::tls::{TlsError, provider, read_chain, read_key};
+use super::tls::{TlsError, chain_of, key_of, provider, read};
 
 /// The two files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,20 +20,53 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
+/// What the two files hold.
+pub(super) struct Contents {
+    certificate: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+impl Contents {
+    pub(super) fn read(pair: &Pair) -> Result<Self, TlsError> {
+        Ok(Self {
+            certificate: read(&pair.certificate)?,
+            key: Zeroizing::new(read(&pair.key)?),
+        })
+    }
+
+    /// Differs whenever a byte of either file does. Times and sizes do not tell: a file can be written in place with the
+    /// time and the size of before.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(self.certificate.len() as u64).to_le_bytes());
+        hasher.update(&self.certificate);
+        hasher.update(&self.key);
+        hasher.finalize()
+    }
+}
+
 /// A certificate chain with its key, loaded and checked.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     key: Arc<CertifiedKey>,
     /// Whom it is made out for: host names in lower case, of which the first label may be `*`.
     pub names: Vec<String>,
+    /// The begin of its validity, in seconds since 1970.
+    pub not_before: i64,
     /// The end of its validity, in seconds since 1970.
     pub not_after: i64,
 }
 
 impl Certificate {
     /// Reads and checks a pair of PEM files, the chain's leaf first.
-    pub fn load(Pair { certificate, key }: &Pair) -> Result<Self, TlsError> {
-        let chain = read_chain(certificate)?;
+    pub fn load(pair: &Pair) -> Result<Self, TlsError> {
+        Self::of(pair, &Contents::read(pair)?)
+    }
+
+    /// Checks what the files of `pair` hold.
+    pub(super) fn of(pair: &Pair, contents: &Contents) -> Result<Self, TlsError> {
+        let Pair { certificate, key } = pair;
+        let chain = chain_of(&contents.certificate);
         let [leaf, ..] = &chain[..] else {
             return Err(TlsError::Pem {
                 path: certificate.to_owned(),
@@ -40,10 +74,14 @@ impl Certificate {
                 fix: "give the full chain (certbot: fullchain.pem)",
             });
         };
-        let (names, not_after) = x509_parser::parse_x509_certificate(leaf)
-            .map(|(_, leaf)| (names(&leaf), leaf.validity().not_after.timestamp()))
+        let (names, not_before, not_after) = x509_parser::parse_x509_certificate(leaf)
+            .map(|(_, leaf)| {
+                let validity = leaf.validity();
+                let (begin, end) = (&validity.not_before, &validity.not_after);
+                (names(&leaf), begin.timestamp(), end.timestamp())
+            })
             .unwrap_or_default();
-        let private = read_key(key)?;
+        let private = key_of(key, &contents.key)?;
         let loaded = CertifiedKey::from_der(chain, private, &provider()).map_err(|error| {
             TlsError::Pair {
                 certificate: certificate.to_owned(),
@@ -54,8 +92,19 @@ impl Certificate {
         Ok(Self {
             key: Arc::new(loaded),
             names,
+            not_before,
             not_after,
         })
+    }
+
+    /// Whether clients accept its validity at `now`, in seconds since 1970.
+    pub fn is_valid_at(&self, now: i64) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+
+    /// Whether clients are better off with it than with `current`: it is valid, or neither is and it ends no earlier.
+    pub(super) fn replaces(&self, current: &Self, now: i64) -> bool {
+        self.is_valid_at(now) || (!current.is_valid_at(now) && self.not_after >= current.not_after)
     }
 
     /// Whether a client that asks for `name` can be shown it (RFC 6125, 6.4.3: `*` is one whole label).
@@ -103,13 +152,15 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Loads the pairs. The first is for everybody who asks for no name or an unknown one; so are
-    /// others that share a name with it, which is how RSA and ECDSA stand side by side.
+    /// Loads the pairs.
     pub fn load(pairs: &[Pair]) -> Result<Self, TlsError> {
-        let mut all: Vec<_> = pairs
-            .iter()
-            .map(Certificate::load)
-            .collect::<Result<_, _>>()?;
+        let all: Result<_, _> = pairs.iter().map(Certificate::load).collect();
+        Ok(Self::of(all?))
+    }
+
+    /// The first certificate is for clients that ask for no name or an unknown one; so are others that share a name with
+    /// it, which is how RSA and ECDSA stand side by side.
+    pub(super) fn of(mut all: Vec<Certificate>) -> Self {
         let first = all.first().cloned();
         let shares = |other: &&Certificate| {
             let first = first.iter().flat_map(|first| &first.names);
@@ -123,7 +174,7 @@ impl Certificates {
             |certificate: &Certificate| certificate.key.key.algorithm() == SignatureAlgorithm::RSA;
         all.sort_by_key(dear);
         common.sort_by_key(dear);
-        Ok(Self { all, common })
+        Self { all, common }
     }
 
     /// What to show a client that asks for `name` and can verify signatures of these kinds.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 
-use super::certificates::{Certificates, Pair};
+use super::certificates::{Certificate, Certificates, Contents, Pair};
 
 /// How many TLS 1.2 and 1.3 sessions can be resumed.
 const RESUMABLE: usize = 4096;
@@ -52,6 +51,16 @@ pub enum TlsError {
         /// What rustls says.
         error: rustls::Error,
     },
+    /// Clients would refuse the certificate, and the one that is served is better.
+    #[error("{path}: it {}; have it renewed, or correct this machine's clock", validity(*begins, *ends))]
+    NotValid {
+        /// The certificate's file.
+        path: PathBuf,
+        /// When it begins to be valid, in seconds since 1970, if it is not valid yet.
+        begins: Option<i64>,
+        /// The end of its validity, in seconds since 1970.
+        ends: i64,
+    },
     /// Nobody is trusted, so nobody could be verified.
     #[error(
         "no certificate of an authority found on this system; install ca-certificates, or name a file in upstream.tls_ca"
@@ -75,24 +84,40 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
+fn validity(begins: Option<i64>, ends: i64) -> String {
+    let time = |second| jiff::Timestamp::from_second(second).unwrap_or_default();
+    match begins {
+        Some(begins) => format!("is not valid before {}", time(begins)),
+        None => format!("expired on {}", time(ends)),
+    }
+}
+
 /// Every certificate in a PEM file; none where it holds anything else.
 pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain = read(path)?;
-    let chain: Result<_, _> = CertificateDer::pem_slice_iter(&chain).collect();
-    Ok(chain.unwrap_or_default())
+    Ok(chain_of(&read(path)?))
+}
+
+/// The same of the file's contents.
+pub(super) fn chain_of(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    let chain: Result<_, _> = CertificateDer::pem_slice_iter(pem).collect();
+    chain.unwrap_or_default()
 }
 
 /// The private key in a PEM file.
 pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let private = zeroize::Zeroizing::new(read(path)?);
-    PrivateKeyDer::from_pem_slice(&private).map_err(|_| TlsError::Pem {
+    key_of(path, &zeroize::Zeroizing::new(read(path)?))
+}
+
+/// The same of the contents of the file at `path`.
+pub(super) fn key_of(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| TlsError::Pem {
         path: path.to_owned(),
         expected: "private key",
         fix: "give an unencrypted key (certbot: privkey.pem)",
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| TlsError::Read {
         path: path.to_owned(),
         error,
@@ -117,8 +142,25 @@ pub struct Tls {
     config: Arc<ServerConfig>,
     served: Arc<Served>,
     pairs: Vec<Pair>,
-    /// What the files looked like when they were last loaded or found unusable.
-    seen: Mutex<Fingerprint>,
+    files: Mutex<Files>,
+}
+
+/// What the files held, as of the last look.
+#[derive(Debug)]
+struct Files {
+    /// Those that are served, in the order of the configuration.
+    served: Vec<(blake3::Hash, Certificate)>,
+    /// Why they are not what is served, if the last look said so.
+    refused: Option<Refused>,
+}
+
+/// Files that cannot be used.
+#[derive(Debug, PartialEq)]
+struct Refused {
+    /// What each pair held; `None` where a file could not be read.
+    found: Vec<Option<blake3::Hash>>,
+    why: String,
+    is_told: bool,
 }
 
 #[derive(Debug)]
@@ -131,15 +173,15 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// Modification time, inode and size of both files of each pair. Symbolic links are followed, as
-/// certbot's point somewhere else after a renewal.
-type Fingerprint = Vec<Option<[(i64, i64, u64, u64); 2]>>;
-
 impl Tls {
     /// Loads the pairs, the one for everybody else first, and prepares TLS 1.2 and 1.3.
     pub fn load(pairs: Vec<Pair>) -> Result<Self, TlsError> {
-        let seen = fingerprint(&pairs);
-        let served = Arc::new(Served(ArcSwap::from_pointee(Certificates::load(&pairs)?)));
+        let loaded = pairs.iter().map(|pair| {
+            let contents = Contents::read(pair)?;
+            Ok((contents.digest(), Certificate::of(pair, &contents)?))
+        });
+        let loaded = loaded.collect::<Result<Vec<_>, TlsError>>()?;
+        let served = Arc::new(Served(ArcSwap::from_pointee(certificates(&loaded))));
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
@@ -152,7 +194,10 @@ impl Tls {
             config: Arc::new(config),
             served,
             pairs,
-            seen: Mutex::new(seen),
+            files: Mutex::new(Files {
+                served: loaded,
+                refused: None,
+            }),
         })
     }
 
@@ -166,33 +211,74 @@ impl Tls {
         self.served.0.load().not_after()
     }
 
-    /// Loads the files again. If any of them is unusable, all the old ones stay in place.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let seen = fingerprint(&self.pairs);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-        self.served
-            .0
-            .store(Arc::new(Certificates::load(&self.pairs)?));
-        Ok(())
-    }
-
-    /// Whether the files look different from when they were last loaded.
-    pub fn has_changed(&self) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = fingerprint(&self.pairs);
-        // Between the two renames of a renewal a file may be missing; look again later.
-        let differs = |(now, seen): (&Option<_>, &Option<_>)| now.is_some() && now != seen;
-        now.iter().zip(seen.iter()).any(differs)
+    /// Looks at the files, at `now` in seconds since 1970, and serves what they hold if that is new. Returns whether
+    /// anything is served anew. While one of the pairs cannot be used, or is not valid where the one that is served is,
+    /// all the old ones stay.
+    ///
+    /// # Errors
+    /// Why they stay. An error is returned once, at the second look that meets it: a renewal may be halfway through its
+    /// two files. Where `at_once` is set, it is returned at once and again, and files that did not change count as new.
+    pub fn refresh(&self, now: i64, at_once: bool) -> Result<bool, TlsError> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let found: Vec<_> = self.pairs.iter().map(Contents::read).collect();
+        let digest = |contents: &Result<Contents, _>| contents.as_ref().ok().map(Contents::digest);
+        let digests: Vec<_> = found.iter().map(digest).collect();
+        let is_same = digests
+            .iter()
+            .zip(&files.served)
+            .all(|(found, (served, _))| *found == Some(*served));
+        if is_same && files.refused.is_none() && !at_once {
+            return Ok(false);
+        }
+        let loaded = self.pairs.iter().zip(found).zip(&files.served);
+        let loaded = loaded.map(|((pair, contents), (served, current))| {
+            let contents = contents?;
+            let digest = contents.digest();
+            if digest == *served {
+                return Ok((digest, current.clone()));
+            }
+            let new = Certificate::of(pair, &contents)?;
+            if !new.replaces(current, now) {
+                return Err(TlsError::NotValid {
+                    path: pair.certificate.clone(),
+                    begins: (now < new.not_before).then_some(new.not_before),
+                    ends: new.not_after,
+                });
+            }
+            Ok((digest, new))
+        });
+        match loaded.collect::<Result<Vec<_>, TlsError>>() {
+            Ok(loaded) => {
+                self.served.0.store(Arc::new(certificates(&loaded)));
+                *files = Files {
+                    served: loaded,
+                    refused: None,
+                };
+                Ok(true)
+            }
+            Err(error) => {
+                let mut refused = Refused {
+                    found: digests,
+                    why: error.to_string(),
+                    is_told: at_once,
+                };
+                let before = files.refused.take();
+                let is_seen_again = before.as_ref().is_some_and(|before| {
+                    before.found == refused.found && before.why == refused.why
+                });
+                let was_told = is_seen_again && before.is_some_and(|before| before.is_told);
+                refused.is_told |= is_seen_again;
+                let tell = at_once || (is_seen_again && !was_told);
+                files.refused = Some(refused);
+                if tell { Err(error) } else { Ok(false) }
+            }
+        }
     }
 }
 
-fn fingerprint(pairs: &[Pair]) -> Fingerprint {
-    let of = |path: &Path| {
-        let file = fs::metadata(path).ok()?;
-        Some((file.mtime(), file.mtime_nsec(), file.ino(), file.size()))
-    };
-    let both = |pair: &Pair| Some([of(&pair.certificate)?, of(&pair.key)?]);
-    pairs.iter().map(both).collect()
+fn certificates(loaded: &[(blake3::Hash, Certificate)]) -> Certificates {
+    let all = loaded.iter().map(|(_, certificate)| certificate.clone());
+    Certificates::of(all.collect())
 }
 
 #[cfg(test)]
@@ -205,33 +291,128 @@ mod tests {
         fs::write(directory.join("key"), made.signing_key.serialize_pem()).unwrap();
     }
 
+    /// The same with this validity, in years.
+    fn write_pair_of(directory: &Path, name: &str, years: (i32, i32)) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(directory.join("cert"), certificate.pem()).unwrap();
+        fs::write(directory.join("key"), key.serialize_pem()).unwrap();
+    }
+
+    /// 1 July 2026.
+    const NOW: i64 = 1_782_864_000;
+
+    fn loaded(directory: &Path) -> Tls {
+        Tls::load(vec![Pair {
+            certificate: directory.join("cert"),
+            key: directory.join("key"),
+        }])
+        .unwrap()
+    }
+
+    fn shown(tls: &Tls) -> Vec<CertificateDer<'static>> {
+        tls.served.0.load().choose(None, &[]).unwrap().cert.clone()
+    }
+
     #[test]
     fn a_changed_pair_is_noticed_and_a_bad_one_keeps_the_old() {
         let directory = tempfile::tempdir().unwrap();
-        let (certificate, key) = (directory.path().join("cert"), directory.path().join("key"));
+        let key = directory.path().join("key");
         write_pair(directory.path(), "one.test");
-        let tls = Tls::load(vec![Pair {
-            certificate,
-            key: key.clone(),
-        }])
-        .unwrap();
-        assert!(!tls.has_changed());
-        let shown = |tls: &Tls| tls.served.0.load().choose(None, &[]).unwrap().cert.clone();
+        let tls = loaded(directory.path());
+        assert!(!tls.refresh(NOW, false).unwrap());
+        assert!(tls.refresh(NOW, true).unwrap(), "asked to");
         let first = shown(&tls);
 
         write_pair(directory.path(), "two.test");
-        assert!(tls.has_changed());
-        tls.reload().unwrap();
-        assert!(!tls.has_changed());
+        assert!(tls.refresh(NOW, false).unwrap());
+        assert!(!tls.refresh(NOW, false).unwrap());
         let second = shown(&tls);
         assert_ne!(first, second);
 
-        // The key of another pair.
+        // The key of another pair: perhaps a renewal that is halfway through.
+        let right = fs::read(&key).unwrap();
         let other = rcgen::generate_simple_self_signed(["x.test".to_owned()]).unwrap();
         fs::write(&key, other.signing_key.serialize_pem()).unwrap();
-        assert!(matches!(tls.reload(), Err(TlsError::Pair { .. })));
+        assert!(!tls.refresh(NOW, false).unwrap());
+        let error = tls.refresh(NOW, false).unwrap_err();
+        assert!(matches!(error, TlsError::Pair { .. }), "{error}");
+        assert!(!tls.refresh(NOW, false).unwrap(), "told once");
+        assert!(tls.refresh(NOW, true).is_err(), "asked to");
         assert_eq!(shown(&tls), second);
-        // The same broken files are not tried again and again.
-        assert!(!tls.has_changed());
+        fs::remove_file(&key).unwrap();
+        assert!(!tls.refresh(NOW, false).unwrap());
+        let error = tls.refresh(NOW, false).unwrap_err();
+        assert!(matches!(error, TlsError::Read { .. }), "{error}");
+        fs::write(&key, right).unwrap();
+        assert!(tls.refresh(NOW, false).unwrap(), "all is well again");
+        assert_eq!(shown(&tls), second);
+        assert!(!tls.refresh(NOW, false).unwrap());
+    }
+
+    #[test]
+    fn a_pair_written_in_place_with_the_time_of_before_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        write_pair(directory.path(), "one.test");
+        let tls = loaded(directory.path());
+        let first = shown(&tls);
+        let files = ["cert", "key"].map(|name| directory.path().join(name));
+        let times = files
+            .each_ref()
+            .map(|file| fs::metadata(file).unwrap().modified().unwrap());
+        write_pair(directory.path(), "two.test");
+        for (file, time) in files.iter().zip(times) {
+            let file = fs::File::options().write(true).open(file).unwrap();
+            file.set_modified(time).unwrap();
+        }
+        assert!(tls.refresh(NOW, false).unwrap());
+        assert_ne!(shown(&tls), first);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_replaces_no_valid_one() {
+        for (current, new, is_taken) in [
+            ((2020, 2030), (2021, 2022), false),
+            ((2020, 2030), (2027, 2040), false),
+            ((2020, 2030), (2025, 2028), true),
+            ((2020, 2021), (2020, 2022), true),
+            ((2020, 2022), (2020, 2021), false),
+            ((2020, 2022), (2027, 2040), true),
+            ((2020, 2022), (2025, 2028), true),
+            ((2027, 2040), (2020, 2022), false),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            write_pair_of(directory.path(), "one.test", current);
+            let tls = loaded(directory.path());
+            let before = shown(&tls);
+            write_pair_of(directory.path(), "two.test", new);
+            let outcome = tls.refresh(NOW, true);
+            assert_eq!(
+                outcome.is_ok(),
+                is_taken,
+                "{current:?} {new:?}: {outcome:?}"
+            );
+            assert_eq!(shown(&tls) != before, is_taken, "{current:?} {new:?}");
+            if !is_taken {
+                let error = outcome.unwrap_err();
+                assert!(matches!(error, TlsError::NotValid { .. }), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_becomes_valid_is_taken_then() {
+        let directory = tempfile::tempdir().unwrap();
+        write_pair_of(directory.path(), "one.test", (2020, 2030));
+        let tls = loaded(directory.path());
+        write_pair_of(directory.path(), "two.test", (2027, 2040));
+        for _ in 0..2 {
+            assert!(!tls.refresh(NOW, false).unwrap_or(false));
+        }
+        let a_year = 365 * 24 * 3600;
+        assert!(tls.refresh(NOW + a_year, false).unwrap());
     }
 }

@@ -1,6 +1,7 @@
 //! The certificates that mail programs are shown: do they get the name they asked for, from
 //! somebody they know, today?
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, RootCertStore};
 
 use super::finding::Finding;
-use crate::net::tls::provider;
+use crate::net::certificates::{Certificate, Pair};
+use crate::net::tls::{TlsError, provider};
 
 const CHECK: &str = "certificate";
 
@@ -187,6 +189,28 @@ pub fn differs(shown: &str, path: &Path) -> Finding {
         format!("{shown}: it is another one than in {}", path.display()),
         "if it stays so for longer than tls.reload_interval: gatepost check says what is wrong with the file; then systemctl reload gatepost",
     )
+}
+
+/// What keeps the files of a pair from being served, while the listeners show an earlier one.
+pub fn unusable(pair: &Pair, now: Timestamp) -> Option<Finding> {
+    let kept = "a running Gatepost keeps the certificate that it has";
+    let next = "correct the files: gatepost check tries them; then: systemctl reload gatepost";
+    match Certificate::load(pair) {
+        Ok(loaded) if loaded.is_valid_at(now.as_second()) => None,
+        Ok(_) => {
+            let shown = pair.certificate.display();
+            let found = format!("{shown}: it is not valid now; {kept} if that is valid");
+            Some(Finding::warning(CHECK, found, next))
+        }
+        Err(TlsError::Read { path, error }) if error.kind() == ErrorKind::PermissionDenied => {
+            let found = format!("{} cannot be read by this user", path.display());
+            Some(Finding::unknown(CHECK, found))
+        }
+        Err(error) => {
+            let found = format!("{error}; {kept} and a start ends with 78");
+            Some(Finding::warning(CHECK, found, next))
+        }
+    }
 }
 
 /// The names that a certificate is for.

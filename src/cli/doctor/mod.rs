@@ -353,6 +353,10 @@ impl Doctor<'_> {
             let place = path.display().to_string();
             return report.add_all(certificate::judge(&in_file, &place, &self.expected, now));
         }
+        // What a running Gatepost does not take, and a start would end with.
+        for pair in daemon::pairs(&self.config.tls) {
+            report.add_all(certificate::unusable(&pair, now))?;
+        }
         for (chain, places) in shown {
             let places = places.join(", ");
             report.add_all(certificate::judge(&chain, &places, &self.expected, now))?;
