@@ -6,19 +6,21 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 0 | [`policy`] what a credential may do: limits and rules; [`log`] the way of log lines |
-//! | 1 | [`sasl`] what a client claims; [`metrics`]; [`lifecycle`] |
-//! | 2 | [`smtp`] the protocol, without I/O; [`config`]; [`sessions`] who is connected now |
-//! | 3 | [`store`] credentials in SQLite; [`net`] sockets and TLS |
-//! | 4 | [`auth`] from a claim to a verdict |
-//! | 5 | [`edge`] one client's session; [`dovecot`] verdicts for Postfix itself; [`admin`] HTTP |
-//! | 6 | [`daemon`] the wiring |
-//! | 7 | [`cli`] one file a subcommand |
+//! | 0 | [`clock`] the wall clock and the steady clock |
+//! | 1 | [`policy`] what a credential may do: limits and rules; [`log`] the way of log lines |
+//! | 2 | [`sasl`] what a client claims; [`metrics`]; [`lifecycle`] |
+//! | 3 | [`smtp`] the protocol, without I/O; [`config`]; [`sessions`] who is connected now |
+//! | 4 | [`store`] credentials in SQLite; [`net`] sockets and TLS |
+//! | 5 | [`auth`] from a claim to a verdict |
+//! | 6 | [`edge`] one client's session; [`dovecot`] verdicts for Postfix itself; [`admin`] HTTP |
+//! | 7 | [`daemon`] the wiring |
+//! | 8 | [`cli`] one file a subcommand |
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod admin;
 pub mod auth;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod dovecot;

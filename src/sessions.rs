@@ -141,7 +141,7 @@ impl Sessions {
         let traffic = Arc::new(Traffic::default());
         let present = Present {
             client,
-            since: jiff::Timestamp::now().as_millisecond(),
+            since: crate::clock::now_ms(),
             traffic: traffic.clone(),
             standing: Standing::Verifying {
                 username: claimed_username.to_owned(),

@@ -11,7 +11,7 @@ pub fn describe() -> Value {
         "memory": field("/proc/meminfo", "MemTotal"),
         // The version, without what whoever built it calls it.
         "kernel": read("/proc/sys/kernel/osrelease").split('-').next().unwrap_or_default().trim(),
-        "time": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "time": gatepost::clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     })
 }
 

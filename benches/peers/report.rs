@@ -218,7 +218,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 /// A file below benches/results, named for the time.
 pub fn default_path(suffix: &str) -> PathBuf {
-    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H%M%SZ");
+    let time = gatepost::clock::now().strftime("%Y-%m-%dT%H%M%SZ");
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("benches/results")
         .join(format!("{time}{suffix}.json"))

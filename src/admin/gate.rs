@@ -12,7 +12,6 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use jiff::Timestamp;
 use moka::future::Cache;
 
 use crate::auth::token::{self, TokenError, TokenHash};
@@ -98,7 +97,7 @@ impl Gate {
         hash: TokenHash,
         from: Neighbour,
     ) -> Result<Result<Caller, TokenError>, Problem> {
-        let now = Timestamp::now().as_millisecond();
+        let now = crate::clock::now_ms();
         let found = self.desk.run(
             move |desk| match token::find(&desk.system.store, hash, now) {
                 Ok(token) => Ok(Ok(token)),

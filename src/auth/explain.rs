@@ -150,7 +150,7 @@ pub fn explain(sources: &Sources, asked: Asked) -> Result<Option<Explanation>, S
         login.organization
     );
     told.add("username", Finding::Passes, words);
-    let now = jiff::Timestamp::now().as_millisecond();
+    let now = crate::clock::now_ms();
     let is_denied = sources.denials.contains(asked.username);
     status(&mut told, &login, is_denied, now);
     network(&mut told, &login, asked.from);

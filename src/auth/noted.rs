@@ -456,7 +456,7 @@ mod tests {
             credential.last_used.map(|used| (used.at, used.count))
         };
         assert_eq!(shown(), None);
-        let now = jiff::Timestamp::now().as_millisecond();
+        let now = crate::clock::now_ms();
         batch.accepted(key, used(now));
         assert_eq!(shown(), Some((now, 1)));
         let sent = Usage {
@@ -504,7 +504,7 @@ mod tests {
             refused,
         };
         let batch = batch(2);
-        let now = jiff::Timestamp::now().as_millisecond();
+        let now = crate::clock::now_ms();
         batch.breached(key, breach(true), now);
         batch.flush(&store);
         batch.breached(key, breach(true), now + 5);

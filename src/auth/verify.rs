@@ -306,7 +306,7 @@ fn barred(refused: Refused, attempt: &Attempt) -> Refused {
 }
 
 fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
+    crate::clock::now_ms()
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ fn pair(pair: &Pair) -> Result<String, CliError> {
     let loaded = Certificate::load(pair).map_err(|error| CliError::Config(error.to_string()))?;
     let end = jiff::Timestamp::from_second(loaded.not_after).unwrap_or_default();
     let shown = pair.certificate.display();
-    let now = jiff::Timestamp::now().as_second();
+    let now = crate::clock::now().as_second();
     if !loaded.is_valid_at(now) {
         let begin = jiff::Timestamp::from_second(loaded.not_before).unwrap_or_default();
         return Err(CliError::Config(match now < loaded.not_before {

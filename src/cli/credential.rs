@@ -250,7 +250,7 @@ fn answer(
             json,
         } => {
             running.needed(disconnect)?;
-            let until = overlap.map(|length| Timestamp::now().as_millisecond() + length);
+            let until = overlap.map(|length| crate::clock::now_ms() + length);
             let wanted = username.as_str().into();
             let issued = rotate(store, editor, cost, wanted, until)?;
             let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
@@ -461,7 +461,7 @@ fn list(credentials: &[Credential], json: bool) -> Result<String, CliError> {
     if credentials.is_empty() {
         return Ok("No credentials yet. Make one with: gatepost credential create".to_owned());
     }
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let rows = credentials.iter().map(|credential| {
         let used = credential.last_used.as_ref();
         vec![
@@ -485,7 +485,7 @@ fn list(credentials: &[Credential], json: bool) -> Result<String, CliError> {
 }
 
 fn show(credential: &Credential) -> String {
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let mut lines = vec![
         ("Username", plain(&credential.username)),
         ("Name", name(credential.name.as_deref())),

@@ -6,7 +6,6 @@ use std::io::ErrorKind;
 use axum::http::Method;
 use clap::Subcommand;
 use form_urlencoded::Serializer;
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::CliError;
@@ -180,7 +179,7 @@ fn list(entries: &[GuardEntry], json: bool) -> Result<String, CliError> {
     if entries.is_empty() {
         return Ok("Nothing is held against anybody.".to_owned());
     }
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let rows = entries.iter().map(|entry| {
         let until = entry.banned_until.as_ref();
         vec![

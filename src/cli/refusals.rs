@@ -2,7 +2,6 @@
 
 use axum::http::Method;
 use clap::Subcommand;
-use jiff::Timestamp;
 
 use super::CliError;
 use super::output::{ago, document, minute, path_part, plain, print, table};
@@ -113,7 +112,7 @@ fn list(refusals: &[Refusal], username: Option<&str>) -> String {
             None => "No login with an unknown username was refused in the last 30 days.".to_owned(),
         };
     }
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let rows = refusals.iter().map(|refusal| {
         let rotated = refusal.rotated_at.map(|at| ago(at.0, now));
         let words = plain(&refusal.words);

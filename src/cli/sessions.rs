@@ -2,7 +2,6 @@
 
 use axum::http::Method;
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -97,7 +96,7 @@ fn list(sessions: &[Session], json: bool) -> Result<String, CliError> {
     if sessions.is_empty() {
         return Ok("Nobody is logged in.".to_owned());
     }
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let rows = sessions.iter().map(|session| {
         vec![
             plain(&session.credential),

@@ -29,7 +29,7 @@ pub(super) fn expiry(text: &str) -> Result<Expiry, String> {
         return Ok(Expiry(None));
     }
     let at = time(text)?;
-    if at <= Timestamp::now().as_millisecond() {
+    if at <= crate::clock::now_ms() {
         return Err(format!("{text} is over: name a time to come"));
     }
     Ok(Expiry(Some(at)))

@@ -1,7 +1,6 @@
 //! `gatepost token`: who may use the administration over TCP.
 
 use clap::Subcommand;
-use jiff::Timestamp;
 
 use super::CliError;
 use super::output::{ago, document, minute, plain, print, table};
@@ -96,7 +95,7 @@ fn list(tokens: Vec<store::Token>, json: bool) -> Result<String, CliError> {
     if json {
         return document(&tokens.into_iter().map(Token::from).collect::<Vec<_>>());
     }
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let rows = tokens.iter().map(|token| {
         let status = match (token.revoked_at, token.is_valid(now.as_millisecond())) {
             (Some(_), _) => "revoked",

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio_rustls::TlsAcceptor;
 
 use super::{DaemonError, Sockets, cost};
@@ -75,7 +74,7 @@ impl Closed {
             metrics: edge.metrics.clone(),
             lifecycle: edge.lifecycle.clone(),
             cost: cost(config),
-            started_at: Timestamp::now(),
+            started_at: crate::clock::now(),
             listeners: places,
             upstreams: upstreams(edge),
             hostname: config.hostname.to_string(),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 
 use crate::config;
@@ -43,7 +42,7 @@ pub(super) async fn keep(
             notify::reloading();
         }
         let tls = tls.clone();
-        let now = Timestamp::now().as_second();
+        let now = crate::clock::now().as_second();
         let refreshed = tokio::task::spawn_blocking(move || {
             let is_new = tls.refresh(now, asked)?;
             Ok::<_, TlsError>(is_new.then(|| tls.not_after()))

@@ -6,7 +6,8 @@ use rusqlite::params;
 use crate::policy::Breach;
 
 use super::{
-    PreviousUse, RefusedLogin, Store, StoreError, Tally, Usage, breaches, overlap, refusals, usage,
+    PreviousUse, RefusedLogin, Store, StoreError, Tally, Usage, beside, breaches, overlap,
+    refusals, usage,
 };
 
 /// The latest use of a credential, and how many there were.
@@ -82,6 +83,13 @@ impl Store {
         uses.sort_unstable_by_key(|(key, _)| *key);
         let mut usage = noted.usage.clone();
         usage.sort_unstable_by_key(|(key, _)| *key);
+        // Before the rows, so that none bears a label that the next start could not date.
+        if !usage.is_empty() {
+            beside::write(&self.path, &crate::clock::record()).map_err(|error| StoreError::Io {
+                path: beside::record_of(&self.path),
+                detail: error.to_string(),
+            })?;
+        }
         self.write(|transaction| {
             let mut statement = transaction.prepare_cached(UPSERT)?;
             for (key, used) in uses {

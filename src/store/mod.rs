@@ -6,6 +6,7 @@
 mod actor;
 mod audit;
 mod backup;
+mod beside;
 mod breaches;
 mod connection;
 mod credentials;
@@ -26,7 +27,7 @@ mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use r2d2::{NopErrorHandler, Pool, PooledConnection};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -121,6 +122,8 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         connection::require_sound_sqlite(rusqlite::version_number())?;
         file::create(path)?;
+        // Before a row is read, whose time may be one that a wrong wall clock told.
+        crate::clock::follow(&beside::read(path));
         // Open until the writer is: SQLite would do the housekeeping of a last close in between.
         let mut first = open_writable(path)?;
         schema::prepare(&mut first, path)?;
@@ -416,12 +419,8 @@ fn count(row: &Row, column: usize) -> rusqlite::Result<u64> {
 }
 
 /// The time as the store keeps it: Unix milliseconds.
-#[expect(clippy::disallowed_methods, reason = "the store stamps what it writes")]
 fn now() -> i64 {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+    crate::clock::now_ms()
 }
 
 #[cfg(test)]

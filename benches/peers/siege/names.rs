@@ -154,7 +154,7 @@ fn take(site: &Site, lines: &str) {
 /// As if each had logged in from its address before Gatepost was started anew.
 fn trust(site: &Site, credentials: &[Credential]) {
     let mut store = site.store();
-    let now = jiff::Timestamp::now().as_millisecond();
+    let now = gatepost::clock::now_ms();
     let transaction = store.transaction().expect("a transaction");
     let statement = "INSERT INTO trusted_networks (credential, network, at)
          SELECT key, ?2, ?3 FROM credentials WHERE username = ?1";

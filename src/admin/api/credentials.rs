@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -451,7 +450,7 @@ async fn rotate_credential(
 fn overlap_until(seconds: u32) -> Result<i64, Problem> {
     let length = i64::from(seconds) * 1_000;
     if (1..=LONGEST_OVERLAP).contains(&length) {
-        return Ok(Timestamp::now().as_millisecond() + length);
+        return Ok(crate::clock::now_ms() + length);
     }
     let longest = LONGEST_OVERLAP / 1_000;
     Err(Problem::field(

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -143,7 +142,7 @@ async fn get_status(
     desk.run(|desk| {
         let system = &desk.system;
         let size = system.store.size()?;
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         let listener = |(kind, address): &(String, String)| Listener {
             kind: kind.clone(),
             address: address.clone(),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -114,9 +113,7 @@ impl From<store::Usage> for Usage {
 
 fn report(desk: &Desk, of: UsageOf, query: &UsageQuery) -> Result<Json<UsageReport>, Problem> {
     let span = Span::from(query.by);
-    let until = query
-        .until
-        .map_or_else(|| Timestamp::now().as_millisecond(), |time| time.0);
+    let until = query.until.map_or_else(crate::clock::now_ms, |time| time.0);
     let since = match query.since {
         Some(time) => time.0,
         None => until - USUAL_SPANS * span.length(),

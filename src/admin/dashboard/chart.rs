@@ -39,12 +39,12 @@ pub(super) struct Stretch {
 impl Stretch {
     /// Thirty days, today among them.
     pub(super) fn days() -> Stretch {
-        Stretch::up_to(Span::Day, 30, Timestamp::now().as_millisecond())
+        Stretch::up_to(Span::Day, 30, crate::clock::now_ms())
     }
 
     /// Twenty-four hours, this one among them.
     pub(super) fn hours() -> Stretch {
-        Stretch::up_to(Span::Hour, 24, Timestamp::now().as_millisecond())
+        Stretch::up_to(Span::Hour, 24, crate::clock::now_ms())
     }
 
     fn up_to(span: Span, spans: i64, now: i64) -> Stretch {

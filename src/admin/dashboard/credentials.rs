@@ -5,7 +5,6 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::admin::desk::Desk;
@@ -153,7 +152,7 @@ pub(super) struct Badge {
 /// All that is to be said of the state of a credential. It is `denied` while a revocation counts that is not written yet,
 /// and `over` while a limit of its own is reached.
 pub(super) fn badges(credential: &Credential, denied: bool, over: bool) -> Vec<Badge> {
-    let now = Timestamp::now().as_millisecond();
+    let now = crate::clock::now_ms();
     let mut badges = vec![match credential.status {
         CredentialStatus::Active if denied => Badge {
             text: "Revoked, not saved yet",
@@ -255,7 +254,7 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
     let text = Some(asked.q.trim()).filter(|text| !text.is_empty());
     let since = asked
         .unused()
-        .map(|days| Timestamp::now().as_millisecond() - days * DAY);
+        .map(|days| crate::clock::now_ms() - days * DAY);
     let filter = CredentialFilter {
         organization: Some(slug),
         status: asked.status(),

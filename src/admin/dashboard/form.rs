@@ -2,7 +2,6 @@
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use subtle::ConstantTimeEq as _;
@@ -176,7 +175,7 @@ fn future(text: &str, offset: &str) -> Result<Option<i64>, String> {
         return Err("write a day and a time of day, such as 2030-01-31T12:00".to_owned());
     };
     let time = utc.as_millisecond() + offset * 60_000;
-    if time <= Timestamp::now().as_millisecond() {
+    if time <= crate::clock::now_ms() {
         return Err("this time is over; choose one to come".to_owned());
     }
     Ok(Some(time))
@@ -221,7 +220,7 @@ mod tests {
     #[test]
     fn a_time_is_read_on_the_visitors_clock() {
         assert_eq!(future("", "nonsense"), Ok(None));
-        let noon = "2100-01-31T12:00:00Z".parse::<Timestamp>().unwrap();
+        let noon = "2100-01-31T12:00:00Z".parse::<jiff::Timestamp>().unwrap();
         let noon = noon.as_millisecond();
         assert_eq!(future("2100-01-31T12:00", ""), Ok(Some(noon)));
         // Berlin in winter: UTC is an hour behind.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use jiff::Timestamp;
 
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
@@ -119,7 +118,7 @@ fn gather(desk: &Desk, own: Option<&str>, hours: Stretch) -> Result<Gathered, Pr
 
 fn health(desk: &Desk) -> Result<Health, Problem> {
     let system = &desk.system;
-    let now = Timestamp::now().as_millisecond();
+    let now = crate::clock::now_ms();
     let ends = system.tls.not_after().saturating_mul(1_000);
     Ok(Health {
         version: env!("CARGO_PKG_VERSION"),

@@ -32,7 +32,7 @@ impl Stamp {
 
     /// From now.
     pub(super) fn relative(self) -> String {
-        distance(self.0 - Timestamp::now().as_millisecond())
+        distance(self.0 - crate::clock::now_ms())
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use jiff::Timestamp;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -44,7 +43,7 @@ struct Row {
 
 impl Row {
     fn of(token: Token, caller: &Caller) -> Row {
-        let now = Timestamp::now().as_millisecond();
+        let now = crate::clock::now_ms();
         let is_valid = token.is_valid(now);
         Row {
             id: token.id,

@@ -68,7 +68,7 @@ impl Fixture {
             metrics,
             lifecycle: Lifecycle::new(),
             cost: CHEAP,
-            started_at: Timestamp::now(),
+            started_at: crate::clock::now(),
             listeners: Vec::new(),
             upstreams: Vec::new(),
             hostname: "mail.example.test".to_owned(),

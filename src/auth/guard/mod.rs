@@ -426,7 +426,7 @@ fn scope(prefix: Prefix) -> Scope {
 }
 
 fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
+    crate::clock::now_ms()
 }
 
 #[cfg(test)]

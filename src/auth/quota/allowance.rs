@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::auth::containment::log_rule;
+use crate::clock::{self, Moment};
 use crate::policy::{Breach, Ceilings, Denial, Limit, Party, Policy, Rule};
 use crate::sasl::{Bar, Identity};
 use crate::store::{StoreError, Usage};
 
-use super::counter::{Counter, Manner, Moment, Over, note};
+use super::counter::{Counter, Manner, Over, note};
 use super::told::Told;
 use super::window::Sent;
 use super::{Owner, Quotas, reports_limits, sent};
@@ -23,6 +24,8 @@ pub struct Allowance {
     policy: Arc<Policy>,
     /// In which the policy was true.
     epoch: u64,
+    /// The number of steps of the wall clock at which what was sent before was read.
+    steps: u64,
     credential: Side,
     organization: Side,
     has_begun: bool,
@@ -87,6 +90,7 @@ impl Allowance {
             identity: identity.clone(),
             policy: identity.policy.clone(),
             epoch,
+            steps: clock::steps(),
             credential: Side::new(quotas, Party::Credential, Owner::Credential(identity.key)),
             organization: Side::new(quotas, Party::Organization, organization),
             has_begun: false,
@@ -117,7 +121,7 @@ impl Allowance {
     /// Sees to it that what was sent before is known, where that matters.
     pub(super) async fn know(&self) -> Result<(), StoreError> {
         for side in [&self.credential, &self.organization] {
-            if side.ceilings.look_back() && !side.counter.is_known() {
+            if side.ceilings.look_back() && !side.counter.is_known(clock::steps()) {
                 let (quotas, owner) = (self.quotas.clone(), side.owner.clone());
                 let counter = side.counter.clone();
                 let read = tokio::task::spawn_blocking(move || quotas.read(&owner, &counter));
@@ -174,7 +178,7 @@ impl Allowance {
     /// # Errors
     /// The store cannot be read now.
     pub async fn refresh(&mut self) -> Result<(), StoreError> {
-        let epoch = self.quotas.store.epoch();
+        let (epoch, steps) = (self.quotas.store.epoch(), clock::steps());
         if epoch != self.epoch {
             let (quotas, identity) = (self.quotas.clone(), self.identity.clone());
             let found =
@@ -189,13 +193,13 @@ impl Allowance {
             }
         }
         self.know().await?;
-        self.epoch = epoch;
+        (self.epoch, self.steps) = (epoch, steps);
         Ok(())
     }
 
     /// Whether something may have changed.
     pub fn is_stale(&self) -> bool {
-        self.quotas.store.epoch() != self.epoch
+        self.quotas.store.epoch() != self.epoch || clock::steps() != self.steps
     }
 
     /// Asks for a message of `path`, the reverse-path in its brackets, of so many octets as the
@@ -351,7 +355,7 @@ impl Allowance {
         self.held.recipients -= taken.recipients;
         let both = [&*self.credential.counter, &*self.organization.counter];
         note(both, now, sent, taken, || {
-            self.quotas.noted.sent(self.identity.key, now.ms(), usage);
+            self.quotas.noted.sent(self.identity.key, now.wall, usage);
         });
     }
 
@@ -418,7 +422,7 @@ impl Allowance {
         if breach.reason() == Limit::Sessions.as_str() && breach.is_refused() {
             return;
         }
-        let now = Moment::now().ms();
+        let now = clock::now_ms();
         self.quotas.noted.breached(self.identity.key, breach, now);
     }
 

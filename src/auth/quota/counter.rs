@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::clock::Moment;
 use crate::policy::{Ceilings, Limit};
 
 use super::bucket::Bucket;
@@ -25,29 +26,8 @@ pub enum Manner {
     Report,
 }
 
-/// The moment of a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    /// Unix microseconds.
-    pub us: i64,
-}
-
-impl Moment {
-    /// This one.
-    pub fn now() -> Self {
-        Self {
-            us: jiff::Timestamp::now().as_microsecond(),
-        }
-    }
-
-    /// Unix milliseconds.
-    pub fn ms(self) -> i64 {
-        self.us.div_euclid(1000)
-    }
-}
-
 /// How many messages were sent until a time, in one of the spans that limits know.
-type Sum = fn(&mut Window, i64) -> u64;
+type Sum = fn(&mut Window, Moment) -> u64;
 
 /// The counts of one sender; shared by all its sessions.
 #[derive(Debug, Default)]
@@ -63,6 +43,8 @@ struct State {
     noted: Sent,
     /// What was sent before; read from the store once somebody must know.
     window: Option<Box<Window>>,
+    /// The number of steps of the wall clock at which it was read.
+    steps: u64,
 }
 
 impl Counter {
@@ -121,9 +103,10 @@ impl Counter {
         }
     }
 
-    /// Whether it is known what was sent before.
-    pub fn is_known(&self) -> bool {
-        self.lock().window.is_some()
+    /// Whether it is known what was sent before, as dated after so many steps of the wall clock.
+    pub fn is_known(&self, steps: u64) -> bool {
+        let state = self.lock();
+        state.window.is_some() && state.steps == steps
     }
 
     /// Runs `work` while nothing is noted here, and returns what has been so far.
@@ -132,15 +115,23 @@ impl Counter {
         (state.noted, work())
     }
 
-    /// What was sent before is known: it is in `window`, but for what was noted since `noted`.
-    pub fn know(&self, mut window: Window, noted: Sent, now: Moment) {
+    /// What was sent before is known: it is in `window`, but for what was noted since `noted`. After
+    /// a step of the wall clock it takes the place of what was known until then.
+    pub fn know(&self, mut window: Window, noted: Sent, now: Moment, steps: u64) {
         let mut state = self.lock();
         let since = Sent {
             messages: state.noted.messages.saturating_sub(noted.messages),
             recipients: state.noted.recipients.saturating_sub(noted.recipients),
         };
-        window.add(now.ms(), since);
-        state.window.get_or_insert(Box::new(window));
+        window.add(now, since);
+        if let Some(known) = &state.window {
+            if state.steps == steps {
+                return; // Another session was first.
+            }
+            window.keep_spans_of(known);
+        }
+        state.window = Some(Box::new(window));
+        state.steps = steps;
     }
 
     /// How much there is of what this limit counts, if it counts something over time.
@@ -152,15 +143,13 @@ impl Counter {
             Limit::Sessions => Some(state.sessions),
             Limit::MessagesPerSecond => {
                 let per_second = ceilings.get(limit)?;
-                Some(state.bucket.taken(now.us, per_second))
+                Some(state.bucket.taken(now.steady_us, per_second))
             }
-            Limit::MessagesPerHour => Some(state.window.as_mut()?.hour(now.ms()) + messages),
-            Limit::MessagesPerDay => Some(state.window.as_mut()?.day(now.ms()).messages + messages),
-            Limit::MessagesPerMonth => {
-                Some(state.window.as_mut()?.month(now.ms()).messages + messages)
-            }
+            Limit::MessagesPerHour => Some(state.window.as_mut()?.hour(now) + messages),
+            Limit::MessagesPerDay => Some(state.window.as_mut()?.day(now).messages + messages),
+            Limit::MessagesPerMonth => Some(state.window.as_mut()?.month(now).messages + messages),
             Limit::RecipientsPerDay => {
-                Some(state.window.as_mut()?.day(now.ms()).recipients + recipients)
+                Some(state.window.as_mut()?.day(now).recipients + recipients)
             }
         }
     }
@@ -180,7 +169,7 @@ pub fn note(both: [&Counter; 2], now: Moment, sent: Sent, taken: Sent, record: i
         state.release(taken);
         state.noted.add(sent);
         if let Some(window) = &mut state.window {
-            window.add(now.ms(), sent);
+            window.add(now, sent);
         }
     }
     record();
@@ -208,7 +197,7 @@ impl State {
             for (limit, sum) in sums {
                 // Nothing is summed up that nobody asked for.
                 if ceilings.get(limit).is_some() {
-                    let used = sum(window, now.ms()) + reserved;
+                    let used = sum(window, now) + reserved;
                     if let Some(over) = over(ceilings, limit, used) {
                         return Some(over);
                     }
@@ -218,7 +207,7 @@ impl State {
         // Last, as it takes something.
         let limit = Limit::MessagesPerSecond;
         let ceiling = ceilings.get(limit)?;
-        let takes = self.bucket.take(now.us, ceiling);
+        let takes = self.bucket.take(now.steady_us, ceiling);
         (!takes).then_some(Over { limit, ceiling })
     }
 
@@ -226,7 +215,7 @@ impl State {
         let limit = Limit::RecipientsPerDay;
         ceilings.get(limit)?;
         let window = self.window.as_mut()?;
-        let used = window.day(now.ms()).recipients + self.reserved.recipients;
+        let used = window.day(now).recipients + self.reserved.recipients;
         over(ceilings, limit, used)
     }
 }
@@ -250,14 +239,16 @@ mod tests {
     }
 
     fn moment(seconds: i64) -> Moment {
+        let wall = 1_795_000_000_000 + seconds * 1_000;
         Moment {
-            us: 1_795_000_000_000_000 + seconds * 1_000_000,
+            steady_us: wall * 1_000,
+            wall,
         }
     }
 
     fn known(now: Moment) -> Counter {
         let counter = Counter::default();
-        counter.know(Window::new(now.ms()), Sent::default(), now);
+        counter.know(Window::new(now), Sent::default(), now, 0);
         counter
     }
 
@@ -295,9 +286,9 @@ mod tests {
         note([&counter, &Counter::default()], now, ONE, ONE, || ());
         let (noted, ()) = counter.settled(|| ());
         note([&counter, &Counter::default()], now, ONE, ONE, || ());
-        let mut window = Window::new(now.ms());
-        window.add(now.ms(), ONE); // the first one, as it was recorded
-        counter.know(window, noted, now);
+        let mut window = Window::new(now);
+        window.add(now, ONE); // the first one, as it was recorded
+        counter.know(window, noted, now, 0);
         let any = ceilings(&[(Limit::MessagesPerDay, 10)]);
         assert_eq!(counter.used(Limit::MessagesPerDay, &any, now), Some(2));
     }

@@ -13,6 +13,7 @@ mod window;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::clock::{self, Moment};
 use crate::log::Throttle;
 use crate::metrics::Metrics;
 use crate::policy::{Ceilings, Limit, Limits, Policy, Rule};
@@ -20,7 +21,7 @@ use crate::sasl::{Bar, Identity, Outage};
 use crate::store::{HOUR, Span, Store, StoreError, Usage, UsageOf};
 
 use super::noted::NotedBatch;
-use counter::{Counter, Moment};
+use counter::Counter;
 use window::{Sent, Window};
 
 pub use allowance::Allowance;
@@ -181,15 +182,17 @@ impl Quotas {
 
     /// Reads what was sent before, unless it is known. Blocks on the store.
     fn read(&self, owner: &Owner, counter: &Counter) -> Result<(), StoreError> {
-        if counter.is_known() {
+        let steps = clock::steps();
+        if counter.is_known(steps) {
             return Ok(());
         }
         // What waits to be written is either still waiting or in the store, never in between.
         let still = self.noted.hold();
-        if counter.is_known() {
+        if counter.is_known(steps) {
             return Ok(());
         }
-        let (since, until) = (Window::since(Moment::now().ms()), i64::MAX);
+        let since = Window::since(Moment::now(), &clock::frames());
+        let until = i64::MAX;
         let (noted, waiting, rows) = match owner {
             Owner::Credential(key) => {
                 let (noted, waiting) = counter.settled(|| self.noted.waiting(*key));
@@ -212,15 +215,15 @@ impl Quotas {
             }
         };
         // Not before all that was read was sent, or some of it would be taken for older than it is.
-        let now = Moment::now();
-        let mut window = Window::new(now.ms());
+        let (now, frames) = (Moment::now(), clock::frames());
+        let mut window = Window::new(now);
         for (hour, usage) in rows {
-            window.add_hour(hour, now.ms(), sent(&usage));
+            window.add_hour(hour, sent(&usage), now, &frames);
         }
         for (hour, usage) in waiting {
-            window.add_hour(hour * HOUR, now.ms(), sent(&usage));
+            window.add_hour(hour.saturating_mul(HOUR), sent(&usage), now, &frames);
         }
-        counter.know(window, noted, now);
+        counter.know(window, noted, now, steps);
         Ok(())
     }
 

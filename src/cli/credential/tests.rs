@@ -161,7 +161,7 @@ fn the_list_tells_when_a_credential_was_last_used() {
 
     let key = desk.store.lookup(&username).unwrap().unwrap().key;
     let used = LastUsed {
-        at: Timestamp::now().as_millisecond() - 185_000,
+        at: crate::clock::now_ms() - 185_000,
         address: "192.0.2.7".into(),
         tls: Some("TLSv1.3".into()),
         mechanism: "PLAIN".into(),

@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -343,7 +342,7 @@ impl Doctor<'_> {
     }
 
     fn examine_certificates(&self, shown: Vec<Shown>, report: &mut Report) -> Result<(), CliError> {
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         let path = &self.config.tls.certificate;
         let in_file = certificate::in_file(path);
         let others = self.config.tls.others.iter();

@@ -1,7 +1,5 @@
 //! The temporary credential: made for one examination and deleted with it, however that ends.
 
-use jiff::Timestamp;
-
 use crate::auth::issue::{Issued, New, issue};
 use crate::auth::password::Cost;
 use crate::cli::CliError;
@@ -31,7 +29,7 @@ impl<'a> Trial<'a> {
         organization: &str,
         cost: Cost,
     ) -> Result<Self, CliError> {
-        let now = Timestamp::now().as_millisecond();
+        let now = crate::clock::now_ms();
         delete_leftovers(store, actor, now)?;
         let new = New {
             organization,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use jiff::Timestamp;
 
 use crate::admin::dashboard::Dashboard;
 use crate::admin::dashboard::address::Path;
@@ -78,7 +77,7 @@ pub(super) async fn rotate(
         let detail = "overlap: choose one of those in the list";
         Problem::new(Code::Invalid, detail)
     })?;
-    let until = (overlap > 0).then(|| Timestamp::now().as_millisecond() + overlap * 1_000);
+    let until = (overlap > 0).then(|| crate::clock::now_ms() + overlap * 1_000);
     let (disconnect, revision) = (
         form.ticked("disconnect"),
         [form.text("revision").to_owned()],

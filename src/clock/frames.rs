@@ -1,0 +1,253 @@
+//! How the wall clock was related to the steady clock, so that a row that was labelled while the wall
+//! clock was wrong can be dated.
+
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+
+use super::{Moment, STEP};
+
+/// Frames that ended longer ago than this, in milliseconds, are forgotten. No limit looks back
+/// further than a calendar month.
+const KEPT: i64 = 32 * 24 * 3_600_000;
+
+/// How many frames are remembered at most, the latest.
+const MOST: usize = 64;
+
+/// The first line of a record.
+const HEAD: &str = "gatepost clock 1";
+
+/// One relation of the two clocks, and when it held first and last. Times are steady milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    since: i64,
+    until: i64,
+    /// How far the wall clock was ahead.
+    offset: i64,
+}
+
+/// The relations of the two clocks since the machine started, as far as they are known. The last one
+/// holds now. There is more than one only after the wall clock was stepped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frames(Vec<Frame>);
+
+impl Frames {
+    pub(super) fn beginning(now: Moment) -> Self {
+        let (since, until) = (now.steady(), now.steady());
+        let offset = now.offset();
+        Self(vec![Frame {
+            since,
+            until,
+            offset,
+        }])
+    }
+
+    /// Whether the wall clock was never stepped.
+    pub fn is_one(&self) -> bool {
+        self.0.len() == 1
+    }
+
+    /// For each relation in which the wall clock may have shown one of these Unix milliseconds: how
+    /// far it was ahead, and the last steady millisecond of the relation.
+    pub fn that_showed(&self, walls: RangeInclusive<i64>, now: Moment) -> Vec<(i64, i64)> {
+        let shown = self.0.iter().enumerate().filter_map(|(place, frame)| {
+            let until = self.end(place, now);
+            let first = frame.since.saturating_add(frame.offset);
+            let last = until.saturating_add(frame.offset);
+            (first <= *walls.end() && *walls.start() <= last).then_some((frame.offset, until))
+        });
+        shown.collect()
+    }
+
+    /// The smallest difference that is known.
+    pub fn least_offset(&self) -> i64 {
+        let offsets = self.0.iter().map(|frame| frame.offset);
+        offsets.min().unwrap_or_default()
+    }
+
+    pub(super) fn offset_at(&self, wall: i64, now: Moment) -> i64 {
+        let shown = self.that_showed(wall..=wall, now).into_iter();
+        let offsets = shown.map(|(offset, _)| offset);
+        // The smallest difference means the latest moment.
+        offsets.min().unwrap_or(now.offset())
+    }
+
+    pub(super) fn earliest(&self, now: Moment) -> i64 {
+        now.steady()
+            .saturating_add(self.least_offset())
+            .min(now.wall)
+    }
+
+    /// The wall clock was stepped. Returns the offset of the frame that holds now.
+    pub(super) fn step(&mut self, now: Moment) -> i64 {
+        if let Some(last) = self.0.last_mut() {
+            last.until = now.steady();
+        }
+        let offset = now.offset();
+        let frame = Frame {
+            since: now.steady(),
+            until: now.steady(),
+            offset,
+        };
+        self.add(frame);
+        self.forget(now.steady());
+        self.0.last().map_or(offset, |last| last.offset)
+    }
+
+    /// Adds what another process knew. Returns the offset of the frame that holds now.
+    pub(super) fn learn(&mut self, known: Vec<Frame>) -> i64 {
+        let present = self.0.pop();
+        for frame in known.into_iter().chain(present) {
+            self.add(frame);
+        }
+        if let Some(present) = present {
+            self.forget(present.until);
+        }
+        self.0.last().map_or(0, |last| last.offset)
+    }
+
+    /// A relation that held before is one with the new one, and becomes the last.
+    fn add(&mut self, mut frame: Frame) {
+        let is_same = |other: &Frame| other.offset.abs_diff(frame.offset) <= STEP.unsigned_abs();
+        if let Some(place) = self.0.iter().position(is_same) {
+            let known = self.0.remove(place);
+            frame = Frame {
+                since: known.since.min(frame.since),
+                until: known.until.max(frame.until),
+                offset: known.offset,
+            };
+        }
+        self.0.push(frame);
+    }
+
+    fn forget(&mut self, now: i64) {
+        let oldest = now.saturating_sub(KEPT);
+        let last = self.0.len() - 1;
+        let mut place = 0;
+        self.0.retain(|frame| {
+            let is_kept = place == last || frame.until >= oldest;
+            place += 1;
+            is_kept
+        });
+        let surplus = self.0.len().saturating_sub(MOST);
+        self.0.drain(..surplus);
+    }
+
+    fn end(&self, place: usize, now: Moment) -> i64 {
+        match place + 1 == self.0.len() {
+            true => now.steady(),
+            false => self.0[place].until,
+        }
+    }
+
+    /// The record of a machine whose start is `base` on the steady clock.
+    pub(super) fn write(&self, boot: &str, base: i64, now: Moment) -> String {
+        let mut text = format!("{HEAD}\nboot {boot}\nat {}\n", now.steady() - base);
+        for (place, frame) in self.0.iter().enumerate() {
+            let (since, until) = (frame.since - base, self.end(place, now) - base);
+            let _ = writeln!(text, "frame {since} {until} {}", frame.offset + base);
+        }
+        text
+    }
+}
+
+/// Reads what [`Frames::write`] wrote, perhaps in another process, since the machine started under
+/// the name `boot`. That start is `base` on the steady clock.
+pub(super) fn parse(record: &str, boot: &str, base: i64, now: Moment) -> Vec<Frame> {
+    read(record, boot, base, now).unwrap_or_default()
+}
+
+fn read(record: &str, boot: &str, base: i64, now: Moment) -> Option<Vec<Frame>> {
+    let mut lines = record.lines();
+    if lines.next()? != HEAD || lines.next()?.strip_prefix("boot ")? != boot {
+        return None;
+    }
+    let at: i64 = lines.next()?.strip_prefix("at ")?.parse().ok()?;
+    if at.saturating_add(base) > now.steady() {
+        return None; // Another start of the machine: less time has passed since this one.
+    }
+    let mut frames = Vec::new();
+    for line in lines.take(MOST) {
+        let mut numbers = line.strip_prefix("frame ")?.split(' ');
+        let mut number = || numbers.next()?.parse::<i64>().ok();
+        let (since, until, offset) = (number()?, number()?, number()?);
+        frames.push(Frame {
+            since: since.saturating_add(base),
+            until: until.saturating_add(base).min(now.steady()),
+            offset: offset.saturating_sub(base),
+        });
+    }
+    Some(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn moment(steady: i64, wall: i64) -> Moment {
+        Moment {
+            steady_us: steady * 1_000,
+            wall,
+        }
+    }
+
+    #[test]
+    fn a_time_is_dated_by_the_frame_that_showed_it() {
+        let mut frames = Frames::beginning(moment(0, 0));
+        frames.step(moment(HOUR, 49 * HOUR));
+        let now = moment(2 * HOUR, 50 * HOUR);
+        // Before the step, after it, and never: then the present frame counts.
+        for (wall, offset) in [
+            (HOUR / 2, 0),
+            (49 * HOUR + 1, 48 * HOUR),
+            (9 * HOUR, 48 * HOUR),
+        ] {
+            assert_eq!(frames.offset_at(wall, now), offset, "{wall}");
+        }
+        assert_eq!(frames.earliest(now), 2 * HOUR);
+        // Back again: the first relation holds on, and both are known.
+        frames.step(moment(2 * HOUR, 2 * HOUR));
+        let now = moment(3 * HOUR, 3 * HOUR);
+        assert_eq!(frames.0.len(), 2);
+        assert_eq!(frames.offset_at(3 * HOUR - 1, now), 0);
+        assert_eq!(frames.offset_at(49 * HOUR + 1, now), 48 * HOUR);
+        assert_eq!(frames.that_showed(0..=100 * HOUR, now).len(), 2);
+    }
+
+    #[test]
+    fn a_record_is_read_in_the_same_start_of_the_machine_only() {
+        let mut frames = Frames::beginning(moment(100, 100));
+        frames.step(moment(5_000, 5_000 + HOUR));
+        let record = frames.write("b", 40, moment(6_000, 6_000 + HOUR));
+        // A process that began later has another zero: here 1000 more than the first one.
+        let later = moment(8_000, 8_000 + HOUR - 1_000);
+        let mut found = Frames::beginning(later);
+        found.learn(parse(&record, "b", 1_040, later));
+        assert_eq!(found.offset_at(1_000, later), -1_000);
+        assert_eq!(found.offset_at(5_500 + HOUR, later), HOUR - 1_000);
+        assert_eq!(found.0.len(), 2);
+        for (boot, base, at) in [("c", 1_040, 8_000), ("b", 1_040, 6_999)] {
+            assert_eq!(parse(&record, boot, base, moment(at, at)), []);
+        }
+        for broken in [
+            "",
+            "gatepost clock 1\nboot b\nat x",
+            "gatepost clock 1\nboot b\nat 1\nframe 1 2",
+        ] {
+            assert_eq!(parse(broken, "b", 0, moment(9, 9)), [], "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn frames_are_bounded() {
+        let mut frames = Frames::beginning(moment(0, 0));
+        for step in 1..200 {
+            frames.step(moment(step, step * HOUR));
+        }
+        assert_eq!(frames.0.len(), MOST);
+        frames.step(moment(2 * KEPT, 0));
+        frames.step(moment(4 * KEPT, 9 * HOUR));
+        assert_eq!(frames.0.len(), 2, "those that ended long ago are forgotten");
+    }
+}
