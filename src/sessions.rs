@@ -79,6 +79,7 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Present {
     client: Client,
+    /// In steady milliseconds.
     since: i64,
     traffic: Arc<Traffic>,
     standing: Standing,
@@ -121,7 +122,7 @@ impl Present {
             tls: self.client.tls,
             helo: self.client.helo.clone(),
             mechanism: self.client.mechanism,
-            since: self.since,
+            since: crate::clock::wall_of(self.since),
             messages: self.traffic.messages.load(Ordering::Relaxed),
             recipients: self.traffic.recipients.load(Ordering::Relaxed),
             bytes: self.traffic.bytes.load(Ordering::Relaxed),
@@ -141,7 +142,7 @@ impl Sessions {
         let traffic = Arc::new(Traffic::default());
         let present = Present {
             client,
-            since: crate::clock::now_ms(),
+            since: crate::clock::steady_ms(),
             traffic: traffic.clone(),
             standing: Standing::Verifying {
                 username: claimed_username.to_owned(),

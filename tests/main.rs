@@ -57,3 +57,4 @@ mod upstream_identity;
 mod upstream_lost;
 mod upstream_tls;
 mod volume;
+mod wall_clock;

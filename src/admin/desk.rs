@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -53,8 +52,8 @@ pub struct System {
     pub lifecycle: Lifecycle,
     /// What a password costs.
     pub cost: Cost,
-    /// Since when it runs.
-    pub started_at: Timestamp,
+    /// Since when it runs, in steady milliseconds.
+    pub started_at: i64,
     /// Every listener by its kind, with its address.
     pub listeners: Vec<(String, String)>,
     /// The places of the upstream of all, then of those of single organizations with their slugs.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::clock::Moment;
 use crate::policy::Rule;
 use crate::sasl::{Identity, Reason, Secret};
 use crate::store::{Login, Previous, Retired};
@@ -70,9 +71,9 @@ pub struct Known {
     slot: Slot,
     /// Whether it was generated here, so that nobody guesses it.
     generated: bool,
-    /// When this password stops being right, if it does.
-    ends_at: Option<i64>,
-    /// Until when the credential's other password may be right.
+    /// When the credential expires, if it does, in Unix milliseconds.
+    expires_at: Option<i64>,
+    /// Until when the credential's two passwords may be right, in steady milliseconds.
     overlap_until: Option<i64>,
     /// The passwords before, so that one that is still offered is told without a look at the store.
     retired: Box<[Retired]>,
@@ -92,7 +93,7 @@ impl Known {
             password_hash: hash_of(login, slot),
             slot,
             generated: is_generated(login, slot),
-            ends_at: end_of(login, slot),
+            expires_at: expiry_of(login),
             overlap_until: overlap_until(login),
             retired: login.retired.clone(),
             identity: ArcSwap::new(identity_of(login)),
@@ -110,7 +111,7 @@ impl Known {
     pub fn revalidate(&self, login: &Login, epoch: u64) -> bool {
         let same = (self.key, self.version) == (login.key, login.version)
             && self.password_hash == hash_of(login, self.slot)
-            && self.ends_at == end_of(login, self.slot)
+            && self.expires_at == expiry_of(login)
             && self.overlap_until == overlap_until(login)
             && *self.identity.load().organization == *login.organization;
         if same {
@@ -124,15 +125,19 @@ impl Known {
 
     /// Judges a password against the one known to be right. `None` when that does not decide: the other password of an
     /// overlap may be meant.
-    pub fn judge(&self, digest: Digest, now_ms: i64) -> Option<Result<Arc<Identity>, Reason>> {
-        if self.ends_at.is_some_and(|end| end <= now_ms) {
-            // Of the previous password this says that the overlap is over, and nothing of the current one.
-            return (self.slot == Slot::Current).then_some(Err(Reason::Expired));
+    pub fn judge(&self, digest: Digest, now: Moment) -> Option<Result<Arc<Identity>, Reason>> {
+        let overlaps = self.overlap_until.is_some_and(|end| end > now.steady());
+        // Of the previous password the end says nothing of the current one.
+        let is_current = self.slot == Slot::Current;
+        if self.expires_at.is_some_and(|end| end <= now.wall) {
+            return is_current.then_some(Err(Reason::Expired));
+        }
+        if !is_current && !overlaps {
+            return None;
         }
         if self.digest == digest {
             return Some(Ok(self.identity()));
         }
-        let overlaps = self.overlap_until.is_some_and(|end| end > now_ms);
         (!overlaps).then_some(Err(Reason::WrongPassword))
     }
 
@@ -194,11 +199,9 @@ fn is_generated(login: &Login, slot: Slot) -> bool {
     tag.is_some()
 }
 
-fn end_of(login: &Login, slot: Slot) -> Option<i64> {
-    let overlap = overlap_until(login).filter(|_| slot == Slot::Previous);
+fn expiry_of(login: &Login) -> Option<i64> {
     let reported = login.policy.rules.reports(Rule::Expiry);
-    let expiry = login.expires_at.filter(|_| !reported);
-    expiry.into_iter().chain(overlap).min()
+    login.expires_at.filter(|_| !reported)
 }
 
 fn overlap_until(login: &Login) -> Option<i64> {
@@ -212,6 +215,13 @@ fn overlap_until(login: &Login) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::store::{CredentialStatus, OrganizationStatus};
+
+    fn at(milliseconds: i64) -> Moment {
+        Moment {
+            steady_us: milliseconds * 1_000,
+            wall: milliseconds,
+        }
+    }
 
     fn login(version: i64) -> Login {
         Login {
@@ -262,13 +272,16 @@ mod tests {
         let digester = Digester::new();
         let digest = |password: &str| digester.digest("smtp_a", &Secret::new(password));
         let known = Known::new(digest("right"), &login(1), Slot::Current, 0);
-        assert_eq!(known.judge(digest("right"), 999).unwrap().unwrap().key, 7);
         assert_eq!(
-            known.judge(digest("wrong"), 999),
+            known.judge(digest("right"), at(999)).unwrap().unwrap().key,
+            7
+        );
+        assert_eq!(
+            known.judge(digest("wrong"), at(999)),
             Some(Err(Reason::WrongPassword))
         );
         assert_eq!(
-            known.judge(digest("right"), 1000),
+            known.judge(digest("right"), at(1000)),
             Some(Err(Reason::Expired))
         );
     }
@@ -287,12 +300,15 @@ mod tests {
         };
         let current = Known::new(digest("new"), &overlapping, Slot::Current, 0);
         let previous = Known::new(digest("old"), &overlapping, Slot::Previous, 0);
-        assert!(matches!(current.judge(digest("new"), 499), Some(Ok(_))));
-        assert_eq!(current.judge(digest("old"), 499), None);
-        assert!(matches!(previous.judge(digest("old"), 499), Some(Ok(_))));
-        assert_eq!(previous.judge(digest("old"), 500), None);
+        assert!(matches!(current.judge(digest("new"), at(499)), Some(Ok(_))));
+        assert_eq!(current.judge(digest("old"), at(499)), None);
+        assert!(matches!(
+            previous.judge(digest("old"), at(499)),
+            Some(Ok(_))
+        ));
+        assert_eq!(previous.judge(digest("old"), at(500)), None);
         assert_eq!(
-            current.judge(digest("old"), 500),
+            current.judge(digest("old"), at(500)),
             Some(Err(Reason::WrongPassword))
         );
         assert!(current.revalidate(&overlapping, 1) && previous.revalidate(&overlapping, 1));

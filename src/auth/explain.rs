@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::clock;
 use crate::policy::{Limits, Party, Rule};
 use crate::sasl::{Bar, Reason};
 use crate::store::{CredentialStatus, Login, OrganizationStatus, Store, StoreError};
@@ -150,11 +151,11 @@ pub fn explain(sources: &Sources, asked: Asked) -> Result<Option<Explanation>, S
         login.organization
     );
     told.add("username", Finding::Passes, words);
-    let now = crate::clock::now_ms();
+    let now = clock::now_ms();
     let is_denied = sources.denials.contains(asked.username);
     status(&mut told, &login, is_denied, now);
     network(&mut told, &login, asked.from);
-    password(&mut told, &login, now);
+    password(&mut told, &login);
     sender(&mut told, &login, asked.sender);
     limits(&mut told, sources, &login)?;
     Ok(Some(told))
@@ -264,7 +265,8 @@ fn network(told: &mut Explanation, login: &Login, from: IpAddr) {
     told.add("networks", finding, words);
 }
 
-fn password(told: &mut Explanation, login: &Login, now: i64) {
+fn password(told: &mut Explanation, login: &Login) {
+    let now = clock::steady_ms();
     let previous = login.previous.as_ref();
     let words = match (
         previous.filter(|one| one.until > now),
@@ -272,7 +274,7 @@ fn password(told: &mut Explanation, login: &Login, now: i64) {
     ) {
         (Some(previous), _) => format!(
             "with its password, or with the one before, which is right until {}",
-            time(previous.until)
+            time(clock::wall_of(previous.until))
         ),
         (None, Some(retired)) => format!(
             "with its password; the one before was replaced at {}, and is told as previous_password",

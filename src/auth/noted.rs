@@ -10,6 +10,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::lifecycle::Lifecycle;
 use crate::log::Throttle;
 use crate::metrics::{Metrics, StoreOperation};
@@ -103,6 +104,7 @@ impl NotedBatch {
     /// The store cannot be read.
     pub fn breaches(&self, store: &Store, key: i64) -> Result<Vec<Breached>, StoreError> {
         let mut all = store.breaches(key)?;
+        let now = clock::now_ms();
         for ((owner, breach), tally) in &self.lock().breaches {
             if *owner != key {
                 continue;
@@ -112,6 +114,10 @@ impl NotedBatch {
                 Some(older) => older.tally.add(*tally),
                 None => all.push(newer),
             }
+        }
+        for breached in &mut all {
+            breached.tally.at = breached.tally.at.min(now);
+            breached.tally.first_at = breached.tally.first_at.min(now);
         }
         all.sort_by_key(|breached| std::cmp::Reverse(breached.tally.at));
         Ok(all)
@@ -153,33 +159,36 @@ impl NotedBatch {
         }
     }
 
-    /// Brings what the store says of a credential's last use up to now.
+    /// Brings what the store says of a credential's last use up to now. What waits here is later than
+    /// what the store has, whatever the clock said.
     pub fn update(&self, credential: &mut Credential) {
+        let now = clock::now_ms();
         let pending = self.lock();
         let since = credential.rotated_at.unwrap_or(i64::MAX);
         let previous = pending.previous.get(&credential.key);
-        if let Some(newer) = previous.filter(|used| used.at >= since) {
-            match &mut credential.previous_used {
-                Some(used) => used.add(newer.clone()),
-                none => *none = Some(newer.clone()),
-            }
+        if let Some(newer) = previous.filter(|used| used.at >= since || since > now) {
+            let mut newer = newer.clone();
+            newer.at = newer.at.min(now);
+            let before = credential.previous_used.as_ref();
+            newer.count += before.map_or(0, |used| used.count);
+            credential.previous_used = Some(newer);
         }
         let Some(newer) = pending.uses.get(&credential.key) else {
             return;
         };
         let before = credential.last_used.take();
         let count = newer.count + before.as_ref().map_or(0, |used| used.count);
-        let newest = match before {
-            Some(before) if before.at > newer.at => before,
-            _ => newer.clone(),
-        };
-        credential.last_used = Some(LastUsed { count, ..newest });
+        credential.last_used = Some(LastUsed {
+            at: newer.at.min(now),
+            count,
+            ..newer.clone()
+        });
     }
 
     /// Brings what the store says of a token's last use up to now.
     pub fn update_token(&self, token: &mut Token) {
         if let Some(newer) = self.lock().tokens.get(&token.key) {
-            token.last_used_at = Some(newer.at);
+            token.last_used_at = Some(newer.at.min(clock::now_ms()));
             token.last_used_address.clone_from(&newer.address);
         }
     }
@@ -198,7 +207,8 @@ impl NotedBatch {
             return;
         };
         let count = latest.count + used.count;
-        if used.at >= latest.at {
+        // A use of the future is not the latest: the clock was wrong.
+        if used.at >= latest.at || latest.at > clock::now_ms() {
             *latest = used;
         }
         latest.count = count;
@@ -391,6 +401,7 @@ pub async fn flush_regularly(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::driven::Driven;
     use crate::policy::Rule;
     use crate::store::{Actor, NewCredential, Span, UNKNOWN_REFUSALS_FROM_ONE, UsageOf};
 
@@ -456,7 +467,7 @@ mod tests {
             credential.last_used.map(|used| (used.at, used.count))
         };
         assert_eq!(shown(), None);
-        let now = crate::clock::now_ms();
+        let now = clock::now_ms() - 10;
         batch.accepted(key, used(now));
         assert_eq!(shown(), Some((now, 1)));
         let sent = Usage {
@@ -504,7 +515,7 @@ mod tests {
             refused,
         };
         let batch = batch(2);
-        let now = crate::clock::now_ms();
+        let now = clock::now_ms() - 10;
         batch.breached(key, breach(true), now);
         batch.flush(&store);
         batch.breached(key, breach(true), now + 5);
@@ -545,6 +556,55 @@ mod tests {
         }
         batch.turned_away(from_one(0), false); // like one that is there
         assert_eq!(batch.metrics.refusals_dropped.get(), 3);
+    }
+
+    #[test]
+    fn a_use_of_the_future_is_shown_as_now_and_gives_way_to_the_next() {
+        let clocks = Driven::at(1_800_000_000_000);
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+        let actor = Actor::system("tests");
+        let new = NewCredential {
+            username: "smtp_a",
+            password_hash: "$hash",
+            tag: None,
+            organization: "default",
+            name: None,
+            expires_at: None,
+            limits: None,
+            rules: None,
+        };
+        let key = store.by(&actor).create_credential(new).unwrap().key;
+        let batch = batch(10);
+        let shown = || {
+            let mut credential = store.credential("smtp_a").unwrap();
+            batch.update(&mut credential);
+            let used = credential.last_used.unwrap();
+            (used.at, used.address, used.count)
+        };
+        let log_in = |address: &str| {
+            let used = LastUsed {
+                address: address.to_owned(),
+                ..used(clocks.wall())
+            };
+            batch.accepted(key, used);
+        };
+        for is_flushed_while_ahead in [true, false] {
+            clocks.step(2 * 24 * HOUR);
+            log_in("192.0.2.1");
+            if is_flushed_while_ahead {
+                batch.flush(&store);
+            }
+            clocks.step(-2 * 24 * HOUR);
+            clocks.pass(1_000);
+            assert_eq!(shown().0, clocks.wall());
+            log_in("192.0.2.2");
+            clocks.pass(1_000);
+            let (at, address, count) = shown();
+            assert_eq!((at, &*address), (clocks.wall() - 1_000, "192.0.2.2"));
+            batch.flush(&store);
+            assert_eq!(shown(), (at, address, count));
+        }
     }
 
     #[test]

@@ -156,6 +156,12 @@ pub(super) fn merged(
             None => stored.push(newer),
         }
     }
+    // What was refused while the clock was ahead was refused by now.
+    let now = crate::clock::now_ms();
+    for refusal in &mut stored {
+        refusal.at = refusal.at.min(now);
+        refusal.first_at = refusal.first_at.min(now);
+    }
     stored.sort_by_key(|refusal| std::cmp::Reverse(refusal.at));
     stored
 }

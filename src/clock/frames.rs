@@ -68,7 +68,12 @@ impl Frames {
         let shown = self.that_showed(wall..=wall, now).into_iter();
         let offsets = shown.map(|(offset, _)| offset);
         // The smallest difference means the latest moment.
-        offsets.min().unwrap_or(now.offset())
+        offsets.min().unwrap_or_else(|| self.present())
+    }
+
+    /// The difference that holds now. It stays the same to the millisecond until the next step.
+    pub fn present(&self) -> i64 {
+        self.0.last().map_or(0, |last| last.offset)
     }
 
     pub(super) fn earliest(&self, now: Moment) -> i64 {
@@ -90,7 +95,7 @@ impl Frames {
         };
         self.add(frame);
         self.forget(now.steady());
-        self.0.last().map_or(offset, |last| last.offset)
+        self.present()
     }
 
     /// Adds what another process knew. Returns the offset of the frame that holds now.
@@ -102,7 +107,7 @@ impl Frames {
         if let Some(present) = present {
             self.forget(present.until);
         }
-        self.0.last().map_or(0, |last| last.offset)
+        self.present()
     }
 
     /// A relation that held before is one with the new one, and becomes the last.

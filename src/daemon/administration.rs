@@ -74,7 +74,7 @@ impl Closed {
             metrics: edge.metrics.clone(),
             lifecycle: edge.lifecycle.clone(),
             cost: cost(config),
-            started_at: crate::clock::now(),
+            started_at: crate::clock::steady_ms(),
             listeners: places,
             upstreams: upstreams(edge),
             hostname: config.hostname.to_string(),

@@ -7,7 +7,7 @@ use crate::policy::{Breach, Party, action};
 
 use super::error::Stop;
 use super::refusals::KEPT;
-use super::{Store, StoreError, count, now};
+use super::{Store, StoreError, count, earliest, now};
 
 /// How often something happened, and when.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,14 +94,15 @@ impl Store {
                 "SELECT reason, party, action, first_at, at, count FROM breaches
                  WHERE credential = ?1 AND at >= ?2 ORDER BY at DESC",
             )?;
-            let rows = statement.query_map(params![credential, now() - KEPT], |row| {
+            let now = now();
+            let rows = statement.query_map(params![credential, now - KEPT], |row| {
                 Ok(Breached {
                     reason: row.get(0)?,
                     party: row.get(1)?,
                     action: row.get(2)?,
                     tally: Tally {
-                        first_at: row.get(3)?,
-                        at: row.get(4)?,
+                        first_at: row.get::<_, i64>(3)?.min(now),
+                        at: row.get::<_, i64>(4)?.min(now),
                         count: count(row, 5)?,
                     },
                 })
@@ -123,19 +124,20 @@ pub(super) fn add(
          ON CONFLICT (credential, reason, party, action) DO UPDATE SET
              first_at = iif(old.at < ?8, excluded.first_at, min(old.first_at, excluded.first_at)),
              count    = iif(old.at < ?8, excluded.count, old.count + excluded.count),
-             at       = max(old.at, excluded.at)",
+             at       = iif(old.at > ?9, excluded.at, max(old.at, excluded.at))",
     )?;
-    let oldest = now() - KEPT;
+    let (now, oldest) = (now(), earliest() - KEPT);
     for ((credential, breach), tally) in breaches {
         statement.execute(params![
             credential,
             breach.reason(),
             breach.party().as_str(),
             breach.action(),
-            tally.first_at,
-            tally.at,
+            tally.first_at.min(now),
+            tally.at.min(now),
             i64::try_from(tally.count).unwrap_or(i64::MAX),
             oldest,
+            now,
         ])?;
     }
     Ok(())
@@ -147,7 +149,7 @@ pub(super) fn prune(transaction: &Transaction) -> Result<(), Stop> {
         "DELETE FROM breaches WHERE (credential, reason, party, action) IN (
              SELECT credential, reason, party, action FROM breaches WHERE at < ?1 LIMIT 1000)",
     )?;
-    statement.execute([now() - KEPT])?;
+    statement.execute([earliest() - KEPT])?;
     Ok(())
 }
 

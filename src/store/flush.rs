@@ -6,7 +6,7 @@ use rusqlite::params;
 use crate::policy::Breach;
 
 use super::{
-    PreviousUse, RefusedLogin, Store, StoreError, Tally, Usage, beside, breaches, overlap,
+    PreviousUse, RefusedLogin, Store, StoreError, Tally, Usage, beside, breaches, now, overlap,
     refusals, usage,
 };
 
@@ -92,15 +92,17 @@ impl Store {
         }
         self.write(|transaction| {
             let mut statement = transaction.prepare_cached(UPSERT)?;
+            let now = now();
             for (key, used) in uses {
                 statement.execute(params![
                     key,
-                    used.at,
+                    used.at.min(now),
                     used.address,
                     used.tls,
                     used.mechanism,
                     used.helo,
                     i64::try_from(used.count).unwrap_or(i64::MAX),
+                    now,
                 ])?;
             }
             usage::add(transaction, &usage)?;
@@ -112,26 +114,26 @@ impl Store {
             breaches::prune(transaction)?;
             let mut statement = transaction.prepare_cached(
                 "UPDATE admin_tokens SET last_used_at = ?2, last_used_address = ?3
-                 WHERE key = ?1 AND ?2 > coalesce(last_used_at, 0)",
+                 WHERE key = ?1 AND (?2 > coalesce(last_used_at, 0) OR last_used_at > ?4)",
             )?;
             for (key, used) in &noted.tokens {
-                statement.execute(params![key, used.at, used.address])?;
+                statement.execute(params![key, used.at.min(now), used.address, now])?;
             }
             Ok(())
         })
     }
 }
 
-/// Every expression after SET sees the row as it was before.
+/// Every expression after SET sees the row as it was before. A use of the future (after ?8) is replaced: the clock was wrong.
 const UPSERT: &str = "
     INSERT INTO last_used AS old (credential, at, address, tls, mechanism, helo, count)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM credentials WHERE key = ?1)
     ON CONFLICT (credential) DO UPDATE SET
-        at        = max(old.at, excluded.at),
-        address   = iif(excluded.at >= old.at, excluded.address, old.address),
-        tls       = iif(excluded.at >= old.at, excluded.tls, old.tls),
-        mechanism = iif(excluded.at >= old.at, excluded.mechanism, old.mechanism),
-        helo      = iif(excluded.at >= old.at, excluded.helo, old.helo),
+        at        = iif(old.at > ?8, excluded.at, max(old.at, excluded.at)),
+        address   = iif(excluded.at >= old.at OR old.at > ?8, excluded.address, old.address),
+        tls       = iif(excluded.at >= old.at OR old.at > ?8, excluded.tls, old.tls),
+        mechanism = iif(excluded.at >= old.at OR old.at > ?8, excluded.mechanism, old.mechanism),
+        helo      = iif(excluded.at >= old.at OR old.at > ?8, excluded.helo, old.helo),
         count     = old.count + excluded.count";
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub struct Previous {
     pub password_hash: String,
     /// As [`Login::tag`].
     pub tag: Option<u32>,
-    /// From this Unix millisecond on it is wrong.
+    /// From this millisecond of the steady clock on it is wrong.
     pub until: i64,
 }
 
@@ -122,7 +122,7 @@ impl Store {
 
 const LOOKUP: &str = "
     SELECT c.key, c.version, c.username, o.slug, c.password_hash, c.tag, c.status, o.status, c.expires_at,
-           c.previous_until, c.previous_hash, c.previous_tag, c.limits, c.rules, o.limits
+           c.previous_until, c.previous_hash, c.previous_tag, c.limits, c.rules, o.limits, c.rotated_at
     FROM credentials c JOIN organizations o ON o.key = c.organization
     WHERE c.username = ?1";
 
@@ -142,7 +142,7 @@ fn login(row: &Row) -> rusqlite::Result<Login> {
         previous: match row.get(9)? {
             None => None,
             Some(until) => Some(Previous {
-                until,
+                until: overlap::end(until, row.get(15)?),
                 password_hash: row.get(10)?,
                 tag: row.get(11)?,
             }),

@@ -56,6 +56,8 @@ pub use self::refusals::{
 pub use self::tokens::{Access, NewToken, Scope, Token};
 pub use self::usage::{HOUR, Span, Usage, UsageOf};
 
+use crate::clock;
+
 use self::connection::{BUSY_TIMEOUT, Manager, Role};
 use self::error::Stop;
 
@@ -123,10 +125,11 @@ impl Store {
         connection::require_sound_sqlite(rusqlite::version_number())?;
         file::create(path)?;
         // Before a row is read, whose time may be one that a wrong wall clock told.
-        crate::clock::follow(&beside::read(path));
+        clock::follow(&beside::read(path));
         // Open until the writer is: SQLite would do the housekeeping of a last close in between.
         let mut first = open_writable(path)?;
         schema::prepare(&mut first, path)?;
+        bring_keys_to_now(&first);
         let writer = pool(path, Role::Writer)?;
         let store = Store {
             path: path.to_owned(),
@@ -271,8 +274,23 @@ impl Editor<'_> {
         let actor = self.actor.to_string();
         transaction.execute(
             "DELETE FROM idempotency_keys WHERE at < ?1",
-            [now - REPEATABLE_AFTER],
+            [earliest() - REPEATABLE_AFTER],
         )?;
+        let used_at: Option<i64> = transaction
+            .query_row(
+                "SELECT at FROM idempotency_keys WHERE actor = ?1 AND key = ?2",
+                params![actor, key],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let ago =
+            |at: i64| clock::steady_ms().saturating_sub(at.saturating_sub(clock::offset_at(at)));
+        if used_at.is_some_and(|at| ago(at) >= REPEATABLE_AFTER) {
+            transaction.execute(
+                "DELETE FROM idempotency_keys WHERE actor = ?1 AND key = ?2",
+                params![actor, key],
+            )?;
+        }
         let repeated = transaction
             .query_row(
                 "SELECT k.made, c.username, coalesce(o.slug, made.slug), t.key IS NOT NULL FROM idempotency_keys k
@@ -291,6 +309,16 @@ impl Editor<'_> {
             params![actor, key, id.to_string(), now],
         )?;
         Ok(())
+    }
+}
+
+/// Has idempotency keys of the future, which a clock that was ahead has left, last for a day from now
+/// on. Where that cannot be written now, the next start does it.
+fn bring_keys_to_now(connection: &Connection) {
+    let any = "SELECT EXISTS (SELECT 1 FROM idempotency_keys WHERE at > ?1)";
+    if let Ok(true) = connection.query_row(any, [now()], |row| row.get(0)) {
+        let bring = "UPDATE idempotency_keys SET at = ?1 WHERE at > ?1";
+        let _ = connection.execute(bring, [now()]);
     }
 }
 
@@ -419,8 +447,16 @@ fn count(row: &Row, column: usize) -> rusqlite::Result<u64> {
 }
 
 /// The time as the store keeps it: Unix milliseconds.
+///
+/// A row may bear a later time, written while the clock was ahead. Such a time is shown as now, the
+/// next write replaces it, and where only the newest rows are kept it does not count as new.
 fn now() -> i64 {
-    crate::clock::now_ms()
+    clock::now_ms()
+}
+
+/// The time by which rows are old enough to go: a clock that is ahead for a moment deletes nothing.
+fn earliest() -> i64 {
+    clock::earliest_ms()
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use rusqlite::{Connection, Transaction, params};
 
+use crate::clock;
+
 use super::error::Stop;
+use super::now;
 
 /// How many replaced passwords are known of each credential.
 const RETIRED: i64 = 8;
@@ -38,6 +41,16 @@ impl PreviousUse {
     }
 }
 
+/// When an overlap ends that was begun at `rotated_at` to last until `until`, in steady milliseconds:
+/// as long as was asked for, whatever the wall clock does meanwhile.
+pub(super) fn end(until: i64, rotated_at: Option<i64>) -> i64 {
+    let begun = rotated_at.unwrap_or_else(now);
+    let ends = until.saturating_sub(clock::offset_at(begun));
+    // A rotation of the future was dated by a wrong clock; it was now at the latest.
+    let longest = until.saturating_sub(begun).max(0);
+    ends.min(clock::steady_ms().saturating_add(longest))
+}
+
 /// Remembers the present password of a credential as one that is replaced now, if it has a tag, and forgets what its
 /// predecessor was used for.
 pub(super) fn retire(transaction: &Transaction, credential: i64, now: i64) -> Result<(), Stop> {
@@ -48,8 +61,9 @@ pub(super) fn retire(transaction: &Transaction, credential: i64, now: i64) -> Re
     )?;
     transaction.execute(
         "DELETE FROM retired_passwords WHERE credential = ?1 AND retired_at NOT IN (
-             SELECT retired_at FROM retired_passwords WHERE credential = ?1 ORDER BY retired_at DESC LIMIT ?2)",
-        params![credential, RETIRED],
+             SELECT retired_at FROM retired_passwords WHERE credential = ?1
+             ORDER BY retired_at > ?3, retired_at DESC LIMIT ?2)",
+        params![credential, RETIRED, now],
     )?;
     transaction.execute(
         "DELETE FROM previous_used WHERE credential = ?1",
@@ -76,18 +90,21 @@ pub(super) fn retired(connection: &Connection, credential: i64) -> Result<Box<[R
 pub(super) fn add(transaction: &Transaction, uses: &[(i64, PreviousUse)]) -> Result<(), Stop> {
     let mut statement = transaction.prepare_cached(
         "INSERT INTO previous_used AS old (credential, at, address, count)
-         SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM credentials WHERE key = ?1 AND rotated_at <= ?2)
+         SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (
+             SELECT 1 FROM credentials WHERE key = ?1 AND (rotated_at <= ?2 OR rotated_at > ?5))
          ON CONFLICT (credential) DO UPDATE SET
-             address = iif(excluded.at >= old.at, excluded.address, old.address),
-             at      = max(old.at, excluded.at),
+             address = iif(excluded.at >= old.at OR old.at > ?5, excluded.address, old.address),
+             at      = iif(old.at > ?5, excluded.at, max(old.at, excluded.at)),
              count   = old.count + excluded.count",
     )?;
+    let now = now();
     for (credential, used) in uses {
         statement.execute(params![
             credential,
-            used.at,
+            used.at.min(now),
             used.address,
             i64::try_from(used.count).unwrap_or(i64::MAX),
+            now,
         ])?;
     }
     Ok(())
@@ -147,7 +164,9 @@ mod tests {
         };
         flush(used(5, "192.0.2.1", 1));
         assert_eq!(shown(), None, "there is no previous one yet");
-        let rotated = rotate().unwrap();
+        // Some time ago, so that there may be uses since.
+        let rotated = rotate().unwrap() - 1_000;
+        store.shell("UPDATE credentials SET rotated_at = rotated_at - 1000");
         flush(used(rotated + 2, "192.0.2.2", 2));
         flush(used(rotated + 1, "192.0.2.1", 1));
         assert_eq!(shown(), Some(used(rotated + 2, "192.0.2.2", 3)));

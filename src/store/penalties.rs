@@ -5,7 +5,7 @@ use serde_json::Map;
 
 use super::audit::{Event, record};
 use super::error::Stop;
-use super::{Editor, Store, StoreError};
+use super::{Editor, Store, StoreError, earliest};
 
 /// How many penalties are kept: as many as the daemon has room for.
 pub const PENALTIES: usize = 81_920;
@@ -212,7 +212,7 @@ fn put_penalties(
     }
     transaction
         .prepare_cached("DELETE FROM penalties WHERE at < ?1")?
-        .execute([now - PENALTY_LASTS])?;
+        .execute([now.min(earliest()) - PENALTY_LASTS])?;
     // Of the oldest those that are banned no more, should a flood have brought more than there is room for.
     transaction
         .prepare_cached(
@@ -235,19 +235,19 @@ fn put_trusted(
     let mut put = transaction.prepare_cached(
         "INSERT INTO trusted_networks (credential, network, at)
          SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM credentials WHERE key = ?1)
-         ON CONFLICT (credential, network) DO UPDATE SET at = max(at, excluded.at)",
+         ON CONFLICT (credential, network) DO UPDATE SET at = iif(at > ?4, excluded.at, max(at, excluded.at))",
     )?;
     let mut cut = transaction.prepare_cached(
         "DELETE FROM trusted_networks WHERE credential = ?1 AND network IN (
-             SELECT network FROM trusted_networks WHERE credential = ?1 ORDER BY at DESC LIMIT -1 OFFSET ?2)",
+             SELECT network FROM trusted_networks WHERE credential = ?1 ORDER BY at > ?3, at DESC LIMIT -1 OFFSET ?2)",
     )?;
     for row in trusted {
-        put.execute(params![row.credential, row.network, row.at])?;
-        cut.execute([row.credential, OF_ONE])?;
+        put.execute(params![row.credential, row.network, row.at.min(now), now])?;
+        cut.execute([row.credential, OF_ONE, now])?;
     }
     transaction
         .prepare_cached("DELETE FROM trusted_networks WHERE at < ?1")?
-        .execute([now - TRUST_LASTS])?;
+        .execute([now.min(earliest()) - TRUST_LASTS])?;
     Ok(())
 }
 

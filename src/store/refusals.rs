@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 use crate::sasl::{Bar, Reason};
 
 use super::error::Stop;
-use super::{Store, StoreError, count, now};
+use super::{Store, StoreError, count, earliest, now};
 
 /// How many are kept of one name.
 pub const REFUSALS_OF_ONE: usize = 32;
@@ -119,12 +119,13 @@ impl Store {
 const SELECT: &str = "SELECT r.username, r.reason, r.address, r.first_at, r.at, r.count, r.retired_at FROM refusals r";
 
 fn refused(row: &Row) -> rusqlite::Result<RefusedLogin> {
+    let now = now();
     Ok(RefusedLogin {
         username: row.get(0)?,
         reason: row.get(1)?,
         address: row.get(2)?,
-        first_at: row.get(3)?,
-        at: row.get(4)?,
+        first_at: row.get::<_, i64>(3)?.min(now),
+        at: row.get::<_, i64>(4)?.min(now),
         count: count(row, 5)?,
         retired_at: row.get(6)?,
     })
@@ -143,20 +144,22 @@ pub(super) fn add(transaction: &Transaction, refusals: &[RefusedLogin]) -> Resul
          VALUES (?1, ?2, ?3, (SELECT key FROM credentials WHERE username = ?1), ?4, ?5, ?6, ?7)
          ON CONFLICT (username, reason, address) DO UPDATE SET
              credential = excluded.credential,
-             retired_at = iif(excluded.at >= old.at, excluded.retired_at, old.retired_at),
+             retired_at = iif(excluded.at >= old.at OR old.at > ?8, excluded.retired_at, old.retired_at),
              first_at   = min(old.first_at, excluded.first_at),
-             at         = max(old.at, excluded.at),
+             at         = iif(old.at > ?8, excluded.at, max(old.at, excluded.at)),
              count      = old.count + excluded.count",
     )?;
+    let now = now();
     for refusal in refusals {
         upsert.execute(params![
             refusal.username,
             refusal.reason,
             refusal.address,
-            refusal.first_at,
-            refusal.at,
+            refusal.first_at.min(now),
+            refusal.at.min(now),
             i64::try_from(refusal.count).unwrap_or(i64::MAX),
             refusal.retired_at,
+            now,
         ])?;
     }
     let mut usernames: Vec<_> = refusals.iter().map(|refusal| &refusal.username).collect();
@@ -165,9 +168,9 @@ pub(super) fn add(transaction: &Transaction, refusals: &[RefusedLogin]) -> Resul
     let mut trim = transaction.prepare_cached(
         "DELETE FROM refusals WHERE username = ?1 AND (reason, address) IN (
              SELECT reason, address FROM (
-                 SELECT reason, address, too_many, row_number() OVER (ORDER BY too_many, at DESC) AS place
+                 SELECT reason, address, too_many, row_number() OVER (ORDER BY too_many, at > ?4, at DESC) AS place
                  FROM (SELECT reason, address, at,
-                              row_number() OVER (PARTITION BY reason ORDER BY at DESC) > ?3 AS too_many
+                              row_number() OVER (PARTITION BY reason ORDER BY at > ?4, at DESC) > ?3 AS too_many
                        FROM refusals WHERE username = ?1))
              WHERE place > ?2 OR too_many)",
     )?;
@@ -175,22 +178,24 @@ pub(super) fn add(transaction: &Transaction, refusals: &[RefusedLogin]) -> Resul
         trim.execute(params![
             username,
             REFUSALS_OF_ONE as i64,
-            REFUSALS_OF_ONE_REASON as i64
+            REFUSALS_OF_ONE_REASON as i64,
+            now
         ])?;
     }
     let mut trim = transaction.prepare_cached(
         "DELETE FROM refusals WHERE (username, reason, address) IN (
              SELECT username, reason, address FROM (
-                 SELECT username, reason, address, too_many, row_number() OVER (ORDER BY too_many, at DESC) AS place
+                 SELECT username, reason, address, too_many, row_number() OVER (ORDER BY too_many, at > ?3, at DESC) AS place
                  FROM (SELECT username, reason, address, at,
-                              row_number() OVER (PARTITION BY address ORDER BY at DESC) > ?2 AS too_many
+                              row_number() OVER (PARTITION BY address ORDER BY at > ?3, at DESC) > ?2 AS too_many
                        FROM refusals WHERE credential IS NULL))
              WHERE place > ?1 OR too_many)",
     )?;
     if !refusals.is_empty() {
         trim.execute(params![
             UNKNOWN_REFUSALS as i64,
-            UNKNOWN_REFUSALS_FROM_ONE as i64
+            UNKNOWN_REFUSALS_FROM_ONE as i64,
+            now
         ])?;
     }
     Ok(())
@@ -202,7 +207,7 @@ pub(super) fn prune(transaction: &Transaction) -> Result<(), Stop> {
         "DELETE FROM refusals WHERE (username, reason, address) IN (
              SELECT username, reason, address FROM refusals WHERE at < ?1 LIMIT 1000)",
     )?;
-    statement.execute([now() - KEPT])?;
+    statement.execute([earliest() - KEPT])?;
     Ok(())
 }
 
@@ -236,7 +241,7 @@ mod tests {
     fn the_same_refusal_is_one_with_its_first_and_last_time() {
         let store = Fixture::new();
         store.create_credential(named("smtp_a")).unwrap();
-        let now = now();
+        let now = now() - 1_000;
         let at = |at| refusal("smtp_a", "wrong_password", "192.0.2.1".to_owned(), at);
         flush(&store, vec![at(now - 5)]);
         flush(&store, vec![at(now), at(now - 9)]);
@@ -257,7 +262,7 @@ mod tests {
     fn those_of_one_name_are_bounded_and_no_reason_takes_all_places() {
         let store = Fixture::new();
         store.create_credential(named("smtp_a")).unwrap();
-        let now = now();
+        let now = now() - 1_000;
         let device = refusal(
             "smtp_a",
             "previous_password",
@@ -284,7 +289,7 @@ mod tests {
     #[test]
     fn those_of_unknown_names_are_bounded_in_all_and_by_address() {
         let store = Fixture::new();
-        let now = now();
+        let now = now() - 1_000;
         let from = |address: String, count: i64| {
             let tried =
                 (0..count).map(|n| refusal(&format!("n{n}"), "unknown", address.clone(), now + n));

@@ -6,6 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 
 use super::*;
+use crate::clock::{self, driven::Driven};
+
+/// In milliseconds.
+const DAY: i64 = 24 * HOUR;
 
 /// A store in a directory of its own.
 pub(super) struct Fixture {
@@ -513,4 +517,229 @@ fn a_check_finds_damage() {
     fs::write(&copy, bytes).unwrap();
     let error = Store::check(&copy).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+}
+
+/// Rows that were written while the clock was ahead: shown as of now, replaced by the next write, and
+/// not in the way of new ones.
+#[test]
+fn rows_of_the_future_are_as_of_now_and_give_way() {
+    use crate::policy::{Breach, Rule};
+
+    let clocks = Driven::at(1_800_000_000_000);
+    let store = Fixture::new();
+    let key = store.edit().create_credential(named("smtp_a")).unwrap().key;
+    store.set_password("smtp_a", "$new", None).unwrap();
+    let breach = Breach::Rule {
+        rule: Rule::Senders,
+        refused: true,
+    };
+    let token = store.edit().create_token(NewToken {
+        name: "t",
+        hash: &[7; 32],
+        scope: &Scope::INSTANCE_ADMIN,
+        expires_at: None,
+    });
+    let token = token.unwrap().key;
+    let noted = |address: &str| {
+        let at = clocks.wall();
+        let used = LastUsed {
+            at,
+            address: address.to_owned(),
+            tls: None,
+            mechanism: "PLAIN".to_owned(),
+            helo: "c".to_owned(),
+            count: 1,
+        };
+        let refusal = RefusedLogin {
+            username: "smtp_a".to_owned(),
+            reason: "expired".to_owned(),
+            address: "192.0.2.9".to_owned(),
+            first_at: at,
+            at,
+            count: 1,
+            retired_at: None,
+        };
+        let previous = PreviousUse {
+            at,
+            address: address.to_owned(),
+            count: 1,
+        };
+        let token_use = TokenUse {
+            at,
+            address: Some(address.to_owned()),
+        };
+        Noted {
+            uses: vec![(key, used)],
+            previous: vec![(key, previous)],
+            tokens: vec![(token, token_use)],
+            refusals: vec![refusal],
+            known_refusals: 1,
+            breaches: vec![((key, breach), Tally::once(at))],
+            ..Noted::default()
+        }
+    };
+    let shown = || {
+        let credential = store.credential("smtp_a").unwrap();
+        let (used, previous) = (
+            credential.last_used.unwrap(),
+            credential.previous_used.unwrap(),
+        );
+        let token = store.token("t").unwrap();
+        let addresses = [
+            used.address,
+            previous.address,
+            token.last_used_address.unwrap(),
+        ];
+        let times = [
+            used.at,
+            previous.at,
+            token.last_used_at.unwrap(),
+            store.refusals("smtp_a").unwrap()[0].at,
+            store.breaches(key).unwrap()[0].tally.at,
+        ];
+        (addresses, times)
+    };
+    clocks.step(30 * DAY);
+    store.flush(&noted("192.0.2.1")).unwrap();
+    clocks.step(-30 * DAY);
+    clocks.pass(1_000);
+    assert_eq!(shown().1, [clocks.wall(); 5]);
+    store.flush(&noted("192.0.2.2")).unwrap();
+    let written = clocks.wall();
+    clocks.pass(1_000);
+    assert_eq!(shown(), (["192.0.2.2"; 3].map(str::to_owned), [written; 5]));
+}
+
+#[test]
+fn refusals_of_the_future_do_not_push_out_new_ones() {
+    let clocks = Driven::at(1_800_000_000_000);
+    let store = Fixture::new();
+    store.create_credential(named("smtp_a")).unwrap();
+    let refuse = |username: &str, network: &str| {
+        let from = |host: usize| RefusedLogin {
+            username: username.to_owned(),
+            reason: "wrong_password".to_owned(),
+            address: format!("{network}.{host}"),
+            first_at: clocks.wall(),
+            at: clocks.wall(),
+            count: 1,
+            retired_at: None,
+        };
+        let refusals = (0..REFUSALS_OF_ONE_REASON).map(from).collect();
+        let noted = Noted {
+            refusals,
+            ..Noted::default()
+        };
+        store.flush(&noted).unwrap();
+    };
+    clocks.step(30 * DAY);
+    refuse("smtp_a", "192.0.2");
+    clocks.step(-30 * DAY);
+    refuse("smtp_a", "198.51.100");
+    let kept = store.refusals("smtp_a").unwrap();
+    assert_eq!(kept.len(), REFUSALS_OF_ONE_REASON);
+    assert!(
+        kept.iter()
+            .all(|refusal| refusal.address.starts_with("198."))
+    );
+}
+
+#[test]
+fn a_clock_that_is_ahead_for_a_moment_deletes_nothing() {
+    let clocks = Driven::at(1_800_000_000_000);
+    let store = Fixture::new();
+    let key = store.edit().create_credential(named("smtp_a")).unwrap().key;
+    let once = |username| {
+        let editor = store.edit().once(Some("key"));
+        editor.create_credential(named(username)).is_ok()
+    };
+    assert!(once("smtp_b"));
+    let usage = || Noted {
+        usage: vec![(
+            (key, clocks.wall() / HOUR),
+            Usage {
+                messages: 1,
+                ..Usage::default()
+            },
+        )],
+        refusals: vec![RefusedLogin {
+            username: "smtp_a".to_owned(),
+            reason: "expired".to_owned(),
+            address: clocks.wall().to_string(),
+            first_at: clocks.wall(),
+            at: clocks.wall(),
+            count: 1,
+            retired_at: None,
+        }],
+        ..Noted::default()
+    };
+    store.flush(&usage()).unwrap();
+    clocks.step(500 * DAY);
+    store.flush(&usage()).unwrap();
+    assert!(!once("smtp_c"), "the request was made a moment ago");
+    clocks.step(-500 * DAY);
+    assert_eq!(store.count("SELECT count(*) FROM usage"), 2);
+    assert_eq!(store.count("SELECT count(*) FROM refusals"), 2);
+    assert!(!once("smtp_c"), "the request was made a moment ago");
+}
+
+#[test]
+fn a_key_of_the_future_is_forgotten_after_a_day() {
+    let clocks = Driven::at(1_800_000_000_000);
+    let store = Fixture::new();
+    let once = |username| {
+        let editor = store.edit().once(Some("key"));
+        editor.create_credential(named(username)).is_ok()
+    };
+    clocks.step(30 * DAY);
+    assert!(once("smtp_a"));
+    clocks.step(-30 * DAY);
+    assert!(!once("smtp_b"));
+    clocks.pass(DAY + 1_000);
+    assert!(once("smtp_b"));
+    // The next process does not know when that was.
+    store.shell("UPDATE idempotency_keys SET at = at + 2592000000");
+    clocks.restart();
+    let store = Store::open(&store.path()).unwrap();
+    let once = |username| {
+        let actor = Actor::system("tests");
+        let editor = store.by(&actor).once(Some("key"));
+        editor.create_credential(named(username)).is_ok()
+    };
+    assert!(!once("smtp_c"));
+    clocks.pass(DAY + 1_000);
+    assert!(once("smtp_c"));
+}
+
+#[test]
+fn an_overlap_lasts_as_long_as_was_asked_for() {
+    for step in [-30 * DAY, HOUR, 30 * DAY] {
+        let clocks = Driven::at(1_800_000_000_000);
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        clocks.pass(HOUR);
+        let password = NewPassword {
+            hash: "$new",
+            tag: None,
+            overlap_until: Some(clocks.wall() + HOUR),
+        };
+        store
+            .edit()
+            .set_password("smtp_a".into(), password)
+            .unwrap();
+        let overlaps = || {
+            let login = store.lookup("smtp_a").unwrap().unwrap();
+            let shown = store.credential("smtp_a").unwrap().previous_until;
+            let lasts = login.previous.unwrap().until > clock::steady_ms();
+            assert_eq!(lasts, shown.is_some());
+            lasts
+        };
+        clocks.step(step);
+        clocks.pass(HOUR - 1_000);
+        assert!(overlaps(), "{step}");
+        clocks.pass(2_000);
+        assert!(!overlaps(), "{step}");
+        clocks.step(-step);
+        assert!(!overlaps(), "{step}");
+    }
 }

@@ -300,7 +300,7 @@ fn token(row: &Row) -> rusqlite::Result<Token> {
         created_at: row.get(5)?,
         expires_at: row.get(6)?,
         revoked_at: row.get(7)?,
-        last_used_at: row.get(8)?,
+        last_used_at: row.get::<_, Option<i64>>(8)?.map(|at| at.min(now())),
         last_used_address: row.get(9)?,
     })
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rusqlite::{Transaction, params};
 
 use super::error::Stop;
-use super::{Store, StoreError, count, now, organizations};
+use super::{Store, StoreError, count, earliest, organizations};
 
 /// An hour in milliseconds.
 pub const HOUR: i64 = 3_600_000;
@@ -114,7 +114,7 @@ impl Store {
                     refused: count(row, 5)?,
                 };
                 let hour: i64 = row.get(0)?;
-                let begin = (hour * HOUR).div_euclid(span.length()) * span.length();
+                let begin = hour.saturating_mul(HOUR).div_euclid(span.length()) * span.length();
                 match spans.last_mut() {
                     Some((last, sum)) if *last == begin => sum.add(&usage),
                     _ => spans.push((begin, usage)),
@@ -177,7 +177,7 @@ pub(super) fn add(transaction: &Transaction, usage: &[((i64, i64), Usage)]) -> R
 
 /// Removes what is older than usage is kept, a bounded part of it at a time.
 pub(super) fn prune(transaction: &Transaction) -> Result<(), Stop> {
-    let oldest = (now() - KEPT) / HOUR;
+    let oldest = (earliest() - KEPT).div_euclid(HOUR);
     let mut statement = transaction.prepare_cached(
         "DELETE FROM usage WHERE (credential, hour) IN (SELECT credential, hour FROM usage WHERE hour < ?1 LIMIT 1000)",
     )?;
@@ -188,7 +188,7 @@ pub(super) fn prune(transaction: &Transaction) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{Fixture, named};
-    use super::super::{Noted, StoreError};
+    use super::super::{Noted, StoreError, now};
     use super::*;
 
     fn messages(messages: u64) -> Usage {

@@ -23,6 +23,7 @@ mod strangers;
 mod times;
 mod tokens;
 mod visit;
+mod wall_clock;
 
 use std::net::SocketAddr;
 

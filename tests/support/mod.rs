@@ -8,6 +8,7 @@ pub mod browser;
 pub mod chromium;
 pub mod client;
 pub mod dialog;
+pub mod faketime;
 pub mod gatepost;
 pub mod journal;
 pub mod peers;

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
+use crate::clock;
 use crate::net::hosts::{HostState, Hosts};
 use crate::store::Access;
 
@@ -142,7 +143,6 @@ async fn get_status(
     desk.run(|desk| {
         let system = &desk.system;
         let size = system.store.size()?;
-        let now = crate::clock::now();
         let listener = |(kind, address): &(String, String)| Listener {
             kind: kind.clone(),
             address: address.clone(),
@@ -159,8 +159,8 @@ async fn get_status(
         });
         Ok(Json(Status {
             version: env!("CARGO_PKG_VERSION"),
-            started_at: Time(system.started_at.as_millisecond()),
-            uptime_seconds: now.duration_since(system.started_at).as_secs(),
+            started_at: Time(clock::wall_of(system.started_at)),
+            uptime_seconds: (clock::steady_ms() - system.started_at) / 1_000,
             listeners: system.listeners.iter().map(listener).collect(),
             upstream: Upstream {
                 up: system.metrics.upstream_up.get() == 1,

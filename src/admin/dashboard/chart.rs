@@ -85,7 +85,7 @@ impl Stretch {
         let bar = |(place, number): (usize, &u64)| Bar {
             x: place * STEP,
             // Whatever happened shows.
-            height: (number * HEIGHT).div_ceil(most.max(1)),
+            height: number.saturating_mul(HEIGHT).div_ceil(most.max(1)),
             label: format!("{}: {number}", self.name_of(place as i64)),
         };
         Chart {

@@ -122,7 +122,7 @@ fn health(desk: &Desk) -> Result<Health, Problem> {
     let ends = system.tls.not_after().saturating_mul(1_000);
     Ok(Health {
         version: env!("CARGO_PKG_VERSION"),
-        started: Stamp(system.started_at.as_millisecond()),
+        started: Stamp(crate::clock::wall_of(system.started_at)),
         upstream_is_up: system.metrics.upstream_up.get() == 1,
         hosts: system.upstreams.iter().flat_map(hosts).collect(),
         certificate_ends: Stamp(ends),

@@ -32,13 +32,13 @@ impl Stamp {
 
     /// From now.
     pub(super) fn relative(self) -> String {
-        distance(self.0 - crate::clock::now_ms())
+        distance(self.0.saturating_sub(crate::clock::now_ms()))
     }
 }
 
 /// In words that are right to about a tenth.
 fn distance(milliseconds: i64) -> String {
-    let seconds = milliseconds.abs() / 1_000;
+    let seconds = milliseconds.saturating_abs() / 1_000;
     let (number, unit) = match seconds {
         _ if seconds < MINUTE => return "just now".to_owned(),
         _ if seconds < HOUR => (seconds / MINUTE, "minute"),

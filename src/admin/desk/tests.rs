@@ -68,7 +68,7 @@ impl Fixture {
             metrics,
             lifecycle: Lifecycle::new(),
             cost: CHEAP,
-            started_at: crate::clock::now(),
+            started_at: crate::clock::steady_ms(),
             listeners: Vec::new(),
             upstreams: Vec::new(),
             hostname: "mail.example.test".to_owned(),

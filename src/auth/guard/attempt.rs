@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use crate::store::Login;
 
+use super::Guard;
 use super::chosen::Target;
 use super::lanes::Turn;
 use super::prefix::Prefix;
-use super::{Guard, now_ms};
 use crate::auth::cache::Digest;
+use crate::clock::steady_ms;
 
 /// A login from one address, and what is learnt about it.
 pub struct Attempt<'a> {
@@ -139,7 +140,7 @@ impl<'a> Attempt<'a> {
     pub fn guessed_wrong(&self, target: Target, digest: Digest) {
         let wrong = &self.guard.wrong;
         if !self.is_closed_for(target) && !wrong.knows(mark_of(target, digest), self.now) {
-            wrong.note(mark_of(target, digest), now_ms());
+            wrong.note(mark_of(target, digest), steady_ms());
             self.may_guess(target);
         }
     }
@@ -175,7 +176,7 @@ impl<'a> Attempt<'a> {
         if self.is_closed_for(target) {
             return Err(Held::Refused);
         }
-        let is_known = || self.guard.wrong.knows(mark_of(target, digest), now_ms());
+        let is_known = || self.guard.wrong.knows(mark_of(target, digest), steady_ms());
         if is_known() {
             self.had_turn.store(true, Ordering::Relaxed);
             return Err(Held::Refused);
@@ -203,7 +204,7 @@ impl<'a> Attempt<'a> {
         digest: Digest,
     ) -> Result<Option<Turn>, Held> {
         let mark = mark_of(Target::NOBODY, digest);
-        let is_known = || self.guard.wrong.knows(mark, now_ms());
+        let is_known = || self.guard.wrong.knows(mark, steady_ms());
         let is_settled = self.had_turn.load(Ordering::Relaxed) || is_known();
         let Some(client) = self.stranger_to(credential).filter(|_| !is_settled) else {
             return Ok(None);

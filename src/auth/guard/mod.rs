@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use crate::clock::{self, steady_ms};
 use crate::config::Network;
 use crate::metrics::{Metrics, Scope, Shed};
 use crate::sasl::Reason;
@@ -140,7 +141,7 @@ impl Guard {
         store: &Store,
     ) -> Result<Self, StoreError> {
         let guard = Self::new(settings, metrics);
-        let now = now_ms();
+        let now = steady_ms();
         state::read(store, |network, penalty| {
             // What was counted under another configuration has no consequences under this one.
             if guard.counts(network) {
@@ -150,9 +151,10 @@ impl Guard {
             }
         })?;
         // The latest first, so that what has no room is the oldest.
-        for row in store.trusted_networks(now - trust::REMEMBERED)? {
+        for row in store.trusted_networks(clock::now_ms() - trust::REMEMBERED)? {
             if let Ok(client) = row.network.parse() {
-                guard.trust.note(row.credential, client, row.at);
+                let at = row.at.saturating_sub(clock::offset_at(row.at)).min(now);
+                guard.trust.note(row.credential, client, at);
             }
         }
         guard.show(now);
@@ -172,7 +174,7 @@ impl Guard {
             return Ok(None);
         }
         let (client, network) = (Prefix::client(address), Prefix::network(address));
-        let now = now_ms();
+        let now = steady_ms();
         let is_known = self.trust.knows_client(client, now);
         if !is_known && self.is_banned(client, now) {
             return Err(shed(Shed::Banned));
@@ -191,8 +193,10 @@ impl Guard {
     /// Waits for leave to shake hands. Somebody's whole network may be at it; those who logged in before have a share that
     /// strangers cannot use up.
     pub async fn handshake(&self, address: IpAddr) -> Handshake {
-        let is_known =
-            self.is_exempt(address) || self.trust.knows_client(Prefix::client(address), now_ms());
+        let is_known = self.is_exempt(address)
+            || self
+                .trust
+                .knows_client(Prefix::client(address), steady_ms());
         self.handshakes.begin(is_known).await
     }
 
@@ -209,7 +213,7 @@ impl Guard {
 
     /// What `address` has to expect, before a login of its is looked at.
     pub fn attempt(&self, address: IpAddr) -> Attempt<'_> {
-        let now = now_ms();
+        let now = steady_ms();
         if !self.settings.enabled || self.is_exempt(address) {
             return Attempt::exempt(self, now);
         }
@@ -233,7 +237,7 @@ impl Guard {
 
     /// A stranger's password turned out right when nobody waited for that any more. The next try is a login.
     pub fn proved_late(&self, stranger: Prefix, target: Target) {
-        let now = now_ms();
+        let now = steady_ms();
         if !self.chosen.is_closed(target, now) {
             self.chosen.succeeded(target.key);
             self.trust_from_now(target.key, stranger, now);
@@ -297,7 +301,7 @@ impl Guard {
         let Some([client, network]) = attempt.prefixes() else {
             return false;
         };
-        let now = now_ms();
+        let now = steady_ms();
         if self.trust.knows_client(client, now) {
             return false;
         }
@@ -318,7 +322,7 @@ impl Guard {
 
     /// A stranger's password is wrong, for the credential if there is one; the same need not be looked at again.
     pub fn found_wrong(&self, target: Option<Target>, digest: Digest) {
-        let now = now_ms();
+        let now = steady_ms();
         for target in target.into_iter().chain([Target::NOBODY]) {
             self.wrong.note(attempt::mark_of(target, digest), now);
         }
@@ -327,7 +331,7 @@ impl Guard {
     /// A password that somebody chose was guessed, in vain.
     pub fn guessed(&self, target: Target) {
         let credential = target.key;
-        match self.chosen.failed(target, now_ms()) {
+        match self.chosen.failed(target, steady_ms()) {
             Some(chosen::SUSPICIOUS) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
@@ -423,10 +427,6 @@ fn scope(prefix: Prefix) -> Scope {
     } else {
         Scope::Address
     }
-}
-
-fn now_ms() -> i64 {
-    crate::clock::now_ms()
 }
 
 #[cfg(test)]

@@ -13,7 +13,11 @@ use crate::store::{Actor, PenaltyRow, Store, StoreError, TrustedNetwork};
 
 use super::penalty::{self, Penalty};
 use super::prefix::{NoNetwork, Prefix};
-use super::{CLIENTS, Guard, NETWORKS, UNKNOWN, now_ms, scope};
+use super::{CLIENTS, Guard, NETWORKS, UNKNOWN, scope};
+use crate::clock::{self, steady_ms};
+
+/// What is older than this counts no more, in milliseconds.
+const FORGOTTEN: i64 = 7 * 24 * 3_600_000;
 
 /// How many penalties of addresses, and how many of networks, are written at a time; what is left waits for the next time.
 const AT_ONCE: usize = 4_096;
@@ -62,9 +66,12 @@ impl Charge {
         let charge = Self {
             network,
             score: penalty.score(now),
-            at: penalty.at(),
+            at: clock::wall_of(penalty.at()),
             bans: penalty.bans(),
-            banned_until: penalty.banned_until(now).filter(|_| !is_known),
+            banned_until: penalty
+                .banned_until(now)
+                .filter(|_| !is_known)
+                .map(clock::wall_of),
             is_known,
         };
         (charge.score > 0.0 || charge.banned_until.is_some()).then_some(charge)
@@ -168,12 +175,24 @@ impl FromStr for Wanted {
     }
 }
 
-/// Reads what the store has of penalties; a row that makes no sense is nobody's.
+/// Reads the penalties of the store and dates them by the steady clock. Ignores a row whose network
+/// is none.
 pub(super) fn read(store: &Store, mut take: impl FnMut(Prefix, Penalty)) -> Result<(), StoreError> {
+    let now = steady_ms();
     for row in store.penalties()? {
-        if let Ok(network) = row.network.parse() {
-            let penalty = Penalty::stored(row.score, row.at, row.bans, row.banned_until);
-            take(network, penalty);
+        if let Ok(network) = row.network.parse::<Prefix>() {
+            // A failure of the future is one of now, and its ban lasts no longer than a ban.
+            let at = row.at.saturating_sub(clock::offset_at(row.at));
+            let at = at.clamp(now - FORGOTTEN, now);
+            let longest = Penalty::length(row.bans, !network.is_network());
+            let banned_until = row.banned_until.map(|until| {
+                let lasts = until.saturating_sub(row.at);
+                at.saturating_add(lasts).min(now + longest)
+            });
+            take(
+                network,
+                Penalty::stored(row.score, at, row.bans, banned_until),
+            );
         }
     }
     Ok(())
@@ -184,8 +203,8 @@ pub(super) fn read(store: &Store, mut take: impl FnMut(Prefix, Penalty)) -> Resu
 /// # Errors
 /// The store cannot be read.
 pub fn stored(store: &Store) -> Result<Vec<Charge>, StoreError> {
-    let now = now_ms();
-    let known = store.trusted_networks(now - super::trust::REMEMBERED)?;
+    let now = steady_ms();
+    let known = store.trusted_networks(clock::now_ms() - super::trust::REMEMBERED)?;
     let known: HashSet<_> = known.into_iter().map(|trusted| trusted.network).collect();
     let mut charges = Vec::new();
     read(store, |network, penalty| {
@@ -198,7 +217,7 @@ pub fn stored(store: &Store) -> Result<Vec<Charge>, StoreError> {
 impl Guard {
     /// What is held against whom, the worst first. Copies and sorts tens of thousands, where there are so many.
     pub fn list(&self) -> Vec<Charge> {
-        let now = now_ms();
+        let now = steady_ms();
         let mut charges = Vec::new();
         for table in [&self.clients, &self.networks] {
             table.for_each(|network, penalty| {
@@ -218,7 +237,7 @@ impl Guard {
                 return charges;
             }
         };
-        let now = now_ms();
+        let now = steady_ms();
         let own = [Prefix::client(address), Prefix::network(address)];
         let charges = own.into_iter().filter_map(|network| {
             let charge = |penalty: &Penalty| self.charge(network, penalty, now);
@@ -252,7 +271,7 @@ impl Guard {
         self.trust.forget_clients(|client| wanted.takes(client));
         self.unwritten()
             .retain(|(_, client), _| !wanted.takes(*client));
-        self.show(now_ms());
+        self.show(steady_ms());
         read(store, |prefix, _| {
             if wanted.takes(prefix) {
                 cleared.insert(prefix.to_string());
@@ -312,7 +331,7 @@ impl Guard {
     /// Writes what has changed, as much as is written at a time, and forgets what is over. Whether more may be left. Blocks
     /// on the store.
     pub fn write(&self, store: &Store) -> bool {
-        let now = now_ms();
+        let now = steady_ms();
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.follow(store);
         let (rows, trusted) = self.changes(now);
@@ -321,7 +340,7 @@ impl Guard {
             return false;
         }
         let is_full = rows.len() >= AT_ONCE;
-        if let Err(error) = store.write_penalties(&rows, &trusted, now) {
+        if let Err(error) = store.write_penalties(&rows, &trusted, clock::now_ms()) {
             static UNWRITTEN: Throttle = Throttle::new();
             if let Some(count) = UNWRITTEN.due() {
                 tracing::warn!(
@@ -362,7 +381,7 @@ impl Guard {
             .map(|((credential, client), at)| TrustedNetwork {
                 credential,
                 network: client.to_string(),
-                at,
+                at: clock::wall_of(at),
             });
         (rows, trusted.collect())
     }
@@ -378,7 +397,8 @@ impl Guard {
         let mut unwritten = self.unwritten();
         for row in trusted {
             if let Ok(client) = row.network.parse() {
-                unwritten.entry((row.credential, client)).or_insert(row.at); // one noted since is newer
+                let at = row.at.saturating_sub(clock::offset_at(row.at));
+                unwritten.entry((row.credential, client)).or_insert(at); // one noted since is newer
             }
         }
     }
@@ -409,8 +429,8 @@ fn row(network: Prefix, penalty: &Penalty) -> PenaltyRow {
     PenaltyRow {
         network: network.to_string(),
         score: penalty.score(penalty.at()),
-        at: penalty.at(),
+        at: clock::wall_of(penalty.at()),
         bans: penalty.bans(),
-        banned_until: penalty.last_ban(),
+        banned_until: penalty.last_ban().map(clock::wall_of),
     }
 }

@@ -1,7 +1,8 @@
 //! What the guard promises, by whole logins against a real store.
 
 use super::*;
-use crate::store::{CredentialEdit, CredentialStatus, NewCredential};
+use crate::clock::driven::Driven;
+use crate::store::{Actor, CredentialEdit, CredentialStatus, NewCredential, Noted, Usage};
 
 const OWNER: i64 = 1;
 const ANOTHER: i64 = 2;
@@ -144,7 +145,7 @@ fn who_was_banned_and_then_logs_in_is_heard_again() {
     assert!(guard.admit(from).is_ok() && !guard.attempt(from).is_barred());
     let banned = guard.metrics.guard_banned.of(Scope::Address);
     assert_eq!(banned.get(), 1);
-    guard.show(now_ms());
+    guard.show(steady_ms());
     assert_eq!(banned.get(), 0);
 }
 
@@ -391,7 +392,7 @@ fn trust_ends_where_it_is_cleared() {
         for gone in [thief, new] {
             assert!(!guard.attempt(gone).trusts(OWNER));
             let client = Prefix::client(gone);
-            assert!(!guard.trust.knows_client(client, now_ms()), "{gone}");
+            assert!(!guard.trust.knows_client(client, steady_ms()), "{gone}");
         }
     }
 }
@@ -403,7 +404,8 @@ fn trust_ends_with_the_credential_that_earned_it() {
     let [from, later] = ["203.0.113.7", "203.0.113.8"].map(address);
     let knows = |guard: &Guard, from| {
         let client = Prefix::client(from);
-        guard.trust.knows(OWNER, client, now_ms()) || guard.trust.knows_client(client, now_ms())
+        guard.trust.knows(OWNER, client, steady_ms())
+            || guard.trust.knows_client(client, steady_ms())
     };
     succeed(&guard, from, OWNER);
     guard.write(&disk.store);
@@ -476,11 +478,11 @@ fn what_cannot_be_written_waits_on() {
         fail(&guard, from, None, mark);
     }
     succeed(&guard, address("192.0.2.7"), OWNER);
-    let (rows, trusted) = guard.changes(now_ms());
+    let (rows, trusted) = guard.changes(steady_ms());
     assert_eq!((rows.len(), trusted.len()), (2, 1));
-    let nothing = guard.changes(now_ms());
+    let nothing = guard.changes(steady_ms());
     assert!(nothing.0.is_empty() && nothing.1.is_empty());
-    guard.put_back(rows, trusted, now_ms());
+    guard.put_back(rows, trusted, steady_ms());
     guard.write(&disk.store);
     assert!(disk.load().admit(from).is_err());
     assert!(disk.load().attempt(address("192.0.2.7")).trusts(OWNER));
@@ -500,7 +502,7 @@ fn ten_thousand_bans_survive_a_stop() {
     let restarted = disk.load();
     let forgotten = (0..10_000).filter(|number| restarted.admit(banned(*number)).is_ok());
     assert_eq!(forgotten.count(), 0);
-    assert!(guard.changes(now_ms()).0.is_empty());
+    assert!(guard.changes(steady_ms()).0.is_empty());
 }
 
 #[test]
@@ -515,7 +517,7 @@ fn bans_are_written_before_scores() {
             fail(&guard, from(number), None, 20_000 + mark);
         }
     }
-    let (rows, _) = guard.changes(now_ms());
+    let (rows, _) = guard.changes(steady_ms());
     let bans = rows.iter().filter(|row| row.banned_until.is_some());
     assert_eq!((bans.count(), rows.len()), (500, 2 * 4_096));
 }
@@ -542,4 +544,103 @@ fn what_is_wanted_is_found_as_in_the_list() {
         assert_eq!(among, listed.collect::<Vec<_>>(), "{text}");
         assert_eq!(among.len(), found, "{text}");
     }
+}
+
+/// A client of its own, banned by this guard.
+fn ban(guard: &Guard, address: IpAddr) {
+    for mark in 0..10 {
+        guard.refused(&guard.attempt(address), Reason::Unknown, None, mark);
+    }
+    assert!(is_banned(guard, address));
+}
+
+fn is_banned(guard: &Guard, address: IpAddr) -> bool {
+    guard.attempt(address).is_barred()
+}
+
+#[test]
+fn a_ban_lasts_as_long_whatever_the_wall_clock_does() {
+    const BAN: i64 = 15 * 60_000;
+    const DAY: i64 = 24 * 3_600_000;
+    let address = IpAddr::from([192, 0, 2, 1]);
+    // What the clock does after the ban, over a restart where there is one, and after that.
+    for (step, restarts, back) in [
+        (2 * DAY, false, true),
+        (-2 * DAY, false, true),
+        (40 * DAY, true, false),
+        (-40 * DAY, true, false),
+        (2 * DAY, true, true),
+        (-2 * DAY, true, true),
+    ] {
+        let clocks = Driven::at(1_800_000_000_000);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gatepost.db");
+        let store = Store::open(&path).unwrap();
+        // So that the relation of the clocks is kept.
+        let actor = Actor::system("tests");
+        let new = NewCredential {
+            username: "smtp_a",
+            password_hash: "$hash",
+            tag: None,
+            organization: "default",
+            name: None,
+            expires_at: None,
+            limits: None,
+            rules: None,
+        };
+        let key = store.by(&actor).create_credential(new).unwrap().key;
+        let mut guard = guard();
+        ban(&guard, address);
+        clocks.pass(1_000);
+        let usage = Usage::default();
+        let noted = Noted {
+            usage: vec![((key, clocks.wall() / 3_600_000), usage)],
+            ..Noted::default()
+        };
+        store.flush(&noted).unwrap();
+        guard.write(&store);
+        clocks.step(step);
+        if restarts {
+            clocks.restart();
+            let store = Store::open(&path).unwrap();
+            guard = Guard::load(settings(), Arc::new(Metrics::new().unwrap()), &store).unwrap();
+        }
+        if back {
+            clocks.step(-step);
+        }
+        let shown = guard.list();
+        let until = shown.iter().find_map(|charge| charge.banned_until).unwrap();
+        assert!((0..=BAN).contains(&(until - clocks.wall())), "{step}");
+        clocks.pass(BAN - 2_000);
+        assert!(is_banned(&guard, address), "{step} {restarts} {back}");
+        clocks.pass(2_000);
+        assert!(!is_banned(&guard, address), "{step} {restarts} {back}");
+    }
+}
+
+#[test]
+fn a_ban_from_a_time_that_nothing_explains_lasts_no_longer_than_a_ban() {
+    let clocks = Driven::at(1_800_000_000_000);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+    store.shell(
+        "INSERT INTO penalties (network, score, at, bans, banned_until) VALUES
+         ('192.0.2.1/32', 10, 1900000000000, 1, 9000000000000000000),
+         ('192.0.2.2/32', 10, 1900000000000, 1, 1900000001000),
+         ('192.0.2.3/32', 10, -9223372036854775808, 1, 9000000000000000000),
+         ('192.0.2.4/32', 10, 1700000000000, 1, 1700000900000)",
+    );
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let guard = Guard::load(settings(), metrics, &store).unwrap();
+    let banned = || -> Vec<_> {
+        let hosts = 1..=4;
+        hosts
+            .filter(|host| is_banned(&guard, IpAddr::from([192, 0, 2, *host])))
+            .collect()
+    };
+    assert_eq!(banned(), [1, 2, 3]);
+    clocks.pass(1_000);
+    assert_eq!(banned(), [1, 3]);
+    clocks.pass(15 * 60_000);
+    assert_eq!(banned(), Vec::<u8>::new());
 }

@@ -152,7 +152,7 @@ impl Window {
             counts_until = counts_until.max(month_ends);
         }
         self.has_future |= at.is_none() && hour > now.wall;
-        let at = at.unwrap_or(last.saturating_sub(now.offset()));
+        let at = at.unwrap_or(last.saturating_sub(frames.present()));
         let at = at.min(now.steady());
         self.add_at(at, sent);
         if at >= self.month.begin {

@@ -13,6 +13,7 @@ use crate::auth::guard::{Attempt, Guard, Held, Target};
 use crate::auth::issue;
 use crate::auth::password::Hasher;
 use crate::auth::watch::Polls;
+use crate::clock::Moment;
 use crate::log::Throttle;
 use crate::metrics::{Metrics, Path, StoreOperation};
 use crate::sasl::{Bar, Credentials, Outage, Reason, Secret};
@@ -83,7 +84,7 @@ impl Core {
             }
             let mut recalled = self.recall(username, flown.take()).await;
             let tag = || self.store.tag(credentials.password.expose());
-            if let Some(judged) = recalled.judge(epoch, digest, now_ms(), tag) {
+            if let Some(judged) = recalled.judge(epoch, digest, Moment::now(), tag) {
                 // Another process may have made it right a moment ago; a refusal can wait for that.
                 if judged.is_err() && !asked_again {
                     asked_again = true;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::auth::cache::{Digest, Known, Slot};
 use crate::auth::password::Match;
+use crate::clock;
 use crate::log::Throttle;
 use crate::metrics::StoreOperation;
 use crate::sasl::{Outage, Secret};
 use crate::store::Login;
 
 use super::core::Core;
-use super::now_ms;
 use super::recalled::Recalled;
 
 /// A password, and the credential as it was read in `epoch`.
@@ -44,7 +44,7 @@ pub(super) struct Failure {
 impl Offered {
     /// The passwords that this one may be: as good as always the one whose tag it has.
     pub(super) fn candidates(&self, tag: u32, recalled: &Recalled) -> Vec<Slot> {
-        let (login, now) = (&self.login, now_ms());
+        let (login, now) = (&self.login, clock::steady_ms());
         let may_be = |stored: Option<u32>| stored.is_none_or(|stored| stored == tag);
         let previous = login
             .previous

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::cache::{Digest, Known, Slot};
 use crate::auth::guard::{Attempt, Target};
+use crate::clock::Moment;
 use crate::sasl::Reason;
 use crate::store::Login;
 
@@ -29,7 +30,7 @@ impl Recalled {
         &mut self,
         epoch: u64,
         digest: Digest,
-        now_ms: i64,
+        now: Moment,
         tag: impl Fn() -> u32,
     ) -> Option<Result<Proven, Refused>> {
         let slots = [Slot::Current, Slot::Previous].into_iter();
@@ -38,7 +39,7 @@ impl Recalled {
             let Some(known) = known.as_ref().filter(|known| known.is_fresh(epoch)) else {
                 continue;
             };
-            match known.judge(digest, now_ms) {
+            match known.judge(digest, now) {
                 None => *ruled_out = true,
                 Some(judged) => {
                     let proven = |identity| Proven { identity, slot };

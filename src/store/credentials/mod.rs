@@ -14,11 +14,13 @@ pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Wanted};
 pub use self::import::Imported;
 pub use self::table::{CredentialColumn, CredentialOrder};
 
+use crate::clock::steady_ms;
 use crate::policy::{Limits, Rules};
 
 use super::error::Stop;
 use super::{
-    Kind, LastUsed, Page, PreviousUse, Rows, Store, StoreError, count, organizations, policy,
+    Kind, LastUsed, Page, PreviousUse, Rows, Store, StoreError, count, organizations, overlap,
+    policy,
 };
 
 /// A credential, without its password's hash.
@@ -165,10 +167,11 @@ pub(super) fn of_organization(
 
 /// Reads a row of [`SELECT`].
 fn credential(row: &Row) -> rusqlite::Result<Credential> {
-    let last_used = match row.get(9)? {
+    let now = super::now();
+    let last_used = match row.get::<_, Option<i64>>(9)? {
         None => None,
         Some(at) => Some(LastUsed {
-            at,
+            at: at.min(now),
             address: row.get(10)?,
             tls: row.get(11)?,
             mechanism: row.get(12)?,
@@ -176,10 +179,10 @@ fn credential(row: &Row) -> rusqlite::Result<Credential> {
             count: count(row, 14)?,
         }),
     };
-    let previous_used = match row.get(18)? {
+    let previous_used = match row.get::<_, Option<i64>>(18)? {
         None => None,
         Some(at) => Some(PreviousUse {
-            at,
+            at: at.min(now),
             address: row.get(19)?,
             count: count(row, 20)?,
         }),
@@ -196,9 +199,10 @@ fn credential(row: &Row) -> rusqlite::Result<Credential> {
         expires_at: row.get(8)?,
         key: row.get(15)?,
         version: row.get(16)?,
-        previous_until: row
-            .get::<_, Option<i64>>(17)?
-            .filter(|&end| end > super::now()),
+        previous_until: match row.get::<_, Option<i64>>(17)? {
+            Some(until) if overlap::end(until, row.get(6)?) > steady_ms() => Some(until),
+            _ => None,
+        },
         previous_used,
         limits: policy::read(row, 21)?,
         rules: policy::read(row, 22)?,
