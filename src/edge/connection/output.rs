@@ -7,6 +7,7 @@ use crate::smtp::reply;
 
 use super::super::ending::Ending;
 use super::super::timer::{timed, within};
+use super::super::upstream::Upstream;
 use super::Connection;
 
 /// How long either side may take to read our last words.
@@ -52,9 +53,24 @@ impl Connection<'_> {
     pub(super) async fn leave(&mut self) -> Ending {
         let sent = async {
             self.send_upstream().await?;
+            self.leave_upstream().await;
             self.say(true).await
         };
         sent.await.err().unwrap_or(Ending::Closed)
+    }
+
+    /// Takes leave of an upstream on which nothing depends, before the client hears the last word: a
+    /// client that comes again at once finds the upstream's place free. One that is silent holds
+    /// nobody up for long.
+    async fn leave_upstream(&mut self) {
+        let is_free = |one: &mut Upstream| one.relay.is_idle() && !one.relay.in_body();
+        if let Some(mut upstream) = self.upstream.take_if(is_free) {
+            let leaving = async {
+                upstream.quit().await;
+                upstream.rest_of_reply().await
+            };
+            let _ = within(FAREWELL, leaving).await;
+        }
     }
 
     /// Sends the client what is due.
