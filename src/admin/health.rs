@@ -11,6 +11,8 @@ use axum::routing::get;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::log;
+
 use super::desk::Desk;
 
 /// How long the store is not asked again. Anybody may ask whether it is ready, and must not keep those who have a token from
@@ -59,7 +61,11 @@ async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) 
     } else if system.metrics.upstream_up.get() != 1 {
         Err("the upstream does not take sessions: is Postfix running?\n")
     } else {
-        Ok("ready\n")
+        Ok(match log::is_dropping() {
+            // Mail goes through all the same.
+            true => "ready\nwarning: log lines are dropped, as the log cannot be written\n",
+            false => "ready\n",
+        })
     };
     match verdict {
         Ok(text) => (StatusCode::OK, text),

@@ -261,7 +261,7 @@ fn log_failure(error: &dyn std::fmt::Display) {
     static FAILED: Throttle = Throttle::new();
     let error = error.to_string();
     if let Some(count) = FAILED.due_for(&error) {
-        tracing::error!(error, count, "a request of the administration failed");
+        tracing::error!(%error, count, "a request of the administration failed");
     }
 }
 

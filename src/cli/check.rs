@@ -27,8 +27,9 @@ pub fn run(path: &Path) -> Result<(), CliError> {
             return Err(CliError::Config("not everything is in order".into()));
         }
     };
+    report("config", Ok(listeners(path, &config)))?;
+    print(&descriptors(&config))?;
     let mut checks = vec![
-        ("config", Ok(listeners(path, &config))),
         ("certificate", certificate(&config)),
         ("store", store(&config)),
     ];
@@ -56,6 +57,19 @@ fn report(name: &str, outcome: Result<String, CliError>) -> Result<Option<CliErr
                 CliError::Refused(_) => CliError::Refused(summary()),
             }))
         }
+    }
+}
+
+/// The line of the descriptors that a daemon started from here would have. Too few are a warning:
+/// mail flows, for fewer clients.
+fn descriptors(config: &Config) -> String {
+    let (_, limit) = daemon::descriptors::limits();
+    match daemon::descriptors::shortage(config, limit) {
+        Some(shortage) => format!("WARN  {:<12} started from here, {shortage}", "descriptors"),
+        None => format!(
+            "ok    {:<12} enough for limits.connections = {}",
+            "descriptors", config.limits.connections
+        ),
     }
 }
 

@@ -219,7 +219,11 @@ fn answer(
                 limits: None,
                 rules: None,
             };
-            created(&issue(store, editor, cost, new)?, json)
+            let issued = issue(store, editor, cost, new)?;
+            let username = &issued.credential.username;
+            return Ok(Answer::from(created(&issued, json)?).shows_a_secret(format!(
+                "{username} was created, but its password could not be shown; give it another one: gatepost credential rotate {username}"
+            )));
         }
         List {
             org,
@@ -255,7 +259,9 @@ fn answer(
             let issued = rotate(store, editor, cost, wanted, until)?;
             let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
             let text = rotated(&issued, &after, json);
-            return Ok(after.answer(text?));
+            return Ok(after.answer(text?).shows_a_secret(format!(
+                "{username} has a new password, but it could not be shown; rotate it again: gatepost credential rotate {username}"
+            )));
         }
         Expire {
             username,

@@ -231,6 +231,14 @@ impl CliError {
     }
 }
 
+impl CliError {
+    /// The same of a secret that could not be printed. Even where the reader is gone that is not
+    /// silent: `unshown` says what was made all the same, and what to do.
+    fn of_a_secret(self, unshown: &str) -> Self {
+        Self::Io(format!("{unshown} ({self})"))
+    }
+}
+
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         Self::Config(error.to_string())

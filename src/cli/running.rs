@@ -257,7 +257,10 @@ impl Aftermath {
             Self::Unended(error) => Some(error),
             Self::GoOn | Self::Ended(_) => None,
         };
-        Answer { text, failure }
+        Answer {
+            failure,
+            ..Answer::from(text)
+        }
     }
 }
 
@@ -276,6 +279,8 @@ pub struct Answer {
     pub text: String,
     /// For standard error and the exit code.
     pub failure: Option<CliError>,
+    /// What to say and do where the text, which shows a secret, cannot be printed.
+    pub unshown: Option<String>,
 }
 
 impl From<String> for Answer {
@@ -283,17 +288,36 @@ impl From<String> for Answer {
         Answer {
             text,
             failure: None,
+            unshown: None,
         }
     }
 }
 
 impl Answer {
+    /// The same text, of which `unshown` says what becomes of the secret where it cannot be printed.
+    pub fn shows_a_secret(self, unshown: String) -> Answer {
+        Answer {
+            unshown: Some(unshown),
+            ..self
+        }
+    }
+
     /// Prints the one, and fails with the other.
     ///
     /// # Errors
     /// The failure, or standard output being closed.
     pub fn print(self) -> Result<(), CliError> {
-        super::output::print(&self.text)?;
-        self.failure.map_or(Ok(()), Err)
+        let printed = super::output::print(&self.text);
+        let printed = match self.unshown {
+            Some(unshown) => printed.map_err(|error| error.of_a_secret(&unshown)),
+            None => printed,
+        };
+        match (printed, self.failure) {
+            (Err(unprinted), Some(failure)) => {
+                super::output::complain(&failure.to_string());
+                Err(unprinted)
+            }
+            (printed, failure) => printed.and(failure.map_or(Ok(()), Err)),
+        }
     }
 }

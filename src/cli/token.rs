@@ -51,7 +51,16 @@ pub enum TokenCommand {
 /// # Errors
 /// Refusals, failures of the store, and standard output being closed.
 pub fn run(command: TokenCommand, store: &Store, actor: &Actor) -> Result<(), CliError> {
-    print(&answer(command, store, actor)?)
+    let made = match &command {
+        TokenCommand::Create { name, .. } => Some(plain(name)),
+        TokenCommand::List { .. } | TokenCommand::Revoke { .. } => None,
+    };
+    print(&answer(command, store, actor)?).map_err(|error| match made {
+        Some(name) => error.of_a_secret(&format!(
+            "the token {name} was made, but it could not be shown; revoke it and make another: gatepost token revoke {name}"
+        )),
+        None => error,
+    })
 }
 
 fn answer(command: TokenCommand, store: &Store, actor: &Actor) -> Result<String, CliError> {

@@ -2,6 +2,7 @@
 
 mod administration;
 mod certificate;
+pub mod descriptors;
 mod error;
 mod sockets;
 mod watchdog;
@@ -114,8 +115,6 @@ impl Daemon {
         let store = Arc::new(Store::open(&config.store.path)?);
         let tls = Arc::new(Tls::load(pairs(&config.tls))?);
         metrics.tls_certificate_not_after.set(tls.not_after());
-        let connections = i64::try_from(config.limits.connections).unwrap_or(i64::MAX);
-        metrics.connections_limit.set(connections);
         let noted = Arc::new(NotedBatch::new(config.last_used.pending, metrics.clone()));
         let auth = &config.auth;
         let hasher = Hasher::start(cost(config), auth.workers, auth.queue, metrics.clone())?;
@@ -196,6 +195,14 @@ impl Daemon {
                 .iter()
                 .map(|listener| ("metrics".to_owned(), listener.place())),
         );
+        let workers = Workers::start(&lifecycle)?;
+        // Each of the workers has a descriptor of its own for each of the listeners.
+        let connections = descriptors::connections(config, workers.count() * listeners.len());
+        let metrics = &edge.metrics;
+        metrics.connections_limit.set(as_gauge(connections));
+        if let Some(shortage) = descriptors::shortage(config, descriptors::limits().0) {
+            tracing::warn!(connections, "too few file descriptors: {shortage}");
+        }
         let administration = administration::Closed::new(
             config,
             admin_listeners,
@@ -211,12 +218,12 @@ impl Daemon {
             store,
             tls,
             noted,
-            workers: Workers::start(&lifecycle)?,
+            workers,
             lifecycle,
             listeners,
             auth_socket,
             metrics_listener,
-            connections: config.limits.connections,
+            connections,
             drain_timeout: config.drain_timeout,
             flush_interval: config.last_used.flush_interval,
             reload_interval: config.tls.reload_interval,
@@ -340,6 +347,10 @@ impl Daemon {
         };
         Ok((addresses, serving))
     }
+}
+
+fn as_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// What is needed to stop.

@@ -249,7 +249,7 @@ impl Dialer {
                     tracing::warn!(
                         address = place,
                         organization,
-                        error,
+                        %error,
                         count,
                         "the upstream did not take a session over"
                     );
@@ -299,7 +299,7 @@ impl Dialer {
                 if let Some(count) = TRYING_NEXT.due_for(&(place, &error)) {
                     tracing::warn!(
                         address = place,
-                        error,
+                        %error,
                         count,
                         "trying the next address of the upstream"
                     );

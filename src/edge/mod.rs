@@ -20,6 +20,7 @@ use crate::auth::Authenticator;
 use crate::auth::quota::Quotas;
 use crate::config;
 use crate::lifecycle::Lifecycle;
+use crate::log::Throttle;
 use crate::metrics::Metrics;
 use crate::net::listener::Accepted;
 use crate::sessions::Sessions;
@@ -69,7 +70,15 @@ impl Edge {
             Err(why) => return connection::shed(&accepted.stream, listener.kind, why),
         };
         if accepted.permit.is_none() {
+            static TURNED_AWAY: Throttle = Throttle::new();
             self.metrics.connections_refused.inc();
+            if let Some(count) = TURNED_AWAY.due() {
+                tracing::warn!(
+                    count,
+                    limit = self.metrics.connections_limit.get(),
+                    "clients were turned away, as there are as many as there may be: limits.connections, or what the file descriptors are enough for"
+                );
+            }
             connection::turn_away(&accepted.stream, listener.kind);
             return;
         }

@@ -32,6 +32,11 @@ impl Workers {
         })
     }
 
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.runtimes.len()
+    }
+
     /// Runs a task on each of them, with the socket in its event loop.
     pub fn share<F>(
         &self,

@@ -143,6 +143,7 @@ impl Queue {
                 let dropped = std::mem::take(&mut self.lock().unreported);
                 if dropped > 0 {
                     tracing::warn!(
+                        target: "gatepost::log",
                         dropped,
                         total = self.dropped.load(Ordering::Relaxed),
                         "log lines were dropped, as the log could not be written; it can be written again"

@@ -6,6 +6,7 @@ use std::io;
 use rustls::{AlertDescription, CipherSuite, Error, PeerIncompatible, ProtocolVersion};
 
 use super::opening::{ClientHello, Opening};
+use super::tls::provider;
 use crate::metrics::HandshakeFailure;
 
 /// How many of a client's cipher suites are named.
@@ -199,6 +200,8 @@ fn incompatible(hello: &ClientHello, why: &PeerIncompatible) -> Failed {
         Tls12NotOfferedOrEnabled,
     };
     match why {
+        // Without a suite in common rustls may miss something else first.
+        _ if shares_no_suite(hello) => no_cipher(hello),
         Tls12NotOffered | Tls12NotOfferedOrEnabled => no_version(hello),
         NoCipherSuitesInCommon => no_cipher(hello),
         NoKxGroupsInCommon => Failed::new(
@@ -217,6 +220,13 @@ fn incompatible(hello: &ClientHello, why: &PeerIncompatible) -> Failed {
             UPDATE,
         ),
     }
+}
+
+/// Whether it is known that the client offers no cipher suite that Gatepost takes.
+fn shares_no_suite(hello: &ClientHello) -> bool {
+    let ours = provider().cipher_suites;
+    let is_ours = |suite: &CipherSuite| ours.iter().any(|own| own.suite() == *suite);
+    !hello.suites.is_empty() && !hello.suites.iter().any(is_ours)
 }
 
 fn no_cipher(hello: &ClientHello) -> Failed {

@@ -108,6 +108,9 @@ pub async fn read_header(stream: &mut TcpStream) -> Result<Option<Proxied>, Prox
         if !begins(SIGNATURE, begun) && !begins(WORD, begun) {
             return Err(ProxyError::Missing);
         }
+        if begun.starts_with(WORD) && begun.contains(&b'\n') {
+            return Err(ProxyError::Malformed);
+        }
     }
     let length = if header.starts_with(SIGNATURE) {
         rest_of_v2(stream, &mut header).await?
@@ -273,7 +276,7 @@ mod tests {
             ProxyFailure::Malformed,
             ProxyFailure::Oversized,
         );
-        let cases: [(&[u8], ProxyFailure); 13] = [
+        let cases: [(&[u8], ProxyFailure); 14] = [
             (b"EHLO client.test\r\n", missing),
             (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00", missing),
             (b"proxy TCP4 203.0.113.7 192.0.2.1 40000 587\r\n", missing),
@@ -288,6 +291,7 @@ mod tests {
                 malformed,
             ),
             (b"PROXY TCP5 203.0.113.7 192.0.2.1 40000 587\r\n", malformed),
+            (b"PROXY X\r\n", malformed),
             (&long, oversized),
             (&datagram, malformed),
             (&binary([0x31, 0x11], IPV4), malformed),

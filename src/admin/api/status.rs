@@ -29,6 +29,7 @@ struct Status {
     started_at: Time,
     uptime_seconds: i64,
     listeners: Vec<Listener>,
+    connections: Connections,
     upstream: Upstream,
     /// Of those organizations that have one of their own.
     organization_upstreams: Vec<OwnUpstream>,
@@ -48,6 +49,16 @@ struct Listener {
     kind: String,
     /// The address, or `unix:` and a path.
     address: String,
+}
+
+/// The connections of clients.
+#[derive(Serialize, ToSchema)]
+struct Connections {
+    /// Those open now.
+    open: u64,
+    /// How many there may be: `limits.connections`, or fewer where the process has too few file
+    /// descriptors for that.
+    limit: u64,
 }
 
 /// The MTA behind the gate.
@@ -162,6 +173,10 @@ async fn get_status(
             started_at: Time(clock::wall_of(system.started_at)),
             uptime_seconds: (clock::steady_ms() - system.started_at) / 1_000,
             listeners: system.listeners.iter().map(listener).collect(),
+            connections: Connections {
+                open: system.metrics.connections_open.get().unsigned_abs(),
+                limit: system.metrics.connections_limit.get().unsigned_abs(),
+            },
             upstream: Upstream {
                 up: system.metrics.upstream_up.get() == 1,
                 hosts: shared.flat_map(hosts).collect(),

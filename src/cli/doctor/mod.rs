@@ -6,6 +6,7 @@
 
 mod certificate;
 mod conversation;
+mod descriptors;
 mod finding;
 mod limits;
 mod listener;
@@ -104,6 +105,7 @@ pub fn run(options: &DoctorOptions, path: &Path) -> Result<(), CliError> {
         )));
     };
     report.add(Finding::ok("config", check::listeners(path, &config)))?;
+    report.add(descriptors::examine(&config))?;
     let expected = Expected {
         name,
         roots: Arc::new(certificate::roots(options.ca.as_deref())),

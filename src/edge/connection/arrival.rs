@@ -157,7 +157,7 @@ async fn ends(
         tracing::warn!(
             address = %peer.ip().to_canonical(),
             port = peer.port(),
-            listener = %listener,
+            listener = listener.to_string(),
             reason = failure.as_str(),
             why,
             count,
@@ -181,7 +181,7 @@ fn warn_of_header(edge: &Edge, peer: SocketAddr, listener: &Listener) {
         tracing::warn!(
             address = %peer.ip().to_canonical(),
             port = peer.port(),
-            listener = %listener,
+            listener = listener.to_string(),
             reason = failure.as_str(),
             count,
             "a PROXY header came from an address that is not in the listener's proxy_from; if it is the load balancer's, add it there"
@@ -196,7 +196,7 @@ fn log_failed(edge: &Edge, peer: SocketAddr, listener: &Listener, failed: &Faile
         target: "gatepost::tls",
         address = %peer.ip().to_canonical(),
         port = peer.port(),
-        listener = %listener,
+        listener = listener.to_string(),
         reason = failed.reason.as_str(),
         why = failed.why,
         hint = failed.hint,

@@ -180,7 +180,7 @@ impl Connection<'_> {
         self.edge.metrics.upstream_lost.inc();
         if let Some(count) = LOST.due_for(&(address, why)) {
             tracing::warn!(
-                address,
+                %address,
                 why,
                 count,
                 "the upstream was lost inside a transaction"
