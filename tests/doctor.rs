@@ -29,7 +29,7 @@ fn postfix(sockets: Sockets) -> Postfix {
 
 fn config(postfix: &Postfix) -> Config {
     let config = Config::for_upstream(postfix.upstream());
-    config.text("dovecot_auth", "listen", &postfix.auth())
+    postfix.asks(config)
 }
 
 /// An examination: its exit code and its one document.

@@ -1,11 +1,17 @@
 //! The authentication socket: the protocol itself, and Postfix asking there without the proxy.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::support::PATIENCE;
 use crate::support::auth_client::AuthClient;
 use crate::support::client::Client;
 use crate::support::gatepost::Gatepost;
+use crate::support::holder::Holder;
 use crate::support::ports;
 use crate::support::postfix::{Postfix, Sockets};
 use crate::support::refused_soon;
@@ -105,10 +111,61 @@ fn revoked_is_refused_and_malformed_is_refused_without_harm() {
 }
 
 #[test]
+fn a_client_that_does_not_introduce_itself_is_closed_and_a_quiet_smtpd_is_not() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let gatepost = answering_at(&upstream, &address.to_string());
+    let credential = gatepost.create();
+    let mut smtpd = AuthClient::over_tcp(address);
+    let begun = Instant::now();
+    let mut silent: Vec<_> = [&b""[..], b"VERSION\t1\t1\n", b"CPI"]
+        .into_iter()
+        .map(|said| {
+            let mut socket = TcpStream::connect(address).expect("connect");
+            socket.write_all(said).expect("write");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            socket
+        })
+        .collect();
+    for socket in &mut silent {
+        let mut said = Vec::new();
+        socket
+            .read_to_end(&mut said)
+            .expect("the end of the connection");
+        assert!(said.ends_with(b"DONE\n"));
+    }
+    assert!(
+        begun.elapsed() > Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(ask_plain(&mut smtpd, 1, &credential).starts_with("OK\t1"));
+}
+
+#[test]
+fn silent_clients_keep_no_smtpd_out() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let gatepost = answering_at(&upstream, &address.to_string());
+    let credential = gatepost.create();
+    let mut smtpd = AuthClient::over_tcp(address);
+    let _holder = Holder::start(1100, b"", &[address.to_string()]);
+    for id in 1..=30 {
+        let begun = Instant::now();
+        let mut client = AuthClient::over_tcp(address);
+        assert!(ask_plain(&mut client, id, &credential).starts_with("OK"));
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+    gatepost.wait_for_log(&["WARN", "too many clients"]);
+    assert!(ask_plain(&mut smtpd, 1, &credential).starts_with("OK\t1"));
+}
+
+#[test]
 fn postfix_asks_gatepost_directly_without_the_proxy() {
     let postfix = Postfix::start(Sockets::Tcp);
     let config = Config::for_upstream(postfix.upstream());
-    let gatepost = Gatepost::start(config.text("dovecot_auth", "listen", &postfix.auth()));
+    let gatepost = Gatepost::start(postfix.asks(config));
     let credential = gatepost.create();
 
     let mut client = client_of(&postfix);

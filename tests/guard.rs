@@ -4,6 +4,9 @@ mod flood;
 mod refusals;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -368,8 +371,11 @@ fn nonsense_in_the_place_of_a_login_counts_a_little() {
 #[test]
 fn what_postfix_asks_counts_for_the_client_it_names() {
     let address = ports::free_address();
-    let guarded =
-        Guarded::start_with(|config| config.text("dovecot_auth", "listen", &address.to_string()));
+    let guarded = Guarded::start_with(|config| {
+        config
+            .text("dovecot_auth", "listen", &address.to_string())
+            .flag("dovecot_auth", "trusted", true)
+    });
     let site = &guarded.daemon;
     let credential = site.create();
     let mut postfix = AuthClient::over_tcp(address);
@@ -388,7 +394,11 @@ fn what_postfix_asks_counts_for_the_client_it_names() {
         let answer = ask(id, "", &guess(&credential, id));
         assert_eq!(answer, format!("FAIL\t{id}"));
     }
-    assert_eq!(guarded.listed(), [] as [Value; 0]);
+    let unknown = guarded.against("0.0.0.0/32").unwrap();
+    assert_eq!(
+        (&unknown["score"], &unknown["state"]),
+        (&json!(20.0), &json!("slowed"))
+    );
     for id in 1..=10 {
         ask(id, "198.51.100.7", &guess(&credential, id));
     }
@@ -399,4 +409,100 @@ fn what_postfix_asks_counts_for_the_client_it_names() {
         guarded.against("198.51.100.7/32").unwrap()["state"],
         "banned"
     );
+}
+
+/// Asks on the authentication socket for a client at `rip`, with passwords that are all wrong.
+fn guess_at(socket: &mut AuthClient, rip: &str, credential: &Credential, times: usize) {
+    for id in 1..=times {
+        let resp = guess(credential, id).plain();
+        let asked = format!("AUTH\t{id}\tPLAIN\tservice=smtp\t{rip}\tsecured\tresp={resp}");
+        let answer = socket.ask(&asked);
+        assert!(answer.starts_with(&format!("FAIL\t{id}")), "{answer}");
+    }
+}
+
+#[test]
+fn a_socket_that_any_user_can_reach_gets_no_client_banned_and_is_guarded_itself() {
+    let address = ports::free_address();
+    let guarded =
+        Guarded::start_with(|config| config.text("dovecot_auth", "listen", &address.to_string()));
+    let site = &guarded.daemon;
+    site.wait_for_log(&[
+        "WARN",
+        "every local user can reach the auth socket",
+        "trusted",
+    ]);
+    let credential = site.create();
+    let mut socket = AuthClient::over_tcp(address);
+    for rip in ["rip=127.0.1.9", "rip=unknown", "nologin"] {
+        guess_at(&mut socket, rip, &credential, 15);
+    }
+    assert!(guarded.against("127.0.1.9/32").is_none());
+    let unknown = guarded.against("0.0.0.0/32").unwrap();
+    assert_eq!(unknown["state"], "slowed", "{unknown}");
+    assert!(
+        log_in(site, "127.0.1.9", &credential)
+            .unwrap()
+            .starts_with("235")
+    );
+    // A right password is neither refused nor a reason to trust the socket from now on.
+    let right = format!(
+        "AUTH\t99\tPLAIN\tservice=smtp\trip=127.0.1.9\tresp={}",
+        credential.plain()
+    );
+    assert!(socket.ask(&right).starts_with("OK\t99"));
+    guess_at(&mut socket, "rip=127.0.1.9", &guess(&credential, 0), 1);
+    let checked = site.run(&["check"]);
+    let checked = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.contains("warn  auth socket"), "{checked}");
+}
+
+#[test]
+fn a_unix_socket_is_for_its_group_and_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("auth");
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let guarded = Guarded::start_with(|config| {
+        config
+            .text(
+                "dovecot_auth",
+                "listen",
+                &format!("unix:{}", path.display()),
+            )
+            .text("dovecot_auth", "group", "daemon")
+    });
+    let site = &guarded.daemon;
+    let socket = std::fs::metadata(&path).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o777, 0o660);
+    assert_eq!(socket.gid(), 1, "the group daemon");
+    // Another user of this machine.
+    let stranger = Command::new("python3")
+        .args([
+            "-c",
+            "import socket,sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])",
+        ])
+        .arg(&path)
+        .uid(65_534)
+        .gid(65_534)
+        .output()
+        .expect("run python3");
+    let words = String::from_utf8_lossy(&stranger.stderr);
+    assert!(words.contains("PermissionError"), "{words}");
+    let credential = site.create();
+    guess_at(
+        &mut AuthClient::over_unix(&path),
+        "rip=127.0.1.9",
+        &credential,
+        10,
+    );
+    assert_eq!(guarded.against("127.0.1.9/32").unwrap()["state"], "banned");
+    let checked = site.run(&["check"]);
+    assert!(!String::from_utf8_lossy(&checked.stdout).contains("warn  auth socket"));
+    for mode in [0o666, 0o662] {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        let checked = site.run(&["check"]);
+        let checked = String::from_utf8_lossy(&checked.stdout);
+        let warning = "every local user can connect to the auth socket";
+        assert!(checked.contains(warning), "{checked}");
+    }
 }

@@ -11,7 +11,7 @@ const CLIENT: &str = "127.0.0.7";
 
 fn gate(postfix: &Postfix) -> Gatepost {
     let config = Config::for_upstream(postfix.upstream());
-    Gatepost::start(config.text("dovecot_auth", "listen", &postfix.auth()))
+    Gatepost::start(postfix.asks(config))
 }
 
 /// A message with what relays break: leading dots, a full line, eight bits, no text at all.

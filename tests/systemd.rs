@@ -3,6 +3,7 @@
 
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::Arc;
@@ -105,6 +106,40 @@ fn the_auth_socket_can_be_handed_in() {
         answer.starts_with("CONT\t7") || answer.starts_with("FAIL\t7"),
         "{answer}"
     );
+}
+
+#[test]
+fn an_auth_socket_that_is_handed_in_open_to_all_is_not_believed() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("chmod");
+    let path = directory.path().join("auth");
+    let listen = format!("unix:{}", path.display());
+    let config = || {
+        Config::for_upstream("127.0.0.1:1")
+            .guarded()
+            .text("auth", "refusal_delay", "10ms")
+            .text("last_used", "flush_interval", "100ms")
+            .text("dovecot_auth", "listen", &listen)
+    };
+    for (mode, network) in [(0o666, "0.0.0.0/32"), (0o660, "127.0.1.9/32")] {
+        let site = Arc::new(Site::new(config()));
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixListener::bind(&path).expect("bind");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("chmod");
+        let gatepost = Gatepost::launch(&site, |command| {
+            hand_in(&command, &site.path("log"), vec![OwnedFd::from(socket)])
+        });
+        let warning = "every local user can connect to the auth socket";
+        assert_eq!(gatepost.log().contains(warning), mode == 0o666);
+        let wrong = gatepost.create().with_wrong_password().plain();
+        let asked = format!("AUTH\t1\tPLAIN\tservice=smtp\trip=127.0.1.9\tresp={wrong}");
+        assert_eq!(AuthClient::over_unix(&path).ask(&asked), "FAIL\t1");
+        eventually("the guard's list is written", || {
+            let list = gatepost.json(&["guard", "list"]);
+            let mut list = list.as_array().expect("a list").iter();
+            list.any(|entry| entry["network"] == network).then_some(())
+        });
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ fn installed() -> TempDir {
         "gatepost.service",
         "gatepost.socket",
         "gatepost-admin.socket",
+        "gatepost-auth.socket",
     ] {
         let text = shipped(&format!("systemd/{unit}"));
         let text = text.replace("/usr/local/bin/gatepost", env!("CARGO_BIN_EXE_gatepost"));
@@ -79,6 +80,7 @@ fn systemd_understands_every_line_of_the_units() {
                 "gatepost.service",
                 "gatepost.socket",
                 "gatepost-admin.socket",
+                "gatepost-auth.socket",
             ]
             .map(|u| units.join(u)),
         )
@@ -130,7 +132,12 @@ fn the_configuration_in_the_readme_has_the_addresses_of_the_socket_units() {
     );
     // Inside the unit, nothing else may be opened on the network.
     assert!(text("upstream", "address").starts_with("unix:/var/spool/postfix/public/"));
-    assert!(text("dovecot_auth", "listen").starts_with("unix:/run/gatepost/"));
+    let auth = values("gatepost-auth.socket", "ListenStream");
+    assert_eq!(
+        [text("dovecot_auth", "listen")],
+        [format!("unix:{}", auth[0])]
+    );
+    assert_eq!(values("gatepost-auth.socket", "SocketMode"), ["0660"]);
 }
 
 /// A place for the hook to work on, with a systemctl that only notes what it is asked.

@@ -1,5 +1,5 @@
-//! HTTP/1.1 on one listener: bounded in connections, in the size and time of a request's head, and drained like everything
-//! else.
+//! HTTP/1.1 on one listener: bounded in connections, in the size and time of requests and answers,
+//! and drained like everything else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,30 +9,26 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
-use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::lifecycle::Lifecycle;
-use crate::log::Throttle;
-use crate::net::listener::{Accepted, LocalListener, Neighbour, accept};
+use crate::net::listener::{Accept as _, Accepted, LocalListener, Neighbour, accept};
+use crate::net::slots::{ConnectionSlot, ConnectionSlots};
 use crate::net::stream::LocalStream;
 
-/// How many clients may be connected to one listener at a time.
-const CONNECTIONS: usize = 64;
+use super::progress::{Observed, Progress, Tracked};
+
+/// How many clients may be connected to one listener at a time. Far more than work at once: the more
+/// connections there are, the longer a new client has to send its request before it gives way.
+const CONNECTIONS: usize = 256;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a request's head may take, counted from the end of the request before.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a client may leave what is sent to it unread; else a few of them could hold every place for ever.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest request head, in octets; the least hyper allows is 8 KiB.
 const HEAD_SIZE: usize = 16 * 1024;
@@ -52,15 +48,9 @@ impl Door {
     /// Serves until draining. Each request knows its [`Neighbour`].
     pub(super) async fn serve(self, lifecycle: Lifecycle) {
         let graceful = GracefulShutdown::new();
+        let slots = ConnectionSlots::new(self.listener.place(), CONNECTIONS);
         let serve = |accepted: Accepted<LocalStream, Neighbour>| {
-            let Some(permit) = accepted.permit else {
-                static TURNED_AWAY: Throttle = Throttle::new();
-                if let Some(count) = TURNED_AWAY.due() {
-                    tracing::warn!(
-                        count,
-                        "the administration has too many clients; some were turned away"
-                    );
-                }
+            let Some(slot) = slots.take(accepted.peer) else {
                 return;
             };
             let tls = self.tls.clone();
@@ -73,24 +63,25 @@ impl Door {
             };
             tokio::spawn(async move {
                 match tls {
-                    None => conversation.over(accepted.stream).await,
+                    None => conversation.over(accepted.stream, slot).await,
                     Some(tls) => {
                         let shaken = tls.accept(accepted.stream);
                         let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken);
-                        // Who has not shaken hands has not asked for anything yet.
+                        // Without a handshake no request has begun.
                         let shaken = tokio::select! {
                             shaken = shaken => shaken,
+                            () = slot.closing() => return,
                             () = conversation.lifecycle.draining() => return,
                         };
                         if let Ok(Ok(stream)) = shaken {
-                            conversation.over(stream).await;
+                            conversation.over(stream, slot).await;
                         }
                     }
                 }
-                drop(permit);
             });
         };
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        // The slots are the limit.
+        let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         accept(self.listener, permits, None, lifecycle.clone(), serve).await;
         take_leave(graceful, &lifecycle).await;
     }
@@ -118,7 +109,11 @@ struct Conversation {
 }
 
 impl Conversation {
-    async fn over(self, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
+    async fn over(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        slot: ConnectionSlot,
+    ) {
         let Conversation {
             encrypted,
             neighbour,
@@ -126,30 +121,35 @@ impl Conversation {
             watcher,
             lifecycle,
         } = self;
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(UNREAD_TIMEOUT));
+        let progress = Progress::new(slot);
         let (under_way, is_under_way) = watch::channel(false);
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(neighbour);
             request.extensions_mut().insert(encrypted);
-            let answer = TowerToHyperService::new(routes.clone()).call(request);
-            let under_way = under_way.clone();
+            let routes = TowerToHyperService::new(routes.clone());
+            let (progress, under_way) = (progress.clone(), under_way.clone());
             async move {
                 under_way.send_replace(true);
-                let answer = answer.await;
+                progress.head_received().await;
+                let request = request.map(|body| Tracked::request(body, progress.clone()));
+                let answer = routes.call(request).await;
+                progress.answering();
                 under_way.send_replace(false);
-                answer
+                answer.map(|answer| answer.map(|body| Tracked::answer(body, progress)))
             }
         });
         let connection = http1::Builder::new()
-            // Without a timer hyper silently has no timeout at all.
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            // `progress` has the limits.
+            .header_read_timeout(None)
             .max_buf_size(HEAD_SIZE)
-            .serve_connection(TokioIo::new(Box::pin(stream)), service);
+            .serve_connection(
+                TokioIo::new(Observed::new(stream, progress.clone())),
+                service,
+            );
         tokio::select! {
             // A client that goes away midway asks again.
             _ = watcher.watch(connection) => {}
+            () = progress.over() => {}
             () = rest(lifecycle, is_under_way) => {}
         }
     }
@@ -181,8 +181,15 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::admin::progress::{ANSWER_TIMEOUT, HEAD_TIMEOUT};
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    fn slot() -> ConnectionSlot {
+        let neighbour = Neighbour::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        let slots = ConnectionSlots::new("here".to_owned(), 1);
+        slots.take(neighbour).unwrap()
+    }
 
     fn conversation(
         routes: Router,
@@ -214,7 +221,7 @@ mod tests {
             let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
             let started = Instant::now();
             let conversation = conversation(Router::new(), &graceful, &lifecycle);
-            let conversation = tokio::spawn(conversation.over(server));
+            let conversation = tokio::spawn(conversation.over(server, slot()));
             client.write_all(part).await.unwrap();
             conversation.await.unwrap();
             let waited = started.elapsed();
@@ -231,7 +238,7 @@ mod tests {
             let (mut client, server) = tokio::io::duplex(1024);
             let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
             let conversation = conversation(Router::new(), &graceful, &lifecycle);
-            let _conversation = tokio::spawn(conversation.over(server));
+            let _conversation = tokio::spawn(conversation.over(server, slot()));
             client.write_all(part).await.unwrap();
             tokio::time::sleep(Duration::from_secs(1)).await;
             wait_for(graceful, &lifecycle);
@@ -249,7 +256,7 @@ mod tests {
             let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
             let routes = Router::new().route("/", get(|| tokio::time::sleep(LONG)));
             let conversation = conversation(routes, &graceful, &lifecycle);
-            let conversation = tokio::spawn(conversation.over(server));
+            let conversation = tokio::spawn(conversation.over(server, slot()));
             client.write_all(REQUEST).await.unwrap();
             // The clock goes on only when nothing else is left to do: by then the request was read.
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -265,23 +272,76 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_reads_nothing_is_left() {
+    async fn a_head_that_comes_octet_by_octet_has_no_longer() {
         let (mut client, server) = tokio::io::duplex(1024);
-        let routes = Router::new().route("/", get(|| async { "x".repeat(64 * 1024) }));
         let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
-        let started = Instant::now();
+        let routes = Router::new().route("/", get(|| async {}));
         let conversation = conversation(routes, &graceful, &lifecycle);
-        let conversation = tokio::spawn(conversation.over(server));
-        client.write_all(REQUEST).await.unwrap();
+        let conversation = tokio::spawn(conversation.over(server, slot()));
+        for answered in 1..3 {
+            client.write_all(REQUEST).await.unwrap();
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200", "{answered}");
+            let mut rest = [0; 1024];
+            let _ = client.read(&mut rest).await.unwrap();
+            tokio::time::sleep(HEAD_TIMEOUT / 2).await;
+        }
+        let started = Instant::now();
+        for octet in REQUEST {
+            if client.write_all(&[*octet]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         conversation.await.unwrap();
-        let waited = started.elapsed();
-        assert!(
-            waited >= UNREAD_TIMEOUT && waited < UNREAD_TIMEOUT * 2,
-            "{waited:?}"
-        );
-        // What was sent before that is no whole answer.
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.unwrap();
-        assert!(answer.len() <= 1024);
+        assert!(started.elapsed() <= HEAD_TIMEOUT, "{:?}", started.elapsed());
+    }
+
+    /// A client that reads nothing, and one that reads an octet a second.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_read_in_time_or_given_up() {
+        for reads in [false, true] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let routes = Router::new().route("/", get(|| async { "x".repeat(64 * 1024) }));
+            let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
+            let started = Instant::now();
+            let conversation = conversation(routes, &graceful, &lifecycle);
+            let conversation = tokio::spawn(conversation.over(server, slot()));
+            client.write_all(REQUEST).await.unwrap();
+            while reads && !conversation.is_finished() {
+                let mut octet = [0];
+                let _ = client.read(&mut octet).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            conversation.await.unwrap();
+            let waited = started.elapsed();
+            let late = Duration::from_secs(2);
+            assert!(
+                waited >= ANSWER_TIMEOUT && waited < ANSWER_TIMEOUT + late,
+                "{waited:?}"
+            );
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.len() <= 1024, "no whole answer");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_until_the_answer_before_is_read() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let made = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = made.clone();
+        let answer = move || {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            async { "x".repeat(64 * 1024) }
+        };
+        let routes = Router::new().route("/", get(answer));
+        let (graceful, lifecycle) = (GracefulShutdown::new(), Lifecycle::new());
+        let conversation = conversation(routes, &graceful, &lifecycle);
+        let conversation = tokio::spawn(conversation.over(server, slot()));
+        client.write_all(&REQUEST.repeat(20)).await.unwrap();
+        conversation.await.unwrap();
+        assert_eq!(made.load(std::sync::atomic::Ordering::Relaxed), 1);
     }
 }

@@ -14,6 +14,7 @@ mod health;
 mod http;
 mod metrics;
 mod problem;
+mod progress;
 mod revocations;
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Config, Endpoint, IdentityBy, Network, UpstreamTls};
+use crate::config::{Config, DovecotAuth, Endpoint, IdentityBy, Network, UpstreamTls};
 use crate::daemon;
 use crate::dovecot;
 use crate::edge::{Dialer, Upstreams};
@@ -34,11 +34,27 @@ pub fn run(path: &Path) -> Result<(), CliError> {
         ("store", store(&config)),
     ];
     checks.extend(organizations(&config).map(|found| ("organization", found)));
+    let auth_socket = config.dovecot_auth.as_ref();
+    let group = auth_socket.map(daemon::auth_socket_access).transpose();
+    if let Err(error) = group {
+        checks.push(("auth socket", Err(error.into())));
+    }
+    // Before the socket is lent to Postfix, which opens it as it should be.
+    let is_there = |socket: &&DovecotAuth| match &socket.listen {
+        Endpoint::Tcp(_) => true,
+        Endpoint::Unix(path) => path.parent().is_some_and(Path::exists),
+    };
+    let concern = auth_socket
+        .filter(is_there)
+        .and_then(daemon::auth_socket_concern);
     let upstreams = serve::runtime()?.block_on(upstreams(&config));
     checks.extend(upstreams.into_iter().map(|found| ("upstream", found)));
     let mut worst = None;
     for (name, outcome) in checks {
         worst = worst.or(report(name, outcome)?);
+    }
+    if let Some(concern) = concern {
+        print(&format!("warn  {:<12} {concern}", "auth socket"))?;
     }
     worst.map_or(Ok(()), Err)
 }
@@ -156,10 +172,7 @@ fn organizations(config: &Config) -> Option<Result<String, CliError>> {
 /// One finding for each place. One that fails is a failure of the whole only where no other place of
 /// the same upstream would take its sessions.
 async fn upstreams(config: &Config) -> Vec<Result<String, CliError>> {
-    let lent = config
-        .dovecot_auth
-        .as_ref()
-        .and_then(|socket| Lent::open(&socket.listen));
+    let lent = config.dovecot_auth.as_ref().and_then(Lent::open);
     let loaded = match Metrics::new() {
         Err(error) => Err(CliError::Io(error.to_string())),
         Ok(metrics) => {
@@ -253,7 +266,8 @@ pub(super) struct Lent {
 
 impl Lent {
     /// Opens it, unless somebody else has or it cannot be opened.
-    pub(super) fn open(endpoint: &Endpoint) -> Option<Self> {
+    pub(super) fn open(socket: &DovecotAuth) -> Option<Self> {
+        let (endpoint, access) = (&socket.listen, daemon::auth_socket_access(socket).ok()?);
         let socket = match endpoint {
             Endpoint::Unix(path) => Some(path.clone()),
             Endpoint::Tcp(_) => None,
@@ -261,7 +275,7 @@ impl Lent {
         // /run/gatepost is there only while systemd runs the service.
         let directory = socket.as_deref().and_then(Path::parent);
         let directory = directory.filter(|path| fs::create_dir(path).is_ok());
-        let lent = LocalListener::bind(endpoint, dovecot::MODE).ok()?;
+        let lent = LocalListener::bind(endpoint, access).ok()?;
         Some(Self {
             introducing: tokio::spawn(dovecot::introduce(lent)),
             directory: directory.map(Path::to_owned),

@@ -268,7 +268,8 @@ impl From<DaemonError> for CliError {
     fn from(error: DaemonError) -> Self {
         match error {
             DaemonError::Store(error) => error.into(),
-            DaemonError::Tls(_)
+            DaemonError::Group { .. }
+            | DaemonError::Tls(_)
             | DaemonError::Upstream(_)
             | DaemonError::Passed { .. }
             | DaemonError::Unconfigured { .. } => Self::Config(error.to_string()),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::error::{Key, Problem};
-use super::{Admin, Auth, Config, Endpoint};
+use super::{Admin, Auth, Config, DovecotAuth, Endpoint};
 
 mod upstream;
 
@@ -13,6 +13,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     let listeners: Vec<_> = config.listeners.iter().map(|one| one.address).collect();
     upstream::check(&config.upstream, &listeners)?;
     check_admin(config)?;
+    check_auth_socket(config)?;
     check_argon2_memory(config)?;
     check_refusal_is_sent(config)
 }
@@ -76,6 +77,20 @@ fn check_admin(config: &Config) -> Result<(), Problem> {
         None if *tls => Err(Problem::new(
             Key::new(["admin", "tls"]),
             "there is no admin.listen that could speak TLS; name a TCP address, or leave this out",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A group is for a file.
+fn check_auth_socket(config: &Config) -> Result<(), Problem> {
+    let Some(DovecotAuth { listen, group, .. }) = &config.dovecot_auth else {
+        return Ok(());
+    };
+    match (listen, group) {
+        (Endpoint::Tcp(address), Some(_)) => Err(Problem::new(
+            Key::new(["dovecot_auth", "group"]),
+            format!("{address} has no group; use a unix socket, or leave this out"),
         )),
         _ => Ok(()),
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-use super::Endpoint;
+use super::{Endpoint, flag, text};
 
 /// Where Postfix asks for verdicts.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -11,6 +11,19 @@ pub struct DovecotAuth {
     /// A unix socket, or a TCP address on loopback.
     #[serde(deserialize_with = "local_endpoint")]
     pub listen: Endpoint,
+    /// The group that may use a unix socket which Gatepost opens: a name or a number.
+    #[serde(default, deserialize_with = "group")]
+    pub group: Option<String>,
+    /// Whether only Postfix can reach the socket, so that the client addresses it names are true.
+    #[serde(default, deserialize_with = "flag::flag")]
+    pub trusted: bool,
+}
+
+fn group<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text::parsed(deserializer, "the name of a group", |text| match text {
+        "" => Err("the name is empty; use \"postfix\", or leave the key out".to_owned()),
+        _ => Ok(Some(text.to_owned())),
+    })
 }
 
 /// The protocol has neither encryption nor a caller's proof: on a network anyone could read

@@ -251,6 +251,10 @@ fn a_mistake_in_the_file_is_told_with_line_key_cause_and_remedy() {
             "config.toml:3: metrics.series: 0 is out of range; use 1 to 100000",
         ),
         (
+            "[dovecot_auth]\nlisten = '127.0.0.1:10026'\ngroup = 'postfix'",
+            "config.toml:3: dovecot_auth.group: 127.0.0.1:10026 has no group; use a unix socket, or leave this out",
+        ),
+        (
             "[dovecot_auth]\nlisten = '0.0.0.0:10026'",
             r#"config.toml:2: dovecot_auth.listen: 0.0.0.0:10026 would hand verdicts to the network; use a loopback address, such as "127.0.0.1:10026", or "unix:/path""#,
         ),

@@ -11,12 +11,15 @@ use crate::config::{Config, Endpoint};
 use crate::edge::Edge;
 use crate::lifecycle::Lifecycle;
 use crate::net::hosts::Hosts;
-use crate::net::listener::{Accept as _, LocalListener};
+use crate::net::listener::{Accept as _, Access, LocalListener};
 use crate::net::tls::Tls;
 use crate::store::Store;
 
-/// The mode of the unix socket where no .socket unit makes it: its owner and its group may use it.
-const MODE: u32 = 0o660;
+/// Who may use the unix socket where no .socket unit makes it: its owner and its group.
+const ACCESS: Access = Access {
+    mode: 0o660,
+    group: None,
+};
 
 /// Where the administration listens, and whether by TLS.
 pub(super) fn listeners(
@@ -31,7 +34,7 @@ pub(super) fn listeners(
     let endpoints = [(unix, false), (tcp, admin.tls)].into_iter();
     let endpoints = endpoints.filter_map(|(endpoint, tls)| Some((endpoint?, tls)));
     endpoints
-        .map(|(endpoint, tls)| Ok((sockets.local(&endpoint, MODE)?, tls)))
+        .map(|(endpoint, tls)| Ok((sockets.local(&endpoint, ACCESS)?, tls)))
         .collect()
 }
 

@@ -36,6 +36,14 @@ pub enum DaemonError {
         /// The sockets' own addresses.
         addresses: String,
     },
+    /// The group of the auth socket does not exist.
+    #[error(
+        "dovecot_auth.group: there is no group {name:?} in /etc/group; correct the name, or leave the key out"
+    )]
+    Group {
+        /// Its name.
+        name: String,
+    },
     /// Threads or signals cannot be had.
     #[error("the system refuses what every program needs: {0}")]
     System(#[from] io::Error),

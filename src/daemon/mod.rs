@@ -1,6 +1,7 @@
 //! The wiring: makes everything, starts it, and takes it down in order.
 
 mod administration;
+mod auth_socket;
 mod certificate;
 pub mod descriptors;
 mod error;
@@ -32,6 +33,7 @@ use crate::smtp::session::Settings;
 use crate::store::Store;
 use crate::{admin, dovecot};
 
+pub use auth_socket::{access as auth_socket_access, concern as auth_socket_concern};
 pub use certificate::pairs;
 pub use error::DaemonError;
 
@@ -98,7 +100,8 @@ pub struct Daemon {
     lifecycle: Lifecycle,
     workers: Workers,
     listeners: Vec<(Arc<config::Listener>, net::TcpListener)>,
-    auth_socket: Option<LocalListener>,
+    /// And whether the addresses told there are believed.
+    auth_socket: Option<(LocalListener, bool)>,
     metrics_listener: Option<TcpListener>,
     administration: Option<administration::Closed>,
     connections: usize,
@@ -171,7 +174,11 @@ impl Daemon {
             .collect::<Result<_, DaemonError>>()?;
         let auth_socket = config.dovecot_auth.as_ref();
         let auth_socket = auth_socket
-            .map(|socket| sockets.local(&socket.listen, dovecot::MODE))
+            .map(|socket| {
+                let access = auth_socket::access(socket)?;
+                let listener = sockets.local(&socket.listen, access)?;
+                Ok::<_, DaemonError>((listener, auth_socket::is_trusted(socket)))
+            })
             .transpose()?;
         let metrics_listener = config.metrics.as_ref();
         let metrics_listener = metrics_listener
@@ -188,7 +195,7 @@ impl Daemon {
         places.extend(
             auth_socket
                 .iter()
-                .map(|socket| ("dovecot_auth".to_owned(), socket.place())),
+                .map(|(socket, _)| ("dovecot_auth".to_owned(), socket.place())),
         );
         places.extend(
             metrics_listener
@@ -309,9 +316,10 @@ impl Daemon {
             metrics.clone(),
             addresses.clone(),
         ));
-        if let Some(socket) = self.auth_socket {
+        if let Some((socket, is_trusted)) = self.auth_socket {
             let authenticator = self.edge.authenticator.clone();
-            let serving = dovecot::serve(socket, authenticator, self.lifecycle.clone());
+            let lifecycle = self.lifecycle.clone();
+            let serving = dovecot::serve(socket, is_trusted, authenticator, lifecycle);
             self.lifecycle.spawn(serving);
         }
         // After the auth socket, without which Postfix may not even greet; before the listeners, so

@@ -11,7 +11,7 @@ use socket2::Socket;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Endpoint;
-use crate::net::listener::{self, LocalListener};
+use crate::net::listener::{self, Access, LocalListener};
 
 use super::DaemonError;
 
@@ -54,11 +54,15 @@ impl Sockets {
         .map_err(|error| DaemonError::bind(&endpoint, error))
     }
 
-    /// The socket at this place; one that is opened here in the file system has this mode.
+    /// The socket at this place; `access` is for one that is opened here in the file system.
     ///
     /// # Errors
     /// When it was not handed in and cannot be opened.
-    pub fn local(&mut self, endpoint: &Endpoint, mode: u32) -> Result<LocalListener, DaemonError> {
+    pub fn local(
+        &mut self,
+        endpoint: &Endpoint,
+        access: Access,
+    ) -> Result<LocalListener, DaemonError> {
         match (endpoint, self.take(endpoint)) {
             (Endpoint::Tcp(_), Some(socket)) => {
                 TcpListener::from_std(socket.into()).map(LocalListener::Tcp)
@@ -66,7 +70,7 @@ impl Sockets {
             (Endpoint::Unix(_), Some(socket)) => {
                 UnixListener::from_std(socket.into()).map(LocalListener::Unix)
             }
-            (_, None) => LocalListener::bind(endpoint, mode),
+            (_, None) => LocalListener::bind(endpoint, access),
         }
         .map_err(|error| DaemonError::bind(endpoint, error))
     }

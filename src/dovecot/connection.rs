@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::auth::{Authenticator, Peer};
 use crate::lifecycle::Lifecycle;
 use crate::log::Throttle;
 use crate::net::buffer::{Buffer, LINES};
+use crate::net::slots::{ConnectionSlot, Stage};
 use crate::net::stream::LocalStream;
 use crate::sasl::{Credentials, Exchange, Mechanism, Step, Verdict};
 
@@ -20,81 +22,135 @@ use super::protocol::{self, Begin, Request};
 /// Exchanges one smtpd may have open; it needs one.
 const MAX_EXCHANGES: usize = 8;
 
-/// How long an smtpd may take to read an answer.
+/// How long an smtpd may take to introduce itself, and to read an answer. Afterwards it may stay
+/// connected without a word, as Postfix does while its client is connected.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Numbers connections, as the protocol asks.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
-/// Answers until the client goes away, breaks the protocol, or draining begins.
-pub async fn serve(
-    mut stream: LocalStream,
-    authenticator: Arc<Authenticator>,
-    lifecycle: Lifecycle,
-) {
-    let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-    let greeting = protocol::greeting(std::process::id(), connection, rand::random());
-    if !say(&mut stream, &greeting).await {
-        return;
-    }
-    let mut asked = Asked {
-        authenticator,
-        open: HashMap::new(),
-    };
-    let mut input = Buffer::default();
-    loop {
-        while let Some(end) = memchr::memchr(b'\n', input.unread()) {
-            let answer = match Request::parse(&input.unread()[..end]) {
-                Ok(request) => asked.answer(request).await,
-                Err(error) => {
-                    static BROKEN: Throttle = Throttle::new();
-                    if let Some(count) = BROKEN.due() {
-                        tracing::warn!(
-                            %error,
-                            count,
-                            "the auth socket's client broke the protocol, closing"
-                        );
-                    }
-                    return;
-                }
-            };
-            input.consume(end + 1);
-            if !say(&mut stream, &answer).await {
-                return;
-            }
-        }
-        if input.unread().len() > protocol::MAX_LINE {
-            return;
-        }
-        tokio::select! {
-            () = lifecycle.draining() => return,
-            read = input.read_from(&mut stream, LINES) => if !matches!(read, Ok(1..)) { return },
-        }
-    }
+/// One connection of an smtpd.
+pub struct Connection {
+    stream: LocalStream,
+    slot: ConnectionSlot,
+    asked: Asked,
+    is_introduced: bool,
 }
 
-/// Whether the client took it, and in time.
-async fn say(stream: &mut LocalStream, words: &str) -> bool {
-    let written = tokio::time::timeout(PATIENCE, stream.write_all(words.as_bytes())).await;
-    matches!(written, Ok(Ok(())))
+impl Connection {
+    pub fn new(
+        stream: LocalStream,
+        slot: ConnectionSlot,
+        authenticator: Arc<Authenticator>,
+        is_trusted: bool,
+    ) -> Self {
+        Self {
+            stream,
+            slot,
+            asked: Asked {
+                authenticator,
+                is_trusted,
+                open: HashMap::new(),
+            },
+            is_introduced: false,
+        }
+    }
+
+    /// Answers until the client goes away or breaks the protocol, draining begins, or another client
+    /// needs the place.
+    pub async fn serve(mut self, lifecycle: Lifecycle) {
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let greeting = protocol::greeting(std::process::id(), connection, rand::random());
+        let introduced_by = Instant::now() + PATIENCE;
+        if !self.say(&greeting).await {
+            return;
+        }
+        let mut input = Buffer::default();
+        loop {
+            while let Some(end) = memchr::memchr(b'\n', input.unread()) {
+                let answer = match Request::parse(&input.unread()[..end]) {
+                    Ok(request) => self.answer(request).await,
+                    Err(error) => {
+                        static BROKEN: Throttle = Throttle::new();
+                        if let Some(count) = BROKEN.due() {
+                            tracing::warn!(
+                                %error,
+                                count,
+                                "the auth socket's client broke the protocol, closing"
+                            );
+                        }
+                        return;
+                    }
+                };
+                input.consume(end + 1);
+                if !self.say(&answer).await {
+                    return;
+                }
+            }
+            if input.unread().len() > protocol::MAX_LINE {
+                return;
+            }
+            let too_late = async {
+                match self.is_introduced {
+                    true => std::future::pending().await,
+                    false => sleep_until(introduced_by).await,
+                }
+            };
+            tokio::select! {
+                () = lifecycle.draining() => return,
+                () = self.slot.closing() => return,
+                () = too_late => return,
+                read = input.read_from(&mut self.stream, LINES) => {
+                    if !matches!(read, Ok(1..)) { return }
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Request<'_>) -> String {
+        self.is_introduced |= !matches!(request, Request::Version);
+        if matches!(request, Request::Auth(_) | Request::Continue(..)) {
+            // A refusal is delayed on purpose, so it must not hold the place of other clients.
+            self.slot.enter(Stage::Answering);
+        }
+        let answer = self.asked.answer(request).await;
+        if self.is_introduced {
+            self.slot.enter(Stage::Idle);
+        }
+        answer
+    }
+
+    /// Whether the client took it, and in time.
+    async fn say(&mut self, words: &str) -> bool {
+        if words.is_empty() {
+            return true;
+        }
+        let written = self.stream.write_all(words.as_bytes());
+        tokio::select! {
+            written = timeout(PATIENCE, written) => matches!(written, Ok(Ok(()))),
+            () = self.slot.closing() => false,
+        }
+    }
 }
 
 /// The exchanges under way on one connection.
 struct Asked {
     authenticator: Arc<Authenticator>,
+    /// Whether the addresses that the client tells are believed.
+    is_trusted: bool,
     open: HashMap<String, (Exchange, Peer)>,
 }
 
 impl Asked {
     async fn answer(&mut self, request: Request<'_>) -> String {
         match request {
-            Request::Hello => String::new(),
+            Request::Version | Request::Process => String::new(),
             Request::Auth(begin) => {
                 let Some(mechanism) = Mechanism::parse(begin.mechanism.as_bytes()) else {
                     return protocol::reject(begin.id);
                 };
                 let step = Exchange::start(mechanism, begin.response.map(str::as_bytes));
-                self.advance(begin.id, peer(&begin), step).await
+                self.advance(begin.id, self.peer(&begin), step).await
             }
             Request::Continue(id, response) => match self.open.remove(id) {
                 Some((exchange, peer)) => {
@@ -137,13 +193,15 @@ impl Asked {
             Verdict::Barred(_) | Verdict::Unavailable(_) => protocol::unavailable(id),
         }
     }
-}
 
-/// The mail client behind the smtpd that asks.
-fn peer(begin: &Begin) -> Peer {
-    Peer {
-        address: begin.remote.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        tls: begin.secured.then_some("TLS"),
-        helo: "".into(),
+    /// The mail client behind the smtpd that asks. Its address is unknown where it is not told, or
+    /// where any local user may have told it; the guard counts all such clients together.
+    fn peer(&self, begin: &Begin) -> Peer {
+        let address = begin.remote.filter(|_| self.is_trusted);
+        Peer {
+            address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            tls: begin.secured.then_some("TLS"),
+            helo: "".into(),
+        }
     }
 }

@@ -14,41 +14,34 @@ use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
 use crate::lifecycle::Lifecycle;
-use crate::log::Throttle;
 use crate::net::listener::{Accept as _, Accepted, LocalListener, Neighbour, accept};
+use crate::net::slots::ConnectionSlots;
 use crate::net::stream::LocalStream;
 
-/// How many smtpd processes may be connected at a time; each holds one connection.
+use self::connection::Connection;
+
+/// How many smtpd processes may be connected at a time; each holds one connection. Beyond, a
+/// connection that asks nothing gives way; smtpd opens a new one when it needs it.
 const CONNECTIONS: usize = 1024;
 
-/// The mode of the socket in the file system. Everyone who can reach its directory may ask, as with Dovecot's own `mode = 0666`,
-/// since smtpd runs as postfix. The directory is the permission.
-pub const MODE: u32 = 0o666;
-
-/// Answers until draining.
+/// Answers until draining. Only an `is_trusted` socket is believed which address a client has.
 pub async fn serve(
     listener: LocalListener,
+    is_trusted: bool,
     authenticator: Arc<Authenticator>,
     lifecycle: Lifecycle,
 ) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = ConnectionSlots::new(listener.place(), CONNECTIONS);
+    // The slots are the limit.
+    let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
     let tasks = lifecycle.clone();
     let serve = |accepted: Accepted<LocalStream, Neighbour>| {
-        let Some(permit) = accepted.permit else {
-            static TURNED_AWAY: Throttle = Throttle::new();
-            if let Some(count) = TURNED_AWAY.due() {
-                tracing::warn!(
-                    count,
-                    "the auth socket has too many clients; some were turned away"
-                );
-            }
+        let Some(slot) = slots.take(accepted.peer) else {
             return;
         };
         let (authenticator, lifecycle) = (authenticator.clone(), tasks.clone());
-        tasks.spawn(async move {
-            connection::serve(accepted.stream, authenticator, lifecycle).await;
-            drop(permit);
-        });
+        let connection = Connection::new(accepted.stream, slot, authenticator, is_trusted);
+        tasks.spawn(connection.serve(lifecycle));
     };
     accept(listener, permits, None, lifecycle, serve).await;
 }

@@ -25,8 +25,10 @@ pub enum Request<'a> {
     Auth(Begin<'a>),
     /// Go on with one: its number and the response in base64.
     Continue(&'a str, &'a str),
-    /// The client's introduction: VERSION and CPID.
-    Hello,
+    /// CPID: the client's process, which ends its introduction.
+    Process,
+    /// The version that the client speaks.
+    Version,
 }
 
 /// The parameters of AUTH that matter here.
@@ -56,8 +58,8 @@ impl<'a> Request<'a> {
         let mut fields = line.split('\t');
         match fields.next() {
             // A later major version may mean anything.
-            Some("VERSION") if fields.next() == Some("1") => Ok(Self::Hello),
-            Some("CPID") => Ok(Self::Hello),
+            Some("VERSION") if fields.next() == Some("1") => Ok(Self::Version),
+            Some("CPID") => Ok(Self::Process),
             Some("AUTH") => Begin::parse(fields).map(Self::Auth),
             Some("CONT") => match (number(fields.next())?, fields.next()) {
                 (id, Some(response)) => Ok(Self::Continue(id, response)),
@@ -140,8 +142,8 @@ mod tests {
             response: Some("AGEAYg=="),
         };
         assert_eq!(Request::parse(line), Ok(Request::Auth(begin)));
-        assert_eq!(Request::parse(b"VERSION\t1\t1"), Ok(Request::Hello));
-        assert_eq!(Request::parse(b"CPID\t4242"), Ok(Request::Hello));
+        assert_eq!(Request::parse(b"VERSION\t1\t1"), Ok(Request::Version));
+        assert_eq!(Request::parse(b"CPID\t4242"), Ok(Request::Process));
         assert_eq!(
             Request::parse(b"CONT\t7\tYQ=="),
             Ok(Request::Continue("7", "YQ=="))

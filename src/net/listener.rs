@@ -3,13 +3,13 @@
 use std::fs;
 use std::io;
 use std::net::{self, SocketAddr};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, lchown};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -93,14 +93,23 @@ pub enum Neighbour {
     },
 }
 
+/// Who may connect to a socket in the file system.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// The socket's mode.
+    pub mode: u32,
+    /// The id of its group; `None` for the group that the system gives it.
+    pub group: Option<u32>,
+}
+
 impl LocalListener {
-    /// Opens the socket; `mode` is for one in the file system.
-    pub fn bind(endpoint: &Endpoint, mode: u32) -> io::Result<Self> {
+    /// Opens the socket; `access` is for one in the file system.
+    pub fn bind(endpoint: &Endpoint, access: Access) -> io::Result<Self> {
         match endpoint {
             Endpoint::Tcp(address) => bind(*address)
                 .and_then(TcpListener::from_std)
                 .map(Self::Tcp),
-            Endpoint::Unix(path) => bind_unix(path, mode).map(Self::Unix),
+            Endpoint::Unix(path) => bind_unix(path, access).map(Self::Unix),
         }
     }
 }
@@ -110,6 +119,8 @@ impl Accept for LocalListener {
     type Peer = Neighbour;
 
     async fn next(&self) -> io::Result<(LocalStream, Neighbour)> {
+        // However many clients connect, the connections accepted before are read from first.
+        tokio::task::yield_now().await;
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.next().await?;
@@ -155,17 +166,69 @@ pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Opens a listening socket in the file system with these permissions. A socket file that a former
-/// process left is replaced; anything else at that path is left alone.
-pub fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+/// Opens a listening socket in the file system. A socket file that a former process left is
+/// replaced; anything else at that path is left alone.
+pub fn bind_unix(path: &Path, access: Access) -> io::Result<UnixListener> {
     let stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    // Somebody who still answers is not stale: two gates on one socket would share its clients.
+    // A socket that is answered is not stale: two daemons on it would share its clients.
     if stale && UnixStream::connect(path).is_err() {
         fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    Ok(listener)
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Before it listens: until then no client can connect.
+    if let Some(group) = access.group {
+        lchown(path, None, Some(group)).map_err(|error| {
+            io::Error::other(format!(
+                "it cannot be given to the group {group} ({error}); let systemd open it \
+                 (gatepost-auth.socket), or run Gatepost as root or as a member of that group"
+            ))
+        })?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(access.mode))?;
+    socket.listen(BACKLOG)?;
+    UnixListener::from_std(socket.into())
+}
+
+/// How a socket in the file system is open to users whom it is not meant for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Exposure {
+    /// Every local user can connect.
+    Connect,
+    /// Every local user can put another socket in its place, since this directory is theirs to write.
+    Replace(PathBuf),
+}
+
+/// Whether local users besides the owner and the group of the socket at `path` can use it or replace
+/// it. A missing socket can only be replaced.
+///
+/// # Errors
+/// The path cannot be looked at.
+pub fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
+    let mode = |path: &Path| match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.permissions().mode()),
+        // The directory that keeps this process out keeps other users out.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(0),
+        Err(error) => Err(error),
+    };
+    let directories: Vec<_> = path.ancestors().skip(1).collect();
+    for directory in &directories {
+        let mode = mode(directory)?;
+        if mode & 0o001 == 0 {
+            return Ok(None);
+        }
+        // With the sticky bit, files of other users cannot be replaced.
+        if mode & 0o1002 == 0o002 {
+            return Ok(Some(Exposure::Replace(directory.to_path_buf())));
+        }
+    }
+    match mode(path) {
+        Ok(mode) if mode & 0o002 != 0 => Ok(Some(Exposure::Connect)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Accepts until draining begins. Only mail's listeners count, in `metrics`.
@@ -210,6 +273,37 @@ pub async fn accept<L: Accept>(
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_open_to_its_owner_and_group_unless_its_mode_or_directory_says_otherwise() {
+        let root = tempfile::tempdir().unwrap();
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(root.path(), 0o755);
+        let directory = root.path().join("private");
+        fs::create_dir(&directory).unwrap();
+        let path = directory.join("auth");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let replaced = Some(Exposure::Replace(directory.clone()));
+        for (of_directory, of_socket, expected) in [
+            (0o755, 0o660, None),
+            (0o755, 0o666, Some(Exposure::Connect)),
+            (0o750, 0o666, None),
+            (0o777, 0o660, replaced),
+            (0o1777, 0o660, None),
+        ] {
+            set(&directory, of_directory);
+            set(&path, of_socket);
+            let found = exposure(&path).unwrap();
+            assert_eq!(found, expected, "{of_directory:o} {of_socket:o}");
         }
     }
 }

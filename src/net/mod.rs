@@ -11,5 +11,6 @@ pub mod listener;
 pub mod opening;
 pub mod proxy;
 pub mod secured;
+pub mod slots;
 pub mod stream;
 pub mod tls;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use rustls::StreamOwned;
@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use super::{Answer, DEFAULT, Served};
 use crate::support::gatepost::Gatepost;
+use crate::support::holder::Holder;
 use crate::support::prometheus::get;
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually, ports, tls};
+use crate::support::{PATIENCE, ports, tls};
 
 /// One connection, on which several requests may be sent.
 struct Connection<S: Read + Write> {
@@ -205,24 +206,72 @@ fn tls_is_spoken_where_it_is_asked_for() {
 }
 
 #[test]
-fn sixty_four_are_served_at_a_time() {
+fn two_hundred_and_fifty_six_are_served_at_a_time_and_the_one_idle_for_longest_gives_way() {
     let upstream = Upstream::start();
     let served = Served::start(&upstream);
-    let mut connections: Vec<_> = (0..64).map(|_| Connection::to(&served)).collect();
+    let mut connections: Vec<_> = (0..256).map(|_| Connection::to(&served)).collect();
     for connection in &mut connections {
         connection.ask("GET /api/v1/status", "", "").expect(200);
     }
-    assert!(Connection::to(&served).is_closed());
-    served.daemon.wait_for_log(&["too many clients"]);
-    connections.truncate(63);
-    eventually("a place is free again", || {
-        let mut connection = Connection::to(&served);
-        let request = format!("GET /healthz HTTP/1.1\r\n{}\r\n\r\n", served.host());
-        let _ = connection.stream.get_mut().write_all(request.as_bytes());
-        let mut line = String::new();
-        let _ = connection.stream.read_line(&mut line);
-        line.contains(" 200 ").then_some(())
+    connections[0].ask("GET /api/v1/status", "", "").expect(200);
+    let mut newest = Connection::to(&served);
+    newest.ask("GET /api/v1/status", "", "").expect(200);
+    assert!(connections[1].is_closed());
+    connections[0].ask("GET /api/v1/status", "", "").expect(200);
+    connections[2].ask("GET /api/v1/status", "", "").expect(200);
+}
+
+/// A client that only holds its connection: what it sends, how many times.
+const IDLERS: [(&str, usize, &[u8]); 4] = [
+    ("nothing", 1, b""),
+    ("half a head", 1, b"GET /healthz HTTP/1.1\r\nHost: a"),
+    (
+        "a head without its body",
+        1,
+        b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n",
+    ),
+    (
+        "requests for answers that it does not read",
+        4,
+        b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    ),
+];
+
+#[test]
+fn clients_that_hold_connections_lock_no_administrator_out() {
+    let upstream = Upstream::start();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let metrics = ports::free_address();
+    let served = Served::start_with(&upstream, |config| {
+        config
+            .text("admin", "socket", socket.to_str().unwrap())
+            .text("metrics", "listen", &metrics.to_string())
     });
+    let places = [
+        served.address.to_string(),
+        metrics.to_string(),
+        socket.display().to_string(),
+    ];
+    for (what, times, said) in IDLERS {
+        let _holder = Holder::start(500, &said.repeat(times), &places);
+        for round in 0..30 {
+            let begun = Instant::now();
+            let status = "GET /api/v1/status";
+            served.by(&served.token, status, None).expect(200);
+            assert!(get(metrics, "/metrics").contains("gatepost_build_info"));
+            served.daemon.succeed(&["sessions", "list"]);
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(3), "{what}, {round}: {took:?}");
+        }
+    }
+    served.daemon.wait_for_log(&["WARN", "too many clients"]);
+    let log = served.daemon.log();
+    let warnings = log.matches("too many clients").count();
+    assert!(
+        warnings <= 6,
+        "three listeners, one line a minute: {warnings}"
+    );
 }
 
 #[test]

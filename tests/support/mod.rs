@@ -10,6 +10,7 @@ pub mod client;
 pub mod dialog;
 pub mod faketime;
 pub mod gatepost;
+pub mod holder;
 pub mod journal;
 pub mod peers;
 pub mod ports;

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::site::Config;
 use super::{eventually, ports, tls};
 
 /// Which kind of socket connects Postfix and Gatepost, both ways.
@@ -97,6 +98,15 @@ impl Postfix {
         match self.sockets {
             Sockets::Tcp => self.auth.to_string(),
             Sockets::Unix => format!("unix:{}", self.path("queue/private/gatepost").display()),
+        }
+    }
+
+    /// Has Gatepost open the authentication socket where Postfix may ask, and Postfix alone.
+    pub fn asks(&self, config: Config) -> Config {
+        let config = config.text("dovecot_auth", "listen", &self.auth());
+        match self.sockets {
+            Sockets::Tcp => config.flag("dovecot_auth", "trusted", true),
+            Sockets::Unix => config.text("dovecot_auth", "group", "postfix"),
         }
     }
 

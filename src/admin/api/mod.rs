@@ -20,6 +20,7 @@ mod usage;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
@@ -49,6 +50,7 @@ pub(super) fn routes() -> (Router<Arc<Desk>>, Router) {
     let text = document
         .to_pretty_json()
         .expect("all keys in the document are strings, so it can be written");
+    let text = Bytes::from(text);
     let describe = move || {
         let text = text.clone();
         async move { ([("content-type", "application/json")], text).into_response() }

@@ -245,6 +245,9 @@ impl Guard {
     }
 
     fn trust_from_now(&self, credential: i64, client: Prefix, now: i64) {
+        if client.is_unattributed() {
+            return;
+        }
         if self.trust.note(credential, client, now) {
             let mut unwritten = self.unwritten();
             if unwritten.len() < UNWRITTEN {
@@ -352,6 +355,8 @@ impl Guard {
             return;
         }
         let is_network = prefix.is_network();
+        // A ban would turn every client away whose address is unknown.
+        let may_ban = may_ban && !prefix.is_unattributed();
         let threshold = if is_network { NETWORK_BAN } else { CLIENT_BAN };
         let counted = self.table(prefix).change(prefix, now, |penalty| {
             penalty.add(failure, now);
@@ -400,10 +405,12 @@ impl Guard {
         self.settings.enabled && self.table(prefix).look(prefix, until).flatten().is_some()
     }
 
-    /// Whether nothing is ever held against `address`. Postfix says 0.0.0.0 of a client whose address it does not know.
+    /// Whether nothing is ever held against `address`. Clients whose address is unknown are counted
+    /// together, whatever is exempt: otherwise guesses could leave the address out.
     fn is_exempt(&self, address: IpAddr) -> bool {
-        let exempt = &self.settings.exempt;
-        address.is_unspecified() || exempt.iter().any(|network| network.contains(address))
+        let mut exempt = self.settings.exempt.iter();
+        !Prefix::client(address).is_unattributed()
+            && exempt.any(|network| network.contains(address))
     }
 
     /// Whether anything can be held against somebody in `prefix`.

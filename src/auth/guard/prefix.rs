@@ -54,7 +54,13 @@ impl Prefix {
         }
     }
 
-    /// Whether all of `other` lies in it. IPv4 lies in no network of IPv6, although it is kept in IPv6 form here.
+    /// Whether it stands for the clients whose address is unknown (0.0.0.0 and ::).
+    pub fn is_unattributed(self) -> bool {
+        self.address().is_unspecified()
+    }
+
+    /// Whether all of `other` lies in it. IPv4 lies in no network of IPv6, although it is kept in
+    /// IPv6 form here.
     pub fn covers(self, other: Self) -> bool {
         self.is_v4() == other.is_v4()
             && other.length >= self.length

@@ -181,17 +181,40 @@ fn nonsense_bans_after_fifty() {
 }
 
 #[test]
-fn the_exempt_and_the_unknown_are_never_counted() {
-    let guard = guard();
-    for from in ["192.0.2.99", "0.0.0.0", "::"].map(address) {
+fn clients_whose_address_is_unknown_are_slowed_down_together_and_never_banned() {
+    let exempt = ["0.0.0.0/8", "::/16"].map(|network| network.parse().unwrap());
+    let settings = Settings {
+        exempt: exempt.to_vec(),
+        ..settings()
+    };
+    let guard = Guard::new(settings, Arc::new(Metrics::new().unwrap()));
+    for from in ["0.0.0.0", "::ffff:0.0.0.0", "::"].map(address) {
+        let mut slowest = 0;
         for mark in 0..100 {
             let follows = fail(&guard, from, None, mark);
-            assert_eq!(follows, Consequence::default());
-            guard.disturbed(from);
+            assert!(!follows.barred, "{from}");
+            slowest = follows.slowness;
         }
-        let places: Vec<_> = (0..200).map(|_| guard.admit(from)).collect();
-        assert!(places.iter().all(|place| matches!(place, Ok(None))));
+        assert!(slowest > 15, "{from}: {slowest}");
+        let attempt = guard.attempt(from);
+        guard.accepted(&attempt, 7);
+        assert!(!guard.attempt(from).trusts(7) && !guard.attempt(from).is_barred());
     }
+    let follows = fail(&guard, address("198.51.100.1"), None, 1);
+    assert_eq!(follows, Consequence::default());
+}
+
+#[test]
+fn the_exempt_are_never_counted() {
+    let guard = guard();
+    let from = address("192.0.2.99");
+    for mark in 0..100 {
+        let follows = fail(&guard, from, None, mark);
+        assert_eq!(follows, Consequence::default());
+        guard.disturbed(from);
+    }
+    let places: Vec<_> = (0..200).map(|_| guard.admit(from)).collect();
+    assert!(places.iter().all(|place| matches!(place, Ok(None))));
     assert_eq!(guard.list(), []);
     let off = Settings {
         enabled: false,

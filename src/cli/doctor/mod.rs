@@ -375,19 +375,16 @@ impl Doctor<'_> {
         mut found: Vec<upstream::Found>,
         report: &mut Report,
     ) -> Result<(), CliError> {
-        let listen = self
-            .config
-            .dovecot_auth
-            .as_ref()
-            .map(|socket| &socket.listen);
+        let socket = self.config.dovecot_auth.as_ref();
+        let listen = socket.map(|socket| &socket.listen);
         let answer = match listen {
             Some(listen) => Some(sasl::ask(listen).await),
             None => None,
         };
         // Without it smtpd would end at the first greeting asked of it, and be held back for a
         // minute just when Gatepost is started.
-        let lent = match (listen, &answer) {
-            (Some(listen), Some(Err(_))) => Lent::open(listen),
+        let lent = match (socket, &answer) {
+            (Some(socket), Some(Err(_))) => Lent::open(socket),
             _ => None,
         };
         let named = found.len();

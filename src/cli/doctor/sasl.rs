@@ -107,8 +107,10 @@ fn judge_service(ours: &Ours, service: &Service, settings: &Settings) -> Vec<Fin
     let asked = endpoint(&path, &service.queue_directory());
     match (ours.listen, asked) {
         (None, asked) => {
-            let listen =
-                asked.map_or_else(|| "unix:/run/gatepost/auth".to_owned(), |at| at.to_string());
+            let listen = asked.map_or_else(
+                || "unix:/run/gatepost-auth.sock".to_owned(),
+                |at| at.to_string(),
+            );
             findings.push(
                 Finding::problem(
                     CHECK,
@@ -154,9 +156,9 @@ fn inactive(ours: &Ours, service: &Service, settings: &Settings) -> Finding {
     match ours.listen {
         Some(listen) => lines.push(format!("-o smtpd_sasl_path={}", sasl_path(listen, service))),
         None => {
-            lines.push("-o smtpd_sasl_path=/run/gatepost/auth".to_owned());
+            lines.push("-o smtpd_sasl_path=/run/gatepost-auth.sock".to_owned());
             next = format!(
-                "have Gatepost answer first ([dovecot_auth], listen = \"unix:/run/gatepost/auth\" in config.toml, and a restart); {next}"
+                "have Gatepost answer first ([dovecot_auth], listen = \"unix:/run/gatepost-auth.sock\" in config.toml, and a restart); {next}"
             );
         }
     }
