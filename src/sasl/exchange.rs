@@ -11,7 +11,7 @@ pub const MAX_RESPONSE: usize = 12_288;
 
 /// The longest username and password that a credential can have, in octets (RFC 4616 asks for at
 /// least 255). A longer field of a client is cut one octet beyond: the verification then refuses it
-/// like any wrong one, at the same time, and it takes no more memory and no dearer hash than others.
+/// like any wrong one, at the same time, with no more memory and no dearer hash.
 const MAX_FIELD: usize = 255;
 
 /// A mechanism this server offers.

@@ -181,8 +181,8 @@ impl Relay {
         !self.queue.iter().all(ours)
     }
 
-    /// Whether nothing but a message waits for the upstream's decision: what else is outstanding can
-    /// be answered without it.
+    /// Whether nothing but a message waits for the upstream's decision: what else is outstanding
+    /// can be answered without it.
     pub fn awaits_only_a_message(&self) -> bool {
         let decides = |entry: &Entry| {
             matches!(

@@ -47,7 +47,7 @@ replies! {
     SHUTTING_DOWN = 421 "4.3.2" "Shutting down, try again in a moment";
     /// The client said nothing for too long (RFC 5321, 4.5.3.2.7).
     IDLE = 421 "4.4.2" "Timeout, closing";
-    /// Less of a message came than the least rate asks for (RFC 5321, 4.5.3.2.5 gives three minutes for each block).
+    /// A message came more slowly than the least rate allows.
     TOO_SLOW = 421 "4.4.2" "The message comes too slowly, closing";
     /// The client spoke before the greeting (RFC 5321, 4.3.1).
     SPOKE_FIRST = 421 "4.7.0" "You spoke before the greeting";

@@ -237,11 +237,6 @@ impl Session {
         matches!(self.state, State::Closed | State::Leaving)
     }
 
-    /// Whether the upstream has accepted a message of this session.
-    pub fn has_sent(&self) -> bool {
-        self.has_sent
-    }
-
     /// The daemon stops: from now on the client may leave, and ask for what changes nothing.
     pub fn on_drain(&mut self) {
         self.draining = true;
@@ -727,8 +722,8 @@ impl Session {
         }
     }
 
-    /// The upstream has answered a message; `taken` if it accepted it. Then the client is no abuser,
-    /// and its mistakes until now are forgotten.
+    /// The upstream has answered a message; `taken` if it accepted it. Then the client is no
+    /// abuser, and its mistakes until now are forgotten.
     pub fn on_message(&mut self, taken: bool) {
         if taken {
             self.errors = 0;

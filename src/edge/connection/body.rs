@@ -1,6 +1,6 @@
-//! A message body on its way upstream; and the rest of one that goes nowhere, because the message is
-//! refused here or its upstream is gone. The client is answered behind its own end of data, as it
-//! listens no sooner.
+//! A message body on its way upstream; and the rest of one that goes nowhere, because the message
+//! is refused here or its upstream is gone. The client is answered behind its own end of data, as
+//! it listens no sooner.
 
 use std::sync::Arc;
 
@@ -163,8 +163,8 @@ impl Connection<'_> {
         Some(begin(action, &mut self.upstream, &mut self.output))
     }
 
-    /// The upstream is gone, or has decided, before the end of a body. The client sends the rest all
-    /// the same; it goes nowhere.
+    /// The upstream is gone, or has decided, before the end of a body. The client sends the rest
+    /// all the same; it goes nowhere.
     pub(super) fn lose_body(&mut self, upstream: &Upstream, why: &str, lost: Lost) {
         self.report_lost(&upstream.host.endpoint.to_string(), why);
         self.count_message(match lost {

@@ -1,6 +1,6 @@
-//! What becomes of a message that is sent whole: the upstream's word on it is counted, and heard even
-//! where the client is gone. By then nothing can keep the upstream from delivering the message, so a
-//! limit that it did not count for could be passed by hanging up.
+//! What becomes of a message that is sent whole: the upstream's word on it is counted, and heard
+//! even where the client is gone. By then nothing can keep the upstream from delivering the
+//! message, so a limit that it did not count for could be passed by hanging up.
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ impl Connection<'_> {
         });
     }
 
-    /// The upstream has a whole message and will not answer it any more. It may deliver the message,
-    /// so the message counts as sent.
+    /// The upstream has a whole message and will not answer it any more. It may deliver the
+    /// message, so the message counts as sent.
     pub(super) fn message_unanswered(&mut self) {
         let username = self.summary.username();
         tracing::warn!(target: "gatepost::session", username, "the upstream never answered a message that it has whole; the message counts as sent, as it may be delivered");

@@ -59,9 +59,9 @@ impl Connection<'_> {
         sent.await.err().unwrap_or(Ending::Closed)
     }
 
-    /// Takes leave of an upstream on which nothing depends, before the client hears the last word: a
-    /// client that comes again at once finds the upstream's place free. One that is silent holds
-    /// nobody up for long.
+    /// Takes leave of an upstream on which nothing depends, before the client hears the last word:
+    /// a client that comes again at once then finds the upstream's process free. A silent upstream
+    /// delays the last word only for a moment.
     async fn leave_upstream(&mut self) {
         let is_free = |one: &mut Upstream| one.relay.is_idle() && !one.relay.in_body();
         if let Some(mut upstream) = self.upstream.take_if(is_free) {
