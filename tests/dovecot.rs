@@ -108,6 +108,12 @@ fn revoked_is_refused_and_malformed_is_refused_without_harm() {
     let unknown = client.ask(&format!("AUTH\t3\tCRAM-MD5\t{PARAMETERS}"));
     assert!(unknown.starts_with("FAIL\t3"), "{unknown:?}");
     assert!(ask_plain(&mut client, 4, &valid).starts_with("OK\t4"));
+    // As long as a line of AUTH may be, and no less wrong than any other.
+    let long = Credential {
+        password: "x".repeat(9000),
+        ..valid.clone()
+    };
+    assert_eq!(ask_plain(&mut client, 5, &long), "FAIL\t5");
 }
 
 #[test]

@@ -127,6 +127,16 @@ fn what_an_upstream_owes_does_not_hold_quit_up() {
         assert!(began.elapsed() < PROMISE, "{:?}", began.elapsed());
         client.expect_close();
     }
+    // Behind DATA nothing is read before the answer.
+    let (upstream, gatepost) = serving();
+    let mut client = log_in(&gatepost);
+    client.expect("MAIL FROM:<sender@example.test>", "250");
+    client.expect("RCPT TO:<box@example.test>", "250");
+    upstream.on("DATA", Act::Silence);
+    client.write(b"DATA\r\nQUIT\r\n");
+    client.reply().expect("451 4.3.0");
+    client.reply().expect("221");
+    client.expect_close();
 }
 
 #[test]

@@ -177,6 +177,35 @@ fn the_word_on_a_message_comes_before_our_goodbye() {
 }
 
 #[test]
+fn recipients_that_the_upstream_refuses_count_until_a_message_is_accepted() {
+    let (upstream, gatepost) = serving();
+    upstream.on("RCPT TO:<no@", Act::Reply("550 5.1.1 unknown"));
+    upstream.on("RCPT TO:<later@", Act::Reply("450 4.2.0 later"));
+    let refused = |client: &mut Client, count: usize| {
+        for _ in 0..count {
+            client.expect("RCPT TO:<later@example.test>", "450 4.2.0 later");
+            client.expect("RCPT TO:<no@example.test>", "550 5.1.1 unknown");
+        }
+    };
+    let mut client = log_in(&gatepost);
+    client.expect("MAIL FROM:<sender@example.test>", "250");
+    refused(&mut client, 9);
+    client.expect("RSET", "250");
+    client
+        .send_message(b"Subject: x\r\n\r\nhello\r\n")
+        .expect("250");
+    client.expect("MAIL FROM:<sender@example.test>", "250");
+    refused(&mut client, 30);
+    client.expect("QUIT", "221");
+
+    let mut client = log_in(&gatepost);
+    client.expect("MAIL FROM:<sender@example.test>", "250");
+    refused(&mut client, 10);
+    client.reply().expect("421 4.7.0");
+    client.expect_close();
+}
+
+#[test]
 fn who_sends_no_more_still_hears_the_word_on_its_message() {
     let (_upstream, gatepost) = serving();
     let mut client = log_in(&gatepost);

@@ -89,7 +89,15 @@ fn every_refusal_is_the_same_line() {
         ..valid.clone()
     };
     let expected = refusal(&gatepost, &valid.with_wrong_password()).expect("535 5.7.8");
-    for credential in [unknown, malformed, revoked] {
+    let long = Credential {
+        password: "x".repeat(1500),
+        ..valid.clone()
+    };
+    let longer = Credential {
+        username: "x".repeat(4000),
+        password: "x".repeat(5000),
+    };
+    for credential in [unknown, malformed, revoked, long, longer] {
         assert_eq!(
             refusal(&gatepost, &credential),
             expected,
@@ -110,7 +118,11 @@ fn every_refusal_takes_the_configured_time() {
         username: "smtp_0000000000000000".to_owned(),
         ..known.with_wrong_password()
     };
-    for credential in [known.with_wrong_password(), unknown] {
+    let long = Credential {
+        password: "x".repeat(9000),
+        ..known.clone()
+    };
+    for credential in [known.with_wrong_password(), unknown, long] {
         let mut client = Client::submissions(&gatepost);
         client.expect("EHLO client.example", "250");
         let asked = Instant::now();

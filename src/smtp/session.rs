@@ -710,6 +710,14 @@ impl Session {
         self.set_link(Link::None);
     }
 
+    /// The upstream session is gone, and what it owed was answered without it.
+    pub fn on_answered_without_upstream(&mut self) {
+        if let State::AwaitingData(_) = self.state {
+            self.on_data(false);
+        }
+        self.on_detached();
+    }
+
     /// The upstream session is gone while the client is inside a transaction and no reply is due.
     pub fn on_lost_transaction(&mut self) {
         self.set_link(Link::Lost);

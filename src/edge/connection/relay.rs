@@ -163,9 +163,9 @@ impl Connection<'_> {
             relay.answer_without_upstream(&mut self.output);
             return Err(Box::pin(self.leave()).await);
         }
-        if relay.awaits_only_a_message() {
+        if relay.awaits_only_a_message() || self.quits_next() {
             relay.answer_without_upstream(&mut self.output);
-            self.session.on_detached();
+            self.session.on_answered_without_upstream();
             return Ok(());
         }
         if relay.awaits_message() {

@@ -156,6 +156,12 @@ impl Connection<'_> {
         self.upstream.as_ref().is_some_and(owing)
     }
 
+    /// Whether the client's next command is QUIT, which waits for the replies before its own.
+    pub(super) fn quits_next(&self) -> bool {
+        let next = self.input.unread().get(..b"QUIT\r\n".len());
+        next.is_some_and(|next| next.eq_ignore_ascii_case(b"QUIT\r\n"))
+    }
+
     /// Whether nothing is under way, so that the session may end without loss.
     fn is_resting(&self) -> bool {
         let open = |upstream: &Upstream| upstream.relay.in_transaction();
@@ -175,7 +181,7 @@ impl Connection<'_> {
             let configured = self.dialer.upstream();
             let limit = if upstream.relay.awaits_message() {
                 configured.end_of_data_timeout
-            } else if self.session.is_closed() {
+            } else if self.session.is_closed() || self.quits_next() {
                 configured.command_timeout.min(BEFORE_QUIT)
             } else {
                 configured.command_timeout
