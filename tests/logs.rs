@@ -103,10 +103,16 @@ fn log_in(site: &Site, from: &str, name: &str, credential: &Credential, answer: 
 
 /// The addresses that fail2ban takes from a log, one for each match, with its options first.
 fn banned(log: &[&str]) -> Vec<String> {
+    matched("gatepost", log)
+}
+
+/// The same by this filter.
+fn matched(filter: &str, log: &[&str]) -> Vec<String> {
     let contrib = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/fail2ban");
     let mut command = Command::new("fail2ban-regex");
     command.args(["--out", "ip"]).args(log);
-    let output = command.arg(contrib.join("filter.d/gatepost.conf")).output();
+    let filter = contrib.join(format!("filter.d/{filter}.conf"));
+    let output = command.arg(filter).output();
     let output = output.expect("run fail2ban-regex");
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
@@ -203,6 +209,116 @@ fn fail2ban_bans_nobody_for_a_login_that_came_from_nowhere() {
     std::fs::write(&file, log).expect("write");
     let banned = banned(&[file.to_str().unwrap()]);
     assert_eq!(banned, ["2001:db8::7", "192.0.2.7"]);
+}
+
+/// The reasons of refused logins that the manual lists for one result.
+fn reasons(result: &str) -> Vec<String> {
+    let manual = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let manual = manual.expect("read the manual");
+    let row = format!("| `reason` of `{result}` | ");
+    let row = manual.lines().find_map(|line| line.strip_prefix(&row));
+    let words = row.expect("a row").split('`').skip(1).step_by(2);
+    words.map(str::to_owned).collect()
+}
+
+#[test]
+fn fail2ban_counts_each_reason_that_the_manual_promises() {
+    let rejected = reasons("reject");
+    assert!(rejected.len() >= 8, "{rejected:?}");
+    let directory = tempfile::tempdir().expect("tempdir");
+    let file = directory.path().join("log");
+    let others = ["barred", "unavailable"].map(|result| (result, reasons(result)));
+    for json in [false, true] {
+        let (mut log, mut expected) = (String::new(), Vec::new());
+        let all = others.iter().map(|(result, reasons)| (*result, reasons));
+        let all = all.chain([("reject", &rejected)]);
+        for (result, reason) in
+            all.flat_map(|(result, all)| all.iter().map(move |one| (result, one)))
+        {
+            let address = format!("192.0.2.{}", log.lines().count() + 1);
+            log += &match json {
+                false => format!(
+                    "2026-01-01T00:00:00.000000Z  INFO gatepost::auth: login refused address={address} \
+                     username=\"x\" mechanism=\"LOGIN\" result=\"{result}\" reason=\"{reason}\"\n"
+                ),
+                true => format!(
+                    "{{\"timestamp\":\"2026-01-01T00:00:00.000000Z\",\"level\":\"INFO\",\
+                     \"message\":\"login refused\",\"address\":\"{address}\",\"username\":\"x\",\
+                     \"mechanism\":\"LOGIN\",\"result\":\"{result}\",\"reason\":\"{reason}\",\
+                     \"target\":\"gatepost::auth\"}}\n"
+                ),
+            };
+            // A device that was forgotten is no attack.
+            if result == "reject" && reason != "previous_password" {
+                expected.push(address);
+            }
+        }
+        std::fs::write(&file, log).expect("write");
+        assert_eq!(banned(&[file.to_str().unwrap()]), expected);
+    }
+}
+
+#[test]
+fn fail2ban_sees_the_bans_of_the_guard() {
+    for format in ["text", "json"] {
+        let upstream = Upstream::start();
+        let config = Config::for_upstream(upstream.address)
+            .guarded()
+            .text("auth", "refusal_delay", "10ms")
+            .text("log", "format", format);
+        let gatepost = Gatepost::start(config);
+        let stranger = gatepost.create();
+        for number in 0..10 {
+            let guess = Credential {
+                username: stranger.username.clone(),
+                password: format!("sk_{number:032}"),
+            };
+            let client = Client::dial_from("127.0.9.1".parse().unwrap(), gatepost.submissions);
+            let mut client = client.expect("connect").over_tls();
+            client.reply().expect("220");
+            client.expect("EHLO client.example", "250");
+            client.auth_plain(&guess);
+        }
+        gatepost.wait_for_log(&["network banned", "127.0.9.1/32"]);
+        let log = gatepost.path("log");
+        let log = log.to_str().unwrap();
+        assert_eq!(
+            matched("gatepost-banned", &[log]),
+            ["127.0.9.1"],
+            "{format}"
+        );
+    }
+}
+
+/// Log lines have no text that Rust's `{:?}` makes of a type.
+#[test]
+fn a_refused_message_is_logged_in_words() {
+    let upstream = Upstream::start();
+    let config = Config::for_upstream(upstream.address).text("relay", "bare_newline", "reject");
+    let gatepost = Gatepost::start(config);
+    let mut client = Client::logged_in(&gatepost, &gatepost.create());
+    client.begin_message();
+    client.write(b"Subject: x\r\n\r\none\ntwo\r\n.\r\n");
+    client.reply().expect("550");
+    let line = gatepost.wait_for_log(&["message refused"]);
+    assert!(line.contains("refusal=\"bare_newline\" line=3"), "{line}");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![source];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("read the source") {
+            let path = entry.expect("read the source").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("read the source");
+            for call in text.split("tracing::").skip(1) {
+                let call = call.split(");").next().unwrap_or_default();
+                let debug = call.contains("= ?") || call.contains(" ?") || call.contains("(?");
+                assert!(!debug, "{}: tracing::{call}", path.display());
+            }
+        }
+    }
 }
 
 /// What journalctl's JSON makes of a value: text, or its octets where they are not printable.

@@ -434,9 +434,11 @@ fn handshakes_are_counted_by_version_and_by_why_they_failed() {
     // It answers with an alert or just closes; either way it is over then.
     let _ = plain.read_to_end(&mut Vec::new());
     let failures = |reason| format!("gatepost_tls_handshake_failures_total{{reason=\"{reason}\"}}");
-    wait_for_series(address, &failures("not_tls"), 1.0);
+    wait_for_series(address, &failures("plain_text"), 1.0);
 
-    drop(TcpStream::connect(gatepost.submissions).expect("connect"));
+    let mut midway = TcpStream::connect(gatepost.submissions).expect("connect");
+    midway.write_all(&[0x16, 3, 1]).expect("write");
+    drop(midway);
     wait_for_series(address, &failures("gone"), 1.0);
 }
 

@@ -122,9 +122,12 @@ fn anything_else_from_the_balancer_is_closed_before_the_greeting() {
     let upstream = Upstream::start();
     let config = behind(&upstream).text("timeouts", "proxy", "300ms");
     let gatepost = Gatepost::start(config);
+    let long = [b"PROXY TCP4 ", &[b'1'; 120][..], b"\r\n"].concat();
     for garbage in [
         &b"EHLO client.example\r\n"[..],
         b"PROXY TCP4 nonsense\r\n",
+        b"PROXY X\r\n",
+        &long,
         b"",
         &V1[..20],
         &V2[..20],
@@ -135,15 +138,41 @@ fn anything_else_from_the_balancer_is_closed_before_the_greeting() {
             client.expect_close();
         }
     }
-    gatepost.wait_for_log(&[
-        "closed a connection from a network in proxy_from",
-        "something else",
-    ]);
-    gatepost.wait_for_log(&[
-        "closed a connection from a network in proxy_from",
-        "in time",
-    ]);
-    gatepost.wait_for_log(&["ending=\"no PROXY header\"", "address=127.0.0.2"]);
+    drop({
+        let mut gone = dial(BALANCER, gatepost.submission);
+        gone.write(&V1[..20]);
+        gone
+    });
+    // Each by its name, and each once a minute and listener, whatever else comes.
+    for (reason, words, ending) in [
+        ("missing", "something else", "no PROXY header"),
+        ("malformed", "is malformed", "malformed PROXY header"),
+        (
+            "oversized",
+            "longer than 107 octets",
+            "oversized PROXY header",
+        ),
+        ("timeout", "in time", "no PROXY header"),
+        ("incomplete", "ended inside", "incomplete PROXY header"),
+    ] {
+        let warning = gatepost.wait_for_log(&[
+            "closed a connection from a network in proxy_from",
+            &format!("reason=\"{reason}\""),
+        ]);
+        for part in [
+            "WARN",
+            "address=127.0.0.2 ",
+            "listener=\"subm",
+            words,
+            "count=1",
+        ] {
+            assert!(warning.contains(part), "no {part} in {warning}");
+        }
+        gatepost.wait_for_log(&[&format!("ending=\"{ending}\""), "address=127.0.0.2"]);
+    }
+    let log = gatepost.log();
+    assert_eq!(log.matches("reason=\"malformed\"").count(), 2, "{log}");
+    assert_eq!(log.matches("reason=\"timeout\"").count(), 2, "{log}");
 }
 
 /// A HAProxy that passes both listeners on, with headers of one version.

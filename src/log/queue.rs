@@ -131,26 +131,29 @@ impl Queue {
         let mut reported: Option<Instant> = None;
         loop {
             let unreported = self.take(&mut lines, is_writable);
+            // Now, as the queue has room at this moment.
+            let is_due = reported.is_none_or(|at| at.elapsed() >= REPORT_PAUSE);
+            if unreported && is_writable && is_due {
+                reported = Some(Instant::now());
+                self.report();
+            }
             if lines.len() > 0 {
                 let written = output.write(&lines);
                 is_writable = written == lines.len();
                 self.note(lines.len() - written);
                 lines.clear();
             }
-            let is_due = reported.is_none_or(|at| at.elapsed() >= REPORT_PAUSE);
-            if unreported && is_writable && is_due {
-                reported = Some(Instant::now());
-                let dropped = std::mem::take(&mut self.lock().unreported);
-                if dropped > 0 {
-                    tracing::warn!(
-                        target: "gatepost::log",
-                        dropped,
-                        total = self.dropped.load(Ordering::Relaxed),
-                        "log lines were dropped, as the log could not be written; it can be written again"
-                    );
-                }
-            }
         }
+    }
+
+    fn report(&self) {
+        let dropped = std::mem::take(&mut self.lock().unreported);
+        tracing::warn!(
+            target: "gatepost::log",
+            dropped,
+            total = self.dropped.load(Ordering::Relaxed),
+            "log lines were dropped, as the log could not be written; it can be written again"
+        );
     }
 
     /// Waits for lines and exchanges them for `lines`, which are empty. Returns whether lines were
