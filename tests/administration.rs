@@ -158,6 +158,98 @@ fn every_change_is_in_the_audit_log_and_tampering_shows() {
 }
 
 #[test]
+fn a_kept_head_names_the_record_that_is_gone() {
+    let site = Site::new(Config::for_upstream("127.0.0.1:1"));
+    for _ in 0..8 {
+        site.create();
+    }
+    let verified = site.json(&["audit", "verify"]);
+    let kept = verified["expect"].as_str().expect("a head").to_owned();
+    let newest = &site.json(&["audit", "list"])[0];
+    let shown = format!("{}:{}", newest["seq"], newest["hash"].as_str().unwrap());
+    assert_eq!(kept, shown);
+    assert!(site.succeed(&["audit", "verify"]).contains(&kept));
+    site.succeed(&["audit", "verify", "--expect", &kept]);
+
+    // A program that knows all about it leaves no trace within the store.
+    let connection = rusqlite::Connection::open(site.store()).unwrap();
+    let sql = "SELECT sql FROM sqlite_schema WHERE name = 'audit_log_is_not_shortened'";
+    let trigger: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    connection
+        .execute_batch(&format!(
+            "DROP TRIGGER audit_log_is_not_shortened; DELETE FROM audit_log WHERE seq > 3;
+             UPDATE sqlite_sequence SET seq = 3 WHERE name = 'audit_log'; {trigger}"
+        ))
+        .unwrap();
+    site.succeed(&["audit", "verify"]);
+    let compared = site.run(&["audit", "verify", "--expect", &kept]);
+    assert_eq!(compared.status.code(), Some(74), "{compared:?}");
+    let words = String::from_utf8_lossy(&compared.stderr);
+    assert!(
+        words.contains("at record 8") && words.contains("ends at record 3"),
+        "{words}"
+    );
+
+    // One that does not leaves a gap, or a log without its guard.
+    connection
+        .execute_batch(
+            "DROP TRIGGER audit_log_is_not_shortened; DELETE FROM audit_log WHERE seq > 2",
+        )
+        .unwrap();
+    site.create();
+    let broken = site.run(&["audit", "verify"]);
+    let words = String::from_utf8_lossy(&broken.stderr);
+    assert!(words.contains("broken at record 3"), "{words}");
+    let intact = Site::new(Config::for_upstream("127.0.0.1:1"));
+    intact.create();
+    let connection = rusqlite::Connection::open(intact.store()).unwrap();
+    connection
+        .execute_batch("DROP TRIGGER audit_log_is_not_changed")
+        .unwrap();
+    for command in [["audit", "verify"], ["store", "check"]] {
+        let unguarded = intact.run(&command);
+        assert_eq!(unguarded.status.code(), Some(74), "{unguarded:?}");
+        let words = String::from_utf8_lossy(&unguarded.stderr);
+        assert!(
+            words.contains("audit_log_is_not_changed is missing"),
+            "{words}"
+        );
+    }
+    let wrong = intact.run(&["audit", "verify", "--expect", "newest"]);
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+}
+
+#[test]
+fn a_backup_touches_no_file_but_its_own() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let site = Site::new(Config::for_upstream("127.0.0.1:1"));
+    site.create();
+    let (precious, file) = (site.path("precious"), site.path("backup.db"));
+    std::fs::write(&precious, "mine").unwrap();
+    std::fs::write(site.path("backup.db.new"), "mine too").unwrap();
+    let argument = file.to_str().unwrap();
+    let entries = || {
+        let entries = std::fs::read_dir(site.path("")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    symlink(site.path("nowhere"), &file).unwrap();
+    let before = entries();
+    let refused = site.run(&["backup", argument]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert_eq!(entries(), before, "nothing is left behind");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(site.path("backup.db.new")).unwrap();
+    symlink(&precious, site.path("backup.db.new")).unwrap();
+    site.succeed(&["backup", argument]);
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "mine");
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!std::fs::symlink_metadata(&file).unwrap().is_symlink());
+}
+
+#[test]
 fn a_backup_is_made_beside_the_daemon_and_restored_without_it() {
     let upstream = Upstream::start();
     let site = Arc::new(Site::new(Config::for_upstream(upstream.address)));

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::log;
 
 use super::desk::Desk;
+use crate::store::Placement;
 
 /// How long the store is not asked again. Anybody may ask whether it is ready, and must not keep those who have a token from
 /// their turn by that.
@@ -56,6 +57,8 @@ async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) 
     let system = &health.desk.system;
     let verdict = if system.lifecycle.is_draining() {
         Err("draining: it is being stopped or restarted\n")
+    } else if system.store.placement() != Placement::InPlace {
+        Err("the store's file was removed or replaced: the log says what to do\n")
     } else if !is_readable {
         Err("the store cannot be read: the log says why\n")
     } else if system.metrics.upstream_up.get() != 1 {

@@ -7,7 +7,7 @@ use super::CliError;
 use super::output::{confirm, document, minute, plain, print, table};
 use super::time::time;
 use crate::admin::api;
-use crate::store::{Actor, AuditFilter, AuditRecord, Page, Store, hex};
+use crate::store::{Actor, AuditFilter, AuditMark, AuditRecord, Page, Store, hex};
 
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]
@@ -33,8 +33,11 @@ pub enum AuditCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Check that no record was changed, removed or slipped in
+    /// Check that no record was changed, removed or slipped in, and print the head to keep
     Verify {
+        /// The head that an earlier run printed: the log must still have that record
+        #[arg(long, value_name = "SEQ:HASH")]
+        expect: Option<AuditMark>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -81,7 +84,7 @@ fn answer(command: AuditCommand, store: &Store, actor: &Actor) -> Result<String,
             let page = Page { after: None, limit };
             list(&store.audit(filter, page)?.rows, json)
         }
-        AuditCommand::Verify { json } => verify(store, json),
+        AuditCommand::Verify { expect, json } => verify(store, expect, json),
         AuditCommand::Prune { before, yes, json } => {
             if !yes {
                 let warning = format!("This removes all records from before {}.", minute(before));
@@ -139,21 +142,26 @@ fn change(record: &AuditRecord) -> String {
     }
 }
 
-fn verify(store: &Store, json: bool) -> Result<String, CliError> {
-    let report = store.verify_audit()?;
-    let head = hex(&report.head);
+fn verify(store: &Store, expect: Option<AuditMark>, json: bool) -> Result<String, CliError> {
+    let report = store.verify_audit(expect)?;
+    let head = report.head;
     if json {
         return document(&json!({
             "intact": true,
             "records": report.records,
             "pruned_through": report.pruned,
-            "newest": report.seq,
-            "head": head,
+            "newest": head.seq,
+            "head": hex(&head.hash),
+            "expect": head.to_string(),
         }));
     }
+    let compared = match expect {
+        Some(kept) => format!(" Record {} is the one that was kept.", kept.seq),
+        None => String::new(),
+    };
     Ok(format!(
-        "The audit log is whole: {} record(s), the newest is number {}.\n\
-         Its hash, to be kept elsewhere and compared later: {head}",
-        report.records, report.seq
+        "The audit log is whole: {} record(s), the newest is number {}.{compared}\n\
+         Keep its head elsewhere, and compare later: gatepost audit verify --expect {head}",
+        report.records, head.seq
     ))
 }

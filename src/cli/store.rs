@@ -59,7 +59,7 @@ pub fn run(command: StoreCommand, path: &Path) -> Result<(), CliError> {
     let audit = match report {
         StoreReport::Missing => String::new(),
         StoreReport::Sound { .. } => {
-            let audit = Store::open(path)?.verify_audit()?;
+            let audit = Store::open(path)?.verify_audit(None)?;
             format!(", {} audit record(s) in an unbroken chain", audit.records)
         }
     };

@@ -6,6 +6,7 @@ mod certificate;
 pub mod descriptors;
 mod error;
 mod sockets;
+mod store;
 mod watchdog;
 
 use std::net::{self, SocketAddr};
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth::guard::{Guard, Room, Settings as GuardSettings};
@@ -30,7 +31,7 @@ use crate::net::tls::{self, Tls};
 use crate::sessions::Sessions;
 use crate::smtp;
 use crate::smtp::session::Settings;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::{admin, dovecot};
 
 pub use auth_socket::{access as auth_socket_access, concern as auth_socket_concern};
@@ -95,6 +96,7 @@ fn bounds(config: &Config) -> Bounds {
 pub struct Daemon {
     edge: Arc<Edge>,
     store: Arc<Store>,
+    own_store: store::Own,
     tls: Arc<Tls>,
     noted: Arc<NotedBatch>,
     lifecycle: Lifecycle,
@@ -115,7 +117,9 @@ impl Daemon {
     /// shows before anybody is served.
     pub fn new(config: &Config, mut sockets: Sockets) -> Result<Self, DaemonError> {
         let metrics = Arc::new(Metrics::bounded(bounds(config))?);
-        let store = Arc::new(Store::open(&config.store.path)?);
+        let (store, own_store) = store::Own::open(&config.store.path)?;
+        metrics.store_in_place.set(1);
+        metrics.audit_head_sequence.set(store.audit_head()?);
         let tls = Arc::new(Tls::load(pairs(&config.tls))?);
         metrics.tls_certificate_not_after.set(tls.not_after());
         let noted = Arc::new(NotedBatch::new(config.last_used.pending, metrics.clone()));
@@ -223,6 +227,7 @@ impl Daemon {
             administration,
             edge,
             store,
+            own_store,
             tls,
             noted,
             workers,
@@ -259,21 +264,26 @@ impl Daemon {
     }
 
     /// Serves until SIGTERM or SIGINT, or until `stop` resolves; then drains.
+    ///
+    /// # Errors
+    /// What every program needs cannot be had, or the store's file was replaced: then, too, after draining.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tls::warm_up();
-        let (addresses, serving) = self.start().await?;
+        let (addresses, mut serving) = self.start().await?;
         notify::status(&addresses);
         notify::ready();
         if let Some(limit) = notify::watchdog() {
             tokio::spawn(watchdog::feed(limit, serving.lifecycle.clone()));
         }
         tracing::info!(listeners = %addresses, "ready");
+        let mut outcome = Ok(());
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             () = stop => {}
+            Some(error) = serving.displaced.recv() => outcome = Err(error.into()),
         }
         let lifecycle = serving.lifecycle.clone();
         let hurry = async {
@@ -289,12 +299,23 @@ impl Daemon {
             () = serving.stop() => {}
             () = hurry => {}
         }
-        Ok(())
+        outcome
     }
 
     async fn start(self) -> Result<(String, Serving), DaemonError> {
         let addresses = describe(&self.addresses());
         let metrics = self.edge.metrics.clone();
+        let (displace, displaced) = mpsc::channel(1);
+        let kept = self.own_store.keep(
+            self.store.clone(),
+            self.noted.clone(),
+            metrics.clone(),
+            self.lifecycle.clone(),
+        );
+        tokio::spawn(async move {
+            // Already stopping if there is no receiver any more.
+            let _ = displace.send(kept.await).await;
+        });
         tokio::spawn(watch(
             self.store.clone(),
             self.edge.authenticator.polls(),
@@ -347,6 +368,7 @@ impl Daemon {
             })?;
         }
         let serving = Serving {
+            displaced,
             lifecycle: self.lifecycle,
             drain_timeout: self.drain_timeout,
             noted: self.noted,
@@ -363,6 +385,8 @@ fn as_gauge(count: usize) -> i64 {
 
 /// What is needed to stop.
 struct Serving {
+    /// Why the daemon must end, should the store's file be replaced.
+    displaced: mpsc::Receiver<StoreError>,
     lifecycle: Lifecycle,
     drain_timeout: Duration,
     noted: Arc<NotedBatch>,

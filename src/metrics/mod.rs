@@ -115,6 +115,10 @@ pub struct Metrics {
     pub last_used_flush_seconds: Histogram,
     /// Failures to see whether another process changed the store.
     pub store_poll_failures: IntCounter,
+    /// Whether the file that is open is the one at the store's path.
+    pub store_in_place: IntGauge,
+    /// The number of the newest record of the audit log.
+    pub audit_head_sequence: IntGauge,
     /// Seconds that callers waited for the store.
     pub store_seconds: ByLabel<StoreOperation, Histogram>,
     /// Attempts to connect to the upstream.

@@ -157,6 +157,14 @@ impl Metrics {
                 "store_poll_failures_total",
                 "Failures to look for other processes' changes.",
             )?,
+            store_in_place: made.gauge(
+                "store_in_place",
+                "1 while the open file is the one at store.path, 0 after it was removed or replaced.",
+            )?,
+            audit_head_sequence: made.gauge(
+                "audit_head_sequence",
+                "The number of the newest record of the audit log. It never falls.",
+            )?,
             store_seconds: made.histogram_by(
                 "store_operation_seconds",
                 "Time that callers waited for the store, by operation.",

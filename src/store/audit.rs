@@ -1,5 +1,10 @@
 //! The audit log: who changed what, each row hashed together with the one before.
 
+mod guards;
+
+use std::fmt;
+use std::str::FromStr;
+
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde_json::{Map, Value};
 
@@ -25,6 +30,38 @@ pub struct AuditRecord {
     pub before: Option<Value>,
     /// Fields as they became; none of them secret.
     pub after: Option<Value>,
+    /// Over the record and the hash of the one before.
+    pub hash: [u8; 32],
+}
+
+/// A record's number and hash, kept outside of the store: no record up to it can be changed or removed without notice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AuditMark {
+    /// The number of the record; 0 for a log that never had one.
+    pub seq: i64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+impl fmt::Display for AuditMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, hex(&self.hash))
+    }
+}
+
+impl FromStr for AuditMark {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write it as gatepost audit verify prints it: SEQ:HASH".to_owned();
+        let (seq, hash) = text.trim().split_once(':').ok_or_else(wrong)?;
+        let hash = blake3::Hash::from_hex(hash).map_err(|_| wrong())?;
+        let seq = seq.parse().ok().filter(|seq| *seq >= 0);
+        Ok(Self {
+            seq: seq.ok_or_else(wrong)?,
+            hash: *hash.as_bytes(),
+        })
+    }
 }
 
 /// Which records are wanted.
@@ -49,10 +86,8 @@ pub struct AuditReport {
     pub records: u64,
     /// The number of the last one that was pruned; 0 if none was.
     pub pruned: i64,
-    /// The hash of the newest record. Who keeps it elsewhere can tell later that the log up to here is the same.
-    pub head: [u8; 32],
-    /// The number of the newest record.
-    pub seq: i64,
+    /// The newest record. Kept elsewhere, it tells later whether the log up to it is the same.
+    pub head: AuditMark,
 }
 
 /// What is to be said of a change, besides who made it and when.
@@ -66,7 +101,9 @@ pub(super) struct Event<'a> {
 
 /// Adds a record, in the transaction of the change itself.
 pub(super) fn record(transaction: &Transaction, actor: &Actor, event: Event) -> Result<(), Stop> {
-    let (last, previous) = head(transaction)?;
+    let (newest, previous) = head(transaction)?;
+    // Where the newest records were removed this leaves the gap that verifying finds.
+    let last = newest.max(last_given(transaction)?);
     let text = |value: Option<Value>| value.map(|value| value.to_string());
     let entry = Entry {
         seq: last + 1,
@@ -147,21 +184,35 @@ impl Store {
                 filter.since,
                 page.fetch(),
             ];
-            let rows = statement.query_map(wanted, |row| Ok(Entry::read(row)?.shown()))?;
+            let rows =
+                statement.query_map(wanted, |row| Ok(Entry::read(row)?.shown(row.get(10)?)))?;
             let rows: Vec<AuditRecord> = rows.collect::<Result<_, _>>()?;
             Ok(Rows::cut(rows, page, |record| record.seq))
         })
     }
 
-    /// Computes every hash again and compares.
+    /// The number of the newest record, also of one that was pruned.
     ///
     /// # Errors
-    /// [`StoreError::AuditBroken`] with the first record that is not what it was or is missing; or the store cannot be read.
-    pub fn verify_audit(&self) -> Result<AuditReport, StoreError> {
+    /// The store cannot be read.
+    pub fn audit_head(&self) -> Result<i64, StoreError> {
+        self.read(|connection| Ok(head(connection)?.0))
+    }
+
+    /// Computes every hash again and compares; also with `kept`, which an earlier verification gave.
+    ///
+    /// # Errors
+    /// [`StoreError::AuditBroken`] with the first record that is not what it was or is missing;
+    /// [`StoreError::AuditUnguarded`] where a trigger that keeps the log append-only is not as it was made; or the store
+    /// cannot be read.
+    pub fn verify_audit(&self, kept: Option<AuditMark>) -> Result<AuditReport, StoreError> {
         self.read(|connection| {
             // One snapshot: the daemon may add while this reads.
             let snapshot = connection.unchecked_transaction()?;
             let (pruned, mut hash) = anchor(&snapshot)?;
+            if let Some(kept) = kept {
+                self.compare_pruned(kept, AuditMark { seq: pruned, hash })?;
+            }
             let mut statement = snapshot.prepare(&format!("{SELECT} ORDER BY seq"))?;
             let mut rows = statement.query([])?;
             let mut seq = pruned;
@@ -179,28 +230,49 @@ impl Store {
                     ));
                 }
                 hash = stored;
+                if kept.is_some_and(|kept| kept.seq == seq && kept.hash != hash) {
+                    return Err(self.broken(seq, REWRITTEN));
+                }
             }
-            let written: i64 = snapshot
-                .query_row(
-                    "SELECT seq FROM sqlite_sequence WHERE name = 'audit_log'",
-                    [],
-                    |row| row.get(0),
-                )
-                .optional()?
-                .unwrap_or(0);
-            if written > seq {
+            if last_given(&snapshot)? > seq {
                 return Err(self.broken(seq + 1, "it and what followed are missing"));
+            }
+            if let Some(kept) = kept.filter(|kept| kept.seq > seq) {
+                let what = format!("its hash was kept, and the log ends at record {seq}");
+                return Err(self.broken(kept.seq, &what));
             }
             if pruned > 0 && !is_pruned_on_record(&snapshot, pruned)? {
                 return Err(self.broken(pruned, "it was removed, but not by gatepost audit prune"));
             }
+            if let Some(what) = guards::fault(&snapshot)? {
+                return Err(StoreError::AuditUnguarded {
+                    path: self.path.clone(),
+                    what,
+                }
+                .into());
+            }
             Ok(AuditReport {
                 records: u64::try_from(seq - pruned).unwrap_or(0),
                 pruned,
-                head: hash,
-                seq,
+                head: AuditMark { seq, hash },
             })
         })
+    }
+
+    /// Compares what was kept with the last record that was pruned.
+    fn compare_pruned(&self, kept: AuditMark, pruned: AuditMark) -> Result<(), Stop> {
+        if kept.seq == pruned.seq && kept.hash != pruned.hash {
+            return Err(self.broken(kept.seq, REWRITTEN));
+        }
+        if kept.seq < pruned.seq {
+            return Err(StoreError::Invalid(format!(
+                "record {} cannot be compared: the log was pruned through record {}; see gatepost audit list --action \
+                 audit.prune, then keep what gatepost audit verify prints",
+                kept.seq, pruned.seq
+            ))
+            .into());
+        }
+        Ok(())
     }
 
     fn broken(&self, seq: i64, what: &str) -> Stop {
@@ -301,6 +373,8 @@ pub fn hex(hash: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*hash).to_hex().to_string()
 }
 
+const REWRITTEN: &str = "its hash is not the one that was kept: the log was written anew up to it";
+
 const SELECT: &str = "
     SELECT seq, at, actor_kind, actor, address, action, object, organization, before, after, hash FROM audit_log";
 
@@ -311,6 +385,14 @@ fn head(connection: &Connection) -> Result<(i64, [u8; 32]), Stop> {
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     newest.map_or_else(|| anchor(connection), Ok)
+}
+
+/// The highest number that a record ever had, which SQLite keeps for AUTOINCREMENT.
+fn last_given(connection: &Connection) -> Result<i64, Stop> {
+    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'audit_log'";
+    let mut statement = connection.prepare_cached(sql)?;
+    let last = statement.query_row([], |row| row.get(0)).optional()?;
+    Ok(last.unwrap_or(0))
 }
 
 fn anchor(connection: &Connection) -> Result<(i64, [u8; 32]), Stop> {
@@ -380,7 +462,7 @@ impl Entry {
         *hasher.finalize().as_bytes()
     }
 
-    fn shown(self) -> AuditRecord {
+    fn shown(self, hash: [u8; 32]) -> AuditRecord {
         // We wrote it; what somebody else wrote in its place is at least not hidden.
         let json = |text: Option<String>| {
             text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)))
@@ -399,6 +481,7 @@ impl Entry {
             organization: self.organization,
             before: json(self.before),
             after: json(self.after),
+            hash,
         }
     }
 }
@@ -454,8 +537,8 @@ mod tests {
                 "organization.create"
             ]
         );
-        let report = store.verify_audit().unwrap();
-        assert_eq!((report.records, report.pruned, report.seq), (3, 0, 3));
+        let report = store.verify_audit(None).unwrap();
+        assert_eq!((report.records, report.pruned, report.head.seq), (3, 0, 3));
         let newest = store
             .audit(AuditFilter::default(), Page::ALL)
             .unwrap()
@@ -472,7 +555,7 @@ mod tests {
     fn a_change_that_failed_leaves_no_record() {
         let store = busy_store();
         assert!(store.edit().create_organization("acme", None).is_err());
-        assert_eq!(store.verify_audit().unwrap().records, 3);
+        assert_eq!(store.verify_audit(None).unwrap().records, 3);
     }
 
     #[test]
@@ -547,7 +630,7 @@ mod tests {
         ] {
             assert!(shell.execute(sql, []).is_err(), "{sql}");
         }
-        store.verify_audit().unwrap();
+        store.verify_audit(None).unwrap();
     }
 
     #[test]
@@ -585,11 +668,120 @@ mod tests {
         for (sql, first) in tampering {
             let store = busy_store();
             store.shell(sql);
-            let error = store.verify_audit().unwrap_err();
+            let error = store.verify_audit(None).unwrap_err();
             assert!(
                 matches!(error, StoreError::AuditBroken { seq, .. } if seq == first),
                 "{sql}: {error}"
             );
+        }
+    }
+
+    const CUT_OFF: &str =
+        "DROP TRIGGER audit_log_is_not_shortened; DELETE FROM audit_log WHERE seq > 1";
+
+    #[test]
+    fn records_that_are_cut_off_leave_a_gap_whatever_is_recorded_later() {
+        let store = busy_store();
+        store.shell(CUT_OFF);
+        let broken_at = |store: &Fixture| match store.verify_audit(None).unwrap_err() {
+            StoreError::AuditBroken { seq, .. } => seq,
+            error => panic!("{error}"),
+        };
+        assert_eq!(broken_at(&store), 2);
+        for slug in ["b", "c", "d", "e"] {
+            store.edit().create_organization(slug, None).unwrap();
+        }
+        assert_eq!(broken_at(&store), 2);
+    }
+
+    #[test]
+    fn a_kept_head_finds_records_that_were_cut_off_without_a_trace() {
+        let store = busy_store();
+        let kept = store.verify_audit(None).unwrap().head;
+        assert_eq!(kept.to_string().parse(), Ok(kept));
+        store.verify_audit(Some(kept)).unwrap();
+        let triggers = store.guards();
+        store.shell(CUT_OFF);
+        store.shell("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'audit_log'");
+        store.shell(&triggers["audit_log_is_not_shortened"]);
+        store.verify_audit(None).unwrap();
+        let missing = |seq| move |error: &StoreError| matches!(error, StoreError::AuditBroken { seq: found, .. } if *found == seq);
+        let error = store.verify_audit(Some(kept)).unwrap_err();
+        assert!(missing(3)(&error), "{error}");
+        // The same number again, with another content.
+        for slug in ["b", "c", "d"] {
+            store.edit().create_organization(slug, None).unwrap();
+        }
+        store.verify_audit(None).unwrap();
+        let error = store.verify_audit(Some(kept)).unwrap_err();
+        assert!(missing(3)(&error), "{error}");
+        assert!(error.to_string().contains("written anew"), "{error}");
+    }
+
+    #[test]
+    fn a_kept_head_that_was_pruned_is_compared_as_long_as_it_can_be() {
+        let store = busy_store();
+        let first = store.verify_audit(None).unwrap().head;
+        assert_eq!(store.edit().prune_audit(i64::MAX).unwrap(), 3);
+        store.verify_audit(Some(first)).unwrap();
+        let wrong = AuditMark {
+            hash: [7; 32],
+            ..first
+        };
+        let error = store.verify_audit(Some(wrong)).unwrap_err();
+        assert!(
+            matches!(error, StoreError::AuditBroken { seq: 3, .. }),
+            "{error}"
+        );
+        store.edit().prune_audit(i64::MAX).unwrap();
+        let error = store.verify_audit(Some(first)).unwrap_err();
+        assert!(
+            error.to_string().contains("pruned through record 4"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_head_is_read_as_it_is_printed() {
+        for wrong in ["", "3", "3:", ":00", "-1:00", "x:00", "3:zz"] {
+            assert!(wrong.parse::<AuditMark>().is_err(), "{wrong}");
+        }
+        let hash = "00".repeat(32);
+        assert!(format!(" 3:{hash}\n").parse::<AuditMark>().is_ok());
+        assert!(format!("-3:{hash}").parse::<AuditMark>().is_err());
+    }
+
+    #[test]
+    fn a_trigger_that_is_missing_or_another_is_found() {
+        let names: Vec<String> = busy_store().guards().into_keys().collect();
+        assert_eq!(names.len(), 5);
+        for name in names {
+            let store = busy_store();
+            let own = store.guards().remove(&name).unwrap();
+            store.shell(&format!("DROP TRIGGER {name}"));
+            for another in ["", &own.replace("the audit", "an audit")] {
+                store.shell(another);
+                let error = store.verify_audit(None).unwrap_err();
+                assert!(
+                    matches!(error, StoreError::AuditUnguarded { .. }),
+                    "{error}"
+                );
+                assert!(error.to_string().contains(&name), "{error}");
+            }
+            store.shell(&format!("DROP TRIGGER {name}; {own}"));
+            store.verify_audit(None).unwrap();
+        }
+        let store = busy_store();
+        store.shell("CREATE TRIGGER eraser AFTER INSERT ON audit_log BEGIN SELECT 1; END");
+        let error = store.verify_audit(None).unwrap_err();
+        assert!(error.to_string().contains("eraser"), "{error}");
+    }
+
+    impl Fixture {
+        /// The triggers of the audit log, by name.
+        fn guards(&self) -> std::collections::BTreeMap<String, String> {
+            let connection = Connection::open(self.path()).unwrap();
+            guards::triggers(&connection).unwrap()
         }
     }
 
@@ -598,19 +790,19 @@ mod tests {
         let store = busy_store();
         assert_eq!(store.edit().prune_audit(0).unwrap(), 0);
         assert_eq!(
-            store.verify_audit().unwrap().records,
+            store.verify_audit(None).unwrap().records,
             3,
             "nothing to remove, nothing to record"
         );
 
         assert_eq!(store.edit().prune_audit(i64::MAX).unwrap(), 3);
-        let report = store.verify_audit().unwrap();
-        assert_eq!((report.records, report.pruned, report.seq), (1, 3, 4));
+        let report = store.verify_audit(None).unwrap();
+        assert_eq!((report.records, report.pruned, report.head.seq), (1, 3, 4));
         store.edit().create_organization("beta", None).unwrap();
         assert_eq!(
             actions(&store, AuditFilter::default()),
             ["organization.create", "audit.prune"]
         );
-        store.verify_audit().unwrap();
+        store.verify_audit(None).unwrap();
     }
 }

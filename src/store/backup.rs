@@ -3,15 +3,17 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use tempfile::NamedTempFile;
 
 use super::error::Stop;
-use super::{Actor, Store, StoreError, StoreReport, file, inspect, schema};
+use super::{Actor, Store, StoreError, StoreReport, file, inspect, lock, schema};
 
 /// So many pages are copied at a time; in between, others may write.
 const PAGES: i32 = 1024;
@@ -23,20 +25,23 @@ impl Store {
     /// # Errors
     /// There is no store, `target` exists or cannot be written, or the copy turns out damaged.
     pub fn back_up(path: &Path, target: &Path) -> Result<StoreReport, StoreError> {
-        if target.exists() {
-            return Err(StoreError::Invalid(format!(
+        let taken = || {
+            StoreError::Invalid(format!(
                 "{} already exists: a backup is never written over; choose another name",
                 target.display()
-            )));
+            ))
+        };
+        // Here to say so before the work; a name that is taken meanwhile is refused by `give_name`.
+        if target.symlink_metadata().is_ok() {
+            return Err(taken());
         }
-        let source = existing(path)?;
-        let mut report = StoreReport::Missing;
-        place(target, |temporary| {
-            copy(&source, temporary)?;
-            report = verify(temporary)?;
-            Ok(())
-        })?;
-        Ok(report)
+        let draft = draft(&existing(path)?, target)?;
+        let report = verify(draft.path())?;
+        match give_name(draft, target) {
+            Ok(()) => Ok(report),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken()),
+            Err(error) => Err(failed(target, &error)),
+        }
     }
 
     /// Puts the backup `source` in place of the store at `path`, which nobody may be using. What was there is kept beside it;
@@ -55,15 +60,20 @@ impl Store {
                 source.display()
             )));
         }
-        let backup = existing(source)?;
-        let mut kept = None;
-        place(path, |temporary| {
-            copy(&backup, temporary)?;
-            if file::exists(path)? {
-                kept = Some(set_aside(path)?);
+        if lock::holder(path).is_some() {
+            return Err(StoreError::InUse {
+                path: path.to_owned(),
+            });
+        }
+        let draft = draft(&existing(source)?, path)?;
+        file::give_to_owner_of_directory(path, draft.as_file());
+        let kept = set_aside(path)?;
+        if let Err(error) = give_name(draft, path) {
+            if let Some(kept) = &kept {
+                move_all(kept, path)?;
             }
-            Ok(())
-        })?;
+            return Err(failed(path, &error));
+        }
         let store = Store::open(path)?;
         store.by(actor).note_restore(source)?;
         Ok(kept)
@@ -74,6 +84,7 @@ impl Store {
     /// # Errors
     /// Any damage found, or what keeps it from being read.
     pub fn check_thoroughly(path: &Path) -> Result<StoreReport, StoreError> {
+        lock::require_not_gone(path)?;
         if !file::exists(path)? {
             return Ok(StoreReport::Missing);
         }
@@ -81,29 +92,59 @@ impl Store {
     }
 }
 
-/// Copies what `source` holds into a new file at `target`. Also keeps the store as it was before a migration.
-pub(super) fn copy(source: &Connection, target: &Path) -> Result<(), StoreError> {
-    // Made first, so that it is private from its first byte on.
-    let made = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(target);
-    made.map_err(|error| failed(target, &error))?;
-    let at = |error| StoreError::from_sqlite(target, error);
-    let mut copy =
-        Connection::open_with_flags(target, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(at)?;
-    let backup = Backup::new(source, &mut copy).map_err(at)?;
-    backup
-        .run_to_completion(PAGES, Duration::ZERO, None)
-        .map_err(at)?;
+/// Copies what `source` holds into a new file at `target`, unless something has that name: a copy that was kept before.
+/// Keeps the store as it was before a migration.
+pub(super) fn keep(source: &Connection, target: &Path) -> Result<(), StoreError> {
+    match target.symlink_metadata() {
+        Ok(found) if found.is_file() => return Ok(()),
+        Ok(_) => {
+            return Err(StoreError::NotAFile {
+                path: target.to_owned(),
+            });
+        }
+        Err(_) => {}
+    }
+    match give_name(draft(source, target)?, target) {
+        // Another process migrates at the same time.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(target, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Copies what `source` holds into a new file in the directory of `target`, on disk when this returns. Its name cannot be
+/// guessed, so no other file has it and no link waits there; its mode is 0600 from the first byte on; and it is removed
+/// with the value.
+fn draft(source: &Connection, target: &Path) -> Result<NamedTempFile, StoreError> {
+    let at = |error: io::Error| failed(target, &error);
+    // SQLite is to follow no link to the file; it would refuse one in the way there as well.
+    let directory = fs::canonicalize(file::directory(target)).map_err(at)?;
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix(".gatepost-").suffix(".new").rand_bytes(16);
+    let draft = builder.tempfile_in(directory).map_err(at)?;
+    copy(source, draft.path()).map_err(|error| StoreError::from_sqlite(target, error))?;
+    draft.as_file().sync_all().map_err(at)?;
+    Ok(draft)
+}
+
+fn copy(source: &Connection, target: &Path) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let mut copy = Connection::open_with_flags(target, flags)?;
+    let backup = Backup::new(source, &mut copy)?;
+    backup.run_to_completion(PAGES, Duration::ZERO, None)?;
     drop(backup);
-    // A copy that is one file. Whoever uses it as a store puts it into WAL mode again.
-    let mode = copy.pragma_update_and_check(None, "journal_mode", "delete", |row| {
+    // A copy that is one file. A store that is made of it is put into WAL mode again.
+    copy.pragma_update_and_check(None, "journal_mode", "delete", |row| {
         row.get::<_, String>(0)
-    });
-    mode.map(drop).map_err(at)
+    })
+    .map(drop)
+}
+
+/// Gives `draft` its name, durably and unless anything has that name, be it a link that leads nowhere.
+fn give_name(draft: NamedTempFile, target: &Path) -> io::Result<()> {
+    draft
+        .persist_noclobber(target)
+        .map_err(|error| error.error)?;
+    File::open(file::directory(target)).and_then(|directory| directory.sync_all())
 }
 
 fn existing(path: &Path) -> Result<Connection, StoreError> {
@@ -119,7 +160,7 @@ fn existing(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-fn verify(path: &Path) -> Result<StoreReport, StoreError> {
+pub(super) fn verify(path: &Path) -> Result<StoreReport, StoreError> {
     let connection = existing(path)?;
     let thorough = || {
         let report = inspect(&connection, path)?;
@@ -143,50 +184,47 @@ fn verify(path: &Path) -> Result<StoreReport, StoreError> {
     thorough().map_err(|stop: Stop| stop.at(path))
 }
 
-/// Lets `make` write a file beside `target` and, once it is on disk, gives it that name.
-fn place(
-    target: &Path,
-    make: impl FnOnce(&Path) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let temporary = beside(target, ".new");
-    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-    let placed = make(&temporary).and_then(|()| {
-        let renamed = sync(&temporary)
-            .and_then(|()| fs::rename(&temporary, target))
-            .and_then(|()| sync(&file::directory(target)));
-        renamed.map_err(|error| failed(target, &error))
-    });
-    if placed.is_err() {
-        let _ = fs::remove_file(&temporary); // most likely it was never made
-    } else {
-        file::give_to_owner_of_directory(target);
+/// Moves the store at `path` out of the way, and what SQLite keeps beside it: a write-ahead log that stayed would be applied
+/// to the file that comes. Returns the new name, or `None` where nothing is there. Refuses while another process has it open.
+fn set_aside(path: &Path) -> Result<Option<PathBuf>, StoreError> {
+    if file::exists(path)? {
+        match alone(path) {
+            // A damaged store is what backups are for; no process can be using it.
+            Ok(()) | Err(StoreError::Corrupt { .. } | StoreError::NotADatabase { .. }) => {}
+            Err(StoreError::Busy { .. }) => {
+                return Err(StoreError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => return Err(error),
+        }
     }
-    placed
+    let kept = beside(path, &format!(".before-restore-{}", super::now()));
+    let moved = move_all(path, &kept)?;
+    Ok(moved.then_some(kept))
 }
 
-/// Moves the store at `path` out of the way. Refuses while somebody has it open.
-fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
-    let kept = beside(path, &format!(".before-restore-{}", super::now()));
-    match alone(path) {
-        // A damaged store is what backups are for; nobody can be using it.
-        Ok(()) | Err(StoreError::Corrupt { .. } | StoreError::NotADatabase { .. }) => {}
-        Err(StoreError::Busy { .. }) => {
-            return Err(StoreError::InUse {
-                path: path.to_owned(),
-            });
-        }
-        Err(error) => return Err(error),
-    }
+/// Renames a store and the files beside it, each only where that name is free. Returns whether there was any.
+fn move_all(from: &Path, to: &Path) -> Result<bool, StoreError> {
+    let mut any = false;
     for suffix in ["-wal", "-shm", ""] {
-        let from = beside(path, suffix);
-        match fs::rename(&from, beside(&kept, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&from, &error));
-            }
-            _ => {}
+        let (from, to) = (beside(from, suffix), beside(to, suffix));
+        match rename(&from, &to) {
+            Ok(()) => any = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(&from, &error)),
         }
     }
-    Ok(kept)
+    Ok(any)
+}
+
+/// Renames a file, unless anything has the new name.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system can.
+        Err(Errno::INVAL | Errno::NOSYS) if to.symlink_metadata().is_err() => fs::rename(from, to),
+        other => Ok(other?),
+    }
 }
 
 /// Whether nobody else has the store open: only then does SQLite let it leave WAL mode.
@@ -200,7 +238,7 @@ fn alone(path: &Path) -> Result<(), StoreError> {
     mode.map(drop).map_err(at)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
@@ -242,9 +280,72 @@ mod tests {
             target.metadata().unwrap().permissions().mode() & 0o777,
             0o600
         );
-        assert!(!beside(&target, ".new").exists() && !beside(&target, "-wal").exists());
+        assert!(!beside(&target, "-wal").exists());
+        assert_eq!(drafts(&store), 0);
         let error = Store::back_up(&store.path(), &target).unwrap_err();
         assert!(matches!(error, StoreError::Invalid(_)), "{error}");
+    }
+
+    /// How many unfinished copies lie in the store's directory.
+    fn drafts(store: &Fixture) -> usize {
+        let directory = fs::read_dir(store.beside(".")).unwrap();
+        let names = directory.map(|entry| entry.unwrap().file_name());
+        let names = names.map(|name| name.to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with(".gatepost-")).count()
+    }
+
+    #[test]
+    fn a_copy_touches_no_other_file_and_follows_no_link() {
+        let store = Fixture::new();
+        let (precious, target) = (store.beside("precious"), store.beside("backup.db"));
+        fs::write(&precious, "mine").unwrap();
+        for name in ["backup.db.new", "backup.db-journal"] {
+            std::os::unix::fs::symlink(&precious, store.beside(name)).unwrap();
+        }
+        Store::back_up(&store.path(), &target).unwrap();
+        fs::remove_file(&target).unwrap();
+        for link in [precious.clone(), store.beside("nowhere")] {
+            std::os::unix::fs::symlink(link, &target).unwrap();
+            let error = Store::back_up(&store.path(), &target).unwrap_err();
+            assert!(error.to_string().contains("already exists"), "{error}");
+            let error = keep(&existing(&store.path()).unwrap(), &target).unwrap_err();
+            assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
+            fs::remove_file(&target).unwrap();
+        }
+        assert!(!store.beside("nowhere").exists());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
+        assert_eq!(drafts(&store), 0, "also where it was refused");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_meanwhile_is_left() {
+        let store = Fixture::new();
+        let target = store.beside("backup.db");
+        let draft = draft(&existing(&store.path()).unwrap(), &target).unwrap();
+        fs::write(&target, "mine").unwrap();
+        let error = give_name(draft, &target).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        let from = store.beside("from");
+        fs::write(&from, "other").unwrap();
+        assert!(rename(&from, &target).is_err());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
+        assert_eq!(drafts(&store), 0);
+    }
+
+    #[test]
+    fn a_write_ahead_log_without_its_store_is_set_aside() {
+        let store = Fixture::new();
+        store.edit().create_credential(named("smtp_a")).unwrap();
+        let backup = store.beside("backup.db");
+        Store::back_up(&store.path(), &backup).unwrap();
+        let log = beside(&store.path(), "-wal");
+        let stale = fs::read(&log).unwrap();
+        let (path, _directory) = store.close();
+        fs::remove_file(&path).unwrap();
+        fs::write(&log, &stale).unwrap();
+        let kept = Store::restore(&backup, &path, &Actor::cli("root")).unwrap();
+        assert_eq!(fs::read(beside(&kept.unwrap(), "-wal")).unwrap(), stale);
+        assert_eq!(usernames(&Store::open(&path).unwrap()), ["smtp_a"]);
     }
 
     #[test]
@@ -277,7 +378,7 @@ mod tests {
             (newest.action.as_str(), newest.actor.name.as_str()),
             ("store.restore", "root")
         );
-        restored.verify_audit().unwrap();
+        restored.verify_audit(None).unwrap();
     }
 
     #[test]

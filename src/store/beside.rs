@@ -42,7 +42,7 @@ pub(super) fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = open(&new, options.write(true).create_new(true).mode(0o600))?;
     file.write_all(text.as_bytes())?;
-    give_to_owner_of_directory(&new);
+    give_to_owner_of_directory(&new, &file);
     std::fs::rename(&new, &record)
 }
 

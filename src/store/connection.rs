@@ -7,6 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
+use super::place::FileId;
 
 /// How long SQLite waits for another process's write transaction.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,6 +65,8 @@ pub(super) fn require_sound_sqlite(number: i32) -> Result<(), StoreError> {
 pub(super) struct Manager {
     pub(super) path: PathBuf,
     pub(super) role: Role,
+    /// The file that the first connection opened: connections to two files would make one store of both.
+    pub(super) id: FileId,
 }
 
 impl r2d2::ManageConnection for Manager {
@@ -71,7 +74,10 @@ impl r2d2::ManageConnection for Manager {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> rusqlite::Result<Connection> {
-        open(&self.path, self.role)
+        match FileId::of(&self.path) {
+            Ok(id) if id == self.id => open(&self.path, self.role),
+            _ => Err(rusqlite::Error::InvalidPath(self.path.clone())),
+        }
     }
 
     fn is_valid(&self, connection: &mut Connection) -> rusqlite::Result<()> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
-use super::file;
+use super::{Placement, file};
 
 /// A refused or failed operation on the store.
 #[derive(Debug, Error)]
@@ -30,6 +30,18 @@ pub enum StoreError {
         /// The first record that is wrong or missing.
         seq: i64,
         /// What is wrong.
+        what: String,
+    },
+    /// The audit log can be changed, or could be for a while.
+    #[error(
+        "store {}: the audit log is not protected: {what}; its records may have been changed: compare with a backup or a \
+         kept head, find out which program did it, then make the trigger again as schema.sql has it",
+        path.display()
+    )]
+    AuditUnguarded {
+        /// The store.
+        path: PathBuf,
+        /// Which trigger is not as it was made.
         what: String,
     },
     /// Another process holds the write lock for longer than the busy timeout.
@@ -62,6 +74,14 @@ pub enum StoreError {
         /// What was found.
         detail: String,
     },
+    /// The file that is open is not the one at the store's path.
+    #[error("store {}: {placement}", path.display())]
+    Displaced {
+        /// The store.
+        path: PathBuf,
+        /// Where the open file is.
+        placement: Placement,
+    },
     /// An SQLite database with somebody else's tables in it.
     #[error(
         "store {}: this database belongs to another program; it was left as it is, point store.path to another file",
@@ -79,6 +99,19 @@ pub enum StoreError {
     Full {
         /// The store.
         path: PathBuf,
+    },
+    /// A daemon served from the store, and its file is not there.
+    #[error(
+        "store {}: its file is gone, although Gatepost served from it; an empty one would refuse every login: put a backup in \
+         its place (gatepost restore FILE), or remove {} to begin with an empty store",
+        path.display(),
+        lock.display()
+    )]
+    Gone {
+        /// The store.
+        path: PathBuf,
+        /// The file that says so.
+        lock: PathBuf,
     },
     /// Another process has the store open.
     #[error("store {} is in use: stop Gatepost first (systemctl stop gatepost.service gatepost.socket)", path.display())]
@@ -195,6 +228,18 @@ pub enum StoreError {
         /// The organization.
         slug: String,
     },
+    /// Another daemon serves from the store.
+    #[error(
+        "store {}: another Gatepost serves from it ({by}); two would let through twice the limits: stop the other one, or give \
+         each a store.path of its own",
+        path.display()
+    )]
+    Served {
+        /// The store.
+        path: PathBuf,
+        /// Which one it is.
+        by: String,
+    },
     /// The file, its directory or its file system cannot be written.
     #[error(
         "store {}: the file or its directory is read-only; make both writable for the user that runs Gatepost",
@@ -269,18 +314,22 @@ impl StoreError {
             | Self::TokenInvalid
             | Self::Protected { .. } => Fault::Request,
             Self::Foreign { .. }
+            | Self::Gone { .. }
             | Self::MissingDirectory { .. }
             | Self::NewerSchema { .. }
             | Self::NotADatabase { .. }
             | Self::NotAFile { .. }
             | Self::OldLibrary { .. } => Fault::Configuration,
             Self::AuditBroken { .. }
+            | Self::AuditUnguarded { .. }
             | Self::Busy { .. }
             | Self::Corrupt { .. }
+            | Self::Displaced { .. }
             | Self::Full { .. }
             | Self::Io { .. }
             | Self::PermissionDenied { .. }
-            | Self::ReadOnly { .. } => Fault::Machine,
+            | Self::ReadOnly { .. }
+            | Self::Served { .. } => Fault::Machine,
         }
     }
 

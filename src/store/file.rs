@@ -1,25 +1,41 @@
 //! The store's file as the file system sees it. Its bytes are SQLite's alone: closing any other descriptor of the file
 //! would drop the locks that SQLite holds on it in this process, so nothing here ever opens it.
 
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, CWD, FileType, Mode, access, mknodat};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, Gid, Mode, Uid, access, chownat, fchown, mknodat,
+};
 use rustix::io::Errno;
 
 use super::StoreError;
+use super::place::FileId;
 
 /// Makes sure that there is a file at `path`: an empty one, mode 0600, if need be. SQLite takes that for an empty database.
 pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     match mknodat(CWD, path, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {
         Ok(()) => {
-            give_to_owner_of_directory(path);
+            if let Ok(owner) = directory(path).metadata() {
+                let (uid, gid) = owner_ids(&owner);
+                // The name may be a link by now, put there by the owner of the directory.
+                let _ = chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+            }
             Ok(())
         }
         Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(explain(path, error)),
     }
+}
+
+/// The file at `path`.
+pub(super) fn id(path: &Path) -> Result<FileId, StoreError> {
+    FileId::of(path).map_err(|error| StoreError::Io {
+        path: path.to_owned(),
+        detail: error.to_string(),
+    })
 }
 
 /// Whether something is at `path`. That its directory is missing is an error: then no store could be made there.
@@ -69,7 +85,7 @@ pub(super) fn directory(path: &Path) -> PathBuf {
     }
 }
 
-fn explain(path: &Path, error: Errno) -> StoreError {
+pub(super) fn explain(path: &Path, error: Errno) -> StoreError {
     let path = path.to_owned();
     match error {
         Errno::ACCESS | Errno::PERM => {
@@ -93,12 +109,18 @@ fn explain(path: &Path, error: Errno) -> StoreError {
 }
 
 /// A store first made by root (`sudo gatepost credential create`) must not lock out the daemon, whose directory it is.
-/// SQLite does the same with the files it makes beside it. For anyone but root there is nothing to do, and where root
-/// may not do it, the daemon's own "permission denied" names the file.
-pub(super) fn give_to_owner_of_directory(path: &Path) {
+/// SQLite does the same with the files it makes beside it. Other users cannot, and need not; and where root may not do it,
+/// the daemon's own "permission denied" names the file.
+pub(super) fn give_to_owner_of_directory(path: &Path, file: &File) {
     if let Ok(owner) = directory(path).metadata() {
-        let _ = chown(path, Some(owner.uid()), Some(owner.gid()));
+        let (uid, gid) = owner_ids(&owner);
+        let _ = fchown(file, uid, gid);
     }
+}
+
+fn owner_ids(owner: &Metadata) -> (Option<Uid>, Option<Gid>) {
+    let (uid, gid) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+    (Some(uid), Some(gid))
 }
 
 #[cfg(test)]

@@ -13,12 +13,14 @@ mod credentials;
 mod error;
 mod file;
 mod flush;
+mod lock;
 mod login;
 mod name;
 mod organizations;
 mod overlap;
 mod page;
 mod penalties;
+mod place;
 mod policy;
 mod refusals;
 mod schema;
@@ -35,7 +37,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::actor::{Actor, ActorKind, Editor};
-pub use self::audit::{AuditFilter, AuditRecord, AuditReport, hex};
+pub use self::audit::{AuditFilter, AuditMark, AuditRecord, AuditReport, hex};
 pub use self::breaches::{Breached, Tally};
 pub use self::credentials::{
     Credential, CredentialColumn, CredentialEdit, CredentialFilter, CredentialOrder,
@@ -43,12 +45,14 @@ pub use self::credentials::{
 };
 pub use self::error::{Fault, Kind, Made, StoreError};
 pub use self::flush::{LastUsed, Noted, TokenUse};
+pub use self::lock::{DaemonLock, Holder};
 pub use self::login::{Login, Previous, Refusal};
 pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug, check_username, plain};
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
 pub use self::overlap::{PreviousUse, Retired};
 pub use self::page::{Page, Rows};
 pub use self::penalties::{PENALTIES, PenaltyRow, TrustedNetwork};
+pub use self::place::{FileId, Placement, Watch};
 pub use self::refusals::{
     REFUSALS_OF_ONE, REFUSALS_OF_ONE_REASON, RefusedLogin, UNKNOWN_REFUSALS,
     UNKNOWN_REFUSALS_FROM_ONE,
@@ -86,6 +90,8 @@ pub struct Store {
     /// The writer's `PRAGMA data_version` when it was last looked at.
     seen: AtomicI64,
     tag_key: [u8; 32],
+    id: FileId,
+    seen_at: place::Seen,
 }
 
 /// What [`Store::check`] found.
@@ -123,23 +129,27 @@ impl Store {
     /// Whatever is there and is not a store this build understands is left as it is.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         connection::require_sound_sqlite(rusqlite::version_number())?;
+        lock::require_not_gone(path)?;
         file::create(path)?;
         // Before a row is read, whose time may be one that a wrong wall clock told.
         clock::follow(&beside::read(path));
         // Open until the writer is: SQLite would do the housekeeping of a last close in between.
         let mut first = open_writable(path)?;
+        let id = file::id(path)?;
         schema::prepare(&mut first, path)?;
         bring_keys_to_now(&first);
-        let writer = pool(path, Role::Writer)?;
+        let writer = pool(path, Role::Writer, id)?;
         let store = Store {
             path: path.to_owned(),
-            readers: pool(path, Role::Reader)?,
+            readers: pool(path, Role::Reader, id)?,
             seen: AtomicI64::new(0),
             epoch: AtomicU64::new(0),
             tag_key: first
                 .query_row("SELECT tag_key FROM instance", [], |row| row.get(0))
                 .map_err(|error| StoreError::from_sqlite(path, error))?,
             writer,
+            id,
+            seen_at: place::Seen::default(),
         };
         store.poll()?;
         Ok(store)
@@ -151,11 +161,17 @@ impl Store {
     /// Those that [`Store::open`] would meet, and any damage found.
     pub fn check(path: &Path) -> Result<StoreReport, StoreError> {
         connection::require_sound_sqlite(rusqlite::version_number())?;
+        lock::require_not_gone(path)?;
         if !file::exists(path)? {
             return Ok(StoreReport::Missing);
         }
         let connection = open_writable(path)?;
         inspect(&connection, path).map_err(|stop| stop.at(path))
+    }
+
+    /// The daemon that serves from the store at `path`, if one does and this user may ask.
+    pub fn served_by(path: &Path) -> Option<Holder> {
+        lock::holder(path)
     }
 
     /// How much is in it.
@@ -235,6 +251,10 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction) -> Result<T, Stop>,
     ) -> Result<T, StoreError> {
+        match self.placement() {
+            Placement::InPlace => {}
+            elsewhere => return Err(self.displaced(elsewhere)),
+        }
         let mut writer = self.connection(&self.writer, WRITER_PATIENCE)?;
         let commit = || {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -349,7 +369,7 @@ fn open_writable(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-fn pool(path: &Path, role: Role) -> Result<Pool<Manager>, StoreError> {
+fn pool(path: &Path, role: Role, id: FileId) -> Result<Pool<Manager>, StoreError> {
     let size = match role {
         Role::Reader => READERS,
         Role::Writer => 1,
@@ -365,6 +385,7 @@ fn pool(path: &Path, role: Role) -> Result<Pool<Manager>, StoreError> {
         .build(Manager {
             path: path.to_owned(),
             role,
+            id,
         })
         .map_err(|error| StoreError::Io {
             path: path.to_owned(),

@@ -11,7 +11,7 @@ use super::error::Stop;
 use super::{DEFAULT_ORGANIZATION, StoreError, backup, connection, now};
 
 /// The whole schema, which a new store begins with.
-const SCHEMA: &str = include_str!("../../schema.sql");
+pub(super) const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2. A test holds their outcome against [`SCHEMA`].
 const MIGRATIONS: [&str; 5] = [
@@ -122,11 +122,7 @@ fn migrate_in_one_transaction(connection: &mut Connection, path: &Path) -> Resul
 fn keep_copy(connection: &Connection, path: &Path, version: i64) -> Result<(), StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".version-{version}"));
-    let copy = PathBuf::from(name);
-    if !copy.exists() {
-        backup::copy(connection, &copy)?;
-    }
-    Ok(())
+    backup::keep(connection, &PathBuf::from(name))
 }
 
 /// The rows of a new store that are made of random bytes.

@@ -142,6 +142,10 @@ impl Gatepost {
         Arc::clone(&self.site)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("signal gatepost");

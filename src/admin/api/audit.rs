@@ -42,6 +42,9 @@ pub struct AuditRecord {
     /// The fields that changed, as they became.
     #[schema(value_type = Option<Object>)]
     after: Option<Value>,
+    /// In hexadecimal, over the record and the hash of the one before. Kept elsewhere, `SEQ:HASH` is for
+    /// `gatepost audit verify --expect`.
+    hash: String,
 }
 
 /// Who made a change.
@@ -70,6 +73,7 @@ impl From<&store::AuditRecord> for AuditRecord {
             organization: record.organization.clone(),
             before: record.before.clone(),
             after: record.after.clone(),
+            hash: store::hex(&record.hash),
         }
     }
 }

@@ -225,6 +225,16 @@ impl Doctor<'_> {
     fn store(&self) -> Result<Store, Box<Finding>> {
         let path = &self.config.store.path;
         let problem = |found: String, next: &str| Box::new(Finding::problem("store", found, next));
+        let served = Store::served_by(path).filter(|holder| holder.is_at_path == Some(false));
+        if let Some(holder) = served {
+            let found = format!(
+                "{} is not the file that the running Gatepost ({}) has open: it was removed or replaced",
+                path.display(),
+                holder.words
+            );
+            let next = "the log says where what it held is saved; stop Gatepost, gatepost restore FILE, start it";
+            return Err(problem(found, next));
+        }
         let missing = Store::check(path).map(|found| matches!(found, StoreReport::Missing));
         if let Ok(true) = missing {
             let found = format!("{} does not exist", path.display());

@@ -1,0 +1,460 @@
+//! Whether the file that is open is still the one at the store's path.
+//!
+//! Whatever is written into a file that was removed or replaced is lost. A file that was copied over the open one, without
+//! SQLite, is worse: pages of both come together.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use r2d2::Pool;
+use rusqlite::{Connection, OpenFlags};
+
+use super::connection::{self, Manager, Role};
+use super::{DaemonLock, Store, StoreError, backup, lock};
+
+/// Looks, one after the other, that must agree before an overwritten file is called that: a checkpoint of another process
+/// may be under way.
+const PATIENCE: u32 = 3;
+
+/// A file, whatever its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub(super) fn of(path: &Path) -> io::Result<FileId> {
+        Ok(FileId::from(&fs::metadata(path)?))
+    }
+}
+
+impl From<&Metadata> for FileId {
+    fn from(metadata: &Metadata) -> FileId {
+        FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
+/// Where the open file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Placement {
+    /// At the store's path.
+    InPlace,
+    /// Nothing is at that path.
+    Missing,
+    /// Another file is at that path.
+    Replaced,
+    /// At the store's path, and a program other than SQLite wrote into it.
+    Overwritten,
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InPlace => "its file is in place",
+            Self::Missing => {
+                "its file was removed; nothing can be changed until it is back: stop Gatepost, then gatepost restore FILE"
+            }
+            Self::Replaced => {
+                "another file was put in its place; Gatepost serves from that one after a restart"
+            }
+            Self::Overwritten => {
+                "another program wrote over its file while Gatepost used it; put a backup in place by gatepost restore FILE, \
+                 while Gatepost is stopped"
+            }
+        })
+    }
+}
+
+/// The last [`Placement`] that was seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen(AtomicU8);
+
+impl Seen {
+    fn set(&self, placement: Placement) {
+        self.0.store(placement as u8, Ordering::Release);
+    }
+
+    pub(super) fn placement(&self) -> Placement {
+        let all = [
+            Placement::Missing,
+            Placement::Replaced,
+            Placement::Overwritten,
+        ];
+        let seen = self.0.load(Ordering::Acquire);
+        let found = all.into_iter().find(|placement| *placement as u8 == seen);
+        found.unwrap_or(Placement::InPlace)
+    }
+}
+
+/// What the file system says of a file that changes whenever anything is written into it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Stamp {
+        Stamp {
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// What moves whenever SQLite writes into the file in WAL mode: `data_version`, the frames in the log, and those of them that
+/// are in the file.
+type Progress = (i64, i64, i64);
+
+/// Looks regularly at where the file is.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    id: FileId,
+    connection: Connection,
+    writer: Pool<Manager>,
+    stamp: Stamp,
+    progress: Progress,
+    /// What the file holds without its log, as of `stamp`.
+    raw: Result<String, String>,
+    /// How many looks in a row met a file that was written to without SQLite's progress.
+    doubtful: u32,
+}
+
+impl Store {
+    /// The file that is open.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// What the last look of a [`Watch`] found.
+    pub fn placement(&self) -> Placement {
+        self.seen_at.placement()
+    }
+
+    /// Notes what a look found. Unless the file is in place, every change is refused from then on: it would be lost.
+    pub fn note_placement(&self, placement: Placement) {
+        self.seen_at.set(placement);
+    }
+
+    /// Begins to watch the file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn watch(&self) -> Result<Watch, StoreError> {
+        let at = |error| StoreError::from_sqlite(&self.path, error);
+        let connection = connection::open(&self.path, Role::Reader).map_err(at)?;
+        let metadata = fs::metadata(&self.path).map_err(|_| self.displaced(Placement::Missing))?;
+        Ok(Watch {
+            progress: progress(&connection).map_err(at)?,
+            path: self.path.clone(),
+            id: self.id,
+            connection,
+            writer: self.writer.clone(),
+            stamp: Stamp::from(&metadata),
+            raw: raw(&self.path),
+            doubtful: 0,
+        })
+    }
+
+    /// The error of a change that is refused because of where the file is.
+    pub fn displaced(&self, placement: Placement) -> StoreError {
+        StoreError::Displaced {
+            path: self.path.clone(),
+            placement,
+        }
+    }
+}
+
+impl Watch {
+    /// Where the file is now. Waits for no lock.
+    pub fn look(&mut self) -> Placement {
+        let metadata = match fs::metadata(&self.path) {
+            Ok(metadata) => metadata,
+            Err(error) if is_absence(&error) => return Placement::Missing,
+            // Whatever else keeps it from being seen does not move it.
+            Err(_) => return Placement::InPlace,
+        };
+        if FileId::from(&metadata) != self.id {
+            return Placement::Replaced;
+        }
+        // A checkpoint of our own may be under way, for as long as the disk takes.
+        if self.writer.state().idle_connections == 0 {
+            return Placement::InPlace;
+        }
+        match self.is_explained(Stamp::from(&metadata)) {
+            true => Placement::InPlace,
+            false => Placement::Overwritten,
+        }
+    }
+
+    /// Whether what was written into the file since the last look was written by SQLite.
+    fn is_explained(&mut self, stamp: Stamp) -> bool {
+        let Ok(progress) = progress(&self.connection) else {
+            return false;
+        };
+        let has_progressed = std::mem::replace(&mut self.progress, progress) != progress;
+        if stamp == self.stamp {
+            self.doubtful = 0;
+            return true;
+        }
+        if has_progressed {
+            self.accept(stamp);
+            return true;
+        }
+        self.doubtful += 1;
+        if self.doubtful < PATIENCE {
+            return true;
+        }
+        // Only its time, its owner or its mode changed, unless pages that no table leads to did.
+        let is_same = raw(&self.path) == self.raw && backup::verify(&self.path).is_ok();
+        if is_same {
+            self.accept(stamp);
+        }
+        is_same
+    }
+
+    fn accept(&mut self, stamp: Stamp) {
+        self.stamp = stamp;
+        self.raw = raw(&self.path);
+        self.doubtful = 0;
+    }
+
+    /// Saves what the open file holds under a name beside its path, which is returned. What was written until now is in it.
+    ///
+    /// # Errors
+    /// The directory is gone, or the disk does not take it.
+    pub fn save(&self) -> Result<PathBuf, StoreError> {
+        let copy = backup::beside(&self.path, &format!(".saved-{}", super::now()));
+        backup::keep(&self.connection, &copy)?;
+        Ok(copy)
+    }
+
+    /// Prepares the next start with the file that is at the path now: the log there belongs to the file that is open.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn leave(&self, placement: Placement, lock: &DaemonLock) -> Result<(), StoreError> {
+        match placement {
+            Placement::Replaced => lock::set_log_aside(&self.path).map(drop),
+            Placement::Overwritten => lock.note_overwritten(),
+            Placement::InPlace | Placement::Missing => Ok(()),
+        }
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+fn progress(connection: &Connection) -> rusqlite::Result<Progress> {
+    let version = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
+    let (log, written) = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| {
+        Ok((row.get(1)?, row.get(2)?))
+    })?;
+    Ok((version, log, written))
+}
+
+/// What tells a file of the store from another or an older one, without the log. SQLite opens the file, as this process must
+/// not close it any other way.
+fn raw(path: &Path) -> Result<String, String> {
+    let read = || {
+        let mut uri = String::from("file:");
+        for byte in path.as_os_str().as_encoded_bytes() {
+            match byte {
+                b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+                byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+                byte => uri += &format!("%{byte:02x}"),
+            }
+        }
+        uri += "?immutable=1";
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(uri, flags)?;
+        let header: String = connection.query_row(
+            "SELECT concat_ws(' ', schema_version, user_version, freelist_count, page_count)
+             FROM pragma_schema_version, pragma_user_version, pragma_freelist_count, pragma_page_count",
+            [],
+            |row| row.get(0),
+        )?;
+        let content = connection.query_row(
+            "SELECT concat_ws(' ', hex(tag_key), (SELECT group_concat(name || seq) FROM sqlite_sequence),
+                    (SELECT concat_ws(' ', count(*), max(at), sum(count)) FROM last_used))
+             FROM instance",
+            [],
+            |row| row.get::<_, String>(0),
+        );
+        // A young store may still be in its log alone.
+        let content = content.unwrap_or_else(|error| error.to_string());
+        Ok(format!("{header} {content}"))
+    };
+    read().map_err(|error: rusqlite::Error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Fixture, named};
+    use super::*;
+
+    /// As many looks as a doubtful file needs.
+    fn verdict(watch: &mut Watch) -> Placement {
+        (0..=PATIENCE).map(|_| watch.look()).last().unwrap()
+    }
+
+    fn backup_of(store: &Fixture) -> PathBuf {
+        let backup = store.beside("backup.db");
+        Store::back_up(&store.path(), &backup).unwrap();
+        backup
+    }
+
+    #[test]
+    fn a_file_that_is_moved_away_is_missing_until_it_is_back() {
+        let store = Fixture::new();
+        let mut watch = store.watch().unwrap();
+        assert_eq!(verdict(&mut watch), Placement::InPlace);
+        let elsewhere = store.beside("elsewhere");
+        fs::rename(store.path(), &elsewhere).unwrap();
+        assert_eq!(watch.look(), Placement::Missing);
+        fs::write(store.path(), "").unwrap();
+        assert_eq!(watch.look(), Placement::Replaced);
+        fs::rename(&elsewhere, store.path()).unwrap();
+        assert_eq!(verdict(&mut watch), Placement::InPlace);
+    }
+
+    #[test]
+    fn changes_are_refused_while_the_file_is_not_in_place() {
+        let store = Fixture::new();
+        for placement in [
+            Placement::Missing,
+            Placement::Replaced,
+            Placement::Overwritten,
+        ] {
+            store.note_placement(placement);
+            assert_eq!(store.placement(), placement);
+            let error = store.edit().create_credential(named("smtp_a")).unwrap_err();
+            assert!(matches!(error, StoreError::Displaced { .. }), "{error}");
+        }
+        store.note_placement(Placement::InPlace);
+        store.edit().create_credential(named("smtp_a")).unwrap();
+    }
+
+    #[test]
+    fn a_removed_store_can_be_saved_with_all_that_was_in_it() {
+        let store = Fixture::new();
+        store.edit().create_credential(named("smtp_a")).unwrap();
+        let watch = store.watch().unwrap();
+        fs::remove_file(store.path()).unwrap();
+        store.edit().create_credential(named("smtp_b")).unwrap();
+        let saved = Store::open(&watch.save().unwrap()).unwrap();
+        assert!(saved.lookup("smtp_a").unwrap().is_some());
+        assert!(saved.lookup("smtp_b").unwrap().is_some());
+    }
+
+    #[test]
+    fn what_sqlite_writes_into_the_file_is_explained() {
+        let store = Fixture::new();
+        let mut watch = store.watch().unwrap();
+        for (number, checkpoint) in ["PASSIVE", "FULL", "RESTART", "TRUNCATE", "TRUNCATE"]
+            .iter()
+            .enumerate()
+        {
+            let username = format!("smtp_{number}");
+            store.edit().create_credential(named(&username)).unwrap();
+            store.shell(&format!("PRAGMA wal_checkpoint({checkpoint})"));
+            assert_eq!(verdict(&mut watch), Placement::InPlace, "{checkpoint}");
+        }
+        store.shell("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+        assert_eq!(verdict(&mut watch), Placement::InPlace);
+    }
+
+    #[test]
+    fn another_time_mode_or_name_is_not_another_content() {
+        let store = Fixture::new();
+        store.edit().create_credential(named("smtp_a")).unwrap();
+        let mut watch = store.watch().unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        let touched = std::process::Command::new("touch")
+            .arg(store.path())
+            .status();
+        assert!(touched.unwrap().success());
+        assert_eq!(verdict(&mut watch), Placement::InPlace);
+        let touched = std::process::Command::new("touch")
+            .args(["--date", "2001-01-01"])
+            .arg(store.path())
+            .status();
+        assert!(touched.unwrap().success());
+        assert!(fs::metadata(store.path()).unwrap().modified().unwrap() > old);
+        assert_eq!(verdict(&mut watch), Placement::InPlace);
+        fs::hard_link(store.path(), store.beside("name")).unwrap();
+        assert_eq!(verdict(&mut watch), Placement::InPlace);
+    }
+
+    #[test]
+    fn a_file_that_is_copied_over_the_open_one_is_noticed() {
+        type Copy = fn(&Fixture, &Path);
+        let copies: [(&str, Copy); 4] = [
+            ("a backup", |store, target| {
+                Store::back_up(&store.path(), target).map(drop).unwrap();
+            }),
+            ("a compacted copy", |store, target| {
+                store.shell(&format!("VACUUM INTO '{}'", target.display()));
+            }),
+            ("another store", |_, target| {
+                Store::back_up(&Fixture::new().path(), target)
+                    .map(drop)
+                    .unwrap();
+            }),
+            ("no store at all", |_, target| {
+                fs::write(target, "shopping, and more of it; ".repeat(9000)).unwrap();
+            }),
+        ];
+        for (what, copy) in copies {
+            for checkpoint in ["", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+                let store = Fixture::new();
+                store.edit().create_credential(named("smtp_a")).unwrap();
+                store.shell(checkpoint);
+                let other = store.beside("other.db");
+                copy(&store, &other);
+                store.edit().create_credential(named("smtp_b")).unwrap();
+                store.shell(checkpoint);
+                let mut watch = store.watch().unwrap();
+                assert_eq!(verdict(&mut watch), Placement::InPlace, "{what}");
+                fs::copy(&other, store.path()).unwrap();
+                assert_eq!(
+                    verdict(&mut watch),
+                    Placement::Overwritten,
+                    "{what} {checkpoint}"
+                );
+            }
+        }
+        let store = Fixture::new();
+        let backup = backup_of(&store);
+        let mut watch = store.watch().unwrap();
+        fs::copy(&backup, store.path()).unwrap();
+        assert_eq!(verdict(&mut watch), Placement::Overwritten);
+        let truncated = Fixture::new();
+        let mut watch = truncated.watch().unwrap();
+        fs::write(truncated.path(), "").unwrap();
+        assert_eq!(verdict(&mut watch), Placement::Overwritten);
+    }
+}
