@@ -132,6 +132,9 @@ fn copy(source: &Connection, target: &Path) -> rusqlite::Result<()> {
     let backup = Backup::new(source, &mut copy)?;
     backup.run_to_completion(PAGES, Duration::ZERO, None)?;
     drop(backup);
+    // Should the copy be put over a store that is in use, this tells the one from the other.
+    let number: i64 = rand::random_range(1_000_000..2_000_000_000);
+    copy.pragma_update(None, "schema_version", number)?;
     // A copy that is one file. A store that is made of it is put into WAL mode again.
     copy.pragma_update_and_check(None, "journal_mode", "delete", |row| {
         row.get::<_, String>(0)

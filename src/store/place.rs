@@ -3,6 +3,7 @@
 //! Whatever is written into a file that was removed or replaced is lost. A file that was copied over the open one, without
 //! SQLite, is worse: pages of both come together.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
@@ -11,14 +12,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use r2d2::Pool;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::connection::{self, Manager, Role};
 use super::{DaemonLock, Store, StoreError, backup, lock};
 
-/// Looks, one after the other, that must agree before an overwritten file is called that: a checkpoint of another process
-/// may be under way.
+/// How many looks after a change of the file its content is judged: a checkpoint may be under way until then.
 const PATIENCE: u32 = 3;
+
+/// How often a content that cannot be read is put down to a checkpoint under way.
+const UNREADABLE: u32 = 2;
+
+/// How far the schema's number may move on between two looks. Copies have a number of their own, far from all others.
+const SCHEMA_CHANGES: i64 = 100;
 
 /// A file, whatever its name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -118,9 +124,21 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// What moves whenever SQLite writes into the file in WAL mode: `data_version`, the frames in the log, and those of them that
-/// are in the file.
+/// `data_version`, the frames in the log, and those of them that are in the file. While none of them moves, SQLite writes
+/// nothing into the file.
 type Progress = (i64, i64, i64);
+
+/// What the file holds without its log: what tells it from another file, or from an earlier state of its own.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Raw {
+    /// The schema cookie, which every change of the schema moves on.
+    schema: i64,
+    tag_key: Option<Vec<u8>>,
+    /// The counters of AUTOINCREMENT, which never fall.
+    counters: BTreeMap<String, i64>,
+    pages: (i64, i64),
+    uses: Option<(i64, i64)>,
+}
 
 /// Looks regularly at where the file is.
 #[derive(Debug)]
@@ -129,12 +147,17 @@ pub struct Watch {
     id: FileId,
     connection: Connection,
     writer: Pool<Manager>,
+    tag_key: [u8; 32],
     stamp: Stamp,
     progress: Progress,
-    /// What the file holds without its log, as of `stamp`.
-    raw: Result<String, String>,
-    /// How many looks in a row met a file that was written to without SQLite's progress.
-    doubtful: u32,
+    /// The schema's number with the log, as of `stamp`.
+    schema: i64,
+    /// As of `stamp`, if it could be read.
+    raw: Option<Raw>,
+    /// How many looks in a row met another stamp, and whether SQLite may have written meanwhile.
+    changed: u32,
+    has_progressed: bool,
+    unreadable: u32,
 }
 
 impl Store {
@@ -163,13 +186,17 @@ impl Store {
         let metadata = fs::metadata(&self.path).map_err(|_| self.displaced(Placement::Missing))?;
         Ok(Watch {
             progress: progress(&connection).map_err(at)?,
+            schema: schema(&connection).map_err(at)?,
             path: self.path.clone(),
             id: self.id,
             connection,
             writer: self.writer.clone(),
+            tag_key: self.tag_key,
             stamp: Stamp::from(&metadata),
-            raw: raw(&self.path),
-            doubtful: 0,
+            raw: Raw::read(&self.path).ok(),
+            changed: 0,
+            has_progressed: false,
+            unreadable: 0,
         })
     }
 
@@ -198,42 +225,59 @@ impl Watch {
         if self.writer.state().idle_connections == 0 {
             return Placement::InPlace;
         }
-        match self.is_explained(Stamp::from(&metadata)) {
+        let stamp = Stamp::from(&metadata);
+        let Ok(progress) = progress(&self.connection) else {
+            return self.judge_unreadable();
+        };
+        self.has_progressed |= std::mem::replace(&mut self.progress, progress) != progress;
+        if stamp == self.stamp {
+            self.changed = 0;
+            self.has_progressed = false;
+            if let Ok(schema) = schema(&self.connection) {
+                self.schema = schema;
+            }
+            return Placement::InPlace;
+        }
+        self.changed += 1;
+        match self.changed < PATIENCE {
+            true => Placement::InPlace,
+            false => self.judge(stamp),
+        }
+    }
+
+    /// Whether SQLite wrote what the file holds now.
+    fn judge(&mut self, stamp: Stamp) -> Placement {
+        let Ok(raw) = Raw::read(&self.path) else {
+            return self.judge_unreadable();
+        };
+        let schemas = self.schema..=self.schema + SCHEMA_CHANGES;
+        let before = self.raw.as_ref();
+        let is_schema_known = schemas.contains(&raw.schema)
+            || before.is_some_and(|before| before.schema == raw.schema);
+        let is_other = raw.tag_key.as_ref().is_some_and(|key| *key != self.tag_key);
+        let is_older = before.is_some_and(|before| {
+            let mut counters = before.counters.iter();
+            counters.any(|(table, last)| raw.counters.get(table).is_none_or(|now| now < last))
+        });
+        // Otherwise only its time, owner or mode changed, unless pages did that nothing above looks at.
+        let is_unexplained =
+            !self.has_progressed && (before != Some(&raw) || backup::verify(&self.path).is_err());
+        if stamp.size == 0 || !is_schema_known || is_other || is_older || is_unexplained {
+            return Placement::Overwritten;
+        }
+        self.stamp = stamp;
+        self.raw = Some(raw);
+        (self.changed, self.unreadable) = (0, 0);
+        self.has_progressed = false;
+        Placement::InPlace
+    }
+
+    fn judge_unreadable(&mut self) -> Placement {
+        self.unreadable += 1;
+        match self.unreadable < UNREADABLE {
             true => Placement::InPlace,
             false => Placement::Overwritten,
         }
-    }
-
-    /// Whether what was written into the file since the last look was written by SQLite.
-    fn is_explained(&mut self, stamp: Stamp) -> bool {
-        let Ok(progress) = progress(&self.connection) else {
-            return false;
-        };
-        let has_progressed = std::mem::replace(&mut self.progress, progress) != progress;
-        if stamp == self.stamp {
-            self.doubtful = 0;
-            return true;
-        }
-        if has_progressed {
-            self.accept(stamp);
-            return true;
-        }
-        self.doubtful += 1;
-        if self.doubtful < PATIENCE {
-            return true;
-        }
-        // Only its time, its owner or its mode changed, unless pages that no table leads to did.
-        let is_same = raw(&self.path) == self.raw && backup::verify(&self.path).is_ok();
-        if is_same {
-            self.accept(stamp);
-        }
-        is_same
-    }
-
-    fn accept(&mut self, stamp: Stamp) {
-        self.stamp = stamp;
-        self.raw = raw(&self.path);
-        self.doubtful = 0;
     }
 
     /// Saves what the open file holds under a name beside its path, which is returned. What was written until now is in it.
@@ -274,41 +318,52 @@ fn progress(connection: &Connection) -> rusqlite::Result<Progress> {
     Ok((version, log, written))
 }
 
-/// What tells a file of the store from another or an older one, without the log. SQLite opens the file, as this process must
-/// not close it any other way.
-fn raw(path: &Path) -> Result<String, String> {
-    let read = || {
-        let mut uri = String::from("file:");
-        for byte in path.as_os_str().as_encoded_bytes() {
-            match byte {
-                b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-                byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
-                byte => uri += &format!("%{byte:02x}"),
-            }
-        }
-        uri += "?immutable=1";
+fn schema(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "schema_version", |row| row.get(0))
+}
+
+impl Raw {
+    /// SQLite opens the file, as this process must not close it any other way.
+    fn read(path: &Path) -> rusqlite::Result<Raw> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
             | OpenFlags::SQLITE_OPEN_URI
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(uri, flags)?;
-        let header: String = connection.query_row(
-            "SELECT concat_ws(' ', schema_version, user_version, freelist_count, page_count)
-             FROM pragma_schema_version, pragma_user_version, pragma_freelist_count, pragma_page_count",
-            [],
-            |row| row.get(0),
-        )?;
-        let content = connection.query_row(
-            "SELECT concat_ws(' ', hex(tag_key), (SELECT group_concat(name || seq) FROM sqlite_sequence),
-                    (SELECT concat_ws(' ', count(*), max(at), sum(count)) FROM last_used))
-             FROM instance",
-            [],
-            |row| row.get::<_, String>(0),
-        );
-        // A young store may still be in its log alone.
-        let content = content.unwrap_or_else(|error| error.to_string());
-        Ok(format!("{header} {content}"))
-    };
-    read().map_err(|error: rusqlite::Error| error.to_string())
+        let connection = Connection::open_with_flags(without_log(path), flags)?;
+        let pages =
+            "SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_page_count";
+        let mut raw = Raw {
+            schema: schema(&connection)?,
+            pages: connection.query_row(pages, [], |row| Ok((row.get(0)?, row.get(1)?)))?,
+            ..Raw::default()
+        };
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name IN ('instance', 'last_used')";
+        let tables: i64 = connection.query_row(tables, [], |row| row.get(0))?;
+        if tables < 2 {
+            return Ok(raw); // a young store may be in its log alone
+        }
+        let key = "SELECT tag_key FROM instance";
+        raw.tag_key = connection.query_row(key, [], |row| row.get(0)).optional()?;
+        let mut counters = connection.prepare("SELECT name, seq FROM sqlite_sequence")?;
+        let counters = counters.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        raw.counters = counters.collect::<Result<_, _>>()?;
+        let uses = "SELECT coalesce(max(at), 0), coalesce(sum(count), 0) FROM last_used";
+        let uses = connection.query_row(uses, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        raw.uses = Some(uses);
+        Ok(raw)
+    }
+}
+
+/// A URI with which SQLite reads the file at `path` as it is, without its log.
+fn without_log(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri += &format!("%{byte:02x}"),
+        }
+    }
+    uri + "?immutable=1"
 }
 
 #[cfg(test)]
@@ -447,10 +502,24 @@ mod tests {
                 );
             }
         }
+        // Also of a store that was itself restored, and while others commit.
         let store = Fixture::new();
         let backup = backup_of(&store);
-        let mut watch = store.watch().unwrap();
-        fs::copy(&backup, store.path()).unwrap();
+        fs::copy(&backup, store.beside("restored.db")).unwrap();
+        let restored = Store::open(&store.beside("restored.db")).unwrap();
+        fs::remove_file(&backup).unwrap();
+        Store::back_up(&store.beside("restored.db"), &backup).unwrap();
+        let mut watch = restored.watch().unwrap();
+        fs::copy(&backup, store.beside("restored.db")).unwrap();
+        for slug in ["a", "b", "c", "d"] {
+            // Whether it succeeds depends on the pages that it meets.
+            let _ = restored
+                .by(&super::super::Actor::system("tests"))
+                .create_organization(slug, None);
+            if watch.look() == Placement::Overwritten {
+                break;
+            }
+        }
         assert_eq!(verdict(&mut watch), Placement::Overwritten);
         let truncated = Fixture::new();
         let mut watch = truncated.watch().unwrap();
