@@ -237,6 +237,11 @@ impl Session {
         matches!(self.state, State::Closed | State::Leaving)
     }
 
+    /// Whether the upstream has accepted a message of this session.
+    pub fn has_sent(&self) -> bool {
+        self.has_sent
+    }
+
     /// The daemon stops: from now on the client may leave, and ask for what changes nothing.
     pub fn on_drain(&mut self) {
         self.draining = true;

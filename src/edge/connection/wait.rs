@@ -19,8 +19,9 @@ use super::super::timer::Latest;
 use super::super::upstream::Upstream;
 use super::Connection;
 
-/// How long after its last command a client that has logged in may take to say QUIT where the
-/// daemon stops: 421 in place of the answer makes programs believe that their message failed.
+/// How long after its last command a client whose message was accepted may take to say QUIT where
+/// the daemon stops: 421 in place of the answer makes programs believe that the message failed. All
+/// others lose nothing by it, and a restart should not wait for them.
 const QUIT_COMES_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long the upstream may take for what stands before the answer to QUIT, which is to come
@@ -101,7 +102,7 @@ impl Connection<'_> {
             Event::Draining => {
                 self.session.on_drain();
                 let (progress, _) = Latest::both(&mut self.progress, &mut self.engaged);
-                let longer = match self.session.is_authenticated() {
+                let longer = match self.session.has_sent() {
                     true => QUIT_COMES_WITHIN,
                     false => Duration::ZERO,
                 };
