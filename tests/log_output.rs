@@ -16,7 +16,7 @@ use crate::support::gatepost::Gatepost;
 use crate::support::prometheus::get;
 use crate::support::site::{Config, Credential, Site};
 use crate::support::upstream::Upstream;
-use crate::support::{eventually, ports, refused_soon};
+use crate::support::{eventually, ports, refused_soon, within};
 
 const DROPPED: &str = "gatepost_log_lines_dropped_total";
 
@@ -63,7 +63,7 @@ impl Noisy {
 
     /// Has lines logged until some are dropped.
     fn until_lines_are_dropped(&self) {
-        eventually("lines are dropped", || {
+        within(Duration::from_secs(60), "lines are dropped", || {
             drop(Client::submissions(&self.site));
             (self.dropped() > 0.0).then_some(())
         });

@@ -143,7 +143,7 @@ fn who_cannot_be_verified_is_not_the_upstream() {
     });
     for mode in ["starttls", "implicit"] {
         for (shown, believed, name, cause) in [
-            (&stranger, &right, None, "UnknownIssuer"),
+            (&stranger, &right, None, "unknown issuer"),
             (&old, &old, None, "expired"),
             (&elsewhere, &elsewhere, None, "not valid for name"),
             (&right, &right, Some("elsewhere.test"), "not valid for name"),

@@ -294,7 +294,7 @@ impl From<String> for Answer {
 }
 
 impl Answer {
-    /// The same text, of which `unshown` says what becomes of the secret where it cannot be printed.
+    /// Marks the text as one that shows a secret. `unshown` is the error where it cannot be printed.
     pub fn shows_a_secret(self, unshown: String) -> Answer {
         Answer {
             unshown: Some(unshown),

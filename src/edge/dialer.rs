@@ -16,6 +16,7 @@ use crate::log::Throttle;
 use crate::metrics::{Dialled, Metrics};
 use crate::net::hosts::{Host, Hosts, NAMES_AGE};
 use crate::net::stream::LocalStream;
+use crate::net::tls::words_of_io;
 use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Handover, Purpose, Stage, Step, UpstreamFailure};
 use crate::smtp::xclient::{Attributes, Client};
@@ -484,5 +485,5 @@ async fn dial(endpoint: &Endpoint) -> io::Result<LocalStream> {
 }
 
 fn failed(handover: &Handover, error: io::Error) -> UpstreamFailure {
-    handover.failure(FailureCause::Io(error.to_string()))
+    handover.failure(FailureCause::Io(words_of_io(&error)))
 }

@@ -12,6 +12,7 @@ use crate::net::buffer::{Buffer, LINES};
 use crate::net::connector::Connector;
 use crate::net::hosts::Host;
 use crate::net::stream::{LocalStream, UpstreamStream};
+use crate::net::tls::words_of_io;
 use crate::smtp::relay::{Expect, Relay};
 use crate::smtp::reply::{RawReply, ReplyFault};
 use crate::smtp::upstream::FailureCause;
@@ -165,7 +166,7 @@ impl Upstream {
             match self.input.read_from(&mut self.stream, LINES).await {
                 Ok(0) => return Err(FailureCause::Closed),
                 Ok(_) => {}
-                Err(error) => return Err(FailureCause::Io(error.to_string())),
+                Err(error) => return Err(FailureCause::Io(words_of_io(&error))),
             }
         }
         self.reply()?

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::output::Output;
 
-/// The most that may wait, in octets. A session leaves some 250, so thousands of sessions may end
+/// The most that may wait, in octets. A session leaves some 300, so thousands of sessions may end
 /// while the output stalls.
-const CAPACITY: usize = 1024 * 1024;
+const CAPACITY: usize = 2 * 1024 * 1024;
 
 /// A buffer that grew beyond this in a burst is given back, in octets.
 const KEPT: usize = 64 * 1024;
@@ -18,8 +18,8 @@ const KEPT: usize = 64 * 1024;
 /// several lines, and the threads that log rarely have to wake the writer.
 const GATHER: Duration = Duration::from_millis(2);
 
-/// The pause between two reports of dropped lines: an output that is merely slow drops lines again and
-/// again.
+/// The pause between two reports of dropped lines: an output that is merely slow drops lines again
+/// and again.
 const REPORT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Several lines, one behind the other.

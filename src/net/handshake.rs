@@ -298,7 +298,7 @@ fn alerted(alert: AlertDescription) -> Failed {
 }
 
 /// The alert's name as RFC 8446, section 6, writes it.
-fn alert_name(alert: AlertDescription) -> String {
+pub(super) fn alert_name(alert: AlertDescription) -> String {
     let Some(name) = alert.as_str() else {
         return u8::from(alert).to_string();
     };

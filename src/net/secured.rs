@@ -52,7 +52,8 @@ impl Secured {
     /// side is complete (RFC 8446, 4.4.4). So it must be fit for anybody to read. TLS 1.2 has no such moment.
     ///
     /// # Errors
-    /// The connection is lost, or the client breaks the protocol: [`super::handshake::Failed`] says why.
+    /// The connection is lost, or the client breaks the protocol. [`super::handshake::Failed`] says
+    /// why.
     pub async fn accept(
         config: Arc<ServerConfig>,
         tcp: TcpStream,

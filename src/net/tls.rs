@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, ServerConfig};
 
 use super::certificates::{Certificate, Certificates, Contents, Pair};
+use super::handshake::alert_name;
 
 /// How many TLS 1.2 and 1.3 sessions can be resumed.
 const RESUMABLE: usize = 4096;
@@ -41,7 +42,8 @@ pub enum TlsError {
     },
     /// Key and certificate do not belong together, or the key is of no usable kind.
     #[error(
-        "{certificate} and {key} cannot be used together: {error}; give the key that the certificate was issued for"
+        "{certificate} and {key} cannot be used together: {}; give the key that the certificate was issued for",
+        words(error)
     )]
     Pair {
         /// The certificate's file.
@@ -67,7 +69,10 @@ pub enum TlsError {
     )]
     NoRoots,
     /// What should be an authority's certificate is none.
-    #[error("{path}: {error}; give the certificates of authorities in PEM form")]
+    #[error(
+        "{path}: {}; give the certificates of authorities in PEM form",
+        words(error)
+    )]
     Root {
         /// The file.
         path: PathBuf,
@@ -80,7 +85,7 @@ pub enum TlsError {
     )]
     Name(String),
     /// TLS cannot be set up at all.
-    #[error("TLS: {0}")]
+    #[error("TLS: {}", words(.0))]
     Setup(#[from] rustls::Error),
 }
 
@@ -134,6 +139,56 @@ pub fn provider() -> CryptoProvider {
 pub fn warm_up() {
     // Should it fail, handshakes fail and say why.
     let _ = provider().secure_random.fill(&mut [0]);
+}
+
+/// The same as a connection's error says it, which holds rustls's own.
+pub fn words_of_io(error: &io::Error) -> String {
+    let source = error.get_ref().and_then(|source| source.downcast_ref());
+    source.map_or_else(|| error.to_string(), words)
+}
+
+/// What rustls says, without the names of its types.
+pub fn words(error: &rustls::Error) -> String {
+    use rustls::Error;
+    match error {
+        Error::AlertReceived(alert) => format!("the peer sent the alert {}", alert_name(*alert)),
+        Error::General(why) => why.clone(),
+        Error::InappropriateHandshakeMessage { .. }
+        | Error::InappropriateMessage { .. }
+        | Error::PeerMisbehaved(_) => "the peer broke the protocol of TLS".to_owned(),
+        Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_owned(),
+        Error::InvalidCertificate(why) => {
+            format!("invalid peer certificate: {}", words_on_certificate(why))
+        }
+        Error::InvalidMessage(_) => "the peer sent something that is not TLS".to_owned(),
+        Error::PeerIncompatible(_) => {
+            "the peer takes no version, cipher suite or group that is offered".to_owned()
+        }
+        error => error.to_string(),
+    }
+}
+
+fn words_on_certificate(error: &CertificateError) -> String {
+    let words = match error {
+        CertificateError::BadEncoding => "it cannot be read",
+        CertificateError::BadSignature => "its signature is wrong",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it was issued for another purpose"
+        }
+        CertificateError::NotValidForName => "not valid for name",
+        CertificateError::NotValidForNameContext { expected, .. } => {
+            return format!("not valid for name {}", expected.to_str());
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "not valid yet"
+        }
+        CertificateError::Revoked => "revoked",
+        CertificateError::UnknownIssuer => "unknown issuer",
+        CertificateError::Other(why) => return why.to_string(),
+        _ => "it cannot be verified",
+    };
+    words.to_owned()
 }
 
 /// TLS as the listeners offer it, with certificates that can be replaced under them.
