@@ -4,6 +4,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::prometheus::served;
@@ -38,6 +39,12 @@ fn a_crowd_of_clients_leaves_the_administrator_what_he_needs() {
     let gatepost = Gatepost::serve_behind(&site, &behind_limit(few()));
     let credential = gatepost.create();
     let mut client = Client::logged_in(&gatepost, &credential);
+    client.begin_message();
+    let [mut good, mut wrong] = [(); 2].map(|()| {
+        let mut waiting = Client::submissions(&gatepost);
+        waiting.expect("EHLO client.example", "250");
+        waiting
+    });
     let crowd: Vec<_> = (0..90)
         .map(|number| match number % 2 {
             0 => TcpStream::connect(gatepost.submission),
@@ -48,10 +55,16 @@ fn a_crowd_of_clients_leaves_the_administrator_what_he_needs() {
     assert!(limit < few() as f64 / 2.0, "{limit}");
     gatepost.wait_for_log(&["WARN", "clients were turned away", "count=1"]);
 
-    // Whoever is there is served, the administrator is answered, and at once.
-    client
-        .send_message(b"Subject: x\r\n\r\nhello\r\n")
-        .expect("250");
+    // The clients that are there are served, the administrator is answered, and at once.
+    let begun = Instant::now();
+    good.auth_plain(&credential).expect("235");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let guess = credential.with_wrong_password();
+    wrong.auth_plain(&guess).expect("535 5.7.8");
+    client.write(b"Subject: x\r\n\r\nhello\r\n.\r\n");
+    client.reply().expect("250");
+    good.expect("QUIT", "221");
+    good.expect_close();
     for _ in 0..20 {
         let begun = Instant::now();
         let sessions = gatepost.json(&["sessions", "list"]);
@@ -59,14 +72,17 @@ fn a_crowd_of_clients_leaves_the_administrator_what_he_needs() {
         assert!(get(metrics, "/metrics").contains("gatepost_connections_open"));
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
-    drop(crowd);
     let log = gatepost.log();
     assert_eq!(served(metrics, "gatepost_accept_errors_total"), Some(0.0));
     assert_eq!(log.matches("clients were turned away").count(), 1, "{log}");
     // It said so at its start, and says what to set.
     let warning = gatepost.wait_for_log(&["WARN", "too few file descriptors"]);
     assert!(warning.contains("LimitNOFILE=8448"), "{warning}");
-    drop(client);
+    gatepost.succeed(&["credential", "revoke", &credential.username]);
+    // Once accepted, this connection could not try again.
+    std::thread::sleep(Duration::from_secs(1));
+    wrong.auth_plain(&credential).expect("535 5.7.8");
+    drop(crowd);
     let output = gatepost.run(&["doctor", "--json"]);
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let findings = document["findings"].as_array().expect("findings");
@@ -75,6 +91,10 @@ fn a_crowd_of_clients_leaves_the_administrator_what_he_needs() {
         .find(|finding| finding["check"] == "descriptors");
     let finding = finding.expect("a finding");
     assert_eq!(finding["level"], "warning", "{finding}");
+    let begun = Instant::now();
+    gatepost.signal(Signal::TERM);
+    assert!(gatepost.wait().success());
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

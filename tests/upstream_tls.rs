@@ -216,7 +216,7 @@ fn we_show_a_certificate_where_one_is_asked_for() {
         let upstream = pair.upstream(mode, Some(&own));
         // TLS 1.3 tells a client only afterwards that its certificate was missing.
         let without = config(&upstream, mode, &pair);
-        assert_not_handed_over(&upstream, without, "CertificateRequired");
+        assert_not_handed_over(&upstream, without, "certificate_required");
         let with = config(&upstream, mode, &pair)
             .text("upstream", "tls_certificate", &own.file("certificate.pem"))
             .text("upstream", "tls_key", &own.file("key.pem"));
