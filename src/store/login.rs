@@ -88,11 +88,18 @@ impl Store {
     pub fn lookup(&self, username: &str) -> Result<Option<Login>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(LOOKUP)?;
-            let mut found = statement.query_row([username], login).optional()?;
-            if let Some(login) = &mut found {
-                login.retired = overlap::retired(connection, login.key)?;
+            let found = statement.query_row([username], |row| {
+                let overlap = (row.get(9)?, row.get(15)?);
+                Ok((login(row)?, overlap))
+            });
+            let Some((mut login, overlap)) = found.optional()? else {
+                return Ok(None);
+            };
+            login.retired = overlap::retired(connection, login.key)?;
+            if let Some(previous) = &mut login.previous {
+                previous.until = self.ends.first(login.key, overlap, previous.until);
             }
-            Ok(found)
+            Ok(Some(login))
         })
     }
 

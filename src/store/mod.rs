@@ -92,6 +92,7 @@ pub struct Store {
     tag_key: [u8; 32],
     id: FileId,
     seen_at: place::Seen,
+    ends: overlap::Ends,
 }
 
 /// What [`Store::check`] found.
@@ -144,6 +145,7 @@ impl Store {
             readers: pool(path, Role::Reader, id)?,
             seen: AtomicI64::new(0),
             epoch: AtomicU64::new(0),
+            ends: overlap::Ends::default(),
             tag_key: first
                 .query_row("SELECT tag_key FROM instance", [], |row| row.get(0))
                 .map_err(|error| StoreError::from_sqlite(path, error))?,

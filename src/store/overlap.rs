@@ -1,5 +1,8 @@
 //! Passwords that were replaced: which they were, and whether the last one is still used in an overlap.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use rusqlite::{Connection, Transaction, params};
 
 use crate::clock;
@@ -49,6 +52,34 @@ pub(super) fn end(until: i64, rotated_at: Option<i64>) -> i64 {
     // A rotation of the future was dated by a wrong clock; it was now at the latest.
     let longest = until.saturating_sub(begun).max(0);
     ends.min(clock::steady_ms().saturating_add(longest))
+}
+
+/// When overlaps end, as this process found first. A wall clock that was set back shows the time of a
+/// rotation again, and must not begin its overlap anew.
+#[derive(Debug, Default)]
+pub(super) struct Ends(Mutex<HashMap<i64, (Times, i64)>>);
+
+/// Until when an overlap was to last, and the time of its rotation, as they are stored.
+pub(super) type Times = (Option<i64>, Option<i64>);
+
+/// How many overlaps are remembered.
+const ENDS: usize = 10_000;
+
+impl Ends {
+    /// The end of the overlap of the credential with this key: `end`, unless it was found before.
+    pub(super) fn first(&self, key: i64, times: Times, end: i64) -> i64 {
+        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match ends.get(&key) {
+            Some((known, first)) if *known == times => *first,
+            _ => {
+                if ends.len() >= ENDS {
+                    ends.clear();
+                }
+                ends.insert(key, (times, end));
+                end
+            }
+        }
+    }
 }
 
 /// Remembers the present password of a credential as one that is replaced now, if it has a tag, and forgets what its
