@@ -8,7 +8,6 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::auth::explain::{self, Asked, Explanation, Sources};
-use crate::auth::issue::{self, Issued};
 use crate::auth::password::Cost;
 use crate::auth::quota::{Quotas, Use};
 use crate::auth::{Authenticator, NotedBatch, guard};
@@ -18,16 +17,25 @@ use crate::net::hosts::Hosts;
 use crate::net::tls::Tls;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
-    Actor, Breached, Credential, CredentialEdit, Organization, OrganizationEdit, RefusedLogin,
-    Store, Token, Wanted,
+    Actor, Breached, Credential, CredentialStatus, Organization, RefusedLogin, Store, Token, Wanted,
 };
 
 use super::caller::Caller;
 use super::problem::{Code, Problem};
-use super::revocations::{Revocations, Unwritten};
+use super::revocations::Revocations;
 
-/// Requests that may use the store at a time. Fewer than it has connections: logins come first.
+/// Requests that may read the store at a time. Fewer than it has connections: logins come first.
 const WORKERS: usize = 4;
+
+/// Requests that may wait for the store's writer at a time. Apart from those that read: the writer may be locked out for
+/// minutes.
+const WRITERS: usize = 2;
+
+/// Short looks at the store at a time, for tokens and for changes that count before they are written.
+const LOOKUPS: usize = 2;
+
+/// Passwords that are hashed for requests at a time.
+const HASHES: usize = 2;
 
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,25 +73,63 @@ pub struct System {
 /// Where requests are carried out.
 pub(super) struct Desk {
     pub(super) system: System,
-    revocations: Revocations,
+    pub(super) revocations: Arc<Revocations>,
     workers: Arc<Semaphore>,
+    writers: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
+    hashes: Arc<Semaphore>,
 }
 
 impl Desk {
     pub(super) fn new(system: System) -> Desk {
         Desk {
-            revocations: Revocations::new(system.authenticator.denials()),
+            revocations: Arc::new(Revocations::new(system.store.clone(), system.cost)),
             workers: Arc::new(Semaphore::new(WORKERS)),
+            writers: Arc::new(Semaphore::new(WRITERS)),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            hashes: Arc::new(Semaphore::new(HASHES)),
             system,
         }
     }
 
-    /// Does what blocks on a thread where it may. What has begun is finished, also when nobody waits for it any more.
+    /// Reads on a thread that may block. What has begun is finished, also when nobody waits for it any more.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let turn = tokio::time::timeout(PATIENCE, self.workers.clone().acquire_owned());
+        self.in_turn(&self.workers, work).await
+    }
+
+    /// As [`Desk::run`], for what waits for a commit.
+    pub(super) async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.in_turn(&self.writers, work).await
+    }
+
+    /// As [`Desk::run`], for what reads a few rows and must not wait for those who read many or write.
+    pub(super) async fn look_up<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.in_turn(&self.lookups, work).await
+    }
+
+    /// As [`Desk::run`], for what hashes a password.
+    pub(super) async fn hash<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.in_turn(&self.hashes, work).await
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        self: &Arc<Self>,
+        turns: &Arc<Semaphore>,
+        work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = tokio::time::timeout(PATIENCE, turns.clone().acquire_owned());
         let Ok(Ok(turn)) = turn.await else {
             let detail = "too many requests wait for the store; try again";
             return Err(Problem::busy(detail));
@@ -97,24 +143,6 @@ impl Desk {
         });
         done.await
             .unwrap_or_else(|panic| Err(Problem::internal(&panic)))
-    }
-
-    /// Writes the revocations that could not be written, until draining.
-    pub(super) async fn keep_revoking(self: Arc<Self>) {
-        let lifecycle = self.system.lifecycle.clone();
-        loop {
-            tokio::select! {
-                () = lifecycle.draining() => return,
-                () = self.revocations.due() => {}
-            }
-            // A panic would be a fault of ours; the next round tries again.
-            let _ = self
-                .run(|desk| {
-                    desk.revocations.write(&desk.system.store);
-                    Ok(())
-                })
-                .await;
-        }
     }
 
     /// A credential as it is at this moment.
@@ -137,9 +165,12 @@ impl Desk {
         Ok(self.system.quotas.uses_of_organization(slug, limits)?)
     }
 
-    /// With the uses that are not written yet.
+    /// With the uses and the revocation that are not written yet.
     pub(super) fn up_to_date(&self, mut credential: Credential) -> Credential {
         self.system.noted.update(&mut credential);
+        if self.system.store.refuses_unwritten(&credential.username) {
+            credential.status = CredentialStatus::Revoked;
+        }
         credential
     }
 
@@ -168,12 +199,10 @@ impl Desk {
             quotas,
             ..
         } = &self.system;
-        let denials = authenticator.denials();
         let sources = Sources {
             store,
             guard: authenticator.guard(),
             quotas,
-            denials: &denials,
         };
         explain::explain(&sources, asked)?.ok_or_else(|| {
             let detail = format!("there is no credential {:?}", asked.username);
@@ -185,89 +214,6 @@ impl Desk {
     pub(super) fn token_up_to_date(&self, mut token: Token) -> Token {
         self.system.noted.update_token(&mut token);
         token
-    }
-
-    /// Changes a credential. A revocation counts even where it cannot be written.
-    pub(super) fn edit_credential(
-        &self,
-        actor: &Actor,
-        wanted: Wanted,
-        edit: CredentialEdit,
-        disconnect: bool,
-    ) -> Result<Credential, Problem> {
-        let store = &self.system.store;
-        let edited = self.revocations.edit(store, actor, wanted, edit);
-        let is_effective = !matches!(edited, Err(Unwritten::Refused(_)));
-        if disconnect && is_effective {
-            self.disconnect_credential(actor, wanted);
-        }
-        Ok(self.up_to_date(edited?))
-    }
-
-    /// Gives a credential a new password.
-    pub(super) fn rotate(
-        &self,
-        actor: &Actor,
-        wanted: Wanted,
-        overlap_until: Option<i64>,
-        disconnect: bool,
-    ) -> Result<Issued, Problem> {
-        let System { store, cost, .. } = &self.system;
-        let mut issued = issue::rotate(store, store.by(actor), *cost, wanted, overlap_until)?;
-        if disconnect {
-            self.disconnect_credential(actor, wanted);
-        }
-        self.system.noted.update(&mut issued.credential);
-        Ok(issued)
-    }
-
-    /// Deletes a credential.
-    pub(super) fn delete_credential(
-        &self,
-        actor: &Actor,
-        wanted: Wanted,
-        disconnect: bool,
-    ) -> Result<(), Problem> {
-        self.system.store.by(actor).delete_credential(wanted)?;
-        self.revocations.forget(wanted.username);
-        if disconnect {
-            self.disconnect_credential(actor, wanted);
-        }
-        Ok(())
-    }
-
-    /// Changes an organization.
-    pub(super) fn edit_organization(
-        &self,
-        actor: &Actor,
-        slug: &str,
-        revisions: Option<&[String]>,
-        edit: OrganizationEdit,
-        disconnect: bool,
-    ) -> Result<Organization, Problem> {
-        let editor = self.system.store.by(actor);
-        let edited = editor.edit_organization(slug, revisions, edit)?;
-        if disconnect {
-            self.disconnect_organization(actor, slug);
-        }
-        Ok(edited)
-    }
-
-    /// Deletes an organization, with `force` together with its credentials.
-    pub(super) fn delete_organization(
-        &self,
-        actor: &Actor,
-        slug: &str,
-        revisions: Option<&[String]>,
-        force: bool,
-        disconnect: bool,
-    ) -> Result<(), Problem> {
-        let editor = self.system.store.by(actor);
-        editor.delete_organization(slug, revisions, force)?;
-        if disconnect {
-            self.disconnect_organization(actor, slug);
-        }
-        Ok(())
     }
 
     /// Ends a live session that is within the caller's reach, and returns it as it was.
@@ -309,7 +255,7 @@ impl Desk {
 
     /// Has logins obey at once what another process wrote: whoever is sent away must not come back by what is remembered of
     /// the time before.
-    fn see_changes(&self) {
+    pub(super) fn see_changes(&self) {
         let store = &self.system.store;
         if store.poll().is_err() {
             store.advance_epoch();
@@ -330,7 +276,7 @@ impl Desk {
         Ok(authenticator.guard().clear(wanted, store, actor)?)
     }
 
-    /// Puts ended sessions on record. They have ended anyway, so a store that cannot be written hinders nothing.
+    /// Puts ended sessions on record.
     fn note_disconnect(
         &self,
         actor: &Actor,
@@ -338,12 +284,9 @@ impl Desk {
         organization: Option<&str>,
         ended: usize,
     ) {
-        if ended == 0 {
-            return;
-        }
-        let editor = self.system.store.by(actor);
-        if let Err(error) = editor.note_disconnect(object, organization, ended) {
-            tracing::error!(%actor, object, ended, %error, "sessions were ended, which could not be recorded");
+        if ended > 0 {
+            let revocations = &self.revocations;
+            revocations.note_disconnect(actor, object, organization, ended);
         }
     }
 }

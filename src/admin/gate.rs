@@ -98,13 +98,14 @@ impl Gate {
         from: Neighbour,
     ) -> Result<Result<Caller, TokenError>, Problem> {
         let now = crate::clock::now_ms();
-        let found = self.desk.run(
-            move |desk| match token::find(&desk.system.store, hash, now) {
-                Ok(token) => Ok(Ok(token)),
-                Err(TokenError::Store(error)) => Err(error.into()),
-                Err(wrong) => Ok(Err(wrong)),
-            },
-        );
+        let found =
+            self.desk.look_up(
+                move |desk| match token::find(&desk.system.store, hash, now) {
+                    Ok(token) => Ok(Ok(token)),
+                    Err(TokenError::Store(error)) => Err(error.into()),
+                    Err(wrong) => Ok(Err(wrong)),
+                },
+            );
         let token = match found.await? {
             Ok(token) => token,
             Err(wrong) => return Ok(Err(wrong)),

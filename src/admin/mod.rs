@@ -5,6 +5,7 @@
 
 pub mod api;
 mod caller;
+mod changes;
 pub mod client;
 mod dashboard;
 mod desk;
@@ -38,6 +39,7 @@ use self::desk::Desk;
 use self::gate::Gate;
 use self::http::Door;
 use self::problem::{Code, Problem};
+use self::revocations::Revocations;
 
 pub use self::desk::System;
 
@@ -114,8 +116,28 @@ impl Administration {
         door.serve(lifecycle)
     }
 
-    /// Writes revocations that could not be written at once, until draining.
-    pub fn keep_revoking(&self) -> impl Future<Output = ()> + use<> {
-        self.desk.clone().keep_revoking()
+    /// What is not written yet, to be tried a last time at the end.
+    pub fn unwritten(&self) -> Unwritten {
+        Unwritten(self.desk.revocations.clone())
+    }
+}
+
+/// Changes that count and are not written yet.
+pub struct Unwritten(Arc<Revocations>);
+
+impl Unwritten {
+    /// Writes them as they are asked for, until the runtime ends.
+    pub fn keep_writing(&self) -> impl Future<Output = ()> + use<> {
+        self.0.clone().keep_writing()
+    }
+
+    /// Tries once more. Blocks on the store.
+    pub fn write_last(&self) {
+        self.0.write_last();
+    }
+
+    /// Logs each of them that is not written by now.
+    pub fn log(&self) {
+        self.0.log_unwritten();
     }
 }

@@ -41,7 +41,7 @@ codes! {
     AlreadyExists = CONFLICT "already-exists",
     /// What was there when the caller looked is not there any more.
     Changed = PRECONDITION_FAILED "changed",
-    /// A revocation counts, but could not be written.
+    /// A change that takes access away counts, but is not written.
     EffectiveNotDurable = INSUFFICIENT_STORAGE "effective-not-durable",
     /// The token does not allow this.
     Forbidden = FORBIDDEN "forbidden",
@@ -192,11 +192,14 @@ impl Problem {
         )
     }
 
-    /// A revocation that counts but is not written. What ails the store is for whoever reads the log.
-    pub(super) fn not_durable() -> Problem {
+    /// A change that counts but is not written; `effective` says what counts. What ails the store is for whoever reads the
+    /// log.
+    pub(super) fn not_durable(effective: &str) -> Problem {
         Problem::new(
             Code::EffectiveNotDurable,
-            "the credential is refused from now on, but that could not be written and would be forgotten by a restart; the revocation, and nothing else that was asked for with it, is tried again every second, and Gatepost's log says what is wrong",
+            format!(
+                "{effective}, but that is not written yet and would be forgotten by a restart; this, and nothing else that was asked for with it, is tried again every second, and Gatepost's log says what is wrong"
+            ),
         )
     }
 

@@ -8,7 +8,6 @@ use crate::policy::{Limits, Party, Rule};
 use crate::sasl::{Bar, Reason};
 use crate::store::{CredentialStatus, Login, OrganizationStatus, Store, StoreError};
 
-use super::denial::Denials;
 use super::guard::{Charge, Guard, Target, Wanted};
 use super::quota::Quotas;
 
@@ -33,8 +32,6 @@ pub struct Sources<'a> {
     pub guard: &'a Guard,
     /// What was sent.
     pub quotas: &'a Quotas,
-    /// Who is refused although the store does not say so yet.
-    pub denials: &'a Denials,
 }
 
 /// What a check comes to.
@@ -151,9 +148,7 @@ pub fn explain(sources: &Sources, asked: Asked) -> Result<Option<Explanation>, S
         login.organization
     );
     told.add("username", Finding::Passes, words);
-    let now = clock::now_ms();
-    let is_denied = sources.denials.contains(asked.username);
-    status(&mut told, &login, is_denied, now);
+    status(&mut told, &login, clock::now_ms());
     network(&mut told, &login, asked.from);
     password(&mut told, &login);
     sender(&mut told, &login, asked.sender);
@@ -204,12 +199,12 @@ fn guard(told: &mut Explanation, sources: &Sources, asked: Asked, login: Option<
     }
 }
 
-fn status(told: &mut Explanation, login: &Login, is_denied: bool, now: i64) {
+fn status(told: &mut Explanation, login: &Login, now: i64) {
     match login.status {
-        CredentialStatus::Active if !is_denied => {
+        CredentialStatus::Active => {
             told.add("status", Finding::Passes, "the credential is active");
         }
-        _ => {
+        CredentialStatus::Revoked => {
             let words = "the credential is revoked; enable it to have it accepted again";
             told.add("status", Finding::Refuses(Reason::Revoked), words);
         }

@@ -124,14 +124,36 @@ pub fn rotate(
     })
 }
 
-struct Password {
+/// A password that is not stored yet.
+pub struct Password {
     secret: Secret,
     hash: String,
     tag: u32,
 }
 
 impl Password {
-    fn generate(cost: Cost, store: &Store) -> Result<Password, HashError> {
+    /// What is to be stored.
+    pub fn stored(&self) -> NewPassword<'_> {
+        NewPassword {
+            hash: &self.hash,
+            tag: Some(self.tag),
+            overlap_until: None,
+        }
+    }
+
+    /// What was stored together with this password.
+    pub fn issued(self, credential: Credential) -> Issued {
+        Issued {
+            credential,
+            password: self.secret,
+        }
+    }
+
+    /// Makes one. Blocks for an argon2.
+    ///
+    /// # Errors
+    /// The configured cost cannot be paid.
+    pub fn generate(cost: Cost, store: &Store) -> Result<Password, HashError> {
         let secret = Secret::new(random("sk_", PASSWORD_LENGTH));
         Ok(Password {
             hash: password::hash(&secret, cost)?,

@@ -5,7 +5,6 @@
 
 mod cache;
 mod containment;
-pub mod denial;
 pub mod explain;
 pub mod guard;
 pub mod imported;

@@ -24,16 +24,38 @@ use super::refusals::{Refusals, claimed, merged};
 
 use super::guard::Guard;
 
+/// How long it may take between a commit that others see and the end of its flush.
+const LANDING: Duration = Duration::from_millis(100);
+
 /// What waits to be written.
 pub struct NotedBatch {
-    pending: Mutex<Pending>,
-    /// Held while something is neither waiting nor written.
+    state: Mutex<State>,
+    /// Held while a flush is under way, however long the store takes. Nothing that clients wait for takes it.
     writing: Mutex<()>,
     limit: usize,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
+struct State {
+    pending: Pending,
+    /// What the flush under way took.
+    in_flight: Option<Arc<Pending>>,
+    /// How many flushes have ended.
+    flushes: u64,
+}
+
+/// Usage that is not written, at one moment.
+pub(super) struct Unwritten {
+    /// By credential key and hour.
+    pub(super) usage: Vec<((i64, i64), Usage)>,
+    /// How many flushes had ended.
+    flushes: u64,
+    /// Whether a flush was under way.
+    is_flushing: bool,
+}
+
+#[derive(Clone, Default)]
 struct Pending {
     uses: HashMap<i64, LastUsed>,
     usage: HashMap<(i64, i64), Usage>,
@@ -47,7 +69,7 @@ impl NotedBatch {
     /// Of each kind, at most `limit` wait at a time.
     pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         Self {
-            pending: Mutex::default(),
+            state: Mutex::default(),
             writing: Mutex::default(),
             limit,
             metrics,
@@ -60,12 +82,10 @@ impl NotedBatch {
             accepted: 1,
             ..Usage::default()
         };
-        let mut pending = self.lock();
-        self.add_usage(&mut pending, (key, used.at / HOUR), &usage);
-        self.add_use(&mut pending, key, used);
-        self.metrics
-            .last_used_pending
-            .set(pending.uses.len() as i64);
+        let mut state = self.lock();
+        self.add_usage(&mut state.pending, (key, used.at / HOUR), &usage);
+        self.add_use(&mut state.pending, key, used);
+        self.metrics.last_used_pending.set(state.uses_waiting());
     }
 
     /// Notes a refused login, at this Unix millisecond, with the credential of this key.
@@ -74,12 +94,12 @@ impl NotedBatch {
             refused: 1,
             ..Usage::default()
         };
-        self.add_usage(&mut self.lock(), (key, at / HOUR), &usage);
+        self.add_usage(&mut self.lock().pending, (key, at / HOUR), &usage);
     }
 
     /// Notes that an accepted login had the previous password of an overlap.
     pub fn previous_used(&self, key: i64, used: PreviousUse) {
-        self.add_previous(&mut self.lock(), key, used);
+        self.add_previous(&mut self.lock().pending, key, used);
     }
 
     /// Notes why a login was refused, with a username that a credential has or not.
@@ -88,14 +108,14 @@ impl NotedBatch {
             refusal.username = claimed(&refusal.username).to_owned();
         }
         let count = refusal.count;
-        if !self.lock().refusals.add(refusal, is_known) {
+        if !self.lock().pending.refusals.add(refusal, is_known) {
             self.metrics.refusals_dropped.inc_by(count);
         }
     }
 
     /// Notes that a limit or rule did something to the mail of the credential of this key, at this Unix millisecond.
     pub fn breached(&self, key: i64, breach: Breach, at: i64) {
-        self.add_breach(&mut self.lock(), (key, breach), Tally::once(at));
+        self.add_breach(&mut self.lock().pending, (key, breach), Tally::once(at));
     }
 
     /// What limits and rules did to the mail of the credential of this key up to now, the latest first.
@@ -105,7 +125,7 @@ impl NotedBatch {
     pub fn breaches(&self, store: &Store, key: i64) -> Result<Vec<Breached>, StoreError> {
         let mut all = store.breaches(key)?;
         let now = clock::now_ms();
-        for ((owner, breach), tally) in &self.lock().breaches {
+        for ((owner, breach), tally) in self.lock().parts().flat_map(|part| &part.breaches) {
             if *owner != key {
                 continue;
             }
@@ -129,7 +149,9 @@ impl NotedBatch {
     /// The store cannot be read.
     pub fn refusals(&self, store: &Store, username: &str) -> Result<Vec<RefusedLogin>, StoreError> {
         let stored = store.refusals(username)?;
-        Ok(merged(stored, self.lock().refusals.of(username)))
+        let state = self.lock();
+        let waiting = state.parts().map(|part| part.refusals.of(username));
+        Ok(waiting.fold(stored, merged))
     }
 
     /// The refused logins with usernames that nobody has up to now, the latest first.
@@ -138,7 +160,12 @@ impl NotedBatch {
     /// The store cannot be read.
     pub fn unknown_refusals(&self, store: &Store) -> Result<Vec<RefusedLogin>, StoreError> {
         let stored = store.unknown_refusals()?;
-        let mut waiting = self.lock().refusals.unknown();
+        let waiting = self
+            .lock()
+            .parts()
+            .map(|part| part.refusals.unknown())
+            .collect::<Vec<_>>();
+        let mut waiting = waiting.into_iter().fold(Vec::new(), merged);
         // Not every refusal looks the name up.
         let names = waiting.iter().map(|refusal| refusal.username.clone());
         let unknown = store.unknown_among(names.collect())?;
@@ -148,13 +175,13 @@ impl NotedBatch {
 
     /// Notes what was sent, at this Unix millisecond, with the credential of this key.
     pub fn sent(&self, key: i64, at: i64, usage: &Usage) {
-        self.add_usage(&mut self.lock(), (key, at / HOUR), usage);
+        self.add_usage(&mut self.lock().pending, (key, at / HOUR), usage);
     }
 
     /// Notes a use of the admin token with this key.
     pub fn token_used(&self, key: i64, used: TokenUse) {
-        let mut pending = self.lock();
-        if let Some(place) = place(&mut pending.tokens, key, self.limit, || used.clone()) {
+        let tokens = &mut self.lock().pending.tokens;
+        if let Some(place) = place(tokens, key, self.limit, || used.clone()) {
             *place = used;
         }
     }
@@ -163,38 +190,24 @@ impl NotedBatch {
     /// what the store has, whatever the clock said.
     pub fn update(&self, credential: &mut Credential) {
         let now = clock::now_ms();
-        let pending = self.lock();
-        let since = credential.rotated_at.unwrap_or(i64::MAX);
-        let previous = pending.previous.get(&credential.key);
-        if let Some(newer) = previous.filter(|used| used.at >= since || since > now) {
-            let mut newer = newer.clone();
-            newer.at = newer.at.min(now);
-            let before = credential.previous_used.as_ref();
-            newer.count += before.map_or(0, |used| used.count);
-            credential.previous_used = Some(newer);
+        let state = self.lock();
+        for part in state.parts() {
+            part.update(credential, now);
         }
-        let Some(newer) = pending.uses.get(&credential.key) else {
-            return;
-        };
-        let before = credential.last_used.take();
-        let count = newer.count + before.as_ref().map_or(0, |used| used.count);
-        credential.last_used = Some(LastUsed {
-            at: newer.at.min(now),
-            count,
-            ..newer.clone()
-        });
     }
 
     /// Brings what the store says of a token's last use up to now.
     pub fn update_token(&self, token: &mut Token) {
-        if let Some(newer) = self.lock().tokens.get(&token.key) {
-            token.last_used_at = Some(newer.at.min(clock::now_ms()));
+        let now = clock::now_ms();
+        let state = self.lock();
+        for newer in state.parts().filter_map(|part| part.tokens.get(&token.key)) {
+            token.last_used_at = Some(newer.at.min(now));
             token.last_used_address.clone_from(&newer.address);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add_use(&self, pending: &mut Pending, key: i64, used: LastUsed) {
@@ -242,29 +255,133 @@ impl NotedBatch {
 
     /// Writes what waits. If that fails it waits on. Blocks on the store.
     pub fn flush(&self, store: &Store) {
-        let still = self.hold();
-        let taken = self.take();
-        // It is logged and counted where it failed, and waits on.
-        let _ = still.write(store, taken);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(noted) = self.take() else {
+            return;
+        };
+        let began = Instant::now();
+        let flushed = store.flush(&noted);
+        let seconds = began.elapsed().as_secs_f64();
+        self.metrics.last_used_flush_seconds.observe(seconds);
+        let store_seconds = self.metrics.store_seconds.of(StoreOperation::Flush);
+        store_seconds.observe(seconds);
+        if let Err(error) = &flushed {
+            self.metrics.last_used_flush_failures.inc();
+            static UNWRITTEN: Throttle = Throttle::new();
+            if let Some(count) = UNWRITTEN.due() {
+                tracing::warn!(
+                    %error,
+                    count,
+                    "last-used times, usage and refusals could not be written, keeping them"
+                );
+            }
+        } else {
+            let written = noted.uses.len() as u64;
+            self.metrics.last_used_flushed.inc_by(written);
+        }
+        self.landed(noted, flushed.is_ok());
     }
 
-    /// Keeps anything from being written meanwhile.
-    pub(super) fn hold(&self) -> Still<'_> {
-        Still {
-            batch: self,
-            _writing: self.writing.lock().unwrap_or_else(PoisonError::into_inner),
+    /// How many uses are not written.
+    pub fn waiting(&self) -> i64 {
+        self.lock().uses_waiting()
+    }
+
+    /// Takes what waits, if there is anything.
+    fn take(&self) -> Option<Noted> {
+        let mut state = self.lock();
+        let taken = Arc::new(std::mem::take(&mut state.pending));
+        let noted = taken.noted();
+        if noted.is_empty() {
+            return None;
+        }
+        state.in_flight = Some(taken);
+        Some(noted)
+    }
+
+    /// A flush has ended. What it did not write waits again.
+    fn landed(&self, noted: Noted, is_written: bool) {
+        let mut state = self.lock();
+        state.in_flight = None;
+        state.flushes += 1;
+        if !is_written {
+            self.put_back(&mut state.pending, noted);
+        }
+        self.metrics.last_used_pending.set(state.uses_waiting());
+    }
+
+    /// What was sent and is not written.
+    pub(super) fn unwritten(&self) -> Unwritten {
+        let state = self.lock();
+        let sent = |(_, usage): &(&(i64, i64), &Usage)| usage.messages > 0 || usage.recipients > 0;
+        let usage = state.parts().flat_map(|part| &part.usage).filter(sent);
+        Unwritten {
+            usage: usage.map(|(owner, usage)| (*owner, *usage)).collect(),
+            flushes: state.flushes,
+            is_flushing: state.in_flight.is_some(),
         }
     }
 
-    /// What waits of the usage of the credential with this key, by the hour.
-    pub(super) fn waiting(&self, key: i64) -> Vec<(i64, Usage)> {
-        let pending = self.lock();
-        let own = pending.usage.iter().filter(|((owner, _), _)| *owner == key);
-        own.map(|((_, hour), usage)| (*hour, *usage)).collect()
+    /// Whether none of what was `unwritten` can have come into the store since. A flush that is under way says no until it
+    /// has ended, or has taken longer than between a commit and its end.
+    pub(super) fn is_still(&self, unwritten: &Unwritten) -> bool {
+        let begun = Instant::now();
+        loop {
+            let state = self.lock();
+            if state.flushes != unwritten.flushes {
+                return false;
+            }
+            let is_flushing = unwritten.is_flushing || state.in_flight.is_some();
+            if !is_flushing || begun.elapsed() >= LANDING {
+                return true;
+            }
+            drop(state);
+            std::thread::sleep(LANDING / 50);
+        }
     }
 
-    fn take(&self) -> Noted {
-        let taken = std::mem::take(&mut *self.lock());
+    fn put_back(&self, pending: &mut Pending, noted: Noted) {
+        for (key, used) in noted.uses {
+            self.add_use(pending, key, used);
+        }
+        for (key, usage) in noted.usage {
+            self.add_usage(pending, key, &usage);
+        }
+        for (key, used) in noted.tokens {
+            place(&mut pending.tokens, key, self.limit, || used); // one noted since is newer
+        }
+        for (key, used) in noted.previous {
+            self.add_previous(pending, key, used);
+        }
+        for (place, refusal) in noted.refusals.into_iter().enumerate() {
+            let count = refusal.count;
+            if !pending.refusals.add(refusal, place < noted.known_refusals) {
+                self.metrics.refusals_dropped.inc_by(count);
+            }
+        }
+        for (key, tally) in noted.breaches {
+            self.add_breach(pending, key, tally);
+        }
+    }
+}
+
+impl State {
+    /// What is not written, the older part first.
+    fn parts(&self) -> impl Iterator<Item = &Pending> {
+        let in_flight = self.in_flight.as_deref().into_iter();
+        in_flight.chain([&self.pending])
+    }
+
+    fn uses_waiting(&self) -> i64 {
+        let waiting: usize = self.parts().map(|part| part.uses.len()).sum();
+        i64::try_from(waiting).unwrap_or(i64::MAX)
+    }
+}
+
+impl Pending {
+    /// The same as rows.
+    fn noted(&self) -> Noted {
+        let taken = self.clone();
         Noted {
             uses: taken.uses.into_iter().collect(),
             usage: taken.usage.into_iter().collect(),
@@ -276,86 +393,26 @@ impl NotedBatch {
         }
     }
 
-    fn write(&self, store: &Store, noted: Noted) -> Result<(), StoreError> {
-        if noted.is_empty() {
-            return Ok(());
+    fn update(&self, credential: &mut Credential, now: i64) {
+        let since = credential.rotated_at.unwrap_or(i64::MAX);
+        let previous = self.previous.get(&credential.key);
+        if let Some(newer) = previous.filter(|used| used.at >= since || since > now) {
+            let mut newer = newer.clone();
+            newer.at = newer.at.min(now);
+            let before = credential.previous_used.as_ref();
+            newer.count += before.map_or(0, |used| used.count);
+            credential.previous_used = Some(newer);
         }
-        let began = Instant::now();
-        let flushed = store.flush(&noted);
-        let seconds = began.elapsed().as_secs_f64();
-        self.metrics.last_used_flush_seconds.observe(seconds);
-        let store_seconds = self.metrics.store_seconds.of(StoreOperation::Flush);
-        store_seconds.observe(seconds);
-        match &flushed {
-            Ok(()) => self
-                .metrics
-                .last_used_flushed
-                .inc_by(noted.uses.len() as u64),
-            Err(error) => {
-                self.metrics.last_used_flush_failures.inc();
-                static UNWRITTEN: Throttle = Throttle::new();
-                if let Some(count) = UNWRITTEN.due() {
-                    tracing::warn!(
-                        %error,
-                        count,
-                        "last-used times, usage and refusals could not be written, keeping them"
-                    );
-                }
-                self.put_back(noted);
-            }
-        }
-        let waiting = self.lock().uses.len();
-        self.metrics.last_used_pending.set(waiting as i64);
-        flushed
-    }
-
-    fn put_back(&self, noted: Noted) {
-        let mut pending = self.lock();
-        for (key, used) in noted.uses {
-            self.add_use(&mut pending, key, used);
-        }
-        for (key, usage) in noted.usage {
-            self.add_usage(&mut pending, key, &usage);
-        }
-        for (key, used) in noted.tokens {
-            place(&mut pending.tokens, key, self.limit, || used); // one noted since is newer
-        }
-        for (key, used) in noted.previous {
-            self.add_previous(&mut pending, key, used);
-        }
-        for (place, refusal) in noted.refusals.into_iter().enumerate() {
-            let count = refusal.count;
-            if !pending.refusals.add(refusal, place < noted.known_refusals) {
-                self.metrics.refusals_dropped.inc_by(count);
-            }
-        }
-        for (key, tally) in noted.breaches {
-            self.add_breach(&mut pending, key, tally);
-        }
-    }
-}
-
-/// A time in which nothing is written but by its holder.
-pub(super) struct Still<'a> {
-    batch: &'a NotedBatch,
-    _writing: MutexGuard<'a, ()>,
-}
-
-impl Still<'_> {
-    /// Takes what waits, if anything of it was sent; logins alone can wait on.
-    pub(super) fn take_if_any_was_sent(&self) -> Noted {
-        let sent = |usage: &Usage| usage.messages > 0 || usage.recipients > 0;
-        let any = self.batch.lock().usage.values().any(sent);
-        if any {
-            self.batch.take()
-        } else {
-            Noted::default()
-        }
-    }
-
-    /// Writes what was taken; if that fails, it waits again.
-    pub(super) fn write(&self, store: &Store, taken: Noted) -> Result<(), StoreError> {
-        self.batch.write(store, taken)
+        let Some(newer) = self.uses.get(&credential.key) else {
+            return;
+        };
+        let before = credential.last_used.take();
+        let count = newer.count + before.as_ref().map_or(0, |used| used.count);
+        credential.last_used = Some(LastUsed {
+            at: newer.at.min(now),
+            count,
+            ..newer.clone()
+        });
     }
 }
 
@@ -426,7 +483,7 @@ mod tests {
         for at in [5, 9, 7] {
             batch.accepted(1, used(at));
         }
-        let pending = batch.lock();
+        let pending = &batch.lock().pending;
         assert_eq!((pending.uses[&1].at, pending.uses[&1].count), (9, 3));
         assert_eq!(pending.usage[&(1, 0)].accepted, 3);
     }
@@ -438,8 +495,8 @@ mod tests {
         batch.accepted(2, used(2));
         batch.accepted(1, used(3));
         batch.refused(1, HOUR);
-        assert_eq!(batch.lock().uses.len(), 1);
-        assert_eq!(batch.lock().usage.len(), 1);
+        assert_eq!(batch.lock().pending.uses.len(), 1);
+        assert_eq!(batch.lock().pending.usage.len(), 1);
         assert_eq!(batch.metrics.last_used_dropped.get(), 3);
         assert_eq!(batch.metrics.last_used_pending.get(), 1);
     }
@@ -636,8 +693,8 @@ mod tests {
             )],
             ..Noted::default()
         };
-        batch.put_back(noted);
-        let pending = batch.lock();
+        batch.landed(noted, false);
+        let pending = &batch.lock().pending;
         assert_eq!((pending.uses[&1].at, pending.uses[&1].count), (9, 2));
         assert_eq!(pending.usage[&(1, 0)].accepted, 5);
         assert_eq!(pending.tokens[&1].at, 5);

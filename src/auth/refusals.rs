@@ -20,7 +20,7 @@ pub(super) fn claimed(username: &str) -> &str {
 }
 
 /// Refused logins, alike ones together.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Refusals {
     known: ByName,
     unknown: ByName,
@@ -81,7 +81,7 @@ impl Refusals {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ByName {
     map: HashMap<String, Vec<RefusedLogin>>,
     len: usize,

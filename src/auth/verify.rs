@@ -25,7 +25,6 @@ use self::record::{log_refusal, previous_use, refused_login, used};
 use self::refused::{Proven, Refused};
 use super::cache::{Digester, Slot};
 use super::containment::{contain, count};
-use super::denial::Denials;
 use super::guard::{Attempt, Guard, Settings};
 use super::noted::NotedBatch;
 use super::password::Hasher;
@@ -102,7 +101,6 @@ impl Authenticator {
             refused: Cache::new(cache_entries.min(REFUSED_ENTRIES)),
             polls: Arc::default(),
             may_ask_again: refusal::is_later_than(watch::NEXT, refusal_delay),
-            denials: Arc::default(),
             digester: Digester::new(),
             hasher,
             renewing: Semaphore::new(1),
@@ -126,11 +124,6 @@ impl Authenticator {
     /// Who counts what is refused.
     pub fn guard(&self) -> &Arc<Guard> {
         &self.guard
-    }
-
-    /// Whom to refuse although the store does not say so yet.
-    pub fn denials(&self) -> Arc<Denials> {
-        self.core.denials.clone()
     }
 
     /// When the store is asked whether another process wrote.

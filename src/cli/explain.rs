@@ -13,7 +13,6 @@ use super::running::Running;
 use crate::admin::api::Explanation;
 use crate::admin::client::{Client, ClientError};
 use crate::auth::NotedBatch;
-use crate::auth::denial::Denials;
 use crate::auth::explain::{Asked, Sources, explain};
 use crate::auth::guard::Guard;
 use crate::auth::quota::Quotas;
@@ -83,12 +82,10 @@ fn by_store(
     let guard = Guard::load(daemon::guard_settings(config, 1), metrics.clone(), store)?;
     let noted = Arc::new(NotedBatch::new(1, metrics.clone()));
     let quotas = Quotas::new(store.clone(), noted, metrics, daemon::defaults(config));
-    let denials = Denials::default();
     let sources = Sources {
         store,
         guard: &guard,
         quotas: &quotas,
-        denials: &denials,
     };
     let asked = Asked {
         username: &options.username,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
 use super::{DaemonError, Sockets, cost};
-use crate::admin::{Administration, System};
+use crate::admin::{Administration, System, Unwritten};
 use crate::auth::NotedBatch;
 use crate::config::{Config, Endpoint};
 use crate::edge::Edge;
@@ -93,8 +93,8 @@ impl Closed {
         }))
     }
 
-    /// Serves until draining, which waits for requests under way.
-    pub(super) fn open(self) {
+    /// Serves until draining, which waits for requests under way. Returns what they leave unwritten.
+    pub(super) fn open(self) -> Unwritten {
         let Closed {
             administration,
             listeners,
@@ -105,7 +105,10 @@ impl Closed {
             let tls = by_tls.then(|| tls.clone());
             lifecycle.spawn(administration.serve(listener, tls, lifecycle.clone()));
         }
-        lifecycle.spawn(administration.keep_revoking());
+        // Not waited for: requests that are under way while draining leave something to write, too.
+        let unwritten = administration.unwritten();
+        tokio::spawn(unwritten.keep_writing());
+        unwritten
     }
 }
 

@@ -41,8 +41,8 @@ pub use error::DaemonError;
 pub use sockets::Sockets;
 
 /// How long the last writes may take behind a drain that took its whole time. The process ends
-/// within five seconds of that.
-const LAST_WRITES: Duration = Duration::from_millis(3_500);
+/// within five seconds of that, also where a disk hangs.
+const LAST_WRITES: Duration = Duration::from_millis(2_500);
 
 /// What a password costs, as configured.
 pub fn cost(config: &Config) -> Cost {
@@ -355,9 +355,7 @@ impl Daemon {
                 self.lifecycle.clone(),
             ));
         }
-        if let Some(administration) = self.administration {
-            administration.open();
-        }
+        let unwritten = self.administration.map(administration::Closed::open);
         let permits = Arc::new(Semaphore::new(self.connections));
         for (listener, socket) in self.listeners {
             self.workers.share(&socket, |socket| {
@@ -374,6 +372,7 @@ impl Daemon {
             noted: self.noted,
             guard: self.edge.authenticator.guard().clone(),
             store: self.store,
+            unwritten,
         };
         Ok((addresses, serving))
     }
@@ -392,6 +391,7 @@ struct Serving {
     noted: Arc<NotedBatch>,
     guard: Arc<Guard>,
     store: Arc<Store>,
+    unwritten: Option<admin::Unwritten>,
 }
 
 impl Serving {
@@ -406,15 +406,32 @@ impl Serving {
             tracing::warn!("the drain timeout is over, sessions were cut off");
         }
         // After the last session, so that nothing is left to note.
-        let (noted, guard, store) = (self.noted, self.guard, self.store);
-        let flushed = tokio::task::spawn_blocking(move || {
+        let Serving {
+            noted,
+            guard,
+            store,
+            unwritten,
+            ..
+        } = self;
+        let unwritten = unwritten.map(Arc::new);
+        let (last, lost) = (unwritten.clone(), noted.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            // Changes first: they were asked for, and the rest was only noted.
+            if let Some(unwritten) = last {
+                unwritten.write_last();
+            }
             noted.flush(&store);
             guard.write_all(&store);
         });
-        if timeout_at(end, flushed).await.is_err() {
-            tracing::warn!(
-                "the store takes too long; the latest last-used times, usage and penalties are not written"
+        if timeout_at(end, written).await.is_err() {
+            let uses = lost.waiting();
+            tracing::error!(
+                uses,
+                "the store takes too long: the last uses, usage and refusals are not written"
             );
+        }
+        if let Some(unwritten) = unwritten {
+            unwritten.log();
         }
         tracing::info!("stopped");
     }

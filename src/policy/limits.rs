@@ -247,6 +247,15 @@ impl Limits {
         changed
     }
 
+    /// The change that makes a credential's limits these.
+    pub fn as_change(&self) -> LimitsChange {
+        LimitsChange(
+            Limit::of(true)
+                .map(|limit| (limit, self.get(limit)))
+                .collect(),
+        )
+    }
+
     /// What holds, where `defaults` are the instance's.
     pub fn over(&self, defaults: &Self) -> Ceilings {
         Ceilings(Limit::ALL.map(|limit| {
@@ -260,6 +269,15 @@ impl Ceilings {
     /// The most there may be, if there is a limit.
     pub fn get(&self, limit: Limit) -> Option<u64> {
         self.0[limit as usize]
+    }
+
+    /// Whether these allow nothing that `others` do not.
+    pub fn are_within(&self, others: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(&others.0);
+        pairs.all(|pair| match pair {
+            (_, None) => true,
+            (own, Some(other)) => own.is_some_and(|own| own <= *other),
+        })
     }
 
     /// Whether any of them asks what was sent before.

@@ -23,6 +23,11 @@ impl Network {
         self.0.contains(&address.to_canonical())
     }
 
+    /// Whether all of `other` is in it.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.0.contains(&other.0)
+    }
+
     /// The first address.
     pub fn address(&self) -> IpAddr {
         self.0.addr()

@@ -187,6 +187,17 @@ impl Rules {
         *self == Self::default()
     }
 
+    /// The change that makes any rules these.
+    pub fn as_change(&self) -> RulesChange {
+        RulesChange {
+            senders: Some(self.senders.clone()),
+            header_from: Some(self.header_from),
+            networks: Some(self.networks.clone()),
+            bare_newline: Some(self.bare_newline),
+            report: Some(self.report),
+        }
+    }
+
     /// These with a change.
     ///
     /// # Errors
@@ -225,6 +236,38 @@ impl Rules {
             return Err(RulesError::HeaderFromWithoutSenders);
         }
         Ok(())
+    }
+
+    /// Whether these allow nothing that `others` do not.
+    pub fn are_within(&self, others: &Self) -> bool {
+        let senders = match (&self.senders, &others.senders) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(own), Some(_)) => own.iter().all(|sender| others.allows_sender(sender)),
+        };
+        let networks = match (&self.networks, &others.networks) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(own), Some(others)) => own
+                .iter()
+                .all(|own| others.iter().any(|other| other.covers(own))),
+        };
+        senders
+            && networks
+            && self.header_from >= others.header_from
+            && (self.bare_newline == others.bare_newline
+                || self.bare_newline == Some(BareNewline::Reject))
+            && self.report.iter().all(|rule| others.report.has(rule))
+    }
+
+    fn allows_sender(&self, sender: &Sender) -> bool {
+        let address = match sender {
+            Sender::Address(text) => Address::parse(text),
+            Sender::Domain(_) | Sender::Null => None,
+        };
+        let senders = self.senders.as_ref();
+        senders.is_none_or(|senders| senders.contains(sender))
+            || address.is_some_and(|address| self.allows_address(address))
     }
 
     /// Whether this client may log in.
@@ -443,5 +486,25 @@ mod tests {
             ..away
         };
         assert_eq!(before.with(&both), Ok(Rules::default()));
+    }
+
+    #[test]
+    fn rules_that_allow_less_are_within_those_that_allow_more() {
+        let rules = |senders: &[&str], networks: &[&str]| Rules {
+            senders: Some(senders.iter().map(|one| one.parse().unwrap()).collect()),
+            networks: Some(networks.iter().map(|one| one.parse().unwrap()).collect()),
+            ..Rules::default()
+        };
+        let wide = rules(&["example.com", "<>"], &["10.0.0.0/8", "2001:db8::/32"]);
+        let narrow = rules(&["a@example.com"], &["10.1.0.0/16"]);
+        assert!(narrow.are_within(&wide) && !wide.are_within(&narrow));
+        assert!(wide.are_within(&Rules::default()) && !Rules::default().are_within(&wide));
+        assert!(!rules(&["a@example.net"], &["10.1.0.0/16"]).are_within(&wide));
+        assert!(!rules(&["example.com"], &["10.0.0.0/7"]).are_within(&wide));
+        let reports = Rules {
+            report: [Rule::Senders].into_iter().collect(),
+            ..narrow.clone()
+        };
+        assert!(narrow.are_within(&reports) && !reports.are_within(&narrow));
     }
 }

@@ -6,7 +6,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, Transaction, params};
 
 use super::error::Stop;
-use super::{Store, StoreError, now};
+use super::{Batch, Store, StoreError, now};
 
 /// Who makes a change, and from where.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -63,6 +63,8 @@ pub struct Editor<'a> {
     pub(super) actor: &'a Actor,
     /// Under what key the request may not be repeated.
     pub(super) idempotency_key: Option<&'a str>,
+    /// The transaction that the change is a part of, if it has none of its own.
+    pub(super) within: Option<&'a Batch<'a>>,
 }
 
 impl Store {
@@ -72,6 +74,7 @@ impl Store {
             store: self,
             actor,
             idempotency_key: None,
+            within: None,
         }
     }
 }
@@ -99,10 +102,14 @@ impl<'a> Editor<'a> {
         &self,
         work: impl FnOnce(&Transaction) -> Result<T, Stop>,
     ) -> Result<T, StoreError> {
-        self.store.change(|transaction| {
+        let checked = |transaction: &Transaction| {
             self.still_valid(transaction)?;
             work(transaction)
-        })
+        };
+        match self.within {
+            Some(batch) => batch.part(checked),
+            None => self.store.change(checked),
+        }
     }
 
     /// [`Store::write`], if the actor may still make a change.
@@ -110,10 +117,14 @@ impl<'a> Editor<'a> {
         &self,
         work: impl FnOnce(&Transaction) -> Result<T, Stop>,
     ) -> Result<T, StoreError> {
-        self.store.write(|transaction| {
+        let checked = |transaction: &Transaction| {
             self.still_valid(transaction)?;
             work(transaction)
-        })
+        };
+        match self.within {
+            Some(batch) => batch.part(checked),
+            None => self.store.write(checked),
+        }
     }
 
     /// Some time passes between the look at a token and the change: a body comes slowly, the store is busy. Whoever revokes
@@ -122,6 +133,9 @@ impl<'a> Editor<'a> {
         let Some(key) = self.actor.token else {
             return Ok(());
         };
+        if self.store.narrowings.revoke_token(key) {
+            return Err(StoreError::TokenInvalid.into());
+        }
         let is_valid: bool = connection.query_row(
             "SELECT EXISTS (SELECT 1 FROM admin_tokens WHERE key = ?1 AND revoked_at IS NULL
                  AND (expires_at IS NULL OR expires_at > ?2))",

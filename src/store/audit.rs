@@ -339,7 +339,7 @@ impl Editor<'_> {
         organization: Option<&str>,
         sessions: usize,
     ) -> Result<(), StoreError> {
-        self.store.write(|transaction| {
+        self.write(|transaction| {
             let after = Map::from_iter([("sessions".to_owned(), sessions.into())]);
             let event = Event {
                 action: "session.disconnect",

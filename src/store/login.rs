@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::policy::{Policy, Rule};
 
+use super::error::Stop;
 use super::{CredentialStatus, OrganizationStatus, Retired, Store, StoreError, overlap, policy};
 
 /// A credential as verification sees it.
@@ -81,26 +82,21 @@ impl Login {
 }
 
 impl Store {
-    /// Finds the credential that a client names.
+    /// Finds the credential that a client names, as it is by all changes that count, written or not.
     ///
     /// # Errors
     /// When the store cannot be read now; that says nothing about the username.
     pub fn lookup(&self, username: &str) -> Result<Option<Login>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(LOOKUP)?;
-            let found = statement.query_row([username], |row| {
-                let overlap = (row.get(9)?, row.get(15)?);
-                Ok((login(row)?, overlap))
-            });
-            let Some((mut login, overlap)) = found.optional()? else {
-                return Ok(None);
-            };
-            login.retired = overlap::retired(connection, login.key)?;
-            if let Some(previous) = &mut login.previous {
-                previous.until = self.ends.first(login.key, overlap, previous.until);
-            }
-            Ok(Some(login))
-        })
+        let found = self.read(|connection| find(connection, &self.ends, username))?;
+        Ok(found.and_then(|login| self.narrowings.apply(login)))
+    }
+
+    /// The credential as it is stored, whatever counts already and is not written.
+    ///
+    /// # Errors
+    /// As [`Store::lookup`].
+    pub fn stored_login(&self, username: &str) -> Result<Option<Login>, StoreError> {
+        self.read(|connection| find(connection, &self.ends, username))
     }
 
     /// Replaces the hash of an unchanged password, after the cost of hashing was raised or the credential was imported. Returns the credential's new version,
@@ -112,6 +108,10 @@ impl Store {
     /// When the store cannot be written now.
     pub fn rehash(&self, key: i64, version: i64, hash: &str) -> Result<Option<i64>, StoreError> {
         self.write(|transaction| {
+            // The hash tells which password is to be replaced, where there is no tag.
+            if self.narrowings.replaces_password_of(key) {
+                return Ok(None);
+            }
             let changed = transaction.execute(
                 "UPDATE credentials SET password_hash = ?3 WHERE key = ?1 AND version = ?2",
                 params![key, version, hash],
@@ -132,6 +132,26 @@ const LOOKUP: &str = "
            c.previous_until, c.previous_hash, c.previous_tag, c.limits, c.rules, o.limits, c.rotated_at
     FROM credentials c JOIN organizations o ON o.key = c.organization
     WHERE c.username = ?1";
+
+pub(super) fn find(
+    connection: &Connection,
+    ends: &overlap::Ends,
+    username: &str,
+) -> Result<Option<Login>, Stop> {
+    let mut statement = connection.prepare_cached(LOOKUP)?;
+    let found = statement.query_row([username], |row| {
+        let overlap = (row.get(9)?, row.get(15)?);
+        Ok((login(row)?, overlap))
+    });
+    let Some((mut login, overlap)) = found.optional()? else {
+        return Ok(None);
+    };
+    login.retired = overlap::retired(connection, login.key)?;
+    if let Some(previous) = &mut login.previous {
+        previous.until = ends.first(login.key, overlap, previous.until);
+    }
+    Ok(Some(login))
+}
 
 /// Reads a row of [`LOOKUP`].
 fn login(row: &Row) -> rusqlite::Result<Login> {

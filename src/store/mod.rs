@@ -6,6 +6,7 @@
 mod actor;
 mod audit;
 mod backup;
+mod batch;
 mod beside;
 mod breaches;
 mod connection;
@@ -16,6 +17,7 @@ mod flush;
 mod lock;
 mod login;
 mod name;
+mod narrowing;
 mod organizations;
 mod overlap;
 mod page;
@@ -29,6 +31,7 @@ mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use r2d2::{NopErrorHandler, Pool, PooledConnection};
@@ -38,6 +41,7 @@ use uuid::Uuid;
 
 pub use self::actor::{Actor, ActorKind, Editor};
 pub use self::audit::{AuditFilter, AuditMark, AuditRecord, AuditReport, hex};
+pub use self::batch::Batch;
 pub use self::breaches::{Breached, Tally};
 pub use self::credentials::{
     Credential, CredentialColumn, CredentialEdit, CredentialFilter, CredentialOrder,
@@ -48,6 +52,7 @@ pub use self::flush::{LastUsed, Noted, TokenUse};
 pub use self::lock::{DaemonLock, Holder};
 pub use self::login::{Login, Previous, Refusal};
 pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug, check_username, plain};
+pub use self::narrowing::{Aspect, Effect, Narrowing, NarrowingKey, Object};
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
 pub use self::overlap::{PreviousUse, Retired};
 pub use self::page::{Page, Rows};
@@ -64,6 +69,7 @@ use crate::clock;
 
 use self::connection::{BUSY_TIMEOUT, Manager, Role};
 use self::error::Stop;
+use self::narrowing::Narrowings;
 
 /// Lookups are short, so a few connections serve many threads.
 const READERS: u32 = 6;
@@ -72,13 +78,14 @@ const READERS: u32 = 6;
 const OPENING_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a lookup waits for a reader.
-const READER_PATIENCE: Duration = Duration::from_secs(2);
+const READER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a change waits for the writer: somewhat longer than the writer itself can wait for another process.
 const WRITER_PATIENCE: Duration = BUSY_TIMEOUT.saturating_add(Duration::from_secs(2));
 
-/// How long [`Store::poll`] waits for the writer. It has to answer several times within the promised 250 ms.
-const POLL_PATIENCE: Duration = Duration::from_millis(50);
+/// How long [`Store::poll`] waits for the writer, before it looks without. It has to answer several times within the
+/// promised 250 ms.
+const POLL_PATIENCE: Duration = Duration::from_millis(20);
 
 /// An open store.
 #[derive(Debug)]
@@ -89,10 +96,28 @@ pub struct Store {
     epoch: AtomicU64,
     /// The writer's `PRAGMA data_version` when it was last looked at.
     seen: AtomicI64,
+    watcher: Mutex<Watcher>,
+    narrowings: Narrowings,
     tag_key: [u8; 32],
     id: FileId,
     seen_at: place::Seen,
     ends: overlap::Ends,
+}
+
+/// A connection that sees other processes' commits while the writer waits for them, or for the disk. It sees our own, too.
+#[derive(Debug)]
+struct Watcher {
+    connection: Connection,
+    /// Its `PRAGMA data_version` when it was last looked at.
+    seen: i64,
+}
+
+impl Watcher {
+    /// Whether anything was committed since the last look.
+    fn look(&mut self) -> rusqlite::Result<bool> {
+        let version = data_version(&self.connection)?;
+        Ok(std::mem::replace(&mut self.seen, version) != version)
+    }
 }
 
 /// What [`Store::check`] found.
@@ -144,6 +169,12 @@ impl Store {
             path: path.to_owned(),
             readers: pool(path, Role::Reader, id)?,
             seen: AtomicI64::new(0),
+            watcher: Mutex::new(Watcher {
+                connection: connection::open(path, Role::Reader)
+                    .map_err(|error| StoreError::from_sqlite(path, error))?,
+                seen: 0,
+            }),
+            narrowings: Narrowings::default(),
             epoch: AtomicU64::new(0),
             ends: overlap::Ends::default(),
             tag_key: first
@@ -208,25 +239,39 @@ impl Store {
     }
 
     /// Asks whether another process has committed since the last call, and if so moves the epoch on. While the writer is
-    /// busy this cannot be told; then the answer is yes.
+    /// busy, a commit of our own is not told from one of another process, and may move the epoch once.
     ///
     /// # Errors
     /// When the file cannot be read; the epoch then stays.
     pub fn poll(&self) -> Result<bool, StoreError> {
-        let Ok(writer) = self.writer.get_timeout(POLL_PATIENCE) else {
-            self.advance_epoch();
-            return Ok(true);
+        let failed = |error| StoreError::from_sqlite(&self.path, error);
+        let writer = self.writer.get_timeout(POLL_PATIENCE);
+        // Before the writer is looked at: what is committed in between, the next look finds.
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let any = watcher.look().map_err(failed)?;
+        let changed = match writer {
+            // A connection's own commits do not move its data_version. So it is asked on the one that makes all of ours,
+            // and flushing last-used never looks like a change.
+            Ok(writer) => {
+                let version = data_version(&writer).map_err(failed)?;
+                self.seen.swap(version, Ordering::AcqRel) != version
+            }
+            Err(_) => any,
         };
-        // A connection's own commits do not move its data_version. So it is asked on the one that makes all of ours, and
-        // flushing last-used never looks like a change.
-        let version = writer
-            .pragma_query_value(None, "data_version", |row| row.get(0))
-            .map_err(|error| StoreError::from_sqlite(&self.path, error))?;
-        let changed = self.seen.swap(version, Ordering::AcqRel) != version;
         if changed {
             self.advance_epoch();
         }
         Ok(changed)
+    }
+
+    /// Has changes wait for another process's lock for so long, and not as long as usual.
+    ///
+    /// # Errors
+    /// The writer is at work all that time.
+    pub fn wait_for_locks(&self, patience: Duration) -> Result<(), StoreError> {
+        let writer = self.connection(&self.writer, WRITER_PATIENCE)?;
+        let set = writer.busy_timeout(patience.min(BUSY_TIMEOUT));
+        set.map_err(|error| StoreError::from_sqlite(&self.path, error))
     }
 
     /// The short tag of a generated password. A password with another tag than the stored one is wrong, which is known
@@ -369,6 +414,10 @@ fn open_writable(path: &Path) -> Result<Connection, StoreError> {
         });
     }
     Ok(connection)
+}
+
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0))
 }
 
 fn pool(path: &Path, role: Role, id: FileId) -> Result<Pool<Manager>, StoreError> {

@@ -51,6 +51,19 @@ impl Store {
         self.read(|connection| find(connection, slug))
     }
 
+    /// The organization with this slug, if it may be deleted: see [`Editor::delete_organization`].
+    ///
+    /// # Errors
+    /// It may not, or the store cannot be read.
+    pub fn deletable_organization(
+        &self,
+        slug: &str,
+        revisions: Option<&[String]>,
+        force: bool,
+    ) -> Result<Organization, StoreError> {
+        self.read(|connection| deletable(connection, slug, revisions, force))
+    }
+
     /// The organizations by slug, those behind `after`, at most `limit` of them.
     ///
     /// # Errors
@@ -95,6 +108,20 @@ impl Organization {
         );
         let parts: Vec<_> = parts.iter().map(String::as_str).collect();
         super::revision(&parts, name)
+    }
+
+    /// It must be in a state that is known: if `revisions` are given, its revision must be one of them.
+    ///
+    /// # Errors
+    /// It has changed.
+    pub fn require(&self, revisions: Option<&[String]>) -> Result<(), StoreError> {
+        match revisions.is_none_or(|known| known.contains(&self.revision())) {
+            true => Ok(()),
+            false => Err(StoreError::Changed {
+                kind: Kind::Organization,
+                name: self.slug.clone(),
+            }),
+        }
     }
 }
 
@@ -164,7 +191,7 @@ impl Editor<'_> {
         }
         let change = |transaction: &Transaction| {
             let before = find(transaction, slug)?;
-            super::require(revisions, &before.revision(), || (Kind::Organization, slug))?;
+            before.require(revisions)?;
             let limits = match edit.limits {
                 Some(change) => before.limits.with(change),
                 None => before.limits.clone(),
@@ -210,21 +237,8 @@ impl Editor<'_> {
         revisions: Option<&[String]>,
         force: bool,
     ) -> Result<(), StoreError> {
-        if slug == DEFAULT_ORGANIZATION {
-            return Err(StoreError::Protected {
-                slug: slug.to_owned(),
-            });
-        }
         self.change(|transaction| {
-            let found = find(transaction, slug)?;
-            super::require(revisions, &found.revision(), || (Kind::Organization, slug))?;
-            if found.credentials > 0 && !force {
-                return Err(StoreError::NotEmpty {
-                    slug: slug.to_owned(),
-                    credentials: found.credentials,
-                }
-                .into());
-            }
+            let found = deletable(transaction, slug, revisions, force)?;
             for credential in credentials::of_organization(transaction, slug)? {
                 self.delete_found(transaction, &credential)?;
             }
@@ -285,6 +299,28 @@ fn find(connection: &Connection, slug: &str) -> Result<Organization, Stop> {
     let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE o.slug = ?1"))?;
     let found = statement.query_row([slug], organization).optional()?;
     found.ok_or_else(|| StoreError::not_found(Kind::Organization, slug).into())
+}
+
+fn deletable(
+    connection: &Connection,
+    slug: &str,
+    revisions: Option<&[String]>,
+    force: bool,
+) -> Result<Organization, Stop> {
+    let owned = slug.to_owned();
+    if slug == DEFAULT_ORGANIZATION {
+        return Err(StoreError::Protected { slug: owned }.into());
+    }
+    let found = find(connection, slug)?;
+    found.require(revisions)?;
+    if found.credentials > 0 && !force {
+        return Err(StoreError::NotEmpty {
+            slug: owned,
+            credentials: found.credentials,
+        }
+        .into());
+    }
+    Ok(found)
 }
 
 /// Reads a row of [`SELECT`].

@@ -250,13 +250,26 @@ fn a_commit_of_another_is_not_missed_when_ours_comes_before_the_poll() {
 }
 
 #[test]
-fn a_poll_that_cannot_ask_assumes_a_change() {
+fn a_busy_writer_moves_no_epoch_and_hides_no_commit_of_another_process() {
     let store = Fixture::new();
-    let epoch = store.epoch();
+    store.create_credential(named("smtp_a")).unwrap();
+    store.poll().unwrap();
     let busy = store.writer.get().unwrap();
+    for _ in 0..3 {
+        assert!(!store.poll().unwrap(), "nothing was committed");
+    }
+    store.shell("UPDATE credentials SET status = 'revoked'");
     assert!(store.poll().unwrap());
-    assert!(store.epoch() > epoch);
+    assert!(!store.poll().unwrap(), "one commit moves it once");
     drop(busy);
+    assert!(store.poll().unwrap(), "the writer has not seen that commit");
+    assert!(!store.poll().unwrap());
+    // A commit of our own, looked at while the writer is busy again, is not told from one of another process.
+    store.create_credential(named("smtp_b")).unwrap();
+    let busy = store.writer.get().unwrap();
+    assert!(store.poll().unwrap() && !store.poll().unwrap());
+    drop(busy);
+    assert!(!store.poll().unwrap());
 }
 
 #[test]

@@ -130,11 +130,16 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Option<Token>, StoreError> {
-        self.read(|connection| {
+        let found = self.read(|connection| {
             let mut statement =
                 connection.prepare_cached(&format!("{SELECT} WHERE t.hash = ?1"))?;
             Ok(statement.query_row([hash], token).optional()?)
-        })
+        })?;
+        Ok(found.filter(|token| {
+            let organization = token.scope.organization.as_deref();
+            !self.narrowings.revoke_token(token.key)
+                && !organization.is_some_and(|slug| self.narrowings.delete_organization(slug))
+        }))
     }
 
     /// The token with this id, or with this name if no other valid one has the same; whether it may be used or not.

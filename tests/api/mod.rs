@@ -19,6 +19,8 @@ mod strangers;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -26,7 +28,7 @@ use crate::support::PATIENCE;
 use crate::support::client::{Client, Reply};
 use crate::support::gatepost::Gatepost;
 use crate::support::ports;
-use crate::support::site::{Config, Credential};
+use crate::support::site::{Config, Credential, Site};
 use crate::support::upstream::Upstream;
 
 /// An answer: its status, its head and its document.
@@ -73,9 +75,18 @@ impl Served {
     }
 
     pub fn start_with(upstream: &Upstream, change: impl FnOnce(Config) -> Config) -> Served {
+        Served::launch(upstream, change, |command| command)
+    }
+
+    /// The same, with the daemon started as `arrange` makes of the usual command.
+    pub fn launch(
+        upstream: &Upstream,
+        change: impl FnOnce(Config) -> Config,
+        arrange: impl FnOnce(Command) -> Command,
+    ) -> Served {
         let (address, config) = Served::config(upstream);
         let mut served = Served {
-            daemon: Gatepost::start(change(config)),
+            daemon: Gatepost::launch(&Arc::new(Site::new(change(config))), arrange),
             address,
             token: String::new(),
         };
@@ -100,7 +111,7 @@ impl Served {
         self.token_named("t", scope)
     }
 
-    fn token_named(&self, name: &str, scope: &str) -> String {
+    pub fn token_named(&self, name: &str, scope: &str) -> String {
         let create = ["token", "create", "--name", name, "--scope", scope];
         self.daemon.json(&create)["secret"]
             .as_str()
@@ -115,6 +126,28 @@ impl Served {
     /// Asks with these headers and no others.
     fn ask(&self, request: &str, headers: &[&str], body: Option<Value>) -> Answer {
         self.ask_from(Ipv4Addr::LOCALHOST, request, headers, body)
+    }
+
+    /// Sends a request with the token for everything, and waits for nothing.
+    pub fn begin(&self, request: &str, body: &Value) -> TcpStream {
+        let mut socket = TcpStream::connect(self.address).expect("connect");
+        let (host, body) = (self.host(), body.to_string());
+        let length = body.len();
+        let head = format!(
+            "{request} HTTP/1.1\r\n{host}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n",
+            self.token
+        );
+        socket
+            .write_all(format!("{head}\r\n{body}").as_bytes())
+            .expect("send a request");
+        socket
+    }
+
+    /// Asks with the token for everything, on condition of an ETag.
+    pub fn if_match(&self, tag: &str, request: &str, body: Option<Value>) -> Answer {
+        let bearer = format!("Authorization: Bearer {}", self.token);
+        let condition = format!("If-Match: {tag}");
+        self.ask(request, &[&self.host(), &bearer, &condition], body)
     }
 
     /// The same from an address of one's own: wrong tokens are counted by it.
@@ -169,7 +202,7 @@ impl Served {
         self.ask(request, &[&self.host(), &token], body)
     }
 
-    fn log_in(&self, credential: &Credential) -> Reply {
+    pub fn log_in(&self, credential: &Credential) -> Reply {
         let mut client = Client::submissions(&self.daemon);
         client.expect("EHLO api.example.test", "250");
         client.auth_plain(credential)
@@ -178,7 +211,7 @@ impl Served {
 
 pub const DEFAULT: &str = "/api/v1/organizations/default/credentials";
 
-fn issued(answer: &Answer) -> Credential {
+pub fn issued(answer: &Answer) -> Credential {
     Credential::from_json(answer.body.to_string().as_bytes())
 }
 

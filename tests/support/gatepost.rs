@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::site::{Config, Site};
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, within};
 
 /// A running `gatepost serve`. Killed on drop, after which its log is searched for panics.
 pub struct Gatepost {
@@ -169,6 +169,13 @@ impl Gatepost {
             });
             all.then_some(())
         });
+    }
+
+    /// Waits for the daemon to end by itself, no longer than a promise allows; it stays here to be asked for its log.
+    pub fn ends_within(&mut self, limit: Duration) -> ExitStatus {
+        within(limit, "gatepost ends", || {
+            self.child.try_wait().expect("ask for the child")
+        })
     }
 
     /// Waits for the daemon to end by itself.

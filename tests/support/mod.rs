@@ -12,6 +12,7 @@ pub mod faketime;
 pub mod gatepost;
 pub mod holder;
 pub mod journal;
+pub mod lock;
 pub mod peers;
 pub mod ports;
 pub mod postfix;

@@ -12,13 +12,14 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::admin::caller::Caller;
+use crate::admin::changes::{Edit, Target};
 use crate::admin::desk::Desk;
 use crate::admin::extract::{Body, Condition, IdempotencyKey, IfMatch, Once, Path, Query};
 use crate::admin::problem::Problem;
 use crate::auth::issue::{self, Issued, LONGEST_OVERLAP, New};
 use crate::policy;
 use crate::sasl::Secret;
-use crate::store::{self, CredentialEdit, CredentialFilter, CredentialStatus, Wanted};
+use crate::store::{self, CredentialFilter, CredentialStatus, Wanted};
 
 use super::field::{Cursor, Limit, Name, Time, exposed, page, present, whole};
 use super::limits::{CredentialLimits, CredentialLimitsChange, LimitUse, made as limits_made};
@@ -225,6 +226,14 @@ pub(super) struct OfCredential {
 }
 
 impl OfCredential {
+    fn target(self, revisions: Option<Vec<String>>) -> Target {
+        Target {
+            username: self.username,
+            organization: Some(self.slug),
+            revisions,
+        }
+    }
+
     pub(super) fn wanted<'a>(&'a self, revisions: Option<&'a [String]>) -> Wanted<'a> {
         Wanted {
             username: &self.username,
@@ -315,7 +324,7 @@ async fn create_credential(
     Once(key): Once,
     Body(new): Body<NewCredential>,
 ) -> Result<Created<Confidential<Tagged<IssuedCredential>>>, Problem> {
-    desk.run(move |desk| {
+    desk.change(move |desk| {
         let store = &desk.system.store;
         let editor = store.by(&caller.actor).once(key.as_deref());
         let limits = limits_made(&new.limits);
@@ -391,25 +400,20 @@ async fn edit_credential(
     Condition(revisions): Condition,
     Body(change): Body<CredentialChange>,
 ) -> Result<Tagged<Credential>, Problem> {
-    desk.run(move |desk| {
-        let limits = policy::LimitsChange::from(&change.limits);
-        let rules = policy::RulesChange::from(&change.rules);
-        let edit = CredentialEdit {
-            name: change
-                .name
-                .as_ref()
-                .map(|name| name.as_ref().map(|name| name.0.as_str())),
-            status: change.status.map(Into::into),
-            expires_at: change.expires_at.map(|time| time.map(|time| time.0)),
-            end_overlap: change.end_overlap,
-            limits: Some(&limits).filter(|limits| !limits.0.is_empty()),
-            rules: Some(&rules).filter(|rules| **rules != policy::RulesChange::default()),
-        };
-        let wanted = of.wanted(revisions.as_deref());
-        let edited = desk.edit_credential(&caller.actor, wanted, edit, change.disconnect)?;
-        tagged(desk, edited)
-    })
-    .await
+    let limits = policy::LimitsChange::from(&change.limits);
+    let rules = policy::RulesChange::from(&change.rules);
+    let edit = Edit {
+        name: change.name.map(|name| name.map(|name| name.0)),
+        status: change.status.map(Into::into),
+        expires_at: change.expires_at.map(|time| time.map(|time| time.0)),
+        end_overlap: change.end_overlap,
+        limits: Some(limits).filter(|limits| !limits.0.is_empty()),
+        rules: Some(rules).filter(|rules| *rules != policy::RulesChange::default()),
+    };
+    let (target, disconnect) = (of.target(revisions), change.disconnect);
+    let edited = desk.edit_credential(&caller.actor, target, edit, disconnect);
+    let edited = edited.await?;
+    desk.look_up(move |desk| tagged(desk, edited)).await
 }
 
 /// How to rotate.
@@ -439,12 +443,9 @@ async fn rotate_credential(
     Body(how): Body<Rotation>,
 ) -> Result<Confidential<Tagged<IssuedCredential>>, Problem> {
     let until = how.overlap.map(overlap_until).transpose()?;
-    desk.run(move |desk| {
-        let wanted = of.wanted(revisions.as_deref());
-        let issued = desk.rotate(&caller.actor, wanted, until, how.disconnect)?;
-        Ok(shown_once(desk, &issued))
-    })
-    .await
+    let target = of.target(revisions);
+    let issued = desk.rotate(&caller.actor, target, until, how.disconnect);
+    Ok(shown_once(&desk, &issued.await?))
 }
 
 fn overlap_until(seconds: u32) -> Result<i64, Problem> {
@@ -480,12 +481,10 @@ async fn delete_credential(
     Query(how): Query<DeleteCredential>,
     Condition(revisions): Condition,
 ) -> Result<StatusCode, Problem> {
-    desk.run(move |desk| {
-        let wanted = of.wanted(revisions.as_deref());
-        desk.delete_credential(&caller.actor, wanted, how.disconnect)?;
-        Ok(StatusCode::NO_CONTENT)
-    })
-    .await
+    let target = of.target(revisions);
+    let deleted = desk.delete_credential(&caller.actor, target, how.disconnect);
+    deleted.await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -132,7 +132,7 @@ async fn clear_guard(
     Query(query): Query<ClearQuery>,
 ) -> Result<Json<Cleared>, Problem> {
     caller.require_instance(Access::Admin)?;
-    desk.run(move |desk| {
+    desk.change(move |desk| {
         let wanted = wanted(&query.network)?;
         let cleared = desk.clear_guard(&caller.actor, wanted)?;
         Ok(Json(Cleared { cleared }))

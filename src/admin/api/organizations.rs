@@ -12,11 +12,12 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::admin::caller::Caller;
+use crate::admin::changes;
 use crate::admin::desk::Desk;
 use crate::admin::extract::{Body, Condition, IdempotencyKey, IfMatch, Once, Path, Query};
 use crate::admin::problem::Problem;
 use crate::policy::{Limits, LimitsChange};
-use crate::store::{self, Access, OrganizationEdit, OrganizationStatus};
+use crate::store::{self, Access, OrganizationStatus};
 
 use super::field::{Limit, Name, Slug, Time, present};
 use super::limits::{LimitUse, OrganizationLimits, OrganizationLimitsChange};
@@ -194,7 +195,7 @@ async fn create_organization(
     Body(new): Body<NewOrganization>,
 ) -> Result<Created<Tagged<Organization>>, Problem> {
     caller.require_instance(Access::Admin)?;
-    desk.run(move |desk| {
+    desk.change(move |desk| {
         let editor = desk.system.store.by(&caller.actor).once(key.as_deref());
         let name = new.name.as_ref().map(|name| name.0.as_str());
         let limits = Limits::default().with(&(&new.limits).into());
@@ -255,25 +256,15 @@ async fn edit_organization(
         // Else whom the instance has suspended or limited could lift that.
         caller.require_instance(Access::Admin)?;
     }
-    desk.run(move |desk| {
-        let edit = OrganizationEdit {
-            name: change
-                .name
-                .as_ref()
-                .map(|name| name.as_ref().map(|name| name.0.as_str())),
-            status: change.status.map(Into::into),
-            limits: Some(&limits).filter(|limits| !limits.0.is_empty()),
-        };
-        let edited = desk.edit_organization(
-            &caller.actor,
-            &at.slug,
-            revisions.as_deref(),
-            edit,
-            change.disconnect,
-        )?;
-        tagged(desk, edited)
-    })
-    .await
+    let edit = changes::OrganizationChange {
+        name: change.name.map(|name| name.map(|name| name.0)),
+        status: change.status.map(Into::into),
+        limits: Some(limits).filter(|limits| !limits.0.is_empty()),
+    };
+    let (slug, disconnect) = (&at.slug, change.disconnect);
+    let edited = desk.edit_organization(&caller.actor, slug, revisions, edit, disconnect);
+    let edited = edited.await?;
+    desk.look_up(move |desk| tagged(desk, edited)).await
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -302,16 +293,8 @@ async fn delete_organization(
     Condition(revisions): Condition,
 ) -> Result<StatusCode, Problem> {
     caller.require_instance(Access::Admin)?;
-    desk.run(move |desk| {
-        let revisions = revisions.as_deref();
-        desk.delete_organization(
-            &caller.actor,
-            &at.slug,
-            revisions,
-            how.force,
-            how.disconnect,
-        )?;
-        Ok(StatusCode::NO_CONTENT)
-    })
-    .await
+    let (slug, force, disconnect) = (&at.slug, how.force, how.disconnect);
+    let deleted = desk.delete_organization(&caller.actor, slug, revisions, force, disconnect);
+    deleted.await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -156,7 +156,7 @@ async fn disconnect_sessions(
     caller: Caller,
     Query(query): Query<DisconnectQuery>,
 ) -> Result<Json<Disconnected>, Problem> {
-    desk.run(move |desk| {
+    let ended = desk.look_up(move |desk| {
         desk.system.store.by(&caller.actor).may_change()?;
         let disconnected = match (&query.credential, &query.organization) {
             (Some(username), None) => disconnect_credential(desk, &caller, username)?,
@@ -169,8 +169,10 @@ async fn disconnect_sessions(
             }
         };
         Ok(Json(Disconnected { disconnected }))
-    })
-    .await
+    });
+    let ended = ended.await?;
+    desk.revocations.recorded().await;
+    Ok(ended)
 }
 
 fn disconnect_credential(desk: &Desk, caller: &Caller, username: &str) -> Result<usize, Problem> {
@@ -220,9 +222,8 @@ async fn disconnect_session(
     caller: Caller,
     Path(by): Path<ById>,
 ) -> Result<StatusCode, Problem> {
-    desk.run(move |desk| {
-        desk.disconnect_session(&caller, by.id)?;
-        Ok(StatusCode::NO_CONTENT)
-    })
-    .await
+    let ended = desk.look_up(move |desk| desk.disconnect_session(&caller, by.id));
+    ended.await?;
+    desk.revocations.recorded().await;
+    Ok(StatusCode::NO_CONTENT)
 }

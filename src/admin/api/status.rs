@@ -194,7 +194,7 @@ async fn get_status(
                 entries: system.authenticator.remembered(),
             },
             sessions: system.sessions.count(),
-            revocations_not_durable: system.authenticator.denials().len(),
+            revocations_not_durable: system.store.unwritten(),
         }))
     })
     .await

@@ -143,7 +143,7 @@ async fn create_token(
 ) -> Result<Created<Confidential<Json<NewlyIssued>>>, Problem> {
     caller.require(&new.scope.0)?;
     let expires_at = caller.bounded(new.expires_at.map(|time| time.0))?;
-    desk.run(move |desk| {
+    desk.change(move |desk| {
         let editor = desk.system.store.by(&caller.actor).once(key.as_deref());
         let issued = token::issue(editor, &new.name.0, &new.scope.0, expires_at)?;
         Ok(Created {
@@ -187,11 +187,6 @@ async fn revoke_token(
     caller: Caller,
     Path(by): Path<ById>,
 ) -> Result<Json<Token>, Problem> {
-    desk.run(move |desk| {
-        let organization = caller.scope.organization.as_deref();
-        let editor = desk.system.store.by(&caller.actor);
-        let revoked = editor.revoke_token(&by.id.to_string(), organization)?;
-        Ok(Json(desk.token_up_to_date(revoked).into()))
-    })
-    .await
+    let revoked = desk.revoke_token(&caller, by.id.to_string()).await?;
+    Ok(Json(revoked.into()))
 }

@@ -274,13 +274,17 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
         since.is_none_or(|since| used.is_none_or(|used| used < since))
     };
     let found = found.filter(is_unused);
-    let (days, denials) = (Stretch::days(), desk.system.authenticator.denials());
+    let days = Stretch::days();
     let row = |credential: Credential| {
         let of = UsageOf::Credential(credential.key);
         let usage = store.usage(of, days.span, days.since, days.until())?;
         let over = is_over(&desk.uses_of(&credential)?);
         Ok(Row {
-            badges: badges(&credential, denials.contains(&credential.username), over),
+            badges: badges(
+                &credential,
+                store.refuses_unwritten(&credential.username),
+                over,
+            ),
             last_used: credential
                 .last_used
                 .map(|used| (Stamp(used.at), used.address)),

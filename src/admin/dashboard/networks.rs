@@ -92,7 +92,7 @@ pub(super) async fn clear(
     let actor = visitor.caller.actor.clone();
     let cleared = dashboard
         .desk
-        .run(move |desk| desk.clear_guard(&actor, wanted));
+        .change(move |desk| desk.clear_guard(&actor, wanted));
     let notice = match cleared.await? {
         0 => format!("Nothing is held against {wanted}."),
         _ => format!("Nothing is held against {wanted} any more."),

@@ -70,7 +70,7 @@ pub(super) async fn create(
     };
     let once = form.once()?.to_owned();
     let actor = visitor.caller.actor.clone();
-    let made = dashboard.desk.run(move |desk| {
+    let made = dashboard.desk.change(move |desk| {
         let store = &desk.system.store;
         let new = New {
             organization: &slug,

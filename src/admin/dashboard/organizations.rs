@@ -8,10 +8,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
+use crate::admin::changes::OrganizationChange;
 use crate::admin::problem::{Code, Problem};
-use crate::store::{
-    Access, DEFAULT_ORGANIZATION, Organization, OrganizationEdit, OrganizationStatus, check_slug,
-};
+use crate::store::{Access, DEFAULT_ORGANIZATION, Organization, OrganizationStatus, check_slug};
 
 use super::Dashboard;
 use super::address::{Path, Query};
@@ -120,7 +119,7 @@ pub(super) async fn create(
         return refused(&again);
     };
     let actor = visitor.caller.actor.clone();
-    let made = dashboard.desk.run(move |desk| {
+    let made = dashboard.desk.change(move |desk| {
         let editor = desk.system.store.by(&actor);
         Ok(editor.create_organization(&meant_slug, meant_name.as_deref())?)
     });
@@ -219,16 +218,11 @@ pub(super) async fn rename(
         None => "The organization has no name but its slug any more.".to_owned(),
     };
     let back = format!("/organizations/{slug}");
-    let actor = visitor.caller.actor.clone();
-    let renamed = dashboard.desk.run(move |desk| {
-        let edit = OrganizationEdit {
-            name: Some(name.as_deref()),
-            status: None,
-            limits: None,
-        };
-        desk.edit_organization(&actor, &slug, None, edit, false)
-    });
-    renamed.await?;
+    let change = OrganizationChange {
+        name: Some(name),
+        ..OrganizationChange::default()
+    };
+    edit(&dashboard, &visitor, &slug, change, false).await?;
     Ok(visitor.sent_on(notice, &back))
 }
 
@@ -246,15 +240,11 @@ pub(super) async fn limit(
         Err(fields) => return shown(&dashboard, &visitor, slug, None, Some(fields), None).await,
     };
     let back = format!("/organizations/{slug}");
-    let actor = visitor.caller.actor.clone();
-    let changed = dashboard.desk.run(move |desk| {
-        let edit = OrganizationEdit {
-            limits: Some(&limits),
-            ..OrganizationEdit::default()
-        };
-        desk.edit_organization(&actor, &slug, None, edit, false)
-    });
-    changed.await?;
+    let change = OrganizationChange {
+        limits: Some(limits),
+        ..OrganizationChange::default()
+    };
+    edit(&dashboard, &visitor, &slug, change, false).await?;
     let notice = "The limits count from now on, in live sessions with their next message.";
     Ok(visitor.sent_on(notice, &back))
 }
@@ -308,16 +298,24 @@ async fn set_status(
 ) -> Result<(), Problem> {
     // Else whom the instance has suspended could lift that.
     visitor.caller.require_instance(Access::Admin)?;
-    let (actor, slug) = (visitor.caller.actor.clone(), slug.to_owned());
-    let changed = dashboard.desk.run(move |desk| {
-        let edit = OrganizationEdit {
-            name: None,
-            status: Some(status),
-            limits: None,
-        };
-        desk.edit_organization(&actor, &slug, None, edit, disconnect)
-    });
-    changed.await.map(drop)
+    let change = OrganizationChange {
+        status: Some(status),
+        ..OrganizationChange::default()
+    };
+    edit(dashboard, visitor, slug, change, disconnect).await
+}
+
+async fn edit(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    slug: &str,
+    change: OrganizationChange,
+    disconnect: bool,
+) -> Result<(), Problem> {
+    let actor = &visitor.caller.actor;
+    let desk = &dashboard.desk;
+    let edited = desk.edit_organization(actor, slug, None, change, disconnect);
+    edited.await.map(drop)
 }
 
 /// Deletes it with its credentials, if that was confirmed.
@@ -341,7 +339,6 @@ pub(super) async fn delete(
         )
         .await;
     }
-    let actor = visitor.caller.actor.clone();
     let sessions = match disconnect {
         true => "Its live sessions have ended.",
         false => "Sessions that were live go on until their clients leave.",
@@ -349,9 +346,9 @@ pub(super) async fn delete(
     let notice = format!(
         "The organization {slug} is deleted, with its credentials and its tokens. {sessions}"
     );
-    let deleted = dashboard
-        .desk
-        .run(move |desk| desk.delete_organization(&actor, &slug, None, true, disconnect));
+    let actor = &visitor.caller.actor;
+    let desk = &dashboard.desk;
+    let deleted = desk.delete_organization(actor, &slug, None, true, disconnect);
     deleted.await?;
     Ok(visitor.sent_on(notice, "/organizations"))
 }

@@ -129,6 +129,6 @@ fn health(desk: &Desk) -> Result<Health, Problem> {
         certificate_ends_soon: ends - now < SOON,
         certificate_has_ended: ends <= now,
         store: system.store.size()?,
-        not_durable: system.authenticator.denials().len(),
+        not_durable: system.store.unwritten(),
     })
 }

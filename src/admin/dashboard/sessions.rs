@@ -103,8 +103,9 @@ pub(super) async fn disconnect(
     let caller = visitor.caller.clone();
     let ended = dashboard
         .desk
-        .run(move |desk| desk.disconnect_session(&caller, id));
+        .look_up(move |desk| desk.disconnect_session(&caller, id));
     let session = ended.await?;
+    dashboard.desk.revocations.recorded().await;
     let notice = format!(
         "The session of {} from {} has ended. Its client may log in again unless the credential is revoked.",
         session.username, session.address

@@ -214,7 +214,7 @@ pub(super) async fn create(
         return refused(&again);
     };
     let once = form.once()?.to_owned();
-    let made = dashboard.desk.run(move |desk| {
+    let made = dashboard.desk.change(move |desk| {
         let editor = desk.system.store.by(&caller.actor).once(Some(&once));
         Ok(token::issue(editor, &meant_name, &meant_scope, meant_end)?)
     });
@@ -267,12 +267,7 @@ pub(super) async fn revoke(
     Path(id): Path<Uuid>,
     _: Form,
 ) -> Result<Response, ErrorPage> {
-    let caller = visitor.caller.clone();
-    let revoked = dashboard.desk.run(move |desk| {
-        let own = caller.scope.organization.as_deref();
-        let editor = desk.system.store.by(&caller.actor);
-        Ok(editor.revoke_token(&id.to_string(), own)?)
-    });
+    let revoked = dashboard.desk.revoke_token(&visitor.caller, id.to_string());
     let revoked = revoked.await?;
     if visitor.caller.actor.token == Some(revoked.key) {
         return Ok(Redirect::to("/sign-in?left=revoked").into_response());

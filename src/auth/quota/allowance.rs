@@ -14,7 +14,7 @@ use crate::store::{StoreError, Usage};
 use super::counter::{Counter, Manner, Over, note};
 use super::told::Told;
 use super::window::Sent;
-use super::{Owner, Quotas, reports_limits, sent};
+use super::{Owner, PATIENCE, Quotas, reports_limits, sent};
 
 /// One session's way to the counts it shares with others. What it has taken and not sent is given
 /// back when it is dropped.
@@ -178,6 +178,15 @@ impl Allowance {
     /// # Errors
     /// The store cannot be read now.
     pub async fn refresh(&mut self) -> Result<(), StoreError> {
+        match tokio::time::timeout(PATIENCE, self.read_again()).await {
+            Ok(read) => read,
+            Err(_) => Err(StoreError::Invalid(format!(
+                "no answer within {PATIENCE:?}"
+            ))),
+        }
+    }
+
+    async fn read_again(&mut self) -> Result<(), StoreError> {
         let (epoch, steps) = (self.quotas.store.epoch(), clock::steps());
         if epoch != self.epoch {
             let (quotas, identity) = (self.quotas.clone(), self.identity.clone());

@@ -12,6 +12,7 @@ mod window;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::clock::{self, Moment};
 use crate::log::Throttle;
@@ -28,6 +29,12 @@ pub use allowance::Allowance;
 
 /// How many are remembered before those without sessions are forgotten; they are read again.
 const REMEMBERED: usize = 65_536;
+
+/// How often what was sent is read anew because a flush ended meanwhile.
+const ATTEMPTS: u32 = 4;
+
+/// How long a login waits for what was sent before. Reading takes milliseconds, unless the store cannot be read.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The limits of whoever has none of their own.
 #[derive(Clone, Debug, Default)]
@@ -115,11 +122,17 @@ impl Quotas {
         epoch: u64,
     ) -> Result<Allowance, Refused> {
         let mut allowance = Allowance::new(self, identity, epoch);
-        if let Err(error) = allowance.know().await {
+        let known = tokio::time::timeout(PATIENCE, allowance.know()).await;
+        let error = match known {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer within {PATIENCE:?}")),
+        };
+        if let Some(error) = error {
             static UNREADABLE: Throttle = Throttle::new();
             if let Some(count) = UNREADABLE.due() {
                 tracing::error!(
-                    %error,
+                    error,
                     count,
                     "what was sent before cannot be read, logins are put off"
                 );
@@ -180,50 +193,44 @@ impl Quotas {
         counters.entry(owner.clone()).or_default().clone()
     }
 
-    /// Reads what was sent before, unless it is known. Blocks on the store.
+    /// Reads what was sent before, unless it is known. Blocks on the store, and writes nothing: whoever logs in waits for
+    /// this, and must not wait for the writer.
     fn read(&self, owner: &Owner, counter: &Counter) -> Result<(), StoreError> {
-        let steps = clock::steps();
-        if counter.is_known(steps) {
-            return Ok(());
-        }
-        // What waits to be written is either still waiting or in the store, never in between.
-        let still = self.noted.hold();
-        if counter.is_known(steps) {
-            return Ok(());
-        }
-        let since = Window::since(Moment::now(), &clock::frames());
-        let until = i64::MAX;
-        let (noted, waiting, rows) = match owner {
-            Owner::Credential(key) => {
-                let (noted, waiting) = counter.settled(|| self.noted.waiting(*key));
-                let of = UsageOf::Credential(*key);
-                let rows = self.store.usage(of, Span::Hour, since, until)?;
-                (noted, waiting, rows)
+        for attempt in 1..=ATTEMPTS {
+            let steps = clock::steps();
+            if counter.is_known(steps) {
+                return Ok(());
             }
-            Owner::Organization(slug) => {
-                // What waits is known by credentials, and whose these are only to the store.
-                let (noted, taken) = counter.settled(|| still.take_if_any_was_sent());
-                let usage = taken.usage.clone();
-                let waiting = match still.write(&self.store, taken) {
-                    Ok(()) => Vec::new(),
-                    // Still waiting, as on a full disk, which can be read.
-                    Err(_) => self.of_organization(slug, usage)?,
-                };
-                let of = UsageOf::Organization(slug);
-                let rows = self.store.usage(of, Span::Hour, since, until)?;
-                (noted, waiting, rows)
+            let since = Window::since(Moment::now(), &clock::frames());
+            let until = i64::MAX;
+            let (noted, unwritten) = counter.settled(|| self.noted.unwritten());
+            let (of, waiting) = match owner {
+                Owner::Credential(key) => {
+                    let own = unwritten.usage.iter().filter(|((own, _), _)| own == key);
+                    let own = own.map(|((_, hour), usage)| (*hour, *usage));
+                    (UsageOf::Credential(*key), own.collect())
+                }
+                Owner::Organization(slug) => {
+                    let own = self.of_organization(slug, &unwritten.usage)?;
+                    (UsageOf::Organization(slug), own)
+                }
+            };
+            let rows = self.store.usage(of, Span::Hour, since, until)?;
+            // Else the rows may hold some of what was unwritten a moment ago. To count that twice is the lesser evil.
+            if attempt < ATTEMPTS && !self.noted.is_still(&unwritten) {
+                continue;
             }
-        };
-        // Not before all that was read was sent, or some of it would be taken for older than it is.
-        let (now, frames) = (Moment::now(), clock::frames());
-        let mut window = Window::new(now);
-        for (hour, usage) in rows {
-            window.add_hour(hour, sent(&usage), now, &frames);
+            // Not before all that was read was sent, or some of it would be taken for older than it is.
+            let (now, frames) = (Moment::now(), clock::frames());
+            let mut window = Window::new(now);
+            for (hour, usage) in rows {
+                window.add_hour(hour, sent(&usage), now, &frames);
+            }
+            for (hour, usage) in waiting {
+                window.add_hour(hour.saturating_mul(HOUR), sent(&usage), now, &frames);
+            }
+            counter.know(window, noted, now, steps);
         }
-        for (hour, usage) in waiting {
-            window.add_hour(hour.saturating_mul(HOUR), sent(&usage), now, &frames);
-        }
-        counter.know(window, noted, now, steps);
         Ok(())
     }
 
@@ -232,12 +239,15 @@ impl Quotas {
     fn of_organization(
         &self,
         slug: &str,
-        usage: Vec<((i64, i64), Usage)>,
+        usage: &[((i64, i64), Usage)],
     ) -> Result<Vec<(i64, Usage)>, StoreError> {
+        if usage.is_empty() {
+            return Ok(Vec::new());
+        }
         let keys: Vec<_> = usage.iter().map(|((key, _), _)| *key).collect();
         let own = self.store.belonging_to(slug, &keys)?;
-        let usage = usage.into_iter().filter(|((key, _), _)| own.contains(key));
-        Ok(usage.map(|((_, hour), usage)| (hour, usage)).collect())
+        let usage = usage.iter().filter(|((key, _), _)| own.contains(key));
+        Ok(usage.map(|((_, hour), usage)| (*hour, *usage)).collect())
     }
 
     /// What holds a credential under this policy: its own ceilings and its organization's.

@@ -8,7 +8,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::auth::cache::{Digest, Digester, Known, Slot, identity_of};
-use crate::auth::denial::Denials;
 use crate::auth::guard::{Attempt, Guard, Held, Target};
 use crate::auth::issue;
 use crate::auth::password::Hasher;
@@ -36,7 +35,6 @@ pub(super) struct Core {
     pub(super) polls: Arc<Polls>,
     /// Whether there is time to ask the store again before a refusal is due.
     pub(super) may_ask_again: bool,
-    pub(super) denials: Arc<Denials>,
     pub(super) digester: Digester,
     pub(super) hasher: Hasher,
     /// Held while a hash is renewed; one at a time, since each may wait for the store's writer.
@@ -78,10 +76,6 @@ impl Core {
         // next round looks again. Rounds that hash make an entry, so they do not repeat.
         loop {
             let epoch = self.store.epoch();
-            if self.denials.contains(username) {
-                self.metrics.verdict_by(Path::Early);
-                return Err(Reason::Revoked.into());
-            }
             let mut recalled = self.recall(username, flown.take()).await;
             let tag = || self.store.tag(credentials.password.expose());
             if let Some(judged) = recalled.judge(epoch, digest, Moment::now(), tag) {

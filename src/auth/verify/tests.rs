@@ -6,7 +6,10 @@ use crate::auth::issue::{self, Issued, New};
 use crate::auth::password::Cost;
 use crate::metrics::StoreOperation;
 use crate::sasl::{Mechanism, Secret};
-use crate::store::{Actor, CredentialEdit, CredentialStatus, NewCredential, RefusedLogin};
+use crate::store::{
+    Actor, CredentialEdit, CredentialStatus, Effect, Narrowing, NarrowingKey, NewCredential,
+    Object, RefusedLogin,
+};
 
 const CHEAP: Cost = Cost {
     memory_kib: 64,
@@ -92,6 +95,18 @@ impl Site {
         let actor = tester();
         let editor = self.store.by(&actor);
         issue::rotate(&self.store, editor, CHEAP, username.into(), overlap_until).unwrap()
+    }
+
+    /// Revokes it for every look-up, and not in the file.
+    fn revoke_unwritten(&self, username: &str) -> NarrowingKey {
+        let narrowing = Narrowing {
+            object: Object::Credential(username.to_owned()),
+            effect: Effect::Revoke,
+            base: self.store.stored_login(username).unwrap().map(Arc::new),
+        };
+        let key = narrowing.key();
+        self.store.obey(narrowing);
+        key
     }
 
     fn set_status(&self, username: &str, status: CredentialStatus) {
@@ -614,10 +629,9 @@ async fn who_is_denied_is_refused_with_the_cache_hot_and_nothing_written() {
     let issued = site.issue();
     let username = &issued.credential.username;
     assert!(is_accepted(&site.log_in(&issued).await));
-    let denials = site.authenticator.denials();
-    denials.deny(username);
+    let unwritten = site.revoke_unwritten(username);
     assert_eq!(site.log_in(&issued).await, Verdict::Reject(Reason::Revoked));
-    denials.lift(username);
+    site.store.disobey(&[unwritten]);
     assert!(is_accepted(&site.log_in(&issued).await));
 }
 
@@ -731,19 +745,13 @@ async fn where_nothing_tells_that_it_is_right_a_revoked_password_counts_once_a_d
     let site = Site::guarded();
     site.import("printer", "hunter2");
     site.set_status("printer", CredentialStatus::Revoked);
-    let denied = site.issue();
-    let username = &denied.credential.username;
-    site.authenticator.denials().deny(username);
     for _ in 0..20 {
         let imported = site.verify_from([10, 0, 0, 1], "printer", "hunter2").await;
         assert_eq!(imported, Verdict::Reject(Reason::Revoked));
-        let password = denied.password.expose();
-        let denied = site.verify_from([10, 0, 1, 1], username, password).await;
-        assert_eq!(denied, Verdict::Reject(Reason::Revoked));
     }
     let charges = site.authenticator.guard().list();
     let scores: Vec<_> = charges.iter().map(|charge| charge.score).collect();
-    assert_eq!(scores, [1.0; 4]);
+    assert_eq!(scores, [1.0; 2]);
 }
 
 #[tokio::test]
@@ -904,7 +912,7 @@ fn chosen_names(site: &Site) -> [&'static str; 8] {
     let actor = tester();
     let editor = site.store.by(&actor);
     editor.edit_credential("expired".into(), edit).unwrap();
-    site.authenticator.denials().deny("denied");
+    site.revoke_unwritten("denied");
     let target = crate::auth::guard::Target::of(&site.store.lookup("closed").unwrap().unwrap());
     for _ in 0..100 {
         site.authenticator.guard().guessed(target);

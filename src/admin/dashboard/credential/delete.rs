@@ -76,7 +76,6 @@ pub(super) async fn delete(
         ));
         return refused(&gather(&dashboard, &visitor, of, confirm, disconnect).await?);
     }
-    let actor = visitor.caller.actor.clone();
     let notice = match disconnect {
         true => format!(
             "{} is deleted, and its live sessions have ended.",
@@ -88,9 +87,10 @@ pub(super) async fn delete(
         ),
     };
     let list = of.list();
+    let actor = &visitor.caller.actor;
     let deleted = dashboard
         .desk
-        .run(move |desk| desk.delete_credential(&actor, of.wanted(), disconnect));
+        .delete_credential(actor, of.target(), disconnect);
     deleted.await?;
     Ok(visitor.sent_on(notice, &list))
 }

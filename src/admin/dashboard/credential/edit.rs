@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 
+use crate::admin::changes::Edit;
 use crate::admin::dashboard::Dashboard;
 use crate::admin::dashboard::address::Path;
 use crate::admin::dashboard::containment::{read_limits, read_rules};
@@ -12,7 +13,7 @@ use crate::admin::dashboard::error::ErrorPage;
 use crate::admin::dashboard::form::{Form, optional_name};
 use crate::admin::dashboard::guard::Visitor;
 use crate::admin::problem::Problem;
-use crate::store::{CredentialEdit, CredentialStatus};
+use crate::store::CredentialStatus;
 
 use super::{Of, Refilled, refilled};
 
@@ -35,16 +36,12 @@ pub(super) async fn rename(
         Some(name) => format!("The credential is called {name} now."),
         None => "The credential has no name any more.".to_owned(),
     };
-    let (actor, page) = (visitor.caller.actor.clone(), of.page());
-    let renamed = dashboard.desk.run(move |desk| {
-        let edit = CredentialEdit {
-            name: Some(name.as_deref()),
-            ..CredentialEdit::default()
-        };
-        desk.edit_credential(&actor, of.wanted(), edit, false)
-    });
-    renamed.await?;
-    Ok(visitor.sent_on(notice, &page))
+    let edit = Edit {
+        name: Some(name),
+        ..Edit::default()
+    };
+    change(&dashboard, &visitor, &of, edit).await?;
+    Ok(visitor.sent_on(notice, &of.page()))
 }
 
 /// Sets the time from which on it is refused, or none.
@@ -62,9 +59,9 @@ pub(super) async fn expire(
         };
         return refilled(&dashboard, &visitor, of, sent).await;
     };
-    let edit = CredentialEdit {
+    let edit = Edit {
         expires_at: Some(expires_at),
-        ..CredentialEdit::default()
+        ..Edit::default()
     };
     change(&dashboard, &visitor, &of, edit).await?;
     let notice = match expires_at {
@@ -93,17 +90,13 @@ pub(super) async fn limit(
             return refilled(&dashboard, &visitor, of, sent).await;
         }
     };
-    let (actor, page) = (visitor.caller.actor.clone(), of.page());
-    let changed = dashboard.desk.run(move |desk| {
-        let edit = CredentialEdit {
-            limits: Some(&limits),
-            ..CredentialEdit::default()
-        };
-        desk.edit_credential(&actor, of.wanted(), edit, false)
-    });
-    changed.await?;
+    let edit = Edit {
+        limits: Some(limits),
+        ..Edit::default()
+    };
+    change(&dashboard, &visitor, &of, edit).await?;
     let notice = "The limits count from now on, in live sessions with their next message.";
-    Ok(visitor.sent_on(notice, &page))
+    Ok(visitor.sent_on(notice, &of.page()))
 }
 
 /// Sets as whom and from where it may be used.
@@ -123,17 +116,13 @@ pub(super) async fn rule(
             return refilled(&dashboard, &visitor, of, sent).await;
         }
     };
-    let (actor, page) = (visitor.caller.actor.clone(), of.page());
-    let changed = dashboard.desk.run(move |desk| {
-        let edit = CredentialEdit {
-            rules: Some(&rules),
-            ..CredentialEdit::default()
-        };
-        desk.edit_credential(&actor, of.wanted(), edit, false)
-    });
-    changed.await?;
+    let edit = Edit {
+        rules: Some(rules),
+        ..Edit::default()
+    };
+    change(&dashboard, &visitor, &of, edit).await?;
     let notice = "The rules count from now on, in live sessions with their next message.";
-    Ok(visitor.sent_on(notice, &page))
+    Ok(visitor.sent_on(notice, &of.page()))
 }
 
 /// Ends an overlap after a rotation.
@@ -143,9 +132,9 @@ pub(super) async fn end_overlap(
     Path(of): Path<Of>,
     _: Form,
 ) -> Result<Response, ErrorPage> {
-    let edit = CredentialEdit {
+    let edit = Edit {
         end_overlap: true,
-        ..CredentialEdit::default()
+        ..Edit::default()
     };
     change(&dashboard, &visitor, &of, edit).await?;
     let notice = "The overlap has ended: only the new password is right now.";
@@ -159,9 +148,9 @@ pub(super) async fn enable(
     Path(of): Path<Of>,
     _: Form,
 ) -> Result<Response, ErrorPage> {
-    let edit = CredentialEdit {
+    let edit = Edit {
         status: Some(CredentialStatus::Active),
-        ..CredentialEdit::default()
+        ..Edit::default()
     };
     change(&dashboard, &visitor, &of, edit).await?;
     let notice = "The credential is not revoked any more, and has the password it had.";
@@ -172,11 +161,9 @@ async fn change(
     dashboard: &Dashboard,
     visitor: &Visitor,
     of: &Of,
-    edit: CredentialEdit<'static>,
+    edit: Edit,
 ) -> Result<(), Problem> {
-    let (actor, of) = (visitor.caller.actor.clone(), of.clone());
-    let changed = dashboard
-        .desk
-        .run(move |desk| desk.edit_credential(&actor, of.wanted(), edit, false));
+    let (actor, target) = (&visitor.caller.actor, of.clone().target());
+    let changed = dashboard.desk.edit_credential(actor, target, edit, false);
     changed.await.map(drop)
 }

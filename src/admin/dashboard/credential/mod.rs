@@ -15,6 +15,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
 
+use crate::admin::changes::Target;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::auth::quota::Use;
@@ -74,6 +75,14 @@ impl Of {
         }
     }
 
+    fn target(self) -> Target {
+        Target {
+            username: self.username,
+            organization: Some(self.slug),
+            revisions: None,
+        }
+    }
+
     /// Its page.
     fn page(&self) -> String {
         of_credential(&self.slug, &self.username)
@@ -123,7 +132,7 @@ fn find(desk: &Desk, of: &Of, days: Stretch) -> Result<Known, Problem> {
     Ok(Known {
         uses: desk.uses_of(&credential)?,
         credential,
-        denied: system.authenticator.denials().contains(&of.username),
+        denied: system.store.refuses_unwritten(&of.username),
         suspended: organization.status == OrganizationStatus::Suspended,
         usage,
         sessions,

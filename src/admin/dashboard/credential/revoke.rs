@@ -6,13 +6,14 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
+use crate::admin::changes::Edit;
 use crate::admin::dashboard::Dashboard;
 use crate::admin::dashboard::address::Path;
 use crate::admin::dashboard::error::ErrorPage;
 use crate::admin::dashboard::form::Form;
 use crate::admin::dashboard::frame::{Frame, Section, page};
 use crate::admin::dashboard::guard::Visitor;
-use crate::store::{Access, Credential, CredentialEdit, CredentialStatus};
+use crate::store::{Access, Credential, CredentialStatus};
 
 use super::Of;
 
@@ -52,15 +53,15 @@ pub(super) async fn revoke(
     form: Form,
 ) -> Result<Response, ErrorPage> {
     let disconnect = form.ticked("disconnect");
-    let actor = visitor.caller.actor.clone();
-    let (own, back) = (of.clone(), of.page());
-    let revoked = dashboard.desk.run(move |desk| {
-        let edit = CredentialEdit {
-            status: Some(CredentialStatus::Revoked),
-            ..CredentialEdit::default()
-        };
-        desk.edit_credential(&actor, own.wanted(), edit, disconnect)
-    });
+    let back = of.page();
+    let edit = Edit {
+        status: Some(CredentialStatus::Revoked),
+        ..Edit::default()
+    };
+    let actor = &visitor.caller.actor;
+    let revoked = dashboard
+        .desk
+        .edit_credential(actor, of.target(), edit, disconnect);
     revoked.await?;
     let notice = match disconnect {
         true => {

@@ -6,6 +6,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
+use crate::admin::changes::Target;
 use crate::admin::dashboard::Dashboard;
 use crate::admin::dashboard::address::Path;
 use crate::admin::dashboard::error::ErrorPage;
@@ -15,7 +16,7 @@ use crate::admin::dashboard::guard::Visitor;
 use crate::admin::dashboard::issued::{self, Before, Connection};
 use crate::admin::dashboard::stamp::Stamp;
 use crate::admin::problem::{Code, Problem};
-use crate::store::{Access, Credential, Wanted};
+use crate::store::{Access, Credential};
 
 use super::Of;
 
@@ -78,21 +79,16 @@ pub(super) async fn rotate(
         Problem::new(Code::Invalid, detail)
     })?;
     let until = (overlap > 0).then(|| crate::clock::now_ms() + overlap * 1_000);
-    let (disconnect, revision) = (
-        form.ticked("disconnect"),
-        [form.text("revision").to_owned()],
-    );
+    let disconnect = form.ticked("disconnect");
     let frame = visitor.frame(Section::Credentials).of(&of.slug);
-    let actor = visitor.caller.actor.clone();
-    let rotated = dashboard.desk.run(move |desk| {
-        let wanted = Wanted {
-            revisions: Some(&revision),
-            ..of.wanted()
-        };
-        let issued = desk.rotate(&actor, wanted, until, disconnect)?;
-        Ok((issued, Connection::of(desk)))
-    });
-    let (issued, connection) = rotated.await.map_err(once_only)?;
+    let target = Target {
+        revisions: Some(vec![form.text("revision").to_owned()]),
+        ..of.target()
+    };
+    let actor = &visitor.caller.actor;
+    let issued = dashboard.desk.rotate(actor, target, until, disconnect);
+    let issued = issued.await.map_err(once_only)?;
+    let connection = Connection::of(&dashboard.desk);
     let before = Before {
         right_until: until.map(Stamp),
         disconnected: disconnect,
