@@ -1,5 +1,5 @@
-//! The wall clock is wrong, is set right, and is wrong again: before a start, while Gatepost runs, and
-//! between a stop and a start.
+//! The wall clock is wrong, is set right, and is wrong again: before a start, while Gatepost runs,
+//! and between a stop and a start.
 
 use std::process::Output;
 use std::sync::Arc;

@@ -186,8 +186,8 @@ impl NotedBatch {
         }
     }
 
-    /// Brings what the store says of a credential's last use up to now. What waits here is later than
-    /// what the store has, whatever the clock said.
+    /// Brings what the store says of a credential's last use up to now. What waits here is later
+    /// than what the store has, whatever the clock said.
     pub fn update(&self, credential: &mut Credential) {
         let now = clock::now_ms();
         let state = self.lock();

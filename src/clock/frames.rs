@@ -1,5 +1,5 @@
-//! How the wall clock was related to the steady clock, so that a row that was labelled while the wall
-//! clock was wrong can be dated.
+//! How the wall clock was related to the steady clock, so that a row that was labelled while the
+//! wall clock was wrong can be dated.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -25,8 +25,8 @@ pub(super) struct Frame {
     offset: i64,
 }
 
-/// The relations of the two clocks since the machine started, as far as they are known. The last one
-/// holds now. There is more than one only after the wall clock was stepped.
+/// The relations of the two clocks since the machine started, as far as they are known. The last
+/// one holds now. There is more than one only after the wall clock was stepped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frames(Vec<Frame>);
 

@@ -1,8 +1,9 @@
 //! The clocks: the only module that asks for the time of day.
 //!
-//! The wall clock may jump: an administrator sets it, NTP steps it, a machine without a battery starts
-//! in the past. The steady clock counts the time that really passed and never jumps. Durations and
-//! limits run on the steady clock. The wall clock labels stored rows and decides the calendar.
+//! The wall clock may jump: an administrator sets it, NTP steps it, a machine without a battery
+//! starts in the past. The steady clock counts the time that really passed and never jumps.
+//! Durations and limits run on the steady clock. The wall clock labels stored rows and decides the
+//! calendar.
 
 mod frames;
 
@@ -146,8 +147,15 @@ impl Clock {
             // Another thread may have noticed the same step.
             if is_step(self.offset.load(Ordering::Acquire)) {
                 let offset = frames.step(now);
-                self.offset.store(offset, Ordering::Release);
+                let before = self.offset.swap(offset, Ordering::AcqRel);
                 self.steps.fetch_add(1, Ordering::AcqRel);
+                drop(frames);
+                let seconds = offset.saturating_sub(before) / 1_000;
+                tracing::warn!(
+                    target: "gatepost::clock",
+                    seconds,
+                    "the wall clock was stepped; limits and bans go on by the time that passes"
+                );
             }
         }
         now

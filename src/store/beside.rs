@@ -1,6 +1,7 @@
 //! A small file beside the store that survives a restart of Gatepost: how the clocks were related.
 //!
-//! It is written without a flush to the disk, since it says nothing about another start of the machine.
+//! It is written without a flush to the disk, since it says nothing about another start of the
+//! machine.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};

@@ -124,7 +124,8 @@ impl Store {
     }
 }
 
-/// Every expression after SET sees the row as it was before. A use of the future (after ?8) is replaced: the clock was wrong.
+/// Every expression after SET sees the row as it was before. A use of the future (after ?8) is
+/// replaced: the clock was wrong.
 const UPSERT: &str = "
     INSERT INTO last_used AS old (credential, at, address, tls, mechanism, helo, count)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM credentials WHERE key = ?1)

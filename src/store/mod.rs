@@ -379,8 +379,8 @@ impl Editor<'_> {
     }
 }
 
-/// Has idempotency keys of the future, which a clock that was ahead has left, last for a day from now
-/// on. Where that cannot be written now, the next start does it.
+/// Has idempotency keys of the future, which a clock that was ahead has left, last for a day from
+/// now on. Where that cannot be written now, the next start does it.
 fn bring_keys_to_now(connection: &Connection) {
     let any = "SELECT EXISTS (SELECT 1 FROM idempotency_keys WHERE at > ?1)";
     if let Ok(true) = connection.query_row(any, [now()], |row| row.get(0)) {

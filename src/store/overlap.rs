@@ -44,8 +44,8 @@ impl PreviousUse {
     }
 }
 
-/// When an overlap ends that was begun at `rotated_at` to last until `until`, in steady milliseconds:
-/// as long as was asked for, whatever the wall clock does meanwhile.
+/// When an overlap ends that began at `rotated_at` and was to last until `until`, in steady
+/// milliseconds: after as long as was asked for, whatever the wall clock does meanwhile.
 pub(super) fn end(until: i64, rotated_at: Option<i64>) -> i64 {
     let begun = rotated_at.unwrap_or_else(now);
     let ends = until.saturating_sub(clock::offset_at(begun));
@@ -54,8 +54,8 @@ pub(super) fn end(until: i64, rotated_at: Option<i64>) -> i64 {
     ends.min(clock::steady_ms().saturating_add(longest))
 }
 
-/// When overlaps end, as this process found first. A wall clock that was set back shows the time of a
-/// rotation again, and must not begin its overlap anew.
+/// When overlaps end, as this process found first. A wall clock that was set back shows the time of
+/// a rotation again, and must not begin its overlap anew.
 #[derive(Debug, Default)]
 pub(super) struct Ends(Mutex<HashMap<i64, (Times, i64)>>);
 

@@ -532,8 +532,8 @@ fn a_check_finds_damage() {
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 }
 
-/// Rows that were written while the clock was ahead: shown as of now, replaced by the next write, and
-/// not in the way of new ones.
+/// Rows that were written while the clock was ahead: shown as of now, replaced by the next write,
+/// and not in the way of new ones.
 #[test]
 fn rows_of_the_future_are_as_of_now_and_give_way() {
     use crate::policy::{Breach, Rule};

@@ -1,5 +1,5 @@
-//! What failed logins add up to. Pure: the time is passed in, in milliseconds of the steady clock, so
-//! a step of the wall clock neither ends a ban nor prolongs it.
+//! What failed logins add up to. Pure: the time is passed in, in milliseconds of the steady clock,
+//! so a step of the wall clock neither ends a ban nor prolongs it.
 
 use std::time::Duration;
 

@@ -115,8 +115,8 @@ impl Counter {
         (state.noted, work())
     }
 
-    /// What was sent before is known: it is in `window`, but for what was noted since `noted`. After
-    /// a step of the wall clock it takes the place of what was known until then.
+    /// What was sent before is known: it is in `window`, but for what was noted since `noted`.
+    /// After a step of the wall clock it takes the place of what was known until then.
     pub fn know(&self, mut window: Window, noted: Sent, now: Moment, steps: u64) {
         let mut state = self.lock();
         let since = Sent {

@@ -216,8 +216,8 @@ enum Event {
 
 use Event::{Pass, Restart, Step};
 
-/// Each begins in the middle of a day. Whatever the wall clock does, the limit holds for the time that
-/// really passed.
+/// Each begins in the middle of a day. Whatever the wall clock does, the limit holds for the time
+/// that really passed.
 const SEQUENCES: &[&[Event]] = &[
     &[],
     &[Restart(0)],

@@ -5,8 +5,8 @@
 //! limit is ever passed.
 //!
 //! Minutes and hours are those of the steady clock, so a step of the wall clock changes no sum. The
-//! wall clock decides only where a calendar month begins and ends, and dates the hours that the store
-//! kept.
+//! wall clock decides only where a calendar month begins and ends, and dates the hours that the
+//! store kept.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
