@@ -72,6 +72,29 @@ fn a_silent_one_costs_its_share_and_only_once() {
 }
 
 #[test]
+fn one_that_falls_silent_inside_the_hand_over_costs_its_share_and_only_once() {
+    for moment in ["XCLIENT", "EHLO"] {
+        let (silent, second) = (Upstream::start(), Upstream::start());
+        let config = Config::for_upstreams(&[silent.address, second.address])
+            .text("upstream", "connect_timeout", "1s")
+            .text("upstream", "handoff_timeout", "6s");
+        let gatepost = Gatepost::start(config);
+        // Nor does it answer a probe.
+        silent.on("EHLO", Act::Silence);
+        silent.on(moment, Act::Silence);
+        let credential = gatepost.create();
+        let began = Instant::now();
+        send(&mut Client::logged_in(&gatepost, &credential));
+        assert!(began.elapsed() >= Duration::from_secs(3), "its share");
+        let began = Instant::now();
+        send(&mut Client::logged_in(&gatepost, &credential));
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(second.handed_over().len(), 2);
+    }
+}
+
+#[test]
 fn many_silent_ones_do_not_leave_a_good_one_too_little_time() {
     let silent: Vec<_> = (0..8).map(|_| Upstream::start()).collect();
     silent

@@ -74,14 +74,13 @@ impl Limits {
         }
     }
 
-    /// What is left of these after an attempt.
-    fn without(self, spent: Duration) -> Self {
+    /// What is left of these after an attempt that took so long and had a `share` of them.
+    fn without(self, spent: Duration, share: Self) -> Self {
+        let connecting = spent.min(share.connect);
         Self {
-            connect: self.connect.saturating_sub(spent),
+            connect: self.connect.saturating_sub(connecting),
             greeting: self.greeting,
-            handoff: self
-                .handoff
-                .saturating_sub(spent.saturating_sub(self.connect)),
+            handoff: self.handoff.saturating_sub(spent - connecting),
         }
     }
 }
@@ -307,15 +306,15 @@ impl Dialer {
                 }
             }
             let began = Instant::now();
-            let limits = Limits::share(left, &self.upstream, candidates.len() - number - 1);
-            match self.attempt(purpose, host, limits).await {
+            let share = Limits::share(left, &self.upstream, candidates.len() - number - 1);
+            match self.attempt(purpose, host, share).await {
                 Ok(opened) => return Ok(opened),
                 Err(failure) => {
                     let place = host.endpoint.to_string();
                     missed = Missed { place, failure };
                 }
             }
-            left = left.without(began.elapsed());
+            left = left.without(began.elapsed(), share);
             // It is the same account everywhere; many wrong logins in a row would lock it.
             if matches!(
                 missed.failure.cause,
