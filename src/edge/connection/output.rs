@@ -69,7 +69,11 @@ impl Connection<'_> {
                 upstream.quit().await;
                 upstream.rest_of_reply().await
             };
-            let _ = within(FAREWELL, leaving).await;
+            let left = within(FAREWELL, leaving).await;
+            if left.is_ok() && upstream.reply().is_ok() {
+                // The buffer goes back to the thread.
+                upstream.consume_reply();
+            }
         }
     }
 
