@@ -15,7 +15,7 @@ use crate::support::prometheus::get;
 use crate::support::site::{Config, Site};
 use crate::support::upstream::Upstream;
 
-/// What the daemon itself has open on so many cores, and a little more.
+/// The descriptors of the daemon itself on so many cores, and a few more.
 fn few() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     60.max(50 + 5 * cores)

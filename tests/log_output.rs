@@ -20,7 +20,7 @@ use crate::support::{eventually, ports, refused_soon, within};
 
 const DROPPED: &str = "gatepost_log_lines_dropped_total";
 
-/// What SIGTERM may take in all: the drain timeout, which nothing here uses up, and five seconds.
+/// The time that SIGTERM may take: the drain timeout, which nothing here uses up, and five seconds.
 const END: Duration = Duration::from_secs(5);
 
 /// A daemon with so many lines to log that they fill any pipe soon, and where its metrics and its
@@ -79,7 +79,7 @@ impl Noisy {
         client.auth_plain(credential)
     }
 
-    /// What holds whether lines can be written or not.
+    /// Asserts the facts that hold whether lines can be written or not.
     fn assert_serves(&self, gatepost: Gatepost) {
         let credential = gatepost.create();
         let mut in_flight = Client::logged_in(&gatepost, &credential);

@@ -259,7 +259,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The log has what the caller is not told.
+/// Logs the cause, which the caller does not get.
 fn log_failure(error: &dyn std::fmt::Display) {
     static FAILED: Throttle = Throttle::new();
     let error = error.to_string();

@@ -104,7 +104,7 @@ enum Command {
     Token(token::TokenCommand),
 }
 
-/// Carries out what was typed. A failure goes to standard error and into the exit code.
+/// Runs the command line. A failure goes to standard error and into the exit code.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::try_parse() {
         Ok(arguments) => run(arguments).map(|()| 0),
@@ -232,8 +232,8 @@ impl CliError {
 }
 
 impl CliError {
-    /// The same of a secret that could not be printed. Even where the reader is gone that is not
-    /// silent: `unshown` says what was made all the same, and what to do.
+    /// The error of a secret that could not be printed. It is not silent even where the reader is
+    /// gone: `unshown` names the new object and the next step.
     fn of_a_secret(self, unshown: &str) -> Self {
         Self::Io(format!("{unshown} ({self})"))
     }

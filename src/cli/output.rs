@@ -27,7 +27,7 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
         .map_err(unprinted)
 }
 
-/// Prints what clap has to say: `--help` and `--version` to standard output, errors to standard
+/// Prints the text of clap: `--help` and `--version` to standard output, errors to standard
 /// error. Returns the exit code.
 ///
 /// # Errors
@@ -47,7 +47,7 @@ fn unprinted(error: io::Error) -> CliError {
     }
 }
 
-/// Says on standard error why the program ends, or what it cannot do.
+/// Writes an error to standard error.
 pub(super) fn complain(text: &str) {
     remark(&format!("gatepost: {text}"));
 }

@@ -279,7 +279,7 @@ pub struct Answer {
     pub text: String,
     /// For standard error and the exit code.
     pub failure: Option<CliError>,
-    /// What to say and do where the text, which shows a secret, cannot be printed.
+    /// The error where the text, which shows a secret, cannot be printed.
     pub unshown: Option<String>,
 }
 

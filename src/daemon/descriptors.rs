@@ -28,7 +28,8 @@ pub fn limits() -> (u64, u64) {
     (number(limits.current), number(limits.maximum))
 }
 
-/// What is wrong with `limit`, and what to do; `None` where it is enough for what is configured.
+/// The error and the next step where `limit` is too low for the configuration; `None` where it is
+/// enough.
 pub fn shortage(config: &Config, limit: u64) -> Option<String> {
     let configured = config.limits.connections as u64;
     let needed = configured.saturating_mul(of_each(config)) + RESERVE;

@@ -76,7 +76,7 @@ impl Edge {
                 tracing::warn!(
                     count,
                     limit = self.metrics.connections_limit.get(),
-                    "clients were turned away, as there are as many as there may be: limits.connections, or what the file descriptors are enough for"
+                    "clients were turned away: as many are connected as limits.connections, or the file descriptors, allow"
                 );
             }
             connection::turn_away(&accepted.stream, listener.kind);

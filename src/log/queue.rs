@@ -73,7 +73,7 @@ impl Lines {
     }
 }
 
-/// The lines that wait, and what the writer is doing.
+/// The waiting lines and the writer's state.
 struct State {
     lines: Lines,
     /// Whether the writer sleeps until a line comes; then everything before is written.
@@ -179,7 +179,7 @@ impl Queue {
         state.unreported > 0
     }
 
-    /// Notes what came of a write: that many lines were dropped.
+    /// Records a write that dropped so many lines.
     fn note(&self, dropped: usize) {
         if dropped == 0 {
             self.is_dropping.store(false, Ordering::Relaxed);
@@ -254,7 +254,7 @@ mod tests {
         queue.flush(Duration::from_millis(100));
         assert!(begun.elapsed() < LIMIT);
 
-        // What waited is written once the output goes on, and nothing twice.
+        // The waiting lines are written once the output goes on, none of them twice.
         let first = line(0);
         let mut read = vec![0; first.len()];
         reader.read_exact(&mut read).unwrap();

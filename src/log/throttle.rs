@@ -1,5 +1,5 @@
-//! The pause between warnings that repeat: what a client or a broken part can bring about again and
-//! again must not fill the log.
+//! The pause between warnings that repeat: a client or a broken part that causes the same warning
+//! again and again must not fill the log.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::{Mutex, PoisonError};

@@ -51,7 +51,7 @@ impl Maker<'_> {
         self.registered(IntCounter::new(name, help)?)
     }
 
-    /// A counter of what is counted elsewhere; `count` says how much it is.
+    /// A counter whose value is kept elsewhere; `count` returns it.
     pub fn counter_of(&self, name: &str, help: &str, count: fn() -> u64) -> Made<()> {
         self.0.register(Box::new(Counted {
             counter: IntCounter::new(name, help)?,

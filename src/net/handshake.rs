@@ -19,7 +19,7 @@ pub struct Failed {
     pub reason: HandshakeFailure,
     /// For people.
     pub why: String,
-    /// What to do about it, if that can be told.
+    /// The next step for the owner of the device; empty where none is known.
     pub hint: &'static str,
 }
 
@@ -32,7 +32,7 @@ pub enum Begun {
     ByStartTls,
 }
 
-/// An error of the protocol, with what the client had sent when it came.
+/// An error of the protocol, with the beginning of the connection.
 #[derive(Debug)]
 pub(super) struct Broken {
     error: Error,
@@ -97,7 +97,7 @@ impl Failed {
         )
     }
 
-    /// What the error of a handshake means; `None` where the client ended the connection before it
+    /// Explains the error of a handshake; `None` where the client ended the connection before it
     /// had sent anything.
     pub fn of(error: &io::Error, begun: Begun) -> Option<Self> {
         let source = error.get_ref();

@@ -1,11 +1,11 @@
-//! What a connection begins with, as far as its first octets tell: enough to say what a client
-//! meant that came to the wrong port.
+//! The beginning of a connection, as far as its first octets tell: enough to explain why a client
+//! came to the wrong port.
 
 use rustls::{CipherSuite, ProtocolVersion};
 
 use super::proxy;
 
-/// What came first.
+/// The kinds of beginnings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opening {
     /// A TLS handshake.
@@ -38,7 +38,7 @@ impl Opening {
     }
 }
 
-/// What a client offers in its ClientHello, as far as that came.
+/// The offers of a ClientHello, as far as they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
     /// The newest version.
@@ -59,7 +59,7 @@ impl ClientHello {
             };
         }
         let mut hello = Self::default();
-        // What is missing at the end was not sent, or is in another record.
+        // A missing end was not sent, or is in another record.
         let _ = hello.read(Reader(record));
         hello
     }
@@ -99,7 +99,7 @@ impl ClientHello {
     }
 }
 
-/// What is left to read.
+/// The octets left to read.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

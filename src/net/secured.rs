@@ -380,7 +380,7 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// The error with what came first, which says what the client meant.
+/// Adds the connection's first octets to the error: they tell why the client came here.
 fn broken(error: io::Error, begun: Option<&mut [u8]>) -> io::Error {
     match error.downcast::<rustls::Error>() {
         Ok(error) => invalid(Broken::new(error, begun.as_deref())),

@@ -141,13 +141,13 @@ pub fn warm_up() {
     let _ = provider().secure_random.fill(&mut [0]);
 }
 
-/// The same as a connection's error says it, which holds rustls's own.
+/// The error of a connection in plain words; it may hold one of rustls.
 pub fn words_of_io(error: &io::Error) -> String {
     let source = error.get_ref().and_then(|source| source.downcast_ref());
     source.map_or_else(|| error.to_string(), words)
 }
 
-/// What rustls says, without the names of its types.
+/// The error in plain words, without the names of rustls's types.
 pub fn words(error: &rustls::Error) -> String {
     use rustls::Error;
     match error {

@@ -10,7 +10,7 @@ use crate::daemon::descriptors::{limits, shortage};
 
 const CHECK: &str = "descriptors";
 
-/// What a running Gatepost says of its connections.
+/// The part of the status that describes connections.
 #[derive(Deserialize)]
 struct Status {
     connections: Connections,
@@ -21,8 +21,8 @@ struct Connections {
     limit: u64,
 }
 
-/// Looks at the running Gatepost, if it answers at its socket; else at what one would have that is
-/// started from here.
+/// Looks at the running Gatepost if it answers at its socket, otherwise at the limit that a daemon
+/// started from here would get.
 pub fn examine(config: &Config) -> Finding {
     let socket = config
         .admin

@@ -278,8 +278,8 @@ impl Connection<'_> {
         match &mut self.stream {
             ClientStream::Gone => None,
             ClientStream::Clear(stream) => {
-                // Read without asking the event loop, which may not have looked at it so far. What
-                // was read is needed no more: the connection is closed.
+                // Read without asking the event loop, which may not have seen the socket so far. The
+                // octets are not needed again: the connection is closed.
                 let mut begun = [0; OPENING];
                 let count = (&*socket2::SockRef::from(&*stream)).read(&mut begun).ok()?;
                 (count > 0).then(|| Opening::of(&begun[..count]))
