@@ -56,6 +56,7 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 #[derive(Deserialize)]
@@ -64,15 +65,37 @@ struct Problem {
     detail: String,
 }
 
+impl ClientError {
+    /// Whether no Gatepost runs, as far as the socket shows.
+    pub fn means_none_runs(&self) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        match self {
+            Self::Unreachable { source, .. } => {
+                matches!(source.kind(), NotFound | ConnectionRefused)
+            }
+            Self::Broken { .. } | Self::Refused { .. } => false,
+        }
+    }
+}
+
 impl Client {
     /// The one that listens at `socket`.
     pub fn new(socket: &Path) -> Client {
         Client {
             socket: socket.to_owned(),
+            patience: PATIENCE,
         }
     }
 
-    /// Asks for `path` with its query, and waits for the answer, at most 30 seconds.
+    /// The same one, which waits for an answer no longer than this.
+    pub fn within(&self, patience: Duration) -> Client {
+        Client {
+            socket: self.socket.clone(),
+            patience,
+        }
+    }
+
+    /// Asks for `path` with its query, and waits for the answer, by default at most 30 seconds.
     ///
     /// # Errors
     /// Nobody answers, or the answer is a problem.
@@ -87,9 +110,13 @@ impl Client {
             .build();
         let runtime = runtime.map_err(|error| self.broken(&error))?;
         let asked = async {
-            tokio::time::timeout(PATIENCE, self.converse(method, path, body))
+            let answer = self.converse(method, path, body);
+            let seconds = self.patience.as_secs();
+            tokio::time::timeout(self.patience, answer)
                 .await
-                .unwrap_or_else(|_| Err(self.broken(&"no answer within 30 seconds")))
+                .unwrap_or_else(|_| {
+                    Err(self.broken(&format_args!("no answer within {seconds} seconds")))
+                })
         };
         let (status, answer) = runtime.block_on(asked)?;
         // What has no content is the same as null to a reader.

@@ -1,5 +1,6 @@
 //! `gatepost credential`: make, list, rotate, revoke and delete credentials, whether the daemon runs or not.
 
+use axum::http::Method;
 use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::json;
@@ -9,15 +10,16 @@ use super::containment::{
     CredentialLimits, RuleOptions, limits_line, rule_lines, show_limits, show_rules,
 };
 use super::output::{ago, confirm, document, minute, name, plain, table};
-use super::running::{Aftermath, Answer, Running, Whose};
+use super::running::{Aftermath, Answer, Asked, Narrowed, Running, Whose};
 use super::time::{Expiry, expiry, overlap, time};
 use crate::admin::api;
 use crate::auth::issue::{Issued, New, issue, rotate};
 use crate::auth::password::Cost;
 use crate::policy::RulesChange;
+use crate::sasl::Secret;
 use crate::store::{
     Actor, Credential, CredentialEdit, CredentialFilter, CredentialStatus, DEFAULT_ORGANIZATION,
-    Fault, LastUsed, Page, Store,
+    LastUsed, Page, Store,
 };
 
 /// What to do with credentials.
@@ -179,7 +181,24 @@ pub fn run(
     actor: &Actor,
     running: &Running,
 ) -> Result<(), CliError> {
-    answer(command, store, cost, actor, running)?.print()
+    let changes = command.changes();
+    let answer = answer(command, store, cost, actor, running)?;
+    match changes {
+        true => answer.print_and_tell(running),
+        false => answer.print(),
+    }
+}
+
+impl CredentialCommand {
+    /// Whether it changes anything.
+    fn changes(&self) -> bool {
+        match self {
+            Self::List { .. } | Self::Show { .. } => false,
+            Self::Limit { limits, .. } => !limits.change().0.is_empty(),
+            Self::Rules { rules, .. } => rules.change() != RulesChange::default(),
+            _ => true,
+        }
+    }
 }
 
 fn answer(
@@ -204,6 +223,18 @@ fn answer(
                 ..CredentialEdit::default()
             },
         )
+    };
+    // Takes access away: from here, or by the running Gatepost. Returns what is still wrong then, too.
+    let narrowed = |username: &str, change: CredentialEdit, asked| {
+        let organization = store.credential(username)?.organization;
+        let asked = Asked::patch(Asked::credential(&organization, username), asked);
+        let here = || Ok::<_, CliError>(editor.edit_credential(username.into(), change)?);
+        match running.narrow(store, &asked, here)? {
+            Narrowed::Here(credential) => Ok((credential, None)),
+            Narrowed::There(_, unwritten) => {
+                Ok::<_, CliError>((store.credential(username)?, unwritten))
+            }
+        }
     };
     let text = match command {
         Create {
@@ -255,8 +286,15 @@ fn answer(
         } => {
             running.needed(disconnect)?;
             let until = overlap.map(|length| crate::clock::now_ms() + length);
-            let wanted = username.as_str().into();
-            let issued = rotate(store, editor, cost, wanted, until)?;
+            let here = || {
+                let wanted = username.as_str().into();
+                Ok(rotate(store, editor, cost, wanted, until)?)
+            };
+            let issued = match until {
+                // That gives access, and waits for its commit.
+                Some(_) => here()?,
+                None => replace_password(store, running, &username, here)?,
+            };
             let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
             let text = rotated(&issued, &after, json);
             return Ok(after.answer(text?).shows_a_secret(format!(
@@ -272,11 +310,14 @@ fn answer(
                 expires_at: Some(expires_at),
                 ..CredentialEdit::default()
             };
-            let credential = edit(&username, change)?;
-            told(&credential, json, || match expires_at {
+            let end = expires_at.and_then(|end| Timestamp::from_millisecond(end).ok());
+            let asked = json!({ "expires_at": end.map(|end| end.to_string()) });
+            let (credential, unwritten) = narrowed(&username, change, asked)?;
+            let text = told(&credential, json, || match expires_at {
                 Some(end) => format!("{username} is refused from {} on.", minute(end)),
                 None => format!("{username} does not expire."),
-            })
+            })?;
+            return Ok(Answer::from(text).or(unwritten));
         }
         Limit {
             username,
@@ -309,13 +350,15 @@ fn answer(
                 end_overlap: true,
                 ..CredentialEdit::default()
             };
-            let credential = edit(&username, change)?;
-            told(&credential, json, || {
+            let asked = json!({ "end_overlap": true });
+            let (credential, unwritten) = narrowed(&username, change, asked)?;
+            let text = told(&credential, json, || {
                 format!(
                     "Only the present password of {username} is right now. {}",
                     Aftermath::GoOn.words()
                 )
-            })
+            })?;
+            return Ok(Answer::from(text).or(unwritten));
         }
         Revoke {
             username,
@@ -323,7 +366,12 @@ fn answer(
             json,
         } => {
             running.needed(disconnect)?;
-            let (credential, unwritten) = revoke(store, actor, running, &username)?;
+            let change = CredentialEdit {
+                status: Some(CredentialStatus::Revoked),
+                ..CredentialEdit::default()
+            };
+            let asked = json!({ "status": "revoked" });
+            let (credential, unwritten) = narrowed(&username, change, asked)?;
             let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
             let text = if json {
                 after.document(&api::Credential::from(&credential))?
@@ -333,11 +381,7 @@ fn answer(
                     after.words()
                 )
             };
-            let answer = after.answer(text);
-            return Ok(Answer {
-                failure: answer.failure.or(unwritten),
-                ..answer
-            });
+            return Ok(after.answer(text).or(unwritten));
         }
         Enable { username, json } => {
             let credential = set_status(&username, CredentialStatus::Active)?;
@@ -373,7 +417,16 @@ fn answer(
             if !yes {
                 confirm_deletion(&credential)?;
             }
-            editor.delete_credential(username.as_str().into())?;
+            let asked = Asked {
+                method: Method::DELETE,
+                path: Asked::credential(&credential.organization, &username),
+                body: None,
+            };
+            let delete = || Ok(editor.delete_credential(username.as_str().into())?);
+            let unwritten = match running.narrow(store, &asked, delete)? {
+                Narrowed::Here(()) => None,
+                Narrowed::There(_, unwritten) => unwritten,
+            };
             let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
             let text = if json {
                 let id = credential.id.to_string();
@@ -381,31 +434,37 @@ fn answer(
             } else {
                 format!("Deleted {}. {}", plain(&username), after.words())
             };
-            return Ok(after.answer(text));
+            return Ok(after.answer(text).or(unwritten));
         }
     };
     Ok(text?.into())
 }
 
-/// Revokes a credential; where the store cannot be written from here, by the running Gatepost. Returns what is still wrong
-/// then, too.
-fn revoke(
+/// Gives a credential a new password; where the store cannot be written from here, by the running Gatepost.
+fn replace_password(
     store: &Store,
-    actor: &Actor,
     running: &Running,
     username: &str,
-) -> Result<(Credential, Option<CliError>), CliError> {
-    let edit = CredentialEdit {
-        status: Some(CredentialStatus::Revoked),
-        ..CredentialEdit::default()
+    here: impl Fn() -> Result<Issued, CliError>,
+) -> Result<Issued, CliError> {
+    let organization = store.credential(username)?.organization;
+    let asked = Asked {
+        method: Method::POST,
+        path: format!("{}/rotate", Asked::credential(&organization, username)),
+        body: None,
     };
-    match store.by(actor).edit_credential(username.into(), edit) {
-        Ok(credential) => Ok((credential, None)),
-        Err(error) if error.fault() == Fault::Machine => {
-            let unwritten = running.revoke(&store.credential(username)?, error.into())?;
-            Ok((store.credential(username)?, unwritten))
-        }
-        Err(error) => Err(error.into()),
+    match running.narrow(store, &asked, here)? {
+        Narrowed::Here(issued) => Ok(issued),
+        Narrowed::There(_, Some(unwritten)) => Err(unwritten),
+        Narrowed::There(answer, None) => match answer["password"].as_str() {
+            Some(password) => Ok(Issued {
+                credential: store.credential(username)?,
+                password: Secret::new(password),
+            }),
+            None => Err(CliError::Io(
+                "the running Gatepost gave no password: rotate again".to_owned(),
+            )),
+        },
     }
 }
 

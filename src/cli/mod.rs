@@ -167,6 +167,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
                 &store,
                 daemon::cost(&config),
                 &actor::of_process(),
+                &Running::of(&config, path),
             )
         }
         Command::Organization(command) => {
@@ -196,7 +197,8 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Token(command) => {
             let config = Config::load(&path)?;
             let store = Store::open(&config.store.path)?;
-            token::run(command, &store, &actor::of_process())
+            let running = Running::of(&config, path);
+            token::run(command, &store, &actor::of_process(), &running)
         }
     }
 }

@@ -1,12 +1,13 @@
 //! `gatepost organization`: make, list, rename and delete organizations.
 
+use axum::http::Method;
 use clap::Subcommand;
 use serde_json::json;
 
 use super::CliError;
 use super::containment::{OrganizationLimits, show_limits};
 use super::output::{confirm, document, minute, name, plain, table};
-use super::running::{Aftermath, Answer, Running, Whose};
+use super::running::{Aftermath, Answer, Asked, Narrowed, Running, Whose};
 use crate::admin::api;
 use crate::store::{Actor, Organization, OrganizationEdit, OrganizationStatus, Store};
 
@@ -101,7 +102,23 @@ pub fn run(
     actor: &Actor,
     running: &Running,
 ) -> Result<(), CliError> {
-    answer(command, store, actor, running)?.print()
+    let changes = command.changes();
+    let answer = answer(command, store, actor, running)?;
+    match changes {
+        true => answer.print_and_tell(running),
+        false => answer.print(),
+    }
+}
+
+impl OrganizationCommand {
+    /// Whether it changes anything.
+    fn changes(&self) -> bool {
+        match self {
+            Self::List { .. } => false,
+            Self::Limit { limits, .. } => !limits.change().0.is_empty(),
+            _ => true,
+        }
+    }
 }
 
 fn answer(
@@ -167,7 +184,13 @@ fn answer(
             json,
         } => {
             running.needed(disconnect)?;
-            let organization = set_status(&slug, OrganizationStatus::Suspended)?;
+            let path = format!("/api/v1/organizations/{slug}");
+            let asked = Asked::patch(path, json!({ "status": "suspended" }));
+            let suspend = || Ok(set_status(&slug, OrganizationStatus::Suspended)?);
+            let (organization, unwritten) = match running.narrow(store, &asked, suspend)? {
+                Narrowed::Here(organization) => (organization, None),
+                Narrowed::There(_, unwritten) => (store.organization(&slug)?, unwritten),
+            };
             let after = Aftermath::of(disconnect, running, Whose::Organization(&slug));
             let text = if json {
                 after.document(&api::Organization::from(&organization))?
@@ -178,10 +201,11 @@ fn answer(
                     after.words()
                 )
             };
-            return Ok(after.answer(text));
+            return Ok(after.answer(text).or(unwritten));
         }
         Activate { slug, json } => {
             let organization = set_status(&slug, OrganizationStatus::Active)?;
+            running.activate(&slug)?;
             told(&organization, json, || format!("Activated {slug}."))
         }
         Delete {
@@ -196,7 +220,16 @@ fn answer(
             if !yes {
                 confirm_deletion(&organization, force)?;
             }
-            editor.delete_organization(&slug, None, force)?;
+            let asked = Asked {
+                method: Method::DELETE,
+                path: format!("/api/v1/organizations/{slug}?force={force}"),
+                body: None,
+            };
+            let delete = || Ok(editor.delete_organization(&slug, None, force)?);
+            let unwritten = match running.narrow(store, &asked, delete)? {
+                Narrowed::Here(()) => None,
+                Narrowed::There(_, unwritten) => unwritten,
+            };
             let after = Aftermath::of(disconnect, running, Whose::Organization(&slug));
             let text = if json {
                 let id = organization.id.to_string();
@@ -204,7 +237,7 @@ fn answer(
             } else {
                 format!("Deleted organization {slug}. {}", after.words())
             };
-            return Ok(after.answer(text));
+            return Ok(after.answer(text).or(unwritten));
         }
     };
     Ok(text?.into())

@@ -66,6 +66,11 @@ pub(super) fn remark(text: &str) {
     }
 }
 
+/// Says something on standard error beside an answer, if that is open.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "gatepost: {text}");
+}
+
 /// A whole answer as a JSON document.
 pub(super) fn document(value: &impl Serialize) -> Result<String, CliError> {
     serde_json::to_string_pretty(value).map_err(|error| CliError::Io(error.to_string()))

@@ -1,6 +1,7 @@
 //! The Gatepost that runs beside a command: the live sessions, which only it knows and can end.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::http::Method;
 use form_urlencoded::Serializer;
@@ -8,17 +9,23 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::output::{document, path_part};
+use super::output::{document, note, path_part};
 use crate::admin::api::{Disconnected, List, Session};
 use crate::admin::client::{Client, ClientError};
 use crate::config::Config;
-use crate::store::Credential;
+use crate::store::{Credential, Store};
 
 /// How many sessions are asked for at a time.
 const PAGE: &str = "200";
 
-/// The code of a revocation that counts, but is not written.
+/// The code of a change that counts, but is not written.
 const EFFECTIVE_NOT_DURABLE: &str = "effective-not-durable";
+
+/// How long a command waits for the store before it asks the running Gatepost to refuse what is to be refused.
+const IMPATIENCE: Duration = Duration::from_millis(300);
+
+/// How long a command waits for the word that a change is obeyed.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where the running Gatepost can be asked, if it can.
 #[derive(Default)]
@@ -123,29 +130,76 @@ impl Running {
         Ok(done.disconnected)
     }
 
-    /// Has a credential revoked that cannot be revoked from here, because of `cause`. Returns what is wrong where that counts,
-    /// but could not be written there either.
+    /// Has the running Gatepost obey what was changed, and waits for its word. Where there is none, says so on standard
+    /// error: what is changed is changed all the same.
+    pub fn tell(&self) {
+        let Some(client) = &self.client else {
+            note("[admin] names no socket to tell a running Gatepost at; it obeys within 250 ms");
+            return;
+        };
+        let told: Result<(), _> =
+            client
+                .within(CONFIRMED_WITHIN)
+                .ask(Method::POST, "/api/v1/changes", None);
+        match told {
+            Ok(()) => {}
+            Err(error) if error.means_none_runs() => {
+                note(
+                    "no running Gatepost answers at admin.socket; one that starts obeys the change",
+                );
+            }
+            Err(error) => note(&format!(
+                "the change is made, but the running Gatepost did not confirm that it obeys: {error}"
+            )),
+        }
+    }
+
+    /// Makes a change that takes access away: from here, or where the store cannot be written from here, by the running
+    /// Gatepost, which refuses at once what is to be refused.
     ///
     /// # Errors
-    /// It is not revoked.
-    pub fn revoke(
+    /// Nothing is changed.
+    pub fn narrow<T>(
         &self,
-        credential: &Credential,
-        cause: CliError,
-    ) -> Result<Option<CliError>, CliError> {
+        store: &Store,
+        asked: &Asked,
+        here: impl Fn() -> Result<T, CliError>,
+    ) -> Result<Narrowed<T>, CliError> {
         let Some(client) = &self.client else {
-            return Err(cause);
+            return here().map(Narrowed::Here);
         };
-        match set_status(client, credential, "revoked") {
-            Ok(()) => Ok(None),
+        store.wait_for_locks(IMPATIENCE)?;
+        let made = here();
+        // What waits for the writer longer than usual has failed already.
+        let _ = store.wait_for_locks(Duration::MAX);
+        let cause = match made {
+            Ok(made) => return Ok(Narrowed::Here(made)),
+            Err(error @ CliError::Io(_)) => error,
+            Err(error) => return Err(error),
+        };
+        let Asked { method, path, body } = asked;
+        match client.ask(method.clone(), path, body.as_ref()) {
+            Ok(answer) => Ok(Narrowed::There(answer, None)),
             Err(ClientError::Refused { code, detail }) if code == EFFECTIVE_NOT_DURABLE => {
-                Ok(Some(CliError::Io(detail)))
+                let failure = Some(CliError::Io(detail));
+                Ok(Narrowed::There(Value::Null, failure))
             }
             Err(error @ ClientError::Refused { .. }) => Err(error.into()),
+            // Another process may let go of the store yet.
+            Err(error) if error.means_none_runs() => here().map(Narrowed::Here),
             Err(error) => Err(CliError::Io(format!(
                 "{cause}\nthe running Gatepost could not be told to refuse it either: {error}"
             ))),
         }
+    }
+
+    /// Has an organization activated that is active in the store: a suspension that waits to be written would undo that.
+    ///
+    /// # Errors
+    /// As [`Running::enable`].
+    pub fn activate(&self, slug: &str) -> Result<(), CliError> {
+        let path = format!("/api/v1/organizations/{slug}");
+        self.follow(slug, &path, "active")
     }
 
     /// Has a credential enabled that is enabled in the store: a revocation that waits to be written would undo that.
@@ -153,32 +207,58 @@ impl Running {
     /// # Errors
     /// A running Gatepost refuses that. One that is not running has forgotten what waited.
     pub fn enable(&self, credential: &Credential) -> Result<(), CliError> {
+        let path = Asked::credential(&credential.organization, &credential.username);
+        self.follow(&credential.username, &path, "active")
+    }
+
+    fn follow(&self, name: &str, path: &str, status: &str) -> Result<(), CliError> {
+        let change = json!({ "status": status });
         let told = self
             .client
             .as_ref()
-            .map(|client| set_status(client, credential, "active"));
+            .map(|client| client.ask::<Value>(Method::PATCH, path, Some(&change)));
         match told {
             Some(Err(error @ ClientError::Refused { .. })) => Err(CliError::Io(format!(
-                "{} is enabled in the store, but the running Gatepost does not take that: {error}",
-                credential.username
+                "{name} is {status} in the store, but the running Gatepost does not take that: {error}"
             ))),
             _ => Ok(()),
         }
     }
 }
 
-fn set_status(client: &Client, credential: &Credential, status: &str) -> Result<(), ClientError> {
-    let Credential {
-        username,
-        organization,
-        ..
-    } = credential;
-    let username = path_part(username);
-    let path = format!("/api/v1/organizations/{organization}/credentials/{username}");
-    let change = json!({ "status": status });
-    client
-        .ask::<Value>(Method::PATCH, &path, Some(&change))
-        .map(drop)
+/// How the running Gatepost is asked for a change.
+pub struct Asked {
+    /// The method.
+    pub method: Method,
+    /// The path with its query.
+    pub path: String,
+    /// The body, if there is one.
+    pub body: Option<Value>,
+}
+
+impl Asked {
+    /// The path of a credential.
+    pub fn credential(organization: &str, username: &str) -> String {
+        let username = path_part(username);
+        format!("/api/v1/organizations/{organization}/credentials/{username}")
+    }
+
+    /// To change what is at `path`.
+    pub fn patch(path: String, change: Value) -> Asked {
+        Asked {
+            method: Method::PATCH,
+            path,
+            body: Some(change),
+        }
+    }
+}
+
+/// Where a change that takes access away was made.
+pub enum Narrowed<T> {
+    /// By this command.
+    Here(T),
+    /// By the running Gatepost, with its answer, and what is wrong where it counts and is not written.
+    There(Value, Option<CliError>),
 }
 
 impl From<ClientError> for CliError {
@@ -300,6 +380,25 @@ impl Answer {
             unshown: Some(unshown),
             ..self
         }
+    }
+
+    /// Fails with this, too, unless something else went wrong.
+    pub fn or(self, failure: Option<CliError>) -> Answer {
+        Answer {
+            failure: self.failure.or(failure),
+            ..self
+        }
+    }
+
+    /// As [`Answer::print`], for a change, which the running Gatepost obeys before this returns.
+    ///
+    /// # Errors
+    /// As [`Answer::print`].
+    pub fn print_and_tell(self, running: &Running) -> Result<(), CliError> {
+        // A password that was made is shown first: a command that waits may be interrupted.
+        let printed = self.print();
+        running.tell();
+        printed
     }
 
     /// Prints the one, and fails with the other.

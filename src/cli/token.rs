@@ -3,7 +3,8 @@
 use clap::Subcommand;
 
 use super::CliError;
-use super::output::{ago, document, minute, plain, print, table};
+use super::output::{ago, document, minute, plain, table};
+use super::running::{Answer, Running};
 use super::time::{Expiry, expiry};
 use crate::admin::api::{IssuedToken, Token};
 use crate::auth::token::issue;
@@ -50,17 +51,27 @@ pub enum TokenCommand {
 ///
 /// # Errors
 /// Refusals, failures of the store, and standard output being closed.
-pub fn run(command: TokenCommand, store: &Store, actor: &Actor) -> Result<(), CliError> {
+pub fn run(
+    command: TokenCommand,
+    store: &Store,
+    actor: &Actor,
+    running: &Running,
+) -> Result<(), CliError> {
     let made = match &command {
         TokenCommand::Create { name, .. } => Some(plain(name)),
         TokenCommand::List { .. } | TokenCommand::Revoke { .. } => None,
     };
-    print(&answer(command, store, actor)?).map_err(|error| match made {
-        Some(name) => error.of_a_secret(&format!(
+    let changes = !matches!(command, TokenCommand::List { .. });
+    let mut answer = Answer::from(answer(command, store, actor)?);
+    if let Some(name) = made {
+        answer = answer.shows_a_secret(format!(
             "the token {name} was made, but it could not be shown; revoke it and make another: gatepost token revoke {name}"
-        )),
-        None => error,
-    })
+        ));
+    }
+    match changes {
+        true => answer.print_and_tell(running),
+        false => answer.print(),
+    }
 }
 
 fn answer(command: TokenCommand, store: &Store, actor: &Actor) -> Result<String, CliError> {

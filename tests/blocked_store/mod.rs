@@ -1,6 +1,7 @@
 //! The store cannot be written: another process has it locked, or a sync of our own hangs. What takes access away counts at
 //! once, logins are decided by what can be read, and the end comes in time.
 
+mod commands;
 mod logins;
 mod narrowing;
 

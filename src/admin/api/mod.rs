@@ -2,6 +2,7 @@
 //! OpenAPI document is made from that.
 
 mod audit;
+mod changes;
 mod credentials;
 mod explain;
 mod field;
@@ -70,6 +71,7 @@ fn described() -> OpenApiRouter<Arc<Desk>> {
         .merge(audit::routes())
         .merge(tokens::routes())
         .merge(status::routes())
+        .merge(changes::routes())
 }
 
 #[cfg(test)]

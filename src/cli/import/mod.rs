@@ -21,7 +21,8 @@ use self::csv::Columns;
 use self::line::{Line, Lines};
 use self::record::{Offered, Read, Record};
 use super::CliError;
-use super::output::{document, plain, print};
+use super::output::{document, plain};
+use super::running::{Answer, Running};
 use crate::auth::password::{self, Cost};
 use crate::store::{Actor, DEFAULT_ORGANIZATION, Imported, Store, check_name, check_username};
 
@@ -95,6 +96,7 @@ pub fn run(
     store: &Store,
     cost: Cost,
     actor: &Actor,
+    running: &Running,
 ) -> Result<(), CliError> {
     store.organization(&options.org)?; // before anything is hashed for it
     let mut left = Vec::new();
@@ -135,9 +137,13 @@ pub fn run(
         taken,
         left,
     };
-    match options.json {
-        true => print(&document(&report)?),
-        false => print(&told(&report)),
+    let answer = Answer::from(match options.json {
+        true => document(&report)?,
+        false => told(&report),
+    });
+    match options.dry_run {
+        true => answer.print(),
+        false => answer.print_and_tell(running),
     }
 }
 
