@@ -462,3 +462,36 @@ fn an_upstream_that_is_down_shows() {
         wait_for_series(address, series, value);
     }
 }
+
+#[test]
+fn metrics_are_for_requests_by_a_name_of_this_gatepost() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let config = Config::for_upstream(upstream.address)
+        .text("metrics", "listen", &address.to_string())
+        .text("metrics", "hosts", "gatepost.example.net");
+    let _gatepost = Gatepost::start(config);
+    for (host, status) in [
+        (address.to_string(), "200"),
+        (format!("localhost:{}", address.port()), "200"),
+        (format!("gatepost.example.net:{}", address.port()), "200"),
+        (format!("rebound.example.net:{}", address.port()), "403"),
+        (format!("192.0.2.7:{}", address.port()), "403"),
+    ] {
+        let mut socket = TcpStream::connect(address).expect("connect");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).expect("ask");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{host}: {answer}"
+        );
+        assert_eq!(
+            answer.contains("gatepost_build_info"),
+            status == "200",
+            "{host}"
+        );
+        assert_eq!(answer.contains("metrics.hosts"), status == "403", "{host}");
+    }
+}

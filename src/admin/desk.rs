@@ -17,15 +17,18 @@ use crate::net::hosts::Hosts;
 use crate::net::tls::Tls;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
-    Actor, Breached, Credential, CredentialStatus, Organization, RefusedLogin, Store, Token, Wanted,
+    self, Actor, Breached, Credential, CredentialStatus, Organization, RefusedLogin, Store, Token,
+    Wanted,
 };
 
 use super::caller::Caller;
 use super::problem::{Code, Problem};
 use super::revocations::Revocations;
+use super::workers::{NoWorker, Workers};
 
-/// Requests that may read the store at a time. Fewer than it has connections: logins come first.
-const WORKERS: usize = 4;
+/// How long a request may read in the store. What takes longer is too much for one request, and
+/// would keep others waiting.
+const READING: Duration = Duration::from_secs(3);
 
 /// Requests that may wait for the store's writer at a time. Apart from those that read: the writer may be locked out for
 /// minutes.
@@ -39,6 +42,8 @@ const HASHES: usize = 2;
 
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+const TOO_MANY: &str = "too many requests wait for the store; try again";
 
 /// The running system, as far as it is administered.
 pub struct System {
@@ -74,7 +79,7 @@ pub struct System {
 pub(super) struct Desk {
     pub(super) system: System,
     pub(super) revocations: Arc<Revocations>,
-    workers: Arc<Semaphore>,
+    workers: Arc<Workers>,
     writers: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
     hashes: Arc<Semaphore>,
@@ -84,7 +89,7 @@ impl Desk {
     pub(super) fn new(system: System) -> Desk {
         Desk {
             revocations: Arc::new(Revocations::new(system.store.clone(), system.cost)),
-            workers: Arc::new(Semaphore::new(WORKERS)),
+            workers: Arc::default(),
             writers: Arc::new(Semaphore::new(WRITERS)),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
             hashes: Arc::new(Semaphore::new(HASHES)),
@@ -97,7 +102,16 @@ impl Desk {
         self: &Arc<Self>,
         work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        self.in_turn(&self.workers, work).await
+        let turn = self.workers.turn().await.map_err(|none| {
+            Problem::busy(match none {
+                NoWorker::Late => TOO_MANY,
+                NoWorker::TooMany => {
+                    "too many requests with this token wait for the store; try again when some of \
+                     them are answered"
+                }
+            })
+        })?;
+        self.carry_out(turn, work).await
     }
 
     /// As [`Desk::run`], for what waits for a commit.
@@ -131,15 +145,22 @@ impl Desk {
     ) -> Result<T, Problem> {
         let turn = tokio::time::timeout(PATIENCE, turns.clone().acquire_owned());
         let Ok(Ok(turn)) = turn.await else {
-            let detail = "too many requests wait for the store; try again";
-            return Err(Problem::busy(detail));
+            return Err(Problem::busy(TOO_MANY));
         };
+        self.carry_out(turn, work).await
+    }
+
+    async fn carry_out<T: Send + 'static>(
+        self: &Arc<Self>,
+        turn: impl Send + 'static,
+        work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
         let desk = self.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let seconds = &desk.system.metrics.store_seconds;
             let _timer = seconds.of(StoreOperation::Administration).start_timer();
-            work(&desk)
+            store::limit_reading(READING, || work(&desk))
         });
         done.await
             .unwrap_or_else(|panic| Err(Problem::internal(&panic)))

@@ -21,7 +21,9 @@ use crate::store::{Access, Actor, ActorKind, Scope, TokenUse};
 
 use super::caller::Caller;
 use super::desk::Desk;
+use super::hosts::Hosts;
 use super::problem::{Code, Problem};
+use super::workers;
 
 /// Wrong tokens from one address within [`FORGOTTEN_AFTER`] that are answered with 401; further ones get 429.
 const FAILURES: u32 = 10;
@@ -35,20 +37,16 @@ const ADDRESSES: u64 = 10_000;
 /// What decides who may ask.
 pub(super) struct Gate {
     desk: Arc<Desk>,
-    /// Lower case; loopback's names and every loopback address are allowed anyhow.
-    hosts: Vec<String>,
+    hosts: Hosts,
     failures: Cache<IpAddr, Arc<AtomicU32>>,
 }
 
 impl Gate {
     /// Lets those through who ask for one of these `hosts` and may do what they ask.
-    pub(super) fn new(desk: Arc<Desk>, hosts: impl IntoIterator<Item = String>) -> Gate {
+    pub(super) fn new(desk: Arc<Desk>, hosts: Hosts) -> Gate {
         Gate {
             desk,
-            hosts: hosts
-                .into_iter()
-                .map(|host| bare(&host.to_ascii_lowercase()).to_owned())
-                .collect(),
+            hosts,
             failures: Cache::builder()
                 .max_capacity(ADDRESSES)
                 .time_to_live(FORGOTTEN_AFTER)
@@ -56,25 +54,9 @@ impl Gate {
         }
     }
 
-    /// The request must be for a name of ours. Whoever reaches the unix socket names none, or any.
+    /// The request must be for a name of ours.
     pub(super) fn check_host(&self, request: &Request) -> Result<(), Problem> {
-        if !matches!(neighbour(request)?, Neighbour::Tcp(_)) {
-            return Ok(());
-        }
-        let host = self::host(request)?;
-        let name = host.host().to_ascii_lowercase();
-        let bare = bare(&name);
-        let address: Option<IpAddr> = bare.parse().ok();
-        let is_loopback = address.is_some_and(|address| address.to_canonical().is_loopback());
-        if is_loopback || name == "localhost" || self.hosts.iter().any(|host| *host == bare) {
-            return Ok(());
-        }
-        Err(Problem::new(
-            Code::ForeignHost,
-            format!(
-                "{name:?} is not a name of this Gatepost; if it should be, add it to admin.hosts"
-            ),
-        ))
+        self.hosts.check(request)
     }
 
     /// Who has this token. Wrong ones are counted.
@@ -180,8 +162,8 @@ pub(super) async fn guard(
         }
     };
     authorize(&caller, parameters, request.method())?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    request.extensions_mut().insert(caller.clone());
+    Ok(workers::on_behalf_of(&caller, next.run(request)).await)
 }
 
 /// The caller may do such things to what the path names.
@@ -254,15 +236,6 @@ pub(super) fn host(request: &Request) -> Result<Authority, Problem> {
         .ok_or_else(|| Problem::new(Code::InvalidHeader, "the request needs one Host header"))
 }
 
-/// An address without the brackets that it has in URLs, or in SMTP with "IPv6:".
-fn bare(host: &str) -> &str {
-    let literal = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    let literal = literal.map(|inner| inner.strip_prefix("ipv6:").unwrap_or(inner));
-    literal.unwrap_or(host)
-}
-
 /// What one client has of addresses: in IPv6 a /64, else an address.
 fn one_client(address: IpAddr) -> IpAddr {
     match address {
@@ -313,13 +286,6 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_known_with_and_without_brackets() {
-        let hosts = ["[::1]", "[ipv6:::1]", "::1"];
-        assert!(hosts.iter().all(|host| bare(host) == "::1"));
-        assert_eq!(bare("mail.example.org"), "mail.example.org");
-    }
 
     #[test]
     fn a_network_of_ipv6_is_one_client() {

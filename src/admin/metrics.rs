@@ -12,14 +12,24 @@ use axum::routing::get;
 
 use crate::metrics::{Metrics, OTHER};
 
+use super::hosts::Hosts;
+
 /// What Prometheus scrapes.
-pub(super) fn routes(metrics: Arc<Metrics>) -> Router {
+pub(super) fn routes(metrics: Arc<Metrics>, hosts: Hosts) -> Router {
     Router::new()
         .route("/metrics", get(render))
         .fallback(|| async { (StatusCode::NOT_FOUND, "metrics are at /metrics\n") })
         .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, "use GET\n") })
+        .layer(from_fn_with_state(Arc::new(hosts), check_host))
         .layer(from_fn_with_state(metrics.clone(), count))
         .with_state(metrics)
+}
+
+async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
+    match hosts.check(&request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => (problem.code.status(), format!("{}\n", problem.detail())).into_response(),
+    }
 }
 
 async fn render(State(metrics): State<Arc<Metrics>>) -> Response {

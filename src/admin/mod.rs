@@ -12,11 +12,13 @@ mod desk;
 mod extract;
 mod gate;
 mod health;
+mod hosts;
 mod http;
 mod metrics;
 mod problem;
 mod progress;
 mod revocations;
+mod workers;
 
 use std::sync::Arc;
 
@@ -42,13 +44,19 @@ use self::problem::{Code, Problem};
 use self::revocations::Revocations;
 
 pub use self::desk::System;
+pub use self::hosts::Hosts;
 
-/// Serves `GET /metrics` until draining.
-pub async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>, lifecycle: Lifecycle) {
+/// Serves `GET /metrics` until draining, to requests for these `hosts`.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    hosts: Hosts,
+    metrics: Arc<Metrics>,
+    lifecycle: Lifecycle,
+) {
     let door = Door {
         listener: LocalListener::Tcp(listener),
         tls: None,
-        routes: metrics::routes(metrics),
+        routes: metrics::routes(metrics, hosts),
     };
     door.serve(lifecycle).await;
 }
@@ -60,8 +68,8 @@ pub struct Administration {
 }
 
 impl Administration {
-    /// Of this system, under these names besides loopback's.
-    pub fn new(system: System, hosts: impl IntoIterator<Item = String>) -> Administration {
+    /// Of this system, for requests for these `hosts`.
+    pub fn new(system: System, hosts: Hosts) -> Administration {
         let metrics = system.metrics.clone();
         let desk = Arc::new(Desk::new(system));
         let gate = Arc::new(Gate::new(desk.clone(), hosts));

@@ -299,6 +299,9 @@ impl From<StoreError> for Problem {
             }
             StoreError::Protected { .. } => Problem::new(Code::Protected, error.to_string()),
             StoreError::TokenInvalid => Problem::new(Code::Unauthorized, error.to_string()),
+            StoreError::TooMuch => Problem::busy(
+                "this takes too long to find; ask for less, by a narrower filter or a shorter time",
+            ),
             StoreError::Repeated { made, found } => Problem {
                 made: Some(made.clone()),
                 location: found.as_ref().map(|found| place(found, made)),

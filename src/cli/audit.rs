@@ -81,8 +81,19 @@ fn answer(command: AuditCommand, store: &Store, actor: &Actor) -> Result<String,
                 actor: None,
                 since,
             };
-            let page = Page { after: None, limit };
-            list(&store.audit(filter, page)?.rows, json)
+            let mut records = Vec::new();
+            let mut page = Page { after: None, limit };
+            // A page may be short, or empty, although more follow.
+            loop {
+                let found = store.audit(filter, page)?;
+                records.extend(found.rows);
+                page.limit = limit.saturating_sub(u32::try_from(records.len()).unwrap_or(limit));
+                page.after = found.next;
+                if page.after.is_none() || page.limit == 0 {
+                    break;
+                }
+            }
+            list(&records, json)
         }
         AuditCommand::Verify { expect, json } => verify(store, expect, json),
         AuditCommand::Prune { before, yes, json } => {

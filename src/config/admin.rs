@@ -28,7 +28,7 @@ pub struct Admin {
 }
 
 /// Deserializes a list of names; the environment, which knows text only, puts commas between.
-fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Hostname>, D::Error> {
+pub(super) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Hostname>, D::Error> {
     deserializer.deserialize_any(Names)
 }
 

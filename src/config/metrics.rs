@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use super::{address, flag, number};
+use super::{Hostname, address, admin, flag, number};
 
 /// The listener for metrics, and the bounds of what is counted by name.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -13,6 +13,9 @@ pub struct Metrics {
     /// Where to listen.
     #[serde(deserialize_with = "address::socket_address")]
     pub listen: SocketAddr,
+    /// Names that may stand in the URL, besides loopback, the address itself and `hostname`.
+    #[serde(default, deserialize_with = "admin::names")]
+    pub hosts: Vec<Hostname>,
     /// Whether credentials are counted one by one, as organizations are.
     #[serde(default, deserialize_with = "flag::flag")]
     pub per_credential: bool,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
 use super::{DaemonError, Sockets, cost};
-use crate::admin::{Administration, System, Unwritten};
+use crate::admin::{Administration, Hosts, System, Unwritten};
 use crate::auth::NotedBatch;
 use crate::config::{Config, Endpoint};
 use crate::edge::Edge;
 use crate::lifecycle::Lifecycle;
-use crate::net::hosts::Hosts;
+use crate::net::hosts;
 use crate::net::listener::{Accept as _, Access, LocalListener};
 use crate::net::tls::Tls;
 use crate::store::Store;
@@ -82,11 +82,12 @@ impl Closed {
             upstreams: upstreams(edge),
             hostname: config.hostname.to_string(),
         };
-        let address = admin.listen.map(|address| address.ip().to_string());
+        let address = admin.listen.map(|address| address.ip());
         let names = admin.hosts.iter().chain([&config.hostname]);
         let names = names.map(|name| name.as_str().to_owned());
+        let hosts = Hosts::new(address, names, "admin.hosts");
         Ok(Some(Closed {
-            administration: Administration::new(system, address.into_iter().chain(names)),
+            administration: Administration::new(system, hosts),
             listeners,
             tls: TlsAcceptor::from(edge.tls.clone()),
             lifecycle: edge.lifecycle.clone(),
@@ -113,7 +114,7 @@ impl Closed {
 }
 
 /// What the administration shows of them.
-fn upstreams(edge: &Edge) -> Vec<(Option<String>, Arc<Hosts>)> {
+fn upstreams(edge: &Edge) -> Vec<(Option<String>, Arc<hosts::Hosts>)> {
     let all = edge.upstreams.all();
     all.map(|(slug, dialer)| (slug.map(str::to_owned), dialer.hosts().clone()))
         .collect()

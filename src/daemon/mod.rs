@@ -104,7 +104,7 @@ pub struct Daemon {
     listeners: Vec<(Arc<config::Listener>, net::TcpListener)>,
     /// And whether the addresses told there are believed.
     auth_socket: Option<(LocalListener, bool)>,
-    metrics_listener: Option<TcpListener>,
+    metrics_listener: Option<(TcpListener, admin::Hosts)>,
     administration: Option<administration::Closed>,
     connections: usize,
     drain_timeout: Duration,
@@ -214,6 +214,11 @@ impl Daemon {
         if let Some(shortage) = descriptors::shortage(config, descriptors::limits().0) {
             tracing::warn!(connections, "too few file descriptors: {shortage}");
         }
+        let metrics_hosts = config.metrics.as_ref().map(|metrics| {
+            let names = metrics.hosts.iter().chain([&config.hostname]);
+            let names = names.map(|name| name.as_str().to_owned());
+            admin::Hosts::new(Some(metrics.listen.ip()), names, "metrics.hosts")
+        });
         let administration = administration::Closed::new(
             config,
             admin_listeners,
@@ -234,7 +239,7 @@ impl Daemon {
             lifecycle,
             listeners,
             auth_socket,
-            metrics_listener,
+            metrics_listener: metrics_listener.zip(metrics_hosts),
             connections,
             drain_timeout: config.drain_timeout,
             flush_interval: config.last_used.flush_interval,
@@ -348,9 +353,10 @@ impl Daemon {
         // keeps nobody waiting: its clients are told 454.
         self.edge.upstreams.begin(&self.lifecycle).await;
         // Not waited for: what is happening while draining is worth a scrape.
-        if let Some(listener) = self.metrics_listener {
+        if let Some((listener, hosts)) = self.metrics_listener {
             tokio::spawn(admin::serve_metrics(
                 listener,
+                hosts,
                 metrics.clone(),
                 self.lifecycle.clone(),
             ));

@@ -9,7 +9,12 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde_json::{Map, Value};
 
 use super::error::Stop;
+use super::page::Seen;
 use super::{Actor, ActorKind, Editor, Page, Rows, Store, StoreError, now};
+
+/// How many records in a row are from before a time when no newer one is looked for behind them. A
+/// clock that was wrong for a while leaves a few such records between newer ones.
+const STALE: u32 = 1_000;
 
 /// A change that was made.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,7 +80,7 @@ pub struct AuditFilter<'a> {
     pub object: Option<&'a str>,
     /// Only by actors whose name contains this.
     pub actor: Option<&'a str>,
-    /// Not before this Unix millisecond.
+    /// Not before this Unix millisecond; see [`Store::audit`].
     pub since: Option<i64>,
 }
 
@@ -138,28 +143,34 @@ pub(super) fn record(transaction: &Transaction, actor: &Actor, event: Event) -> 
 }
 
 impl AuditFilter<'_> {
-    /// Only what is asked for stands in the statement, or none of the indexes could be used. There is one object among many
-    /// records, and many of an organization's, so with an object that index is the one to use.
+    /// What an index can tell stands in the statement, and [`AuditFilter::passes`] tells the rest of
+    /// a bounded number of rows. There is one object among many records, and many of an
+    /// organization's, so with an object that index is the one to use.
     fn sql(&self) -> String {
-        let organization = match self.object {
-            None => "organization = ?2",
-            Some(_) => "+organization = ?2",
+        let own = match (self.object, self.organization) {
+            (Some(_), _) => "AND object = ?2",
+            (None, Some(_)) => "AND organization = ?2",
+            (None, None) => "AND ?2 IS NULL",
         };
-        let action = "(action = ?4 OR (?4 LIKE '%.' AND substr(action, 1, length(?4)) = ?4))";
-        let conditions = [
-            self.organization.map(|_| organization),
-            self.object.map(|_| "object = ?3"),
-            self.action.map(|_| action),
-            self.actor.map(|_| "instr(actor, ?5) > 0"),
-            self.since.map(|_| "at >= ?6"),
-        ];
-        let mut sql = format!("{SELECT} WHERE seq < ?1");
-        for condition in conditions.into_iter().flatten() {
-            sql.push_str(" AND ");
-            sql.push_str(condition);
-        }
-        sql + " ORDER BY seq DESC LIMIT ?7"
+        format!("{SELECT} WHERE seq < ?1 {own} ORDER BY seq DESC")
     }
+
+    /// Whether a row of [`SELECT`] is asked for, whatever its time.
+    fn passes(&self, row: &Row) -> Result<bool, Stop> {
+        let (actor, action, organization) = (text(row, 3)?, text(row, 5)?, text(row, 7)?);
+        let is_action = |wanted: &str| {
+            action == wanted || (wanted.ends_with('.') && action.starts_with(wanted))
+        };
+        Ok(self.organization.is_none_or(|slug| organization == slug)
+            && self.action.is_none_or(is_action)
+            && self.actor.is_none_or(|name| actor.contains(name)))
+    }
+}
+
+/// A column's text, which is not copied; nothing is as good as none.
+fn text<'row>(row: &'row Row, column: usize) -> Result<&'row str, Stop> {
+    let text = row.get_ref(column)?.as_str_or_null();
+    Ok(text.map_err(rusqlite::Error::from)?.unwrap_or_default())
 }
 
 /// Names of actors come from outside; a record stays small.
@@ -168,26 +179,29 @@ fn cut(name: &str) -> String {
 }
 
 impl Store {
-    /// The records that pass `filter`, newest first. [`Page::after`] is the number of the last one seen.
+    /// The records that pass `filter`, newest first. [`Page::after`] is the number of the last one
+    /// looked at. With [`AuditFilter::since`], the list ends behind [`STALE`] older records in a row.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn audit(&self, filter: AuditFilter, page: Page) -> Result<Rows<AuditRecord>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(&filter.sql())?;
-            let wanted = params![
-                page.after.unwrap_or(i64::MAX),
-                filter.organization,
-                filter.object,
-                filter.action,
-                filter.actor,
-                filter.since,
-                page.fetch(),
-            ];
-            let rows =
-                statement.query_map(wanted, |row| Ok(Entry::read(row)?.shown(row.get(10)?)))?;
-            let rows: Vec<AuditRecord> = rows.collect::<Result<_, _>>()?;
-            Ok(Rows::cut(rows, page, |record| record.seq))
+            let own = filter.object.or(filter.organization);
+            let rows = statement.query(params![page.after.unwrap_or(i64::MAX), own])?;
+            let mut stale = 0;
+            page.collect(rows, |row| {
+                let (seq, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+                let is_recent = filter.since.is_none_or(|since| at >= since);
+                stale = if is_recent { 0 } else { stale + 1 };
+                Ok(if stale > STALE {
+                    Seen::End
+                } else if is_recent && filter.passes(row)? {
+                    Seen::Wanted(seq, Entry::read(row)?.shown(row.get(10)?))
+                } else {
+                    Seen::LeftOut(seq)
+                })
+            })
         })
     }
 
@@ -488,6 +502,7 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::page::LOOKED_AT;
     use super::super::tests::{Fixture, named};
     use super::*;
 
@@ -524,6 +539,80 @@ mod tests {
                 "{plan}"
             );
         }
+    }
+
+    /// Adds so many records by `actor`, as of this time. Their hashes are nobody's concern.
+    fn fill(store: &Fixture, records: usize, actor: &str, at: i64) {
+        store.shell(&format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {records})
+             INSERT INTO audit_log (seq, at, actor_kind, actor, action, object, organization, hash)
+             SELECT (SELECT coalesce(max(seq), 0) FROM audit_log) + i, {at}, 'token', '{actor}', 'credential.rotate', 'smtp_b', 'acme', zeroblob(32) FROM n"
+        ));
+    }
+
+    #[test]
+    fn a_rare_record_is_found_page_by_page_each_of_a_bounded_number_of_rows() {
+        let store = busy_store();
+        fill(&store, 25_000, "robot", 1);
+        let all = AuditFilter::default();
+        for filter in [
+            AuditFilter {
+                actor: Some("tests"),
+                ..all
+            },
+            AuditFilter {
+                action: Some("organization."),
+                ..all
+            },
+            AuditFilter {
+                organization: Some("default"),
+                object: Some("smtp_b"),
+                ..all
+            },
+            AuditFilter {
+                organization: Some("acme"),
+                action: Some("organization."),
+                ..all
+            },
+        ] {
+            let (mut found, mut pages, mut after) = (0, 0, None);
+            loop {
+                let page = store.audit(filter, Page { after, limit: 50 }).unwrap();
+                (found, pages) = (found + page.rows.len(), pages + 1);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+                let looked_at = 25_003 - after.unwrap() + 1;
+                assert_eq!(looked_at, pages * LOOKED_AT as i64, "{filter:?}");
+            }
+            assert_eq!(pages, 3, "{filter:?}");
+            let whole = store.audit(filter, Page::ALL).unwrap();
+            assert_eq!((whole.rows.len(), whole.next), (found, None));
+        }
+    }
+
+    #[test]
+    fn a_list_since_a_time_ends_there_and_survives_a_clock_that_was_wrong() {
+        let store = Fixture::new();
+        fill(&store, 2_000, "old", 1);
+        fill(&store, 3, "new", 5_000);
+        fill(&store, 900, "wrong clock", 2);
+        fill(&store, 3, "new", 6_000);
+        let filter = AuditFilter {
+            since: Some(5_000),
+            ..AuditFilter::default()
+        };
+        let page = store
+            .audit(
+                filter,
+                Page {
+                    after: None,
+                    limit: 50,
+                },
+            )
+            .unwrap();
+        assert_eq!((page.rows.len(), page.next), (6, None));
     }
 
     #[test]

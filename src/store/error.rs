@@ -202,6 +202,9 @@ pub enum StoreError {
         /// The slug.
         slug: String,
     },
+    /// Reading took longer than the caller allowed.
+    #[error("this takes too long to find: ask for less")]
+    TooMuch,
     /// The token by which a change was asked for was revoked, or expired, before the change was made.
     #[error("the token is not valid any more, and nothing was changed")]
     TokenInvalid,
@@ -312,6 +315,7 @@ impl StoreError {
             | Self::Repeated { .. }
             | Self::SlugUsed { .. }
             | Self::TokenInvalid
+            | Self::TooMuch
             | Self::Protected { .. } => Fault::Request,
             Self::Foreign { .. }
             | Self::Gone { .. }
@@ -355,6 +359,7 @@ impl StoreError {
                 Self::Busy { path: path_buf }
             }
             Some(ErrorCode::DiskFull) => Self::Full { path: path_buf },
+            Some(ErrorCode::OperationInterrupted) => Self::TooMuch,
             Some(ErrorCode::NotADatabase) => Self::NotADatabase { path: path_buf },
             Some(ErrorCode::ReadOnly) => Self::ReadOnly { path: path_buf },
             Some(ErrorCode::DatabaseCorrupt) => Self::Corrupt {

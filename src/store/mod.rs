@@ -24,6 +24,7 @@ mod page;
 mod penalties;
 mod place;
 mod policy;
+mod reading;
 mod refusals;
 mod schema;
 mod tokens;
@@ -51,13 +52,16 @@ pub use self::error::{Fault, Kind, Made, StoreError};
 pub use self::flush::{LastUsed, Noted, TokenUse};
 pub use self::lock::{DaemonLock, Holder};
 pub use self::login::{Login, Previous, Refusal};
-pub use self::name::{DEFAULT_ORGANIZATION, check_name, check_slug, check_username, plain};
+pub use self::name::{
+    DEFAULT_ORGANIZATION, check_name, check_slug, check_username, is_invisible, plain,
+};
 pub use self::narrowing::{Aspect, Effect, Narrowing, NarrowingKey, Object};
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
 pub use self::overlap::{PreviousUse, Retired};
 pub use self::page::{Page, Rows};
 pub use self::penalties::{PENALTIES, PenaltyRow, TrustedNetwork};
 pub use self::place::{FileId, Placement, Watch};
+pub use self::reading::limit_reading;
 pub use self::refusals::{
     REFUSALS_OF_ONE, REFUSALS_OF_ONE_REASON, RefusedLogin, UNKNOWN_REFUSALS,
     UNKNOWN_REFUSALS_FROM_ONE,
@@ -70,6 +74,7 @@ use crate::clock;
 use self::connection::{BUSY_TIMEOUT, Manager, Role};
 use self::error::Stop;
 use self::narrowing::Narrowings;
+use self::reading::LimitedReader;
 
 /// Lookups are short, so a few connections serve many threads.
 const READERS: u32 = 6;
@@ -314,6 +319,8 @@ impl Store {
 
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Stop>) -> Result<T, StoreError> {
         let reader = self.connection(&self.readers, READER_PATIENCE)?;
+        let reader = LimitedReader::new(reader)
+            .map_err(|error| StoreError::from_sqlite(&self.path, error))?;
         work(&reader).map_err(|stop| stop.at(&self.path))
     }
 

@@ -59,21 +59,41 @@ pub fn check_username(username: &str) -> Result<(), StoreError> {
     )))
 }
 
-/// Text that others chose, safe to show: control characters would command a terminal or turn what stands around them.
+/// Text that clients or other people chose, safe to show: control and invisible characters are
+/// spelled out.
 pub fn plain(text: &str) -> String {
-    let commands = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
-        if commands(character) {
+        if is_invisible(character) {
             plain.extend(character.escape_unicode());
         } else {
             plain.push(character);
         }
     }
     plain
+}
+
+/// Whether a character commands a terminal, turns the text around it, or cannot be seen, so that two
+/// names look alike. Variation selectors stay: they choose how the character before them looks.
+pub fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 #[cfg(test)]
@@ -83,7 +103,11 @@ mod tests {
     #[test]
     fn stored_text_cannot_command_the_terminal() {
         assert_eq!(plain("\u{1b}[2Jhi\u{202e}"), "\\u{1b}[2Jhi\\u{202e}");
-        assert_eq!(plain("Büro \u{1f5a8}"), "Büro \u{1f5a8}");
+        assert_eq!(plain("Büro \u{1f5a8}\u{fe0f}"), "Büro \u{1f5a8}\u{fe0f}");
+        assert_eq!(
+            plain("a\u{200b}b\u{2060}\u{feff}"),
+            "a\\u{200b}b\\u{2060}\\u{feff}"
+        );
     }
 
     #[test]

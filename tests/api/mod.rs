@@ -3,6 +3,7 @@
 mod answers;
 mod conditions;
 mod disconnects;
+mod fairness;
 mod full_disk;
 mod generated;
 mod http;

@@ -84,3 +84,64 @@ fn names_are_text_on_every_page() {
     visit.open(&format!("{LIST}?q={encoded}"));
     assert_eq!(visit.value("#filter [name=q]"), HOSTILE);
 }
+
+/// Looks like another name, or turns the text around it.
+const INVISIBLE: &str = "in\u{202e}eciov\u{200b}\u{feff}";
+const SPELLED_OUT: &str = "in\\u{202e}eciov\\u{200b}\\u{feff}";
+
+#[test]
+fn invisible_characters_in_names_are_spelled_out() {
+    let dashboard = Dashboard::start();
+    let visit = dashboard.visit_signed_in(Scripts::Run);
+    let made = create(&visit, INVISIBLE);
+    let rename = "UPDATE organizations SET name = ? WHERE slug = 'default'";
+    dashboard
+        .store()
+        .execute(rename, [INVISIBLE])
+        .expect("a name");
+    let insert = "INSERT INTO last_used SELECT key, 1, '192.0.2.7', NULL, 'PLAIN', ?, 1 FROM credentials WHERE username = ?";
+    let inserted = dashboard
+        .store()
+        .execute(insert, [INVISIBLE, &made.username]);
+    inserted.expect("what a client called itself");
+    let daemon = &dashboard.daemon;
+    let scope = ["--scope", "instance:read"];
+    let token = [&["token", "create", "--name", INVISIBLE][..], &scope].concat();
+    daemon
+        .secrets
+        .remember_shown(daemon.succeed(&token).as_bytes());
+    let page = dashboard.page_of(&made);
+    for page in [
+        LIST.to_owned(),
+        page.clone(),
+        format!("{page}/rotate"),
+        format!("{page}/revoke"),
+        format!("{page}/delete"),
+        "/organizations".to_owned(),
+        "/organizations/default".to_owned(),
+        "/tokens".to_owned(),
+        "/audit".to_owned(),
+    ] {
+        visit.open(&page);
+        let source = visit.source();
+        assert!(source.contains(SPELLED_OUT), "{page}: {source}");
+        assert!(
+            !source.contains(['\u{202e}', '\u{200b}', '\u{feff}']),
+            "{page}"
+        );
+    }
+    for command in [
+        &["credential", "list"][..],
+        &["credential", "show", &made.username],
+        &["organization", "list"],
+        &["token", "list"],
+        &["audit", "list"],
+    ] {
+        let said = daemon.succeed(command);
+        assert!(said.contains(SPELLED_OUT), "{command:?}: {said}");
+        assert!(
+            !said.contains(['\u{202e}', '\u{200b}', '\u{feff}']),
+            "{command:?}"
+        );
+    }
+}

@@ -90,7 +90,7 @@ struct AuditQuery {
     object: Option<String>,
     /// Only by those with this in their name.
     actor: Option<String>,
-    /// Only since this time.
+    /// Only since this time; the list ends behind 1,000 older changes in a row.
     #[param(inline)]
     since: Option<Time>,
     /// How many at most, 1 to 200; 50 if left out.

@@ -12,7 +12,8 @@ use crate::store::Rows;
 /// Part of a list.
 #[derive(Deserialize, Serialize, ToSchema)]
 pub struct List<T> {
-    /// In the order of the list.
+    /// In the order of the list. With a filter there may be fewer than `limit`, or none, although
+    /// more follow.
     pub items: Vec<T>,
     /// `after` for the page that follows; null when this was the end.
     pub next: Option<String>,

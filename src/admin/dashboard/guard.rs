@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use crate::admin::caller::Caller;
 use crate::admin::gate::{self, neighbour};
 use crate::admin::problem::{Code, Problem};
+use crate::admin::workers;
 use crate::net::listener::Neighbour;
 
 use super::Dashboard;
@@ -119,8 +120,8 @@ pub(super) async fn signed_in(
         form.require_csrf(&visitor.sign_in.csrf)?;
         request.extensions_mut().insert(form);
     }
-    request.extensions_mut().insert(visitor);
-    Ok(next.run(request).await)
+    request.extensions_mut().insert(visitor.clone());
+    Ok(workers::on_behalf_of(&visitor.caller, next.run(request)).await)
 }
 
 async fn visitor(

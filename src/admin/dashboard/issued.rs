@@ -6,9 +6,11 @@ use axum::response::Response;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::auth::issue::Issued;
+use crate::store::plain;
 
 use super::error::ErrorPage;
 use super::frame::{Frame, page};
+use super::quoted;
 use super::stamp::Stamp;
 
 #[derive(Template)]
@@ -117,6 +119,17 @@ fn snippets(connection: &Connection, username: &str, password: &str) -> Vec<Snip
         true => ", context=ssl.create_default_context()",
         false => "",
     };
+    // curl takes everything up to the first colon for the username.
+    let (curl_user, curl_login) = match username.contains(':') {
+        true => {
+            let login = format!("{}:{}@", quoted::url(username), quoted::url(password));
+            (login, String::new())
+        }
+        false => {
+            let login = quoted::shell(&format!("{username}:{password}"));
+            (String::new(), format!("--user {login} \\\n  "))
+        }
+    };
     let php_security = if implicit { "ssl" } else { "tls" };
     let relayhost = format!("[{host}]:{port}");
     let wrapper = if implicit {
@@ -124,55 +137,75 @@ fn snippets(connection: &Connection, username: &str, password: &str) -> Vec<Snip
     } else {
         ""
     };
+    let postfix_login = match quoted::postfix(username) {
+        Some(username) => format!("{relayhost} {username}:{password}"),
+        None => format!(
+            "# Postfix's tables cannot hold this username: {}",
+            plain(username)
+        ),
+    };
+    let env_username = match quoted::environment(username) {
+        Some(username) => format!("SMTP_USERNAME={username}"),
+        None => format!("# This file cannot hold the username: {}", plain(username)),
+    };
     let env_security = if implicit { "tls" } else { "starttls" };
     vec![
         snippet(
             "swaks",
             "swaks",
             format!(
-                "swaks --server {host} --port {port} {swaks_tls} \\\n  --auth PLAIN --auth-user {username} --auth-password {password} \\\n  --from you@example.org --to you@example.org"
+                "swaks --server {host} --port {port} {swaks_tls} \\\n  --auth PLAIN --auth-user={} --auth-password={} \\\n  --from you@example.org --to you@example.org",
+                quoted::shell(username),
+                quoted::shell(password),
             ),
         ),
         snippet(
             "curl",
             "curl",
             format!(
-                "curl --url {curl_scheme}://{host}:{port} --ssl-reqd \\\n  --user {username}:{password} \\\n  --mail-from you@example.org --mail-rcpt you@example.org \\\n  --upload-file message.eml"
+                "curl --url {curl_scheme}://{curl_user}{host}:{port} --ssl-reqd \\\n  {curl_login}--mail-from you@example.org --mail-rcpt you@example.org \\\n  --upload-file message.eml"
             ),
         ),
         snippet(
             "python",
             "Python",
             format!(
-                "import smtplib, ssl\nfrom email.message import EmailMessage\n\nmessage = EmailMessage()\nmessage[\"From\"] = message[\"To\"] = \"you@example.org\"\nmessage[\"Subject\"] = \"A first message\"\nmessage.set_content(\"It works.\")\n\nwith smtplib.{python_class}(\"{host}\", {port}{python_context}) as smtp:\n{python_start}    smtp.login(\"{username}\", \"{password}\")\n    smtp.send_message(message)"
+                "import smtplib, ssl\nfrom email.message import EmailMessage\n\nmessage = EmailMessage()\nmessage[\"From\"] = message[\"To\"] = \"you@example.org\"\nmessage[\"Subject\"] = \"A first message\"\nmessage.set_content(\"It works.\")\n\nwith smtplib.{python_class}(\"{host}\", {port}{python_context}) as smtp:\n{python_start}    smtp.login({}, {})\n    smtp.send_message(message)",
+                quoted::python(username),
+                quoted::python(password),
             ),
         ),
         snippet(
             "node",
             "Node (nodemailer)",
             format!(
-                "const transport = require(\"nodemailer\").createTransport({{\n  host: \"{host}\",\n  port: {port},\n  secure: {implicit},\n  requireTLS: true,\n  auth: {{ user: \"{username}\", pass: \"{password}\" }},\n}});\n\ntransport.sendMail({{\n  from: \"you@example.org\",\n  to: \"you@example.org\",\n  subject: \"A first message\",\n  text: \"It works.\",\n}});"
+                "const transport = require(\"nodemailer\").createTransport({{\n  host: \"{host}\",\n  port: {port},\n  secure: {implicit},\n  requireTLS: true,\n  auth: {{ user: {}, pass: {} }},\n}});\n\ntransport.sendMail({{\n  from: \"you@example.org\",\n  to: \"you@example.org\",\n  subject: \"A first message\",\n  text: \"It works.\",\n}});",
+                quoted::javascript(username),
+                quoted::javascript(password),
             ),
         ),
         snippet(
             "php",
             "PHP (PHPMailer)",
             format!(
-                "$mail = new PHPMailer\\PHPMailer\\PHPMailer(true);\n$mail->isSMTP();\n$mail->Host = '{host}';\n$mail->Port = {port};\n$mail->SMTPSecure = '{php_security}';\n$mail->SMTPAuth = true;\n$mail->Username = '{username}';\n$mail->Password = '{password}';\n$mail->setFrom('you@example.org');\n$mail->addAddress('you@example.org');\n$mail->Subject = 'A first message';\n$mail->Body = 'It works.';\n$mail->send();"
+                "$mail = new PHPMailer\\PHPMailer\\PHPMailer(true);\n$mail->isSMTP();\n$mail->Host = '{host}';\n$mail->Port = {port};\n$mail->SMTPSecure = '{php_security}';\n$mail->SMTPAuth = true;\n$mail->Username = {};\n$mail->Password = {};\n$mail->setFrom('you@example.org');\n$mail->addAddress('you@example.org');\n$mail->Subject = 'A first message';\n$mail->Body = 'It works.';\n$mail->send();",
+                quoted::php(username),
+                quoted::php(password),
             ),
         ),
         snippet(
             "postfix",
             "Postfix relayhost",
             format!(
-                "# /etc/postfix/sasl_passwd, which only root may read (chmod 600)\n{relayhost} {username}:{password}\n\n# /etc/postfix/main.cf\nrelayhost = {relayhost}\n{wrapper}smtp_tls_security_level = secure\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_tls_security_options = noanonymous\nsmtp_sasl_password_maps = texthash:/etc/postfix/sasl_passwd"
+                "# /etc/postfix/sasl_passwd, which only root may read (chmod 600)\n{postfix_login}\n\n# /etc/postfix/main.cf\nrelayhost = {relayhost}\n{wrapper}smtp_tls_security_level = secure\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_tls_security_options = noanonymous\nsmtp_sasl_password_maps = texthash:/etc/postfix/sasl_passwd"
             ),
         ),
         snippet(
             "env",
             ".env",
             format!(
-                "SMTP_HOST={host}\nSMTP_PORT={port}\nSMTP_SECURITY={env_security}\nSMTP_USERNAME={username}\nSMTP_PASSWORD={password}"
+                "SMTP_HOST={host}\nSMTP_PORT={port}\nSMTP_SECURITY={env_security}\n{env_username}\nSMTP_PASSWORD={}",
+                quoted::environment(password).unwrap_or_default(),
             ),
         ),
     ]
@@ -200,6 +233,57 @@ mod tests {
                 assert!(snippet.text.contains(needed), "{}: {needed}", snippet.id);
             }
         }
+    }
+
+    /// Lines as a program gets them: in place of what they run, `stub` prints what that was given.
+    fn run(program: &[&str], stub: &str, text: &str) -> String {
+        let mut command = std::process::Command::new(program[0]);
+        let output = command.args(&program[1..]).arg(format!("{stub}\n{text}"));
+        let output = output.output().unwrap();
+        assert!(output.status.success(), "{text}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn pasted_lines_give_the_username_as_it_is_and_run_nothing_else() {
+        let both = connection(&[("465", "TLS"), ("587", "STARTTLS")]);
+        for name in quoted::tests::HOSTILE.into_iter().chain(["with:colon"]) {
+            let all = snippets(&both, name, "sk_b");
+            let text = |id| &all.iter().find(|snippet| snippet.id == id).unwrap().text;
+            let words = "swaks() { printf '%s\\0' \"$@\"; }; curl() { swaks \"$@\"; }";
+            let given = run(&["sh", "-c"], words, text("swaks"));
+            let user = format!("--auth-user={name}");
+            assert!(given.split('\0').any(|word| word == user), "{given:?}");
+            let given = run(&["sh", "-c"], words, text("curl"));
+            let (user, at) = (format!("{name}:sk_b"), "smtps://with%3Acolon:sk_b@mail.");
+            let is_told = |word: &str| word == user || word.starts_with(at);
+            assert!(given.split('\0').any(is_told), "{given:?}");
+            let python = "
+import smtplib, sys
+class Stub:
+    def __init__(self, *_, **__): pass
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def login(self, user, _): sys.stdout.buffer.write(user.encode())
+    def send_message(self, _): pass
+smtplib.SMTP_SSL = Stub";
+            assert_eq!(run(&["python3", "-c"], python, text("python")), name);
+            let node = "
+const require = () => ({ createTransport: (to) => {
+  process.stdout.write(to.auth.user);
+  return { sendMail: () => {} };
+} });";
+            assert_eq!(run(&["node", "-e"], node, text("node")), name);
+            let env = format!("{}\nprintf %s \"$SMTP_USERNAME\"", text("env"));
+            let value = run(&["sh", "-c"], "", &env);
+            let is_refused = text("env").contains("# This file cannot hold");
+            assert!(value == name || is_refused, "{value:?}");
+            let table = text("postfix");
+            let line = format!("[mail.example.test]:465 {name}:sk_b");
+            assert!(table.contains(&line) || table.contains("# Postfix's tables cannot"));
+            assert!(!table.contains(char::is_control) || table.lines().count() < 12);
+        }
+        assert!(!std::path::Path::new("/tmp/pwned").exists());
     }
 
     #[test]

@@ -20,12 +20,14 @@ mod networks;
 mod new_credential;
 mod organizations;
 mod overview;
+mod quoted;
 mod refusals;
 mod sessions;
 mod sign_in;
 mod sign_ins;
 mod stamp;
 mod tokens;
+mod visible;
 
 use std::sync::Arc;
 

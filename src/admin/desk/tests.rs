@@ -80,9 +80,8 @@ impl Fixture {
     }
 
     /// Nobody else gets a turn as long as this is held.
-    pub(in crate::admin) async fn all_turns(&self) -> impl Drop + use<> {
-        let workers = self.desk.workers.clone();
-        workers.acquire_many_owned(WORKERS as u32).await.unwrap()
+    pub(in crate::admin) async fn all_turns(&self) -> Vec<impl Drop + use<>> {
+        self.desk.workers.all().await
     }
 
     /// A session of `default`'s, and what tells it to end.

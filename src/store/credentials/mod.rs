@@ -18,6 +18,7 @@ use crate::clock::steady_ms;
 use crate::policy::{Limits, Rules};
 
 use super::error::Stop;
+use super::page::Seen;
 use super::{
     Kind, LastUsed, Page, PreviousUse, Rows, Store, StoreError, count, organizations, overlap,
     policy,
@@ -113,29 +114,46 @@ impl Store {
                 .organization
                 .map(|slug| organizations::key(connection, slug))
                 .transpose()?;
-            // Two statements, because one with "OR ?1 IS NULL" could not use the index.
-            let within = match organization {
-                Some(_) => "c.organization = ?1",
-                None => "?1 IS NULL",
+            // What an index can tell stands in the statement, and of the rest a bounded number of
+            // rows is looked at.
+            let within = match (organization, filter.status) {
+                (Some(_), Some(_)) => "c.organization = ?1 AND c.status = ?3",
+                (Some(_), None) => "c.organization = ?1 AND ?3 IS NULL",
+                (None, _) => "?1 IS NULL AND (?3 IS NULL OR c.status = ?3)",
             };
             let mut statement = connection.prepare_cached(&format!(
-                "{SELECT} WHERE {within} AND c.key > ?2 AND (?3 IS NULL OR c.status = ?3)
-                 AND (?4 IS NULL OR max(c.created_at, coalesce(u.at, c.created_at)) < ?4)
-                 AND (?5 IS NULL OR instr(lower(c.username || char(10) || coalesce(c.name, '')), lower(?5)) > 0)
-                 ORDER BY c.key LIMIT ?6"
+                "{SELECT} WHERE {within} AND c.key > ?2 ORDER BY c.key"
             ))?;
-            let wanted = params![
-                organization,
-                page.after.unwrap_or(0),
-                filter.status,
-                filter.unused_since,
-                filter.text,
-                page.fetch(),
-            ];
-            let rows = statement.query_map(wanted, credential)?;
-            let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
-            Ok(Rows::cut(rows, page, |credential| credential.key))
+            let wanted = params![organization, page.after.unwrap_or(0), filter.status];
+            page.collect(statement.query(wanted)?, |row| {
+                let key = row.get(15)?;
+                Ok(match filter.passes(row)? {
+                    true => Seen::Wanted(key, credential(row)?),
+                    false => Seen::LeftOut(key),
+                })
+            })
         })
+    }
+}
+
+impl CredentialFilter<'_> {
+    /// Whether a row of [`SELECT`] has this text, and was used as long ago.
+    fn passes(&self, row: &Row) -> Result<bool, Stop> {
+        if let Some(since) = self.unused_since {
+            let (made, used): (i64, Option<i64>) = (row.get(5)?, row.get(9)?);
+            if made.max(used.unwrap_or(made)) >= since {
+                return Ok(false);
+            }
+        }
+        let Some(wanted) = self.text.map(str::to_ascii_lowercase) else {
+            return Ok(true);
+        };
+        let has = |column| {
+            let text: Option<String> = row.get(column)?;
+            let text = text.unwrap_or_default().to_ascii_lowercase();
+            Ok::<_, Stop>(text.contains(&wanted))
+        };
+        Ok(has(1)? || has(3)?)
     }
 }
 
