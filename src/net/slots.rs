@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::log::Throttle;
 
 use super::listener::Neighbour;
+
+/// How long a new connection may be silent before it gives way to others ahead of those that are
+/// idle after a request.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -80,7 +85,7 @@ impl ConnectionSlots {
     }
 
     /// Takes a slot. When none is free, another connection is closed for it: of the client that has
-    /// most, the one that has waited longest for its client. A client with half of the slots only
+    /// most, one without any request yet, else the one that has waited longest. A client with half of the slots only
     /// replaces its own connections. `None` when every such connection carries out a request.
     pub fn take(self: &Arc<Self>, neighbour: Neighbour) -> Option<ConnectionSlot> {
         let client = neighbour.into();
@@ -96,7 +101,7 @@ impl ConnectionSlots {
         let has_share = !is_local && own().count() >= self.capacity / 2;
         if is_full || has_share {
             let only = has_share.then_some(client);
-            let Some(id) = state.least_useful(only) else {
+            let Some(id) = state.least_useful(only, now) else {
                 self.warn();
                 return None;
             };
@@ -142,17 +147,23 @@ impl ConnectionSlots {
 
 impl State {
     /// The connection that gives way, among those of `only` if that is given.
-    fn least_useful(&self, only: Option<Client>) -> Option<u64> {
+    fn least_useful(&self, only: Option<Client>, now: Instant) -> Option<u64> {
         let mut held: HashMap<Client, usize> = HashMap::new();
         for entry in self.open.values() {
             *held.entry(entry.client).or_default() += 1;
         }
+        // A client that just connected has a moment to send its request.
+        let is_silent = |entry: &Entry| {
+            entry.stage == Stage::Opening && now.duration_since(entry.since) >= GRACE
+        };
         let candidates = self
             .open
             .iter()
             .filter(|(_, entry)| only.is_none_or(|only| entry.client == only))
             .filter(|(_, entry)| entry.stage != Stage::Working);
-        let first = candidates.min_by_key(|(_, entry)| (Reverse(held[&entry.client]), entry.since));
+        let first = candidates.min_by_key(|(_, entry)| {
+            (Reverse(held[&entry.client]), !is_silent(entry), entry.since)
+        });
         first.map(|(id, _)| *id)
     }
 }
@@ -187,8 +198,6 @@ impl Drop for ConnectionSlot {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn from(address: &str) -> Neighbour {
