@@ -433,7 +433,7 @@ impl Serving {
             let uses = lost.waiting();
             tracing::error!(
                 uses,
-                "the store takes too long: the last uses, usage and refusals are not written"
+                "the store takes too long: the last uses, usage and refusals are lost"
             );
         }
         if let Some(unwritten) = unwritten {

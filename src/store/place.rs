@@ -447,7 +447,6 @@ mod tests {
         let store = Fixture::new();
         store.edit().create_credential(named("smtp_a")).unwrap();
         let mut watch = store.watch().unwrap();
-        let old = std::time::SystemTime::UNIX_EPOCH;
         let touched = std::process::Command::new("touch")
             .arg(store.path())
             .status();
@@ -458,7 +457,6 @@ mod tests {
             .arg(store.path())
             .status();
         assert!(touched.unwrap().success());
-        assert!(fs::metadata(store.path()).unwrap().modified().unwrap() > old);
         assert_eq!(verdict(&mut watch), Placement::InPlace);
         fs::hard_link(store.path(), store.beside("name")).unwrap();
         assert_eq!(verdict(&mut watch), Placement::InPlace);

@@ -136,7 +136,7 @@ fn logins_are_decided_while_a_sync_hangs_and_the_end_comes_in_time() {
     let mut daemon = blocked.served.daemon;
     daemon.signal(Signal::TERM);
     daemon.ends_within(Duration::from_secs(6));
-    daemon.wait_for_log(&["the store cannot be written", "are lost"]);
+    daemon.wait_for_log(&["the store takes too long", "are lost"]);
 }
 
 #[test]
