@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::auth::explain::{self, Asked, Explanation, Sources};
 use crate::auth::password::Cost;
 use crate::auth::quota::{Quotas, Use};
-use crate::auth::{Authenticator, NotedBatch, guard};
+use crate::auth::{Authenticator, NotedBatch, guard, spelling};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::net::hosts::Hosts;
@@ -224,11 +224,19 @@ impl Desk {
             store,
             guard: authenticator.guard(),
             quotas,
+            folds_case: authenticator.folds_case(),
         };
-        explain::explain(&sources, asked)?.ok_or_else(|| {
-            let detail = format!("there is no credential {:?}", asked.username);
-            Problem::new(Code::NotFound, detail)
-        })
+        if let Some(explanation) = explain::explain(&sources, asked)? {
+            return Ok(explanation);
+        }
+        let mut detail = format!("there is no credential {:?}", asked.username);
+        // A caller of one organization hears of no other one's credentials.
+        let near = spelling::near(store, &[asked.username])?.remove(0);
+        let own = asked.organization;
+        if let Some(near) = near.filter(|near| Some(&*near.credential.organization) == own) {
+            detail += &format!("; {}", near.words());
+        }
+        Err(Problem::new(Code::NotFound, detail))
     }
 
     /// With the uses that are not written yet.

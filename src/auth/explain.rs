@@ -9,7 +9,9 @@ use crate::sasl::{Bar, Reason};
 use crate::store::{CredentialStatus, Login, OrganizationStatus, Store, StoreError};
 
 use super::guard::{Charge, Guard, Target, Wanted};
+use super::issue;
 use super::quota::Quotas;
+use super::spelling;
 
 /// What is asked about.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,8 @@ pub struct Sources<'a> {
     pub guard: &'a Guard,
     /// What was sent.
     pub quotas: &'a Quotas,
+    /// Whether usernames that Gatepost did not generate are taken without regard to case.
+    pub folds_case: bool,
 }
 
 /// What a check comes to.
@@ -131,6 +135,14 @@ impl Explanation {
 /// The store cannot be read.
 pub fn explain(sources: &Sources, asked: Asked) -> Result<Option<Explanation>, StoreError> {
     let mut told = Explanation::default();
+    let folded = match sources.folds_case {
+        true => issue::folded(asked.username),
+        false => asked.username.into(),
+    };
+    let asked = Asked {
+        username: &folded,
+        ..asked
+    };
     let login = sources.store.lookup(asked.username)?;
     if let Some(own) = asked.organization
         && login.as_ref().is_none_or(|login| login.organization != own)
@@ -139,7 +151,12 @@ pub fn explain(sources: &Sources, asked: Asked) -> Result<Option<Explanation>, S
     }
     guard(&mut told, sources, asked, login.as_ref());
     let Some(login) = login else {
-        let words = "nobody has this username; refusals list says who tries it, and from where";
+        let near = spelling::near(sources.store, &[asked.username])?.remove(0);
+        let words = match near {
+            Some(near) => format!("no credential has this username; {}", near.words()),
+            None => "nobody has this username; refusals list says who tries it, and from where"
+                .to_owned(),
+        };
         told.add("username", Finding::Refuses(Reason::Unknown), words);
         return Ok(Some(told));
     };

@@ -1,5 +1,7 @@
 //! New credentials and new passwords: purely random, shown once, stored only as a hash.
 
+use std::borrow::Cow;
+
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
@@ -169,6 +171,16 @@ pub fn is_generated(username: &str) -> bool {
     random.is_some_and(|random| {
         random.len() == USERNAME_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
     })
+}
+
+/// A username in lower case, as it is stored and compared where case is folded. Only ASCII letters
+/// fold, as in Dovecot, and the case of a generated name always counts.
+pub fn folded(username: &str) -> Cow<'_, str> {
+    let is_folded = !username.bytes().any(|byte| byte.is_ascii_uppercase());
+    match is_folded || is_generated(username) {
+        true => Cow::Borrowed(username),
+        false => Cow::Owned(username.to_ascii_lowercase()),
+    }
 }
 
 /// `prefix` and `length` characters of [0-9A-Za-z], each equally likely, straight from the operating system's generator.

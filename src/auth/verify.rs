@@ -26,6 +26,7 @@ use self::refused::{Proven, Refused};
 use super::cache::{Digester, Slot};
 use super::containment::{contain, count};
 use super::guard::{Attempt, Guard, Settings};
+use super::issue;
 use super::noted::NotedBatch;
 use super::password::Hasher;
 use super::quota::{self, Allowance, Quotas};
@@ -59,6 +60,7 @@ pub struct Authenticator {
     noted: Arc<NotedBatch>,
     quotas: Arc<Quotas>,
     refusal_delay: Duration,
+    folds_case: bool,
     /// How long a stranger waits for what a hash shows.
     patience: Duration,
 }
@@ -113,7 +115,21 @@ impl Authenticator {
             quotas,
             patience: refusal::patience(refusal_delay),
             refusal_delay,
+            folds_case: false,
         }
+    }
+
+    /// Takes usernames that Gatepost did not generate without regard to case, if `folds`.
+    pub fn folding_case(self, folds: bool) -> Self {
+        Self {
+            folds_case: folds,
+            ..self
+        }
+    }
+
+    /// Whether usernames that Gatepost did not generate are taken without regard to case.
+    pub fn folds_case(&self) -> bool {
+        self.folds_case
     }
 
     /// With a guard; without one, everybody may guess for ever.
@@ -154,10 +170,14 @@ impl Authenticator {
 
     async fn decide(
         &self,
-        credentials: Credentials,
+        mut credentials: Credentials,
         peer: &Peer,
         session: Option<&mut Option<Allowance>>,
     ) -> Verdict {
+        // Before anything is kept or looked up by it, so that one credential has one name everywhere.
+        if self.folds_case {
+            credentials.username = issue::folded(&credentials.username).into_owned();
+        }
         let epoch = self.core.store.epoch();
         let begun = Instant::now();
         let metrics = &self.core.metrics;

@@ -47,6 +47,7 @@ pub fn run(path: &Path) -> Result<(), CliError> {
     let concern = auth_socket
         .filter(is_there)
         .and_then(daemon::auth_socket_concern);
+    checks.extend(usernames(&config).map(|found| ("usernames", found)));
     let upstreams = serve::runtime()?.block_on(upstreams(&config));
     checks.extend(upstreams.into_iter().map(|found| ("upstream", found)));
     let mut worst = None;
@@ -149,6 +150,20 @@ fn store(config: &Config) -> Result<String, CliError> {
             path.display()
         ),
     })
+}
+
+/// A failure if there are usernames that no login finds.
+fn usernames(config: &Config) -> Option<Result<String, CliError>> {
+    let path = &config.store.path;
+    if !path.exists() || !config.auth.username_case.folds() {
+        return None;
+    }
+    let store = Store::open(path);
+    let found = store.and_then(|store| daemon::unreachable_usernames(config, &store));
+    match found {
+        Ok(found) => found.map(|words| Err(CliError::Config(words))),
+        Err(error) => Some(Err(error.into())),
+    }
 }
 
 /// Those of `[upstream.organizations]` that there are not.

@@ -86,6 +86,7 @@ fn by_store(
         store,
         guard: &guard,
         quotas: &quotas,
+        folds_case: config.auth.username_case.folds(),
     };
     let asked = Asked {
         username: &options.username,

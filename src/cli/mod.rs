@@ -14,6 +14,7 @@ mod journal;
 mod log;
 mod organization;
 mod output;
+mod progress;
 mod refusals;
 mod running;
 mod serve;
@@ -74,7 +75,7 @@ enum Command {
     /// See which networks failed logins came from, and have that forgotten
     #[command(subcommand)]
     Guard(guard::GuardCommand),
-    /// Take over credentials from a Dovecot passwd-file or from CSV
+    /// Take over credentials from a Dovecot passwd-file, from CSV or from an export
     #[command(after_help = import::AFTER_HELP)]
     Import(import::ImportOptions),
     /// Make, list, rename, suspend and delete organizations
@@ -166,6 +167,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
                 &options,
                 &store,
                 daemon::cost(&config),
+                config.auth.username_case.folds(),
                 &actor::of_process(),
                 &Running::of(&config, path),
             )

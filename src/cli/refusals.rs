@@ -54,7 +54,7 @@ fn find(
     }
     let Some(username) = username else {
         let stored = store.unknown_refusals()?;
-        return Ok(stored.iter().map(Refusal::from).collect());
+        return Ok(Refusal::of_unknown(store, &stored)?);
     };
     let mail = match store.credential(username) {
         Ok(credential) => store.breaches(credential.key)?,
@@ -62,7 +62,10 @@ fn find(
         Err(error) => return Err(error.into()),
     };
     let logins = store.refusals(username)?;
-    Ok(Refusal::of_credential(username, &logins, &mail))
+    if store.unknown_among(vec![username.to_owned()])?.is_empty() {
+        return Ok(Refusal::of_credential(username, &logins, &mail));
+    }
+    Ok(Refusal::of_unknown(store, &logins)?)
 }
 
 enum Failure {
@@ -115,7 +118,10 @@ fn list(refusals: &[Refusal], username: Option<&str>) -> String {
     let now = crate::clock::now();
     let rows = refusals.iter().map(|refusal| {
         let rotated = refusal.rotated_at.map(|at| ago(at.0, now));
-        let words = plain(&refusal.words);
+        let words = match &refusal.hint {
+            Some(hint) => plain(&format!("{}; {hint}", refusal.words)),
+            None => plain(&refusal.words),
+        };
         vec![
             ago(refusal.at.0, now),
             plain(&refusal.username),

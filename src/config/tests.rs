@@ -152,7 +152,7 @@ fn a_mistake_in_the_file_is_told_with_line_key_cause_and_remedy() {
         ),
         (
             "[auth]\nquality = 3",
-            "config.toml:2: auth.quality: unknown key; known keys here: memory_kib, iterations, lanes, workers, queue, cache_entries, refusal_delay",
+            "config.toml:2: auth.quality: unknown key; known keys here: memory_kib, iterations, lanes, workers, queue, cache_entries, username_case, refusal_delay",
         ),
         (
             "[auth]\niterations = 0",
@@ -616,7 +616,7 @@ fn a_mistake_in_the_environment_names_the_variable() {
         (
             "GATEPOST_AUTH__QEUE",
             "1",
-            "auth.qeue: unknown key; did you mean \"queue\"? known keys here: memory_kib, iterations, lanes, workers, queue, cache_entries, refusal_delay",
+            "auth.qeue: unknown key; did you mean \"queue\"? known keys here: memory_kib, iterations, lanes, workers, queue, cache_entries, username_case, refusal_delay",
         ),
         (
             "GATEPOST_STORE__PATH__X",

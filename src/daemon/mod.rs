@@ -31,7 +31,7 @@ use crate::net::tls::{self, Tls};
 use crate::sessions::Sessions;
 use crate::smtp;
 use crate::smtp::session::Settings;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, plain};
 use crate::{admin, dovecot};
 
 pub use auth_socket::{access as auth_socket_access, concern as auth_socket_concern};
@@ -92,6 +92,24 @@ fn bounds(config: &Config) -> Bounds {
         })
 }
 
+/// The usernames that no login finds because case is folded, if there are any, as a sentence.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn unreachable_usernames(config: &Config, store: &Store) -> Result<Option<String>, StoreError> {
+    if !config.auth.username_case.folds() {
+        return Ok(None);
+    }
+    Ok(store.with_upper_case()?.map(|(count, example)| {
+        format!(
+            "{count} username(s), such as {}, have upper-case letters, and no login finds them while \
+             auth.username_case is \"fold\": export them with gatepost export --with-hashes, delete \
+             them and import that file, or set \"exact\"",
+            plain(&example)
+        )
+    }))
+}
+
 /// Everything that runs, made but not yet serving.
 pub struct Daemon {
     edge: Arc<Edge>,
@@ -123,6 +141,9 @@ impl Daemon {
         let tls = Arc::new(Tls::load(pairs(&config.tls))?);
         metrics.tls_certificate_not_after.set(tls.not_after());
         let noted = Arc::new(NotedBatch::new(config.last_used.pending, metrics.clone()));
+        if let Some(words) = unreachable_usernames(config, &store)? {
+            tracing::warn!("{words}");
+        }
         let auth = &config.auth;
         let hasher = Hasher::start(cost(config), auth.workers, auth.queue, metrics.clone())?;
         let settings = guard_settings(config, hasher.workers());
@@ -143,7 +164,10 @@ impl Daemon {
             auth.cache_entries,
             auth.refusal_delay,
         );
-        let authenticator = Arc::new(authenticator.guarded_by(guard));
+        let authenticator = authenticator
+            .guarded_by(guard)
+            .folding_case(auth.username_case.folds());
+        let authenticator = Arc::new(authenticator);
         let hostname = config.hostname.as_str().to_owned();
         let upstreams = Upstreams::load(&hostname, &config.upstream, &metrics)?;
         let lifecycle = Lifecycle::new();

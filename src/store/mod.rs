@@ -27,6 +27,7 @@ mod policy;
 mod reading;
 mod refusals;
 mod schema;
+mod spelling;
 mod tokens;
 mod usage;
 
@@ -66,6 +67,7 @@ pub use self::refusals::{
     REFUSALS_OF_ONE, REFUSALS_OF_ONE_REASON, RefusedLogin, UNKNOWN_REFUSALS,
     UNKNOWN_REFUSALS_FROM_ONE,
 };
+pub use self::spelling::OtherCase;
 pub use self::tokens::{Access, NewToken, Scope, Token};
 pub use self::usage::{HOUR, Span, Usage, UsageOf};
 

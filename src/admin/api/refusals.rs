@@ -13,8 +13,9 @@ use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::extract::{Path, Query};
 use crate::admin::problem::Problem;
+use crate::auth::spelling;
 use crate::policy::action;
-use crate::store::{Access, Breached, Page, RefusedLogin, Rows, plain};
+use crate::store::{Access, Breached, Page, RefusedLogin, Rows, Store, StoreError, plain};
 
 use super::credentials::OfCredential;
 use super::field::{Cursor, Limit, Time, page};
@@ -36,6 +37,8 @@ pub struct Refusal {
     pub reason: String,
     /// The same for people.
     pub words: String,
+    /// Which credential was probably meant, for people; null where the username is one, or near none.
+    pub hint: Option<String>,
     /// `refused`; or `reported`, where it was let through and only logged and counted.
     pub action: String,
     /// Whose limit or rule it was, `credential` or `organization`; null where a login was refused.
@@ -58,6 +61,7 @@ impl From<&RefusedLogin> for Refusal {
             username: plain(&refusal.username),
             reason: refusal.reason.clone(),
             words: refusal.words().to_owned(),
+            hint: None,
             action: action(true).to_owned(),
             of: None,
             address: Some(refusal.address.clone()),
@@ -70,6 +74,23 @@ impl From<&RefusedLogin> for Refusal {
 }
 
 impl Refusal {
+    /// Refusals of unknown usernames, with hints.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn of_unknown(
+        store: &Store,
+        refusals: &[RefusedLogin],
+    ) -> Result<Vec<Refusal>, StoreError> {
+        let hints = spelling::hints(store, refusals)?;
+        let hinted = refusals.iter().zip(hints);
+        let hinted = hinted.map(|(refusal, hint)| Refusal {
+            hint,
+            ..Refusal::from(refusal)
+        });
+        Ok(hinted.collect())
+    }
+
     /// All of one credential, the latest first.
     pub fn of_credential(
         username: &str,
@@ -80,6 +101,7 @@ impl Refusal {
             username: plain(username),
             reason: breached.reason.clone(),
             words: breached.words(),
+            hint: None,
             action: breached.action.clone(),
             of: Some(breached.party.clone()),
             address: None,
@@ -137,8 +159,9 @@ async fn unknown_refusals(
     caller.require_instance(Access::Read)?;
     desk.run(move |desk| {
         let found = desk.unknown_refusals()?;
-        let rows = part(found, page(query.limit, query.after));
-        Ok(Json(rows.map(|row| Refusal::from(&row)).into()))
+        let Rows { rows, next } = part(found, page(query.limit, query.after));
+        let rows = Refusal::of_unknown(&desk.system.store, &rows)?;
+        Ok(Json(Rows { rows, next }.into()))
     })
     .await
 }

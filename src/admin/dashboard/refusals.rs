@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
+use crate::auth::spelling;
 use crate::store::{Access, Breached, RefusedLogin, plain};
 
 use super::Dashboard;
@@ -100,14 +101,25 @@ pub(super) async fn list(
     Query(asked): Query<Asked>,
 ) -> Result<Response, ErrorPage> {
     visitor.caller.require_instance(Access::Read)?;
-    let found = dashboard.desk.run(|desk| desk.unknown_refusals()).await?;
-    let rest = found.iter().skip(asked.after);
-    let behind = asked.after.saturating_add(ROWS);
+    let after = asked.after;
+    let found = dashboard.desk.run(move |desk| {
+        let found = desk.unknown_refusals()?;
+        let shown: Vec<_> = found.iter().skip(after).take(ROWS).cloned().collect();
+        let hints = spelling::hints(&desk.system.store, &shown)?;
+        let tried = shown.iter().zip(hints).map(|(refusal, hint)| {
+            let mut tried = Tried::from(refusal);
+            tried.words.extend(hint.map(|hint| format!("; {hint}")));
+            tried
+        });
+        Ok((found.len(), tried.collect()))
+    });
+    let (total, refusals) = found.await?;
+    let behind = after.saturating_add(ROWS);
     page(&RefusalsPage {
         frame: visitor.frame(Section::Overview),
-        total: found.len(),
-        next: (found.len() > behind).then_some(behind),
-        refusals: rest.take(ROWS).map(Tried::from).collect(),
+        total,
+        next: (total > behind).then_some(behind),
+        refusals,
     })
 }
 

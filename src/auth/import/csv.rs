@@ -1,10 +1,25 @@
 //! Comma-separated values (RFC 4180) whose first line names the columns.
 
 use super::record::{Offered, Read, Record};
-use crate::cli::time::expiry;
+use super::time::expiry;
 
-/// The columns there may be; the first two there must be.
-const COLUMNS: [&str; 4] = ["username", "password", "name", "expires"];
+/// The columns there may be. The first two must be there; the ones behind the fourth are those of
+/// an export.
+pub const COLUMNS: [&str; 10] = [
+    "username",
+    "password",
+    "name",
+    "expires",
+    "organization",
+    "status",
+    "created",
+    "last_used",
+    "last_used_from",
+    "uses",
+];
+
+/// How many of [`COLUMNS`] are for files of other programs.
+const FOREIGN: usize = 4;
 
 /// Where each of [`COLUMNS`] is.
 pub(super) struct Columns {
@@ -22,13 +37,14 @@ impl Columns {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn read(line: &str) -> Result<Columns, String> {
-        let known = || format!("known are {}", COLUMNS.join(", "));
+        let known = || format!("known are {}", COLUMNS[..FOREIGN].join(", "));
+        check_separator(line)?;
         let cells = cells(line).map_err(|Unclosed| "a quote is not closed".to_owned())?;
         let mut places = [None; COLUMNS.len()];
         for (place, cell) in cells.iter().enumerate() {
             let name = cell.trim().to_ascii_lowercase();
             let Some(column) = COLUMNS.iter().position(|known| *known == name) else {
-                // What may be the first credential is not repeated.
+                // The first line may be a credential, so its text is not repeated.
                 return Err(format!(
                     "column {} is not known; the first line names the columns, {}",
                     place + 1,
@@ -40,7 +56,14 @@ impl Columns {
             }
         }
         if places[0].is_none() || places[1].is_none() {
-            return Err(format!("username and password must be there; {}", known()));
+            let export = match places[0].is_some() && places[4].is_some() {
+                true => "; an export has passwords only with --with-hashes",
+                false => "",
+            };
+            return Err(format!(
+                "username and password must be there; {}{export}",
+                known()
+            ));
         }
         Ok(Columns {
             places,
@@ -48,11 +71,11 @@ impl Columns {
         })
     }
 
-    /// What a line says; `None` of an empty one.
+    /// What a line says to the organization with this slug; `None` of an empty one.
     ///
     /// # Errors
     /// A quote that is not closed.
-    pub(super) fn record(&self, line: &str) -> Result<Option<Read>, Unclosed> {
+    pub(super) fn record(&self, line: &str, slug: &str) -> Result<Option<Read>, Unclosed> {
         if line.trim().is_empty() {
             return Ok(None);
         }
@@ -61,23 +84,66 @@ impl Columns {
             let reason = format!("it has {} columns and not {}", cells.len(), self.count);
             return Ok(Some(Err((None, reason))));
         }
-        let cell = |column: usize| self.places[column].map_or("", |place| cells[place].as_str());
-        let username = cell(0).to_owned();
-        let read = || {
-            let expires = Some(cell(3).trim()).filter(|text| !text.is_empty());
-            let name = Some(cell(2).trim()).filter(|text| !text.is_empty());
-            Ok(Record {
-                username: username.clone(),
-                password: Offered::read(cell(1))?,
-                name: name.map(str::to_owned),
-                expires_at: match expires {
-                    Some(text) => expiry(text)?.0,
-                    None => None,
-                },
-            })
+        let is_export = self.places[4].is_some() && self.places[5].is_some();
+        let cell = |column: usize| {
+            let text = self.places[column].map_or("", |place| cells[place].as_str());
+            match is_export {
+                true => original(text),
+                false => text,
+            }
         };
-        let record = read();
-        Ok(Some(record.map_err(|reason| (Some(username), reason))))
+        Ok(Some(record(cell, slug)))
+    }
+}
+
+/// Puts a record together from the cell of each of [`COLUMNS`].
+pub(super) fn record<'a>(cell: impl Fn(usize) -> &'a str, slug: &str) -> Read {
+    let username = cell(0).to_owned();
+    let given = |column: usize| Some(cell(column).trim()).filter(|text| !text.is_empty());
+    let read = || {
+        if let Some(other) = given(4).filter(|other| *other != slug) {
+            // Only a slug is repeated: another file may have anything there.
+            return Err(match crate::store::check_slug(other) {
+                Ok(()) => {
+                    format!("it belongs to the organization {other}: import it with --org {other}")
+                }
+                Err(_) => "it belongs to another organization".to_owned(),
+            });
+        }
+        if given(5).is_some_and(|status| status != "active") {
+            return Err("it is revoked, and would be active here".to_owned());
+        }
+        Ok(Record {
+            username: username.clone(),
+            password: Offered::read(cell(1))?,
+            name: given(2).map(str::to_owned),
+            expires_at: match given(3) {
+                Some(text) => expiry(text)?.0,
+                None => None,
+            },
+        })
+    };
+    let record = read();
+    record.map_err(|reason| (Some(username), reason))
+}
+
+/// Undoes what an export does to cells that a spreadsheet would compute.
+fn original(text: &str) -> &str {
+    text.strip_prefix('\'').unwrap_or(text)
+}
+
+/// Spreadsheets of many countries write semicolons, and some programs write tabs.
+fn check_separator(line: &str) -> Result<(), String> {
+    let separators = [(';', "semicolons"), ('\t', "tabs"), ('|', "vertical bars")];
+    let mut used = separators.into_iter();
+    match used.find(|(separator, _)| line.contains(*separator)) {
+        Some((_, name)) if !line.contains(',') => Err(format!(
+            "the columns are separated by {name}: separate them by commas, and put cells that hold a comma into double quotes (spreadsheets: save as CSV with commas)"
+        )),
+        _ if line.contains('\r') => {
+            Err("the lines end with CR alone: end them with LF or CRLF".to_owned())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -137,7 +203,7 @@ mod tests {
     #[test]
     fn columns_are_found_by_their_names() {
         let columns = Columns::read("Name, password,username,expires").unwrap();
-        let record = |line| columns.record(line).ok().unwrap().unwrap();
+        let record = |line| columns.record(line, "default").ok().unwrap().unwrap();
         let full = record("\"Printer, 2nd floor\",{PLAIN}secret,prn@x,2999-01-01")
             .ok()
             .unwrap();

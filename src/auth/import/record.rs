@@ -1,0 +1,318 @@
+//! One credential as a file has it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::auth::imported::{Scheme, unhex};
+use crate::sasl::Secret;
+
+/// The schemes that are taken, for people.
+pub const TAKEN: &str = "ARGON2ID, ARGON2I, BLF-CRYPT, SHA512-CRYPT, SHA256-CRYPT, CRYPT, PBKDF2, SSHA512, SSHA256, SSHA and PLAIN";
+
+/// The longest password, in octets; SASL has no longer ones.
+const LONGEST_PASSWORD: usize = 255;
+
+/// What a line says.
+pub(super) struct Record {
+    pub(super) username: String,
+    pub(super) password: Offered,
+    pub(super) name: Option<String>,
+    pub(super) expires_at: Option<i64>,
+}
+
+/// What came of reading a line: otherwise the username, where it is certainly that, and why the line
+/// is left.
+pub(super) type Read = Result<Record, (Option<String>, String)>;
+
+impl Record {
+    /// Whether its password has to be hashed here.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.password, Offered::Plain(_))
+    }
+}
+
+/// A password in one form or the other.
+pub(super) enum Offered {
+    Hashed(Scheme, String),
+    Plain(Secret),
+}
+
+/// How the text behind `{SCHEME}` is written.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Encoding {
+    Base64,
+    Hex,
+    /// As the scheme has it.
+    Usual,
+}
+
+/// What a scheme's name means.
+enum Meaning {
+    /// A hash that names its kind itself, of one of these kinds.
+    Crypt(&'static [Scheme]),
+    Pbkdf2,
+    Plain,
+    /// Octets of a digest and a salt, under this name in the store.
+    Salted(&'static str),
+    /// It is not taken, for this reason.
+    Refused(&'static str),
+}
+
+const ANY: &[Scheme] = &[
+    Scheme::Argon2i,
+    Scheme::Argon2id,
+    Scheme::Bcrypt,
+    Scheme::Sha256Crypt,
+    Scheme::Sha512Crypt,
+    Scheme::Yescrypt,
+];
+
+const WEAK: &str = "is too weak: who gets hold of the hash soon has the password. Make a new credential for this user";
+const OTHER_MECHANISM: &str = "belongs to a login mechanism that is not offered here, and AUTH PLAIN and LOGIN need another hash. Make a new credential for this user";
+const ELSEWHERE: &str =
+    "leaves the password with another program. Make a new credential for this user";
+
+/// What the schemes of Dovecot and of LDAP servers mean, in upper case.
+fn meaning(scheme: &str) -> Option<Meaning> {
+    Some(match scheme {
+        "" | "CRYPT" => Meaning::Crypt(ANY),
+        "ARGON2I" => Meaning::Crypt(&[Scheme::Argon2i]),
+        "ARGON2ID" => Meaning::Crypt(&[Scheme::Argon2id]),
+        "ARGON2" => Meaning::Crypt(&[Scheme::Argon2i, Scheme::Argon2id]),
+        "BLF-CRYPT" | "BCRYPT" => Meaning::Crypt(&[Scheme::Bcrypt]),
+        "SHA256-CRYPT" => Meaning::Crypt(&[Scheme::Sha256Crypt]),
+        "SHA512-CRYPT" => Meaning::Crypt(&[Scheme::Sha512Crypt]),
+        "PBKDF2" => Meaning::Pbkdf2,
+        "PLAIN" | "CLEAR" | "CLEARTEXT" => Meaning::Plain,
+        "SSHA" => Meaning::Salted("SSHA"),
+        "SSHA256" => Meaning::Salted("SSHA256"),
+        "SSHA512" => Meaning::Salted("SSHA512"),
+        "MD5" | "MD5-CRYPT" | "PLAIN-MD5" | "LDAP-MD5" | "SMD5" | "PLAIN-MD4" | "SHA" | "SHA1"
+        | "SHA256" | "SHA512" | "NTLM" | "NT" | "LM" | "LANMAN" | "DES-CRYPT" | "EXT-DES-CRYPT"
+        | "PLAIN-TRUNC" => Meaning::Refused(WEAK),
+        "CRAM-MD5" | "HMAC-MD5" | "DIGEST-MD5" | "APOP" | "RPA" | "OTP" | "SKEY"
+        | "SCRAM-SHA-1" | "SCRAM-SHA-256" => Meaning::Refused(OTHER_MECHANISM),
+        "SASL" | "KERBEROS" | "GSSAPI" => Meaning::Refused(ELSEWHERE),
+        _ => return None,
+    })
+}
+
+impl Offered {
+    /// How it was stored where it comes from.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self {
+            Offered::Hashed(scheme, _) => scheme.as_str(),
+            Offered::Plain(_) => "plain",
+        }
+    }
+
+    /// Reads `{SCHEME}` and what is behind it; without a scheme, a hash that tells its own.
+    ///
+    /// # Errors
+    /// Why it cannot be taken, without a word of it.
+    pub(super) fn read(field: &str) -> Result<Offered, String> {
+        let (name, text) = match field
+            .strip_prefix('{')
+            .and_then(|rest| rest.split_once('}'))
+        {
+            Some((scheme, rest)) => (scheme.to_ascii_uppercase(), rest),
+            None => (String::new(), field),
+        };
+        let (scheme, encoding) = encoding(&name);
+        let Some(meaning) = meaning(scheme) else {
+            return Err(unknown(&name));
+        };
+        let is_locked = matches!(scheme, "" | "CRYPT") && matches!(text, "!" | "!!" | "*" | "x");
+        if text.is_empty() || is_locked {
+            return Err("it has no password".to_owned());
+        }
+        match meaning {
+            Meaning::Crypt(expected) => crypt(scheme, &text_of(text, encoding)?, expected),
+            Meaning::Pbkdf2 => hashed(format!("{{PBKDF2}}{}", text_of(text, encoding)?)),
+            Meaning::Plain => plain(&octets_of(text, encoding)?),
+            Meaning::Refused(reason) => Err(format!("{{{scheme}}} {reason}")),
+            Meaning::Salted(name) => {
+                let octets = match encoding {
+                    Encoding::Hex => octets_of(text, Encoding::Hex)?,
+                    Encoding::Base64 | Encoding::Usual => octets_of(text, Encoding::Base64)?,
+                };
+                hashed(format!("{{{name}}}{}", STANDARD.encode(octets)))
+            }
+        }
+    }
+}
+
+/// Splits off Dovecot's suffix for how the text behind the scheme is written.
+fn encoding(name: &str) -> (&str, Encoding) {
+    match name.rsplit_once('.') {
+        Some((scheme, "B64" | "BASE64")) => (scheme, Encoding::Base64),
+        Some((scheme, "HEX")) => (scheme, Encoding::Hex),
+        _ => (name, Encoding::Usual),
+    }
+}
+
+fn octets_of(text: &str, encoding: Encoding) -> Result<Vec<u8>, String> {
+    let (octets, form) = match encoding {
+        Encoding::Base64 => (STANDARD.decode(text).ok(), "base64"),
+        Encoding::Hex => (unhex(text), "hexadecimal"),
+        Encoding::Usual => (Some(text.as_bytes().to_vec()), ""),
+    };
+    octets.ok_or_else(|| format!("its password is not {form}, as its scheme says"))
+}
+
+fn text_of(text: &str, encoding: Encoding) -> Result<String, String> {
+    let octets = octets_of(text, encoding)?;
+    String::from_utf8(octets).map_err(|_| "its password is not text".to_owned())
+}
+
+fn crypt(scheme: &str, hash: &str, expected: &[Scheme]) -> Result<Offered, String> {
+    if hash.starts_with('!') || hash.starts_with('*') {
+        return Err("its password is locked".to_owned());
+    }
+    if scheme == "CRYPT" && is_des(hash) {
+        return Err(format!("{{CRYPT}} with a DES hash {WEAK}"));
+    }
+    let offered = hashed(hash.to_owned())?;
+    match &offered {
+        Offered::Hashed(found, _) if !expected.contains(found) => Err(format!(
+            "{{{scheme}}} does not begin a {} hash",
+            found.as_str()
+        )),
+        _ => Ok(offered),
+    }
+}
+
+/// crypt(3)'s oldest hashes: 13 letters, or `_` and 19.
+fn is_des(hash: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'/');
+    match hash.strip_prefix('_') {
+        Some(extended) => extended.len() == 19 && extended.bytes().all(is_letter),
+        None => hash.len() == 13 && hash.bytes().all(is_letter),
+    }
+}
+
+fn hashed(stored: String) -> Result<Offered, String> {
+    let found = Scheme::of(&stored).map_err(|unusable| unusable.to_string())?;
+    Ok(Offered::Hashed(found, stored))
+}
+
+fn plain(password: &[u8]) -> Result<Offered, String> {
+    if password.len() > LONGEST_PASSWORD || password.contains(&0) {
+        return Err(format!(
+            "its password has more than {LONGEST_PASSWORD} octets, or a NUL, which no login can send"
+        ));
+    }
+    Ok(Offered::Plain(Secret::new(password)))
+}
+
+/// Only what looks like a scheme's name is repeated: anything else may be part of a password.
+fn unknown(scheme: &str) -> String {
+    let is_name = (1..=24).contains(&scheme.len())
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
+    match is_name {
+        true => format!("{{{scheme}}} is not known here: {TAKEN} are"),
+        false => "its password begins with a brace but not with a scheme".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BCRYPT: &str = "$2y$05$PAHbmiuUBk6Bi247bvnooedqyuyHcamcI9OqrapSHfVqmt9dJvS5C";
+
+    #[test]
+    fn a_scheme_and_its_hash_must_agree() {
+        let read = |field: &str| Offered::read(field).map(|offered| offered.scheme());
+        assert_eq!(read(BCRYPT), Ok("bcrypt"));
+        assert_eq!(read(&format!("{{CRYPT}}{BCRYPT}")), Ok("bcrypt"));
+        assert_eq!(read(&format!("{{blf-crypt}}{BCRYPT}")), Ok("bcrypt"));
+        assert_eq!(read("{PLAIN}pa}ss:word"), Ok("plain"));
+        assert!(read(&format!("{{SHA512-CRYPT}}{BCRYPT}")).is_err());
+        for wrong in [
+            "",
+            "!",
+            "*",
+            "x",
+            "{PLAIN}",
+            "{CRYPT}",
+            "hunter2",
+            "{",
+            "{}",
+            "{CRAM-MD5}00",
+            "{SSHA.HEX}0",
+            "{PLAIN.B64}=",
+            "{SHA512-CRYPT.B64}/w==",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        assert!(read(&format!("!{BCRYPT}")).is_err());
+        assert!(read(&format!("{{PLAIN}}{}", "x".repeat(256))).is_err());
+    }
+
+    #[test]
+    fn suffixes_say_how_a_password_is_written() {
+        let stored = |field: &str| match Offered::read(field) {
+            Ok(Offered::Hashed(_, stored)) => stored,
+            Ok(Offered::Plain(secret)) => String::from_utf8(secret.expose().to_vec()).unwrap(),
+            Err(reason) => reason,
+        };
+        assert_eq!(stored("{PLAIN.B64}aHVudGVyMg=="), "hunter2");
+        assert_eq!(stored("{cleartext.hex}68756E74657232"), "hunter2");
+        let salted = "{SSHA}3/8pVpMNUK+u+ZlmdvShMq/8E3YXUddZ";
+        let hex = "{SSHA.HEX}dfff2956930d50afaef9996676f4a132affc13761751d759";
+        assert_eq!(stored(hex), salted);
+        assert_eq!(stored(&salted.replace("SSHA", "ssha.base64")), salted);
+        let bcrypt = STANDARD.encode(BCRYPT);
+        assert_eq!(stored(&format!("{{CRYPT.B64}}{bcrypt}")), BCRYPT);
+    }
+
+    #[test]
+    fn what_is_not_taken_is_named() {
+        for (field, part) in [
+            (
+                "{MD5}$1$AhvKIkGc$ZqBmp97u.UMXgMLdrRk8k1",
+                "{MD5} is too weak",
+            ),
+            ("{sha}87u9ZqY9S/F0eUBXjsPQEDUw4h0=", "{SHA} is too weak"),
+            ("{SHA512.HEX}00", "{SHA512} is too weak"),
+            (
+                "{CRYPT}nrn0aNukeDQD.",
+                "{CRYPT} with a DES hash is too weak",
+            ),
+            ("{CRYPT}_J9..gvFtgOE0X4oVHHA", "with a DES hash is too weak"),
+            ("{CRYPT}$1$JTz8Tsm0$LTrt5tglRqOYVI0cV1LCP0", "MD5-crypt"),
+            ("$1$JTz8Tsm0$LTrt5tglRqOYVI0cV1LCP0", "MD5-crypt"),
+            (
+                "{SCRAM-SHA-256}4096,a,b,c",
+                "{SCRAM-SHA-256} belongs to a login mechanism",
+            ),
+            (
+                "{SASL}ann@example.test",
+                "{SASL} leaves the password with another program",
+            ),
+            ("{ROT13}uhagre2", "{ROT13} is not known here: ARGON2ID"),
+            ("hunter2", "write {PLAIN} before it"),
+        ] {
+            let reason = Offered::read(field).err().unwrap();
+            assert!(reason.contains(part), "{field}: {reason}");
+        }
+    }
+
+    #[test]
+    fn no_reason_repeats_a_password() {
+        for field in [
+            "hunter2",
+            "{hunter2 $",
+            "{hunter2",
+            "{PLAIN.HEX}hunter2",
+            "!hunter2",
+            "$6$hunter2",
+        ] {
+            let reason = Offered::read(field).err().unwrap();
+            assert!(!reason.to_ascii_lowercase().contains("hunter2"), "{reason}");
+        }
+    }
+}

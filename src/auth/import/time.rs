@@ -1,0 +1,38 @@
+//! Points in time as people type them.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+/// A day (its begin in UTC) or a time of RFC 3339, in Unix milliseconds.
+///
+/// # Errors
+/// What to write instead.
+pub fn time(text: &str) -> Result<i64, String> {
+    let day = || {
+        let date: Date = text.parse().ok()?;
+        TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()
+    };
+    let time = text.parse::<Timestamp>().ok().or_else(day);
+    time.map(Timestamp::as_millisecond)
+        .ok_or_else(|| format!("{text:?} is not a time: write 2027-01-31, or 2027-01-31T12:00:00Z"))
+}
+
+/// A time that is still to come, or "never".
+///
+/// # Errors
+/// What to write instead.
+pub fn expiry(text: &str) -> Result<Expiry, String> {
+    if text == "never" {
+        return Ok(Expiry(None));
+    }
+    let at = time(text)?;
+    if at <= crate::clock::now_ms() {
+        return Err(format!("{text} is over: name a time to come"));
+    }
+    Ok(Expiry(Some(at)))
+}
+
+/// When something ends, in Unix milliseconds, if ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Expiry(pub Option<i64>);
