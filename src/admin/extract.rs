@@ -143,15 +143,15 @@ impl<S: Sync> FromRequestParts<S> for Once {
     }
 }
 
-/// A JSON body; one that is left out is an empty object.
-pub(super) struct Body<T>(pub(super) T);
+/// A JSON body of at most `SIZE` octets; one that is left out is an empty object.
+pub(super) struct Body<T, const SIZE: usize = BODY_SIZE>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Sync, T: DeserializeOwned, const SIZE: usize> FromRequest<S> for Body<T, SIZE> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Body<T>, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let kind = request.headers().get(CONTENT_TYPE).cloned();
-        let bytes = read(request.into_body()).await?;
+        let bytes = read_up_to(SIZE, request.into_body()).await?;
         match kind {
             None if bytes.is_empty() => parse(b"{}"),
             kind => {
@@ -159,7 +159,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 parse(&bytes)
             }
         }
-        .map(Body)
+        .map(Self)
     }
 }
 
@@ -181,7 +181,11 @@ fn require_json(kind: Option<&HeaderValue>) -> Result<(), Problem> {
 
 /// Reads a body, which is bounded in size and time.
 pub(super) async fn read(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_SIZE));
+    read_up_to(BODY_SIZE, body).await
+}
+
+async fn read_up_to(size: usize, body: axum::body::Body) -> Result<Vec<u8>, Problem> {
+    let bytes = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, size));
     let bytes = bytes.await.map_err(|_| {
         Problem::new(
             Code::TooSlow,
@@ -192,7 +196,7 @@ pub(super) async fn read(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
         .map_err(|error| match std::error::Error::source(&error) {
             Some(limit) if limit.is::<http_body_util::LengthLimitError>() => Problem::new(
                 Code::TooLarge,
-                format!("the body has more than {BODY_SIZE} octets"),
+                format!("the body has more than {size} octets"),
             ),
             _ => Problem::new(Code::MalformedBody, "the body broke off"),
         })?

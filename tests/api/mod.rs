@@ -7,6 +7,7 @@ mod fairness;
 mod full_disk;
 mod generated;
 mod http;
+mod import;
 mod limits;
 mod lists;
 mod neighbours;

@@ -163,6 +163,10 @@ impl Operation {
             "edit_credential" => {
                 json!({ "name": "changed", "status": "revoked", "disconnect": true })
             }
+            "import_credentials" => {
+                let text = format!("imported-to-{}:{{PLAIN}}hunter2", about.slug);
+                json!({ "format": "dovecot", "text": text })
+            }
             "rotate_credential" => json!({ "overlap": 60, "disconnect": true }),
             "create_token" => {
                 json!({ "name": "made here", "scope": format!("org:{}:read", about.slug) })

@@ -7,6 +7,7 @@ mod credentials;
 mod explain;
 mod field;
 mod guard;
+mod import;
 mod limits;
 mod openapi;
 mod organizations;
@@ -63,6 +64,7 @@ fn described() -> OpenApiRouter<Arc<Desk>> {
     OpenApiRouter::new()
         .merge(organizations::routes())
         .merge(credentials::routes())
+        .merge(import::routes())
         .merge(usage::routes())
         .merge(refusals::routes())
         .merge(explain::routes())

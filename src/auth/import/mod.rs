@@ -369,7 +369,13 @@ fn hashes(
     let parts: Vec<Result<Vec<String>, ImportError>> = thread::scope(|scope| {
         let working: Vec<_> = found
             .chunks(share)
-            .map(|part| scope.spawn(|| part.iter().map(hash).collect()))
+            .map(|part| {
+                scope.spawn(|| {
+                    // Logins come before imports; on Linux this is the thread's own priority.
+                    let _ = rustix::process::setpriority_process(None, 10);
+                    part.iter().map(hash).collect()
+                })
+            })
             .collect();
         let panicked = |_| Err(io::Error::other("hashing passwords panicked").into());
         let finished = working.into_iter();
