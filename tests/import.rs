@@ -1,7 +1,9 @@
 //! Credentials that come from elsewhere, with the hashes they have there.
 
 use std::fs;
-use std::process::Command;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -568,4 +570,53 @@ fn a_refusal_of_a_nearly_right_username_says_which_was_meant() {
         people.contains("the credential v_plain differs only in case"),
         "{people}"
     );
+}
+
+/// Runs a program on a terminal of its own.
+const ON_A_TERMINAL: &str =
+    "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+
+#[test]
+fn a_long_import_shows_its_progress_on_a_terminal_and_nowhere_else() {
+    let upstream = Upstream::start();
+    let site = Site::new(Config::for_upstream(upstream.address));
+    let fifo = site.path("store").join("passwd");
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let import = ["import", "--format", "dovecot", fifo.to_str().unwrap()];
+    // The import waits for its file for as long as the test keeps it from its end.
+    let finish = |mut file: fs::File, line: &str| file.write_all(line.as_bytes()).unwrap();
+    let open = || fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+
+    let terminal = ["python3", "-c", ON_A_TERMINAL].map(str::to_owned);
+    let mut command = site.command_behind(&terminal, &import);
+    let mut running = command.stdout(Stdio::piped()).spawn().unwrap();
+    let file = open();
+    let mut output = running.stdout.take().unwrap();
+    let mut text = Vec::new();
+    while !text.windows(11).any(|part| part == b"Importing: ") {
+        let mut part = [0; 256];
+        let count = output.read(&mut part).unwrap();
+        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&part[..count]);
+    }
+    finish(file, "ann:{PLAIN}hunter2\n");
+    output.read_to_end(&mut text).unwrap();
+    assert!(running.wait().unwrap().success());
+    let text = String::from_utf8(text).unwrap();
+    let end = text
+        .rsplit_once("\r\u{1b}[2K")
+        .expect("the line is taken away")
+        .1;
+    assert!(end.starts_with("Took 1 credential(s)"), "{text:?}");
+
+    let mut command = site.command(&import);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = command.spawn().unwrap();
+    let file = open();
+    std::thread::sleep(Duration::from_millis(1_500)); // the terminal would show it by now
+    finish(file, "bob:{PLAIN}hunter2\n");
+    let output = running.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }

@@ -1,9 +1,9 @@
 //! How far a long command is, on a terminal: a bar where there is a measure, otherwise the seconds.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ struct Shared {
     label: String,
     done: AtomicUsize,
     all: AtomicUsize,
+    /// Whether the line stands on the terminal. Held while anything is written there.
+    is_drawn: Mutex<bool>,
 }
 
 impl Progress {
@@ -36,6 +38,7 @@ impl Progress {
             label: label.to_owned(),
             done: AtomicUsize::new(0),
             all: AtomicUsize::new(0),
+            is_drawn: Mutex::new(false),
         });
         let drawing = io::stderr().is_terminal().then(|| {
             let (stop, stopped) = sync_channel(0);
@@ -43,15 +46,13 @@ impl Progress {
             let drawing = thread::spawn(move || {
                 let begun = Instant::now();
                 let mut pause = PATIENCE;
-                let mut is_drawn = false;
                 while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                     pause = PACE;
-                    is_drawn = true;
+                    let mut is_drawn = shared.lock();
                     draw(&shared.line(begun.elapsed()));
+                    *is_drawn = true;
                 }
-                if is_drawn {
-                    draw("");
-                }
+                Shared::clear(&mut shared.lock());
             });
             (stop, drawing)
         });
@@ -64,12 +65,15 @@ impl Progress {
         self.shared.done.fetch_max(done, Ordering::Relaxed);
     }
 
-    /// Takes the line away.
-    pub(super) fn end(mut self) {
-        self.stop();
+    /// Writes something else to the terminal, above the line.
+    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        let mut is_drawn = self.shared.lock();
+        Shared::clear(&mut is_drawn);
+        write()
     }
 
-    fn stop(&mut self) {
+    /// Takes the line away.
+    pub(super) fn stop(&mut self) {
         if let Some((stop, drawing)) = self.drawing.take() {
             drop(stop);
             let _ = drawing.join(); // a panic there has only spoiled the line
@@ -84,6 +88,16 @@ impl Drop for Progress {
 }
 
 impl Shared {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clear(is_drawn: &mut bool) {
+        if std::mem::take(is_drawn) {
+            draw("");
+        }
+    }
+
     fn line(&self, elapsed: Duration) -> String {
         let done = self.done.load(Ordering::Relaxed);
         line(&self.label, done, self.all.load(Ordering::Relaxed), elapsed)

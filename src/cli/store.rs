@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use super::CliError;
 use super::output::{confirm, print};
+use super::progress::Progress;
 use crate::store::{Actor, Store, StoreReport};
 
 /// What to do with the store as a whole.
@@ -20,7 +21,9 @@ pub enum StoreCommand {
 /// # Errors
 /// There is no store, the target exists or cannot be written, or the copy is damaged.
 pub fn back_up(path: &Path, target: &Path) -> Result<(), CliError> {
+    let mut progress = Progress::begin("Copying the store");
     let report = Store::back_up(path, target)?;
+    progress.stop();
     print(&format!(
         "Wrote {} and checked it: {}.\nPut it back with: gatepost restore {}",
         target.display(),
@@ -38,7 +41,10 @@ pub fn restore(path: &Path, source: &Path, yes: bool, actor: &Actor) -> Result<(
         let warning = format!("This replaces the store {}.", path.display());
         confirm(&warning, "\"restore\"", "restore")?;
     }
-    let kept = match Store::restore(source, path, actor)? {
+    let mut progress = Progress::begin("Putting the backup in place");
+    let restored = Store::restore(source, path, actor)?;
+    progress.stop();
+    let kept = match restored {
         None => String::new(),
         Some(kept) => format!("\nThe store that was there is now {}.", kept.display()),
     };
@@ -55,6 +61,7 @@ pub fn restore(path: &Path, source: &Path, yes: bool, actor: &Actor) -> Result<(
 /// Any damage found, or what keeps the store from being read.
 pub fn run(command: StoreCommand, path: &Path) -> Result<(), CliError> {
     let StoreCommand::Check = command;
+    let mut progress = Progress::begin("Checking the store");
     let report = Store::check_thoroughly(path)?;
     let audit = match report {
         StoreReport::Missing => String::new(),
@@ -63,6 +70,7 @@ pub fn run(command: StoreCommand, path: &Path) -> Result<(), CliError> {
             format!(", {} audit record(s) in an unbroken chain", audit.records)
         }
     };
+    progress.stop();
     print(&format!("{}: {}{audit}", path.display(), words(report)))
 }
 

@@ -115,6 +115,7 @@ impl Import<'_> {
                 self.plain
             )));
         }
+        progress(0, plain);
         let added = match self.dry_run {
             true => vec![true; found.len()],
             false => self.add(store, cost, actor, &found, &|done| progress(done, plain))?,

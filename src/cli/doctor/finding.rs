@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::super::CliError;
 use super::super::output::{document, plain, print};
+use super::super::progress::Progress;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -119,6 +120,7 @@ impl Finding {
 /// The findings so far.
 pub struct Report {
     json: bool,
+    progress: Progress,
     findings: Vec<Finding>,
 }
 
@@ -133,6 +135,7 @@ impl Report {
     pub fn new(json: bool) -> Self {
         Self {
             json,
+            progress: Progress::begin("Examining"),
             findings: Vec::new(),
         }
     }
@@ -143,7 +146,7 @@ impl Report {
     /// Nobody listens any more.
     pub fn add(&mut self, finding: Finding) -> Result<(), CliError> {
         if !self.json {
-            print(&finding.text())?;
+            self.progress.aside(|| print(&finding.text()))?;
         }
         self.findings.push(finding);
         Ok(())
@@ -170,7 +173,8 @@ impl Report {
     ///
     /// # Errors
     /// Something keeps mail from flowing, or nobody listens any more.
-    pub fn finish(self) -> Result<(), CliError> {
+    pub fn finish(mut self) -> Result<(), CliError> {
+        self.progress.stop();
         let problems = self.problems();
         if self.json {
             print(&document(&Document {

@@ -96,6 +96,7 @@ pub fn run(
         workers: thread::available_parallelism().map_or(1, usize::from),
     };
     store.organization(&options.org)?; // before the file is opened
+    let mut progress = Progress::begin("Importing");
     let input: Box<dyn BufRead> = match options.file.to_str() {
         Some("-") => Box::new(io::stdin().lock()),
         _ => {
@@ -103,11 +104,10 @@ pub fn run(
             Box::new(BufReader::new(opened))
         }
     };
-    let progress = Progress::begin("Hashing passwords");
     let report = import.run(input, store, cost, actor, &|done, all| {
         progress.at(done, all)
     });
-    progress.end();
+    progress.stop();
     let report = report.map_err(failed)?;
     let answer = Answer::from(match options.json {
         true => document(&report)?,
