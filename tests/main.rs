@@ -25,6 +25,7 @@ mod doctor;
 mod dovecot;
 mod endurance;
 mod explain;
+mod export;
 mod faults;
 mod guard;
 mod guard_unasked;

@@ -6,6 +6,7 @@
 mod cache;
 mod containment;
 pub mod explain;
+pub mod export;
 pub mod guard;
 pub mod import;
 mod imported;

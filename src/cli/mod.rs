@@ -8,6 +8,7 @@ mod credential;
 mod demo;
 mod doctor;
 mod explain;
+mod export;
 mod guard;
 mod import;
 mod journal;
@@ -72,6 +73,9 @@ enum Command {
     Doctor(doctor::DoctorOptions),
     /// Say what would become of a login, and why, without its password
     Explain(explain::ExplainOptions),
+    /// Write credentials as CSV or JSON
+    #[command(after_help = export::AFTER_HELP)]
+    Export(export::ExportOptions),
     /// See which networks failed logins came from, and have that forgotten
     #[command(subcommand)]
     Guard(guard::GuardCommand),
@@ -150,6 +154,11 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
             let config = Config::load(&path)?;
             let running = Running::of(&config, path);
             explain::run(&options, &config, &running)
+        }
+        Command::Export(options) => {
+            let config = Config::load(&path)?;
+            let store = Store::open(&config.store.path)?;
+            export::run(&options, &store, &actor::of_process())
         }
         Command::Guard(command) => {
             let config = Config::load(&path)?;

@@ -366,6 +366,28 @@ impl Editor<'_> {
         })
     }
 
+    /// Records that hashes of passwords were exported, of one organization or of all.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn note_export(
+        &self,
+        organization: Option<&str>,
+        credentials: usize,
+    ) -> Result<(), StoreError> {
+        self.store.write(|transaction| {
+            let after = Map::from_iter([("credentials".to_owned(), credentials.into())]);
+            let event = Event {
+                action: "store.export",
+                object: organization.unwrap_or("store"),
+                organization,
+                before: None,
+                after: Some(after.into()),
+            };
+            record(transaction, self.actor, event)
+        })
+    }
+
     /// Records that the store was put back from a backup: what the log says after that is of another past.
     pub(super) fn note_restore(&self, source: &std::path::Path) -> Result<(), StoreError> {
         self.store.write(|transaction| {

@@ -2,6 +2,7 @@
 
 mod cookie;
 mod credentials;
+mod csv;
 mod forged;
 mod gallery;
 mod hostile;

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::body::Body;
 use axum::extract::State;
-use axum::response::Response;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream::try_unfold;
 use serde::Deserialize;
 
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
+use crate::auth::export::{csv_header, csv_line};
 use crate::store::{
     Credential, CredentialColumn, CredentialFilter, CredentialOrder, CredentialStatus,
-    Organization, OrganizationStatus, UsageOf,
+    Organization, OrganizationStatus, Page, UsageOf,
 };
 
 use super::Dashboard;
@@ -26,6 +30,9 @@ use super::stamp::Stamp;
 
 /// How many rows a page has.
 const ROWS: u32 = 50;
+
+/// How many rows of CSV are read at a time.
+const CSV_ROWS: u32 = 1_000;
 
 /// The last page that can be asked for; what lies behind it is found by searching.
 const LAST_PAGE: u32 = 100_000;
@@ -95,6 +102,35 @@ impl Asked {
         !self.q.is_empty() || self.status().is_some() || self.unused().is_some()
     }
 
+    /// The address of the same list as CSV.
+    fn csv(&self, slug: &str) -> String {
+        let pairs = [
+            ("q", self.q.as_str()),
+            ("status", &self.status),
+            ("unused", &self.unused),
+        ];
+        let said = pairs.into_iter().filter(|(_, text)| !text.is_empty());
+        let query = form::query(said);
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("/organizations/{slug}/credentials.csv{mark}{query}")
+    }
+
+    /// Since when a credential of this list was not used, in Unix milliseconds.
+    fn unused_since(&self) -> Option<i64> {
+        let days = self.unused()?;
+        Some(crate::clock::now_ms() - days * DAY)
+    }
+
+    /// The credentials of this list, of those of the organization with this slug.
+    fn filter<'a>(&'a self, slug: &'a str, unused_since: Option<i64>) -> CredentialFilter<'a> {
+        CredentialFilter {
+            organization: Some(slug),
+            status: self.status(),
+            unused_since,
+            text: Some(self.q.trim()).filter(|text| !text.is_empty()),
+        }
+    }
+
     /// The address of the same list in another order or at another page.
     fn link(&self, sort: &str, descending: bool, page: u32) -> String {
         let page = page.to_string();
@@ -119,6 +155,7 @@ struct Credentials {
     frame: Frame,
     organization: Organization,
     is_suspended: bool,
+    csv: String,
     asked: Asked,
     columns: Vec<Column>,
     rows: Vec<Row>,
@@ -215,6 +252,7 @@ pub(super) async fn list(
         next: (more && number < LAST_PAGE).then(|| at(number + 1)),
         columns: columns(&asked, order),
         is_suspended: organization.status == OrganizationStatus::Suspended,
+        csv: asked.csv(&organization.slug),
         frame,
         organization,
         asked,
@@ -251,16 +289,8 @@ fn columns(asked: &Asked, order: CredentialOrder) -> Vec<Column> {
 fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row>, bool), Problem> {
     let store = &desk.system.store;
     let organization = store.organization(slug)?;
-    let text = Some(asked.q.trim()).filter(|text| !text.is_empty());
-    let since = asked
-        .unused()
-        .map(|days| crate::clock::now_ms() - days * DAY);
-    let filter = CredentialFilter {
-        organization: Some(slug),
-        status: asked.status(),
-        unused_since: since,
-        text,
-    };
+    let since = asked.unused_since();
+    let filter = asked.filter(slug, since);
     let offset = (asked.page() - 1) * ROWS;
     let mut found = store.credential_table(filter, asked.order(), offset, ROWS + 1)?;
     let more = found.len() > ROWS as usize;
@@ -268,12 +298,7 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
     let found = found
         .into_iter()
         .map(|credential| desk.up_to_date(credential));
-    // The store does not know of the uses that wait to be written.
-    let is_unused = |credential: &Credential| {
-        let used = credential.last_used.as_ref().map(|used| used.at);
-        since.is_none_or(|since| used.is_none_or(|used| used < since))
-    };
-    let found = found.filter(is_unused);
+    let found = found.filter(|credential| is_unused(credential, since));
     let days = Stretch::days();
     let row = |credential: Credential| {
         let of = UsageOf::Credential(credential.key);
@@ -296,6 +321,58 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
     };
     let rows = found.map(row).collect::<Result<_, Problem>>()?;
     Ok((organization, rows, more))
+}
+
+/// Whether a credential was not used since then. The store does not know of uses that wait to be
+/// written.
+fn is_unused(credential: &Credential, since: Option<i64>) -> bool {
+    let used = credential.last_used.as_ref().map(|used| used.at);
+    since.is_none_or(|since| used.is_none_or(|used| used < since))
+}
+
+/// Sends the whole list as CSV, in the order in which the credentials were made, some at a time.
+pub(super) async fn csv(
+    State(dashboard): State<Arc<Dashboard>>,
+    Path(slug): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, ErrorPage> {
+    let desk = dashboard.desk.clone();
+    let known = slug.clone();
+    desk.run(move |desk| Ok(desk.system.store.organization(&known)?))
+        .await?;
+    let file = format!("attachment; filename=\"credentials-{slug}.csv\"");
+    let since = asked.unused_since();
+    let begin = Some((csv_header(false), None));
+    // A state is what to send before the credentials behind a key; the last one has no more.
+    let parts = try_unfold(begin, move |part| {
+        let (desk, slug, asked) = (desk.clone(), slug.clone(), asked.clone());
+        async move {
+            let Some((mut text, after)) = part else {
+                return Ok::<_, std::io::Error>(None);
+            };
+            let found = desk.run(move |desk| {
+                let page = Page {
+                    after,
+                    limit: CSV_ROWS,
+                };
+                let filter = asked.filter(&slug, since);
+                let found = desk.system.store.credentials(filter, page)?;
+                Ok(found.map(|credential| desk.up_to_date(credential)))
+            });
+            let found = found
+                .await
+                .map_err(|problem| std::io::Error::other(problem.detail().to_owned()))?;
+            let rows = found.rows.iter().filter(|row| is_unused(row, since));
+            text.extend(rows.map(|row| csv_line(row, None)));
+            let rest = found.next.map(|next| (String::new(), Some(next)));
+            Ok(Some((text, rest)))
+        }
+    });
+    let headers = [
+        (CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
+        (CONTENT_DISPOSITION, file),
+    ];
+    Ok((headers, Body::from_stream(parts)).into_response())
 }
 
 #[cfg(test)]

@@ -74,6 +74,10 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         .route("/organizations/{slug}/delete", post(organizations::delete))
         .route("/organizations/{slug}/credentials", get(credentials::list))
         .route(
+            "/organizations/{slug}/credentials.csv",
+            get(credentials::csv),
+        )
+        .route(
             "/organizations/{slug}/credentials/new",
             get(new_credential::ask).post(new_credential::create),
         )

@@ -1,0 +1,71 @@
+//! The list of credentials as a file for spreadsheets.
+
+use std::fs;
+
+use super::{Dashboard, LIST};
+
+#[test]
+fn the_list_can_be_downloaded_as_it_is_filtered_by_who_may_see_it() {
+    let dashboard = Dashboard::start();
+    let daemon = &dashboard.daemon;
+    daemon.succeed(&["credential", "create", "--name", "=1+1"]);
+    daemon.succeed(&["credential", "create", "--name", "Printer"]);
+    let mut plain = dashboard.plain_signed_in(&dashboard.token_for("org:default:read"));
+    let page = plain
+        .get(&format!("{LIST}?q=1%2B1&status=active"))
+        .expect(200);
+    let link = format!("{LIST}.csv?q=1%2B1&status=active");
+    let shown = format!("href=\"{}\"", link.replace('&', "&#38;"));
+    assert!(page.body.contains(&shown), "{}", page.body);
+    let file = plain.get(&link).expect(200);
+    assert_eq!(file.header("content-type"), Some("text/csv; charset=utf-8"));
+    assert_eq!(
+        file.header("content-disposition"),
+        Some("attachment; filename=\"credentials-default.csv\"")
+    );
+    assert_eq!(file.header("cache-control"), Some("no-store"));
+    assert!(
+        file.body.contains("username,name,expires,"),
+        "{}",
+        file.body
+    );
+    assert!(
+        file.body.contains(",'=1+1,,default,active,"),
+        "{}",
+        file.body
+    );
+    assert!(!file.body.contains("Printer") && !file.body.contains("argon2"));
+    assert!(
+        plain
+            .get(&format!("{LIST}.csv"))
+            .expect(200)
+            .body
+            .contains("Printer")
+    );
+    daemon.succeed(&["organization", "create", "acme"]);
+    plain.get("/organizations/acme/credentials.csv").expect(403);
+    let mut all = dashboard.plain_signed_in(&dashboard.token);
+    all.get("/organizations/nowhere/credentials.csv")
+        .expect(404);
+    let mut stranger = dashboard.plain();
+    let refused = stranger.get(&format!("{LIST}.csv"));
+    assert!(refused.status != 200, "{}", refused.body);
+}
+
+#[test]
+fn a_long_list_comes_whole() {
+    let dashboard = Dashboard::start();
+    let path = dashboard.daemon.path("store").join("passwd");
+    let hash = "{SSHA}lhdKKw2V93yeauI6QYSjBrzk2jaq4uO0";
+    let lines: String = (0..2_500).map(|n| format!("user{n}:{hash}\n")).collect();
+    fs::write(&path, lines).unwrap();
+    let import = ["import", "--format", "dovecot", path.to_str().unwrap()];
+    dashboard.daemon.succeed(&import);
+    let mut plain = dashboard.plain_signed_in(&dashboard.token);
+    let file = plain.get(&format!("{LIST}.csv")).expect(200);
+    for n in [0, 999, 1_000, 1_001, 2_499] {
+        let line = format!("user{n},,,default,active,");
+        assert_eq!(file.body.matches(&line).count(), 1, "{line}");
+    }
+    assert_eq!(file.body.matches(",default,active,").count(), 2_500);
+}
