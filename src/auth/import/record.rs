@@ -1,13 +1,20 @@
 //! One credential as a file has it.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::{Engine as _, alphabet};
 
 use crate::auth::imported::{Scheme, unhex};
 use crate::sasl::Secret;
 
 /// The schemes that are taken, for people.
 pub const TAKEN: &str = "ARGON2ID, ARGON2I, BLF-CRYPT, SHA512-CRYPT, SHA256-CRYPT, CRYPT, PBKDF2, SSHA512, SSHA256, SSHA and PLAIN";
+
+/// Base64 with or without padding: some LDAP servers leave it out.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The longest password, in octets; SASL has no longer ones.
 const LONGEST_PASSWORD: usize = 255;
@@ -153,7 +160,7 @@ fn encoding(name: &str) -> (&str, Encoding) {
 
 fn octets_of(text: &str, encoding: Encoding) -> Result<Vec<u8>, String> {
     let (octets, form) = match encoding {
-        Encoding::Base64 => (STANDARD.decode(text).ok(), "base64"),
+        Encoding::Base64 => (LENIENT.decode(text).ok(), "base64"),
         Encoding::Hex => (unhex(text), "hexadecimal"),
         Encoding::Usual => (Some(text.as_bytes().to_vec()), ""),
     };
@@ -265,6 +272,7 @@ mod tests {
         let hex = "{SSHA.HEX}dfff2956930d50afaef9996676f4a132affc13761751d759";
         assert_eq!(stored(hex), salted);
         assert_eq!(stored(&salted.replace("SSHA", "ssha.base64")), salted);
+        assert_eq!(stored("{PLAIN.B64}aHVudGVyMg"), "hunter2");
         let bcrypt = STANDARD.encode(BCRYPT);
         assert_eq!(stored(&format!("{{CRYPT.B64}}{bcrypt}")), BCRYPT);
     }
