@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::auth::explain::{self, Asked, Explanation, Sources};
+use crate::auth::import::{Format, Import, ImportError, Report};
 use crate::auth::password::Cost;
 use crate::auth::quota::{Quotas, Use};
 use crate::auth::{Authenticator, NotedBatch, guard, spelling};
@@ -15,6 +16,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::net::hosts::Hosts;
 use crate::net::tls::Tls;
+use crate::sasl::Secret;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
     self, Actor, Breached, Credential, CredentialStatus, Organization, RefusedLogin, Store, Token,
@@ -39,6 +41,12 @@ const LOOKUPS: usize = 2;
 
 /// Passwords that are hashed for requests at a time.
 const HASHES: usize = 2;
+
+/// The most credentials of one import: its transaction keeps the store from other changes.
+const IMPORTED_CREDENTIALS: usize = 10_000;
+
+/// The most passwords in the clear of one import: each takes a thread as long as a login does.
+const IMPORTED_PLAIN: usize = 1_000;
 
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -243,6 +251,33 @@ impl Desk {
     pub(super) fn token_up_to_date(&self, mut token: Token) -> Token {
         self.system.noted.update_token(&mut token);
         token
+    }
+
+    /// Imports the text of a file into the organization with this slug.
+    pub(super) fn import(
+        &self,
+        actor: &Actor,
+        slug: &str,
+        format: Format,
+        dry_run: bool,
+        text: &Secret,
+    ) -> Result<Report, ImportError> {
+        let System {
+            store,
+            authenticator,
+            cost,
+            ..
+        } = &self.system;
+        let import = Import {
+            format,
+            organization: slug,
+            dry_run,
+            fold_case: authenticator.folds_case(),
+            credentials: IMPORTED_CREDENTIALS,
+            plain: IMPORTED_PLAIN,
+            workers: 1, // logins come first
+        };
+        import.run(text.expose(), store, *cost, actor, &|_, _| ())
     }
 
     /// Ends a live session that is within the caller's reach, and returns it as it was.

@@ -40,6 +40,13 @@ pub fn actions(
             one("confirm", "acme"),
         ),
         (format!("{LIST}/new"), one("name", "Taken")),
+        (
+            "/organizations/default/import".to_owned(),
+            vec![
+                ("action", "import".to_owned()),
+                ("text", "taken:{PLAIN}hunter2".to_owned()),
+            ],
+        ),
         (format!("{page}/rename"), one("name", "Taken")),
         (
             format!("{page}/expiry"),

@@ -50,6 +50,7 @@ pub fn pages_of(dashboard: &Dashboard, credential: &Credential) -> Vec<String> {
         "/",
         "/organizations",
         "/organizations/default",
+        "/organizations/default/import",
         LIST,
         "/sessions",
         "/guard",

@@ -7,6 +7,7 @@ mod forged;
 mod gallery;
 mod hostile;
 mod http;
+mod import;
 mod keyboard;
 mod limits;
 mod many;

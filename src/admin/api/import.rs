@@ -13,19 +13,13 @@ use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::extract::{Body, Path};
 use crate::admin::problem::Problem;
-use crate::auth::import::{self, Import, ImportError};
+use crate::auth::import::{self, ImportError};
 use crate::sasl::Secret;
 
 use super::organizations::InOrganization;
 
 /// The largest body, in octets.
 const BODY_SIZE: usize = 2 * 1024 * 1024;
-
-/// The most credentials of one request: the transaction keeps the store from other changes.
-const CREDENTIALS: usize = 10_000;
-
-/// The most passwords in the clear of one request: each takes a thread as long as a login does.
-const PLAIN: usize = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
     OpenApiRouter::new().routes(routes!(import_credentials))
@@ -162,18 +156,8 @@ async fn import_credentials(
 ) -> Result<Json<ImportReport>, Problem> {
     let text = Secret::new(file.text);
     desk.run(move |desk| {
-        let system = &desk.system;
-        let import = Import {
-            format: file.format.into(),
-            organization: &at.slug,
-            dry_run: file.dry_run,
-            fold_case: system.authenticator.folds_case(),
-            credentials: CREDENTIALS,
-            plain: PLAIN,
-            workers: 1, // logins come first
-        };
-        let (store, actor) = (&system.store, &caller.actor);
-        let report = import.run(text.expose(), store, system.cost, actor, &|_, _| ())?;
+        let format = file.format.into();
+        let report = desk.import(&caller.actor, &at.slug, format, file.dry_run, &text)?;
         Ok(Json(report.into()))
     })
     .await

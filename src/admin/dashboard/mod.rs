@@ -15,6 +15,7 @@ mod error;
 mod form;
 mod frame;
 mod guard;
+mod import;
 mod issued;
 mod networks;
 mod new_credential;
@@ -80,6 +81,10 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         .route(
             "/organizations/{slug}/credentials/new",
             get(new_credential::ask).post(new_credential::create),
+        )
+        .route(
+            "/organizations/{slug}/import",
+            get(import::ask).post(import::import),
         )
         .nest(
             "/organizations/{slug}/credentials/{username}",
