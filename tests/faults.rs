@@ -8,12 +8,12 @@
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, PipeReader, Write};
+use std::io::{PipeReader, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use crate::support::auth_client::AuthClient;
 use crate::support::client::{Client, stuffed};
 use crate::support::faketime::WallClock;
 use crate::support::gatepost::Gatepost;
+use crate::support::lock::Lock;
 use crate::support::shim::Shim;
 use crate::support::site::{Config, Credential, Site};
 use crate::support::upstream::{Act, Upstream};
@@ -190,36 +191,6 @@ fn request(socket: &Path, method: &str, path: &str, body: Option<Value>) -> Answ
     Answer {
         status: status.parse().expect("a number"),
         text: text.to_owned(),
-    }
-}
-
-/// Debian's `sqlite3` with a write lock on the store. Released on drop.
-struct Lock(Child);
-
-impl Lock {
-    fn take(store: &Path) -> Lock {
-        let mut command = Command::new("sqlite3");
-        command
-            .arg(store)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().expect("start sqlite3");
-        let sql = b".timeout 5000\nBEGIN EXCLUSIVE;\nSELECT 'held';\n";
-        let input = child.stdin.as_mut().expect("piped");
-        input.write_all(sql).expect("write to sqlite3");
-        let mut line = String::new();
-        let output = child.stdout.as_mut().expect("piped");
-        BufReader::new(output).read_line(&mut line).expect("read");
-        assert_eq!(line, "held\n");
-        Lock(child)
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Both fail only where sqlite3 ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

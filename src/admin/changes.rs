@@ -1,5 +1,5 @@
-//! Changes of credentials, organizations and tokens. What takes access away counts in memory first and is answered within a
-//! second; what gives access waits for its commit.
+//! Changes of credentials, organizations and tokens. What takes access away counts in memory first
+//! and is answered within a second; what gives access waits for its commit.
 
 use std::sync::Arc;
 
@@ -178,7 +178,8 @@ impl Desk {
         Ok(self.up_to_date(edited))
     }
 
-    /// Gives a credential a new password. Without an overlap the old one is refused before the new one is made.
+    /// Gives a credential a new password. Without an overlap the old one is refused before the new
+    /// one is made.
     pub(super) async fn rotate(
         self: &Arc<Self>,
         actor: &Actor,

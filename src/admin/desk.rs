@@ -32,11 +32,12 @@ use super::workers::{NoWorker, Workers};
 /// would keep others waiting.
 const READING: Duration = Duration::from_secs(3);
 
-/// Requests that may wait for the store's writer at a time. Apart from those that read: the writer may be locked out for
-/// minutes.
+/// Requests that may wait for the store's writer at a time. Apart from those that read: the writer
+/// may be locked out for minutes.
 const WRITERS: usize = 2;
 
-/// Short looks at the store at a time, for tokens and for changes that count before they are written.
+/// Short looks at the store at a time, for tokens and for changes that count before they are
+/// written.
 const LOOKUPS: usize = 2;
 
 /// Passwords that are hashed for requests at a time.
@@ -105,7 +106,8 @@ impl Desk {
         }
     }
 
-    /// Reads on a thread that may block. What has begun is finished, also when nobody waits for it any more.
+    /// Reads on a thread that may block. Work that has begun is finished, also
+    /// when its client has gone.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,
@@ -130,7 +132,7 @@ impl Desk {
         self.in_turn(&self.writers, work).await
     }
 
-    /// As [`Desk::run`], for what reads a few rows and must not wait for those who read many or write.
+    /// As [`Desk::run`], for what reads a few rows and must not wait for large reads or for writes.
     pub(super) async fn look_up<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Desk) -> Result<T, Problem> + Send + 'static,

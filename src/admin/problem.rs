@@ -192,8 +192,8 @@ impl Problem {
         )
     }
 
-    /// A change that counts but is not written; `effective` says what counts. What ails the store is for whoever reads the
-    /// log.
+    /// A change that counts but is not written; `effective` says what counts. The log names the
+    /// fault of the store.
     pub(super) fn not_durable(effective: &str) -> Problem {
         Problem::new(
             Code::EffectiveNotDurable,

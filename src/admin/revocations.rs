@@ -1,7 +1,8 @@
-//! Changes that take access away: memory first, then the commit, and where that fails or takes long, again and again.
+//! Changes that take access away: memory first, then the commit, and where that fails or takes
+//! long, again and again.
 //!
-//! No lock in here is held during a write. A request that asks for such a change gets its answer within
-//! [`ANSWERED_WITHIN`], whatever the store does.
+//! No lock in here is held during a write. A request that asks for such a change gets its answer
+//! within [`ANSWERED_WITHIN`], whatever the store does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,7 +39,7 @@ pub(super) enum Unwritten {
 }
 
 impl Unwritten {
-    /// The same for who asked; `effective` says what counts already.
+    /// The answer to the request; `effective` says what counts already.
     pub(super) fn problem(self, effective: &str) -> Problem {
         match self {
             Unwritten::Effective => Problem::not_durable(effective),
@@ -124,7 +125,7 @@ impl Revocations {
         }
     }
 
-    /// Has these count from this call on. Whether `actor` may do that is for the caller to know.
+    /// Has these count from this call on. The caller has checked that `actor` may do that.
     pub(super) fn enter(self: &Arc<Self>, actor: &Actor, narrowings: Vec<Narrowing>) -> Ticket {
         let mut state = self.lock();
         state.serial += 1;
@@ -153,8 +154,8 @@ impl Revocations {
         }
     }
 
-    /// Makes a change that undoes narrowings, if they are not written: none of them is written once it is made. Blocks on
-    /// the store.
+    /// Makes a change that undoes narrowings, if they are not written: none of them is written once
+    /// it is made. Blocks on the store.
     pub(super) fn undo<T, E>(
         &self,
         keys: &[NarrowingKey],
@@ -221,7 +222,8 @@ impl Revocations {
         let _ = tokio::time::timeout(ANSWERED_WITHIN, all).await;
     }
 
-    /// Writes what is asked for and tries again what could not be written, until everything else has ended.
+    /// Writes what is asked for and tries again what could not be written, until everything else
+    /// has ended.
     pub(super) async fn keep_writing(self: Arc<Self>) {
         loop {
             if self.is_idle() {
@@ -292,7 +294,7 @@ impl Revocations {
                 }
             }
             for request in requests.by_ref() {
-                // Who has lost patience was answered that only the narrowings count.
+                // A request that is out of time was answered that only its narrowings count.
                 if Instant::now() >= request.until || request.answer.is_closed() {
                     continue;
                 }
@@ -332,8 +334,11 @@ impl Revocations {
             self.recorded
                 .send_modify(|recorded| *recorded += notes.len() as u64);
             for (key, _) in &done {
-                let change = &state.entries[key].narrowing;
-                tracing::info!(%change, "the change is written now");
+                // A change that gives access may have overtaken it.
+                if let Some(entry) = state.entries.get(key) {
+                    let change = &entry.narrowing;
+                    tracing::info!(%change, "the change is written now");
+                }
             }
             self.remove(&mut state, done);
             for (serial, keys, undone, answer, made) in answers {
@@ -347,7 +352,7 @@ impl Revocations {
                     let undone = undone.collect();
                     self.remove(&mut state, undone);
                 }
-                // Who asked may be gone.
+                // The client may be gone.
                 let _ = answer.send(made);
             }
             return;
@@ -362,7 +367,8 @@ impl Revocations {
         }
     }
 
-    /// The password that takes the place of replaced ones. Nobody sees it, and it is made before the store is locked.
+    /// The password that takes the place of replaced ones. It is never shown, and is made before
+    /// the store is locked.
     fn substitute(&self, entries: &mut Vec<Entry>) -> Option<Password> {
         let replaces = |entry: &Entry| entry.narrowing.effect == Effect::ReplacePassword;
         if !entries.iter().any(replaces) {
@@ -376,7 +382,8 @@ impl Revocations {
         made.ok()
     }
 
-    /// Whether it is to be written: not if a later request replaced it, or one is under way that undoes it.
+    /// Whether it is to be written: not if a later request replaced it, or one is under way that
+    /// undoes it.
     fn is_wanted(&self, entry: &Entry) -> bool {
         let state = self.lock();
         let current = state.entries.get(&entry.narrowing.key());
@@ -426,8 +433,9 @@ impl Ticket {
         self.until
     }
 
-    /// Has `write` make the whole change, of which the narrowings are a part, and waits for its commit. If that takes too
-    /// long the narrowings alone are written. A success undoes the narrowings in `undone`, if they are not written.
+    /// Has `write` make the whole change, of which the narrowings are a part, and waits for its
+    /// commit. If that takes too long the narrowings alone are written. A success undoes the
+    /// narrowings in `undone`, if they are not written.
     pub(super) async fn made<T: Send + 'static>(
         self,
         undone: Vec<NarrowingKey>,

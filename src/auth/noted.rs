@@ -30,7 +30,8 @@ const LANDING: Duration = Duration::from_millis(100);
 /// What waits to be written.
 pub struct NotedBatch {
     state: Mutex<State>,
-    /// Held while a flush is under way, however long the store takes. Nothing that clients wait for takes it.
+    /// Held while a flush is under way, however long the store takes. Nothing that clients wait for
+    /// takes it.
     writing: Mutex<()>,
     limit: usize,
     metrics: Arc<Metrics>,
@@ -322,8 +323,8 @@ impl NotedBatch {
         }
     }
 
-    /// Whether none of what was `unwritten` can have come into the store since. A flush that is under way says no until it
-    /// has ended, or has taken longer than between a commit and its end.
+    /// Whether none of what was `unwritten` can have come into the store since. A flush that is
+    /// under way says no until it has ended, or has taken longer than between a commit and its end.
     pub(super) fn is_still(&self, unwritten: &Unwritten) -> bool {
         let begun = Instant::now();
         loop {

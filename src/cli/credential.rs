@@ -224,7 +224,8 @@ fn answer(
             },
         )
     };
-    // Takes access away: from here, or by the running Gatepost. Returns what is still wrong then, too.
+    // Takes access away: from here, or by the running Gatepost. Returns what is still wrong then,
+    // too.
     let narrowed = |username: &str, change: CredentialEdit, asked| {
         let organization = store.credential(username)?.organization;
         let asked = Asked::patch(Asked::credential(&organization, username), asked);
@@ -440,7 +441,8 @@ fn answer(
     Ok(text?.into())
 }
 
-/// Gives a credential a new password; where the store cannot be written from here, by the running Gatepost.
+/// Gives a credential a new password; where the store cannot be written from here, by the running
+/// Gatepost.
 fn replace_password(
     store: &Store,
     running: &Running,

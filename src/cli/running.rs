@@ -21,7 +21,8 @@ const PAGE: &str = "200";
 /// The code of a change that counts, but is not written.
 const EFFECTIVE_NOT_DURABLE: &str = "effective-not-durable";
 
-/// How long a command waits for the store before it asks the running Gatepost to refuse what is to be refused.
+/// How long a command waits for the store before it asks the running Gatepost to refuse what is to
+/// be refused.
 const IMPATIENCE: Duration = Duration::from_millis(300);
 
 /// How long a command waits for the word that a change is obeyed.
@@ -130,8 +131,8 @@ impl Running {
         Ok(done.disconnected)
     }
 
-    /// Has the running Gatepost obey what was changed, and waits for its word. Where there is none, says so on standard
-    /// error: what is changed is changed all the same.
+    /// Has the running Gatepost obey what was changed, and waits for its word. Where there is none,
+    /// says so on standard error: what is changed is changed all the same.
     pub fn tell(&self) {
         let Some(client) = &self.client else {
             note("[admin] names no socket to tell a running Gatepost at; it obeys within 250 ms");
@@ -154,8 +155,8 @@ impl Running {
         }
     }
 
-    /// Makes a change that takes access away: from here, or where the store cannot be written from here, by the running
-    /// Gatepost, which refuses at once what is to be refused.
+    /// Makes a change that takes access away: from here, or where the store cannot be written from
+    /// here, by the running Gatepost, which refuses at once what is to be refused.
     ///
     /// # Errors
     /// Nothing is changed.
@@ -193,7 +194,8 @@ impl Running {
         }
     }
 
-    /// Has an organization activated that is active in the store: a suspension that waits to be written would undo that.
+    /// Has an organization activated that is active in the store: a suspension that waits to be
+    /// written would undo that.
     ///
     /// # Errors
     /// As [`Running::enable`].
@@ -257,7 +259,8 @@ impl Asked {
 pub enum Narrowed<T> {
     /// By this command.
     Here(T),
-    /// By the running Gatepost, with its answer, and what is wrong where it counts and is not written.
+    /// By the running Gatepost, with its answer, and what is wrong where it counts and is not
+    /// written.
     There(Value, Option<CliError>),
 }
 

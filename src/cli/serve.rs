@@ -16,8 +16,9 @@ use super::{CliError, log};
 /// Threads for all that is no session: who administers, who scrapes, what waits for the clock.
 const THREADS: usize = 2;
 
-/// Threads that may wait for SQLite at a time. More than can wait for its writer: two administrators' changes, the changes
-/// that are tried again, a flush, a renewed hash. The others are for those who read.
+/// Threads that may wait for SQLite at a time. More than can wait for its writer: two
+/// administrators' changes, the changes that are tried again, a flush, a renewed hash. The others
+/// are for reads.
 const BLOCKING_THREADS: usize = 24;
 
 /// How long calls that block may keep the process at its end. A thread that waits for a disk that

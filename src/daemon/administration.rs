@@ -94,7 +94,8 @@ impl Closed {
         }))
     }
 
-    /// Serves until draining, which waits for requests under way. Returns what they leave unwritten.
+    /// Serves until draining, which waits for requests under way. Returns what they leave
+    /// unwritten.
     pub(super) fn open(self) -> Unwritten {
         let Closed {
             administration,

@@ -33,7 +33,8 @@ impl Store {
 }
 
 impl Batch<'_> {
-    /// Changes are made by somebody, and each either as a whole or not at all.
+    /// An editor whose changes are parts of this transaction; each is made as a whole or not at
+    /// all.
     pub fn by<'a>(&'a self, actor: &'a Actor) -> Editor<'a> {
         Editor {
             within: Some(self),

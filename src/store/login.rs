@@ -82,7 +82,8 @@ impl Login {
 }
 
 impl Store {
-    /// Finds the credential that a client names, as it is by all changes that count, written or not.
+    /// Finds the credential that a client names, as it is by all changes that count, written or
+    /// not.
     ///
     /// # Errors
     /// When the store cannot be read now; that says nothing about the username.

@@ -90,8 +90,8 @@ const READER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a change waits for the writer: somewhat longer than the writer itself can wait for another process.
 const WRITER_PATIENCE: Duration = BUSY_TIMEOUT.saturating_add(Duration::from_secs(2));
 
-/// How long [`Store::poll`] waits for the writer, before it looks without. It has to answer several times within the
-/// promised 250 ms.
+/// How long [`Store::poll`] waits for the writer, before it looks without. It has to answer several
+/// times within the promised 250 ms.
 const POLL_PATIENCE: Duration = Duration::from_millis(20);
 
 /// An open store.
@@ -111,7 +111,8 @@ pub struct Store {
     ends: overlap::Ends,
 }
 
-/// A connection that sees other processes' commits while the writer waits for them, or for the disk. It sees our own, too.
+/// A connection that sees other processes' commits while the writer waits for them, or for the
+/// disk. It sees our own, too.
 #[derive(Debug)]
 struct Watcher {
     connection: Connection,
@@ -245,8 +246,9 @@ impl Store {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Asks whether another process has committed since the last call, and if so moves the epoch on. While the writer is
-    /// busy, a commit of our own is not told from one of another process, and may move the epoch once.
+    /// Asks whether another process has committed since the last call, and if so moves the epoch
+    /// on. While the writer is busy, a commit of our own is not told from one of another process,
+    /// and may move the epoch once.
     ///
     /// # Errors
     /// When the file cannot be read; the epoch then stays.
@@ -257,8 +259,8 @@ impl Store {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         let any = watcher.look().map_err(failed)?;
         let changed = match writer {
-            // A connection's own commits do not move its data_version. So it is asked on the one that makes all of ours,
-            // and flushing last-used never looks like a change.
+            // A connection's own commits do not move its data_version. So it is asked on the one
+            // that makes all of ours, and flushing last-used never looks like a change.
             Ok(writer) => {
                 let version = data_version(&writer).map_err(failed)?;
                 self.seen.swap(version, Ordering::AcqRel) != version

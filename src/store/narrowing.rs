@@ -1,5 +1,6 @@
-//! Changes that count before they are written. A change that takes access away counts from the moment an administrator asks
-//! for it, also while the file is locked, full or stalled: every look-up applies it to the row that it reads.
+//! Changes that count before they are written. A change that takes access away counts from the
+//! moment an administrator asks for it, also while the file is locked, full or stalled: every
+//! look-up applies it to the row that it reads.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,8 +95,8 @@ pub struct Narrowing {
     pub object: Object,
     /// What it loses.
     pub effect: Effect,
-    /// Of a credential: its row when the change was asked for. What another process makes of the row later is compared with
-    /// it.
+    /// Of a credential: its row when the change was asked for. What another process makes of the
+    /// row later is compared with it.
     pub base: Option<Arc<Login>>,
 }
 
@@ -105,8 +106,8 @@ impl Narrowing {
         (self.object.clone(), self.effect.aspect())
     }
 
-    /// Whether it still applies to `login`, the stored row: a later change of the same aspect by another process, or another
-    /// row of the same name, is not undone.
+    /// Whether it still applies to `login`, the stored row: a later change of the same aspect by
+    /// another process, or another row of the same name, is not undone.
     pub fn applies_to(&self, login: &Login) -> bool {
         let Some(base) = &self.base else {
             return true;
@@ -185,7 +186,8 @@ fn has_same_password(base: &Login, login: &Login) -> bool {
     }
 }
 
-/// Whether somebody wrote the status after `base` was read: the version moved, and nothing else did that moves it.
+/// Whether a process wrote the status after `base` was read: the version moved, and no other column
+/// did that moves it.
 fn is_enabled_again(base: &Login, login: &Login) -> bool {
     let others = |login: &Login| {
         let policy = &login.policy;
@@ -283,7 +285,8 @@ impl Narrowings {
 }
 
 impl Store {
-    /// Has every look-up from now on obey a change that is not written yet. Takes no lock that is held during a write.
+    /// Has every look-up from now on obey a change that is not written yet. Takes no lock that is
+    /// held during a write.
     pub fn obey(&self, narrowing: Narrowing) {
         self.narrowings.change(|all| {
             all.insert(narrowing.key(), Arc::new(narrowing));

@@ -110,7 +110,8 @@ impl Organization {
         super::revision(&parts, name)
     }
 
-    /// It must be in a state that is known: if `revisions` are given, its revision must be one of them.
+    /// It must be in a state that is known: if `revisions` are given, its revision must be one of
+    /// them.
     ///
     /// # Errors
     /// It has changed.

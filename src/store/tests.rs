@@ -264,7 +264,8 @@ fn a_busy_writer_moves_no_epoch_and_hides_no_commit_of_another_process() {
     drop(busy);
     assert!(store.poll().unwrap(), "the writer has not seen that commit");
     assert!(!store.poll().unwrap());
-    // A commit of our own, looked at while the writer is busy again, is not told from one of another process.
+    // A commit of our own, looked at while the writer is busy again, is not told from one of
+    // another process.
     store.create_credential(named("smtp_b")).unwrap();
     let busy = store.writer.get().unwrap();
     assert!(store.poll().unwrap() && !store.poll().unwrap());

@@ -81,7 +81,7 @@ fn everything_is_decided(blocked: &Blocked, asked: Asked) {
         username: "smtp_0000000000000000".to_owned(),
         ..wrong.clone()
     };
-    // Creations wait for the writer, and must not keep anybody else from a thread or a turn.
+    // Creations wait for the writer, and must not take the threads and turns of other requests.
     let creations: Vec<_> = (0..8)
         .map(|_| blocked.served.begin(&format!("POST {DEFAULT}"), &json!({})))
         .collect();
@@ -168,7 +168,7 @@ fn what_was_sent_and_is_not_written_counts_for_a_limit() {
     let default = "PATCH /api/v1/organizations/default";
     blocked.served.admin(default, Some(limit)).expect(200);
     let _lock = blocked.lock();
-    // Nobody's sessions knew of the limit: what was sent is read now.
+    // No session knew of the limit: this login reads what was sent.
     let mut client = blocked.live(&other);
     client.send_message(MESSAGE).expect("250");
     client.expect("MAIL FROM:<a@example.test>", "451 4.7.1");

@@ -1,5 +1,6 @@
-//! The store cannot be written: another process has it locked, or a sync of our own hangs. What takes access away counts at
-//! once, logins are decided by what can be read, and the end comes in time.
+//! The store cannot be written: another process has it locked, or a sync of our own hangs. What
+//! takes access away counts at once, logins are decided by what can be read, and the end comes in
+//! time.
 
 mod commands;
 mod logins;
@@ -55,7 +56,8 @@ impl Blocked {
         Lock::take(&self.served.daemon.store())
     }
 
-    /// Has the disk hang, with a change of our own that waits for it as long as what this returns is kept.
+    /// Has the disk hang, with a change of our own that waits for it as long as what this returns
+    /// is kept.
     fn stall(&self) -> TcpStream {
         self.shim.stall();
         let name = json!({ "name": "waits for the disk" });

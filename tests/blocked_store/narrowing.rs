@@ -127,7 +127,7 @@ fn every_change_that_takes_access_away_bites_while_the_store_is_locked() {
     };
     assert_eq!(of("suspended").unwrap()["status"], "suspended");
     assert_eq!(of("gone"), None);
-    // The password that took the place of the old one was shown to nobody.
+    // The password that took the place of the old one was never shown.
     let again = format!("POST {}/rotate", one(&rotated));
     let again = crate::api::issued(&blocked.served.admin(&again, None).expect(200));
     blocked.accepts(&again);

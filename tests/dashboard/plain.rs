@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
 use super::Dashboard;
 use super::page::Page;
-use crate::support::PATIENCE;
+use crate::support::lock::Lock;
+use crate::support::{PATIENCE, eventually};
 
 pub struct Plain<'a> {
     dashboard: &'a Dashboard,
@@ -135,4 +136,24 @@ impl<'a> Plain<'a> {
         }
         page
     }
+}
+
+#[test]
+fn a_revocation_counts_although_another_process_has_the_store_locked() {
+    let dashboard = Dashboard::start();
+    let credential = dashboard.daemon.create();
+    dashboard.accepts(&credential);
+    let mut plain = dashboard.plain_signed_in(&dashboard.token);
+    let lock = Lock::take(&dashboard.daemon.store());
+    let page = dashboard.page_of(&credential);
+    let revoke = format!("{page}/revoke");
+    let answer = plain.submit(&revoke, &revoke, &[]).expect(507);
+    assert!(answer.body.contains("Effective, but not saved"));
+    dashboard.refuses(&credential);
+    assert!(plain.get(&page).expect(200).body.contains("Revoked"));
+    lock.commit();
+    let revoked = "SELECT count(*) FROM credentials WHERE status = 'revoked'";
+    eventually("the revocation is written", || {
+        (dashboard.number(revoked) == Some(1)).then_some(())
+    });
 }

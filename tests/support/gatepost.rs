@@ -171,7 +171,8 @@ impl Gatepost {
         });
     }
 
-    /// Waits for the daemon to end by itself, no longer than a promise allows; it stays here to be asked for its log.
+    /// Waits for the daemon to end by itself, no longer than a promise allows; it stays here to be
+    /// asked for its log.
     pub fn ends_within(&mut self, limit: Duration) -> ExitStatus {
         within(limit, "gatepost ends", || {
             self.child.try_wait().expect("ask for the child")

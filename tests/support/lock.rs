@@ -1,4 +1,5 @@
-//! Another process that keeps the store locked: Debian's sqlite3, in a transaction that it does not end.
+//! Another process that keeps the store locked: Debian's sqlite3, in a transaction that it does not
+//! end.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
@@ -12,7 +13,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Keeps everybody else from writing, and nobody from reading.
+    /// Keeps all other processes from writing, and none from reading.
     pub fn take(store: &Path) -> Lock {
         let sqlite = Command::new("sqlite3")
             .arg("-bail")

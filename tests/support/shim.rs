@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 use super::eventually;
 
-/// The trigger files of one process's syncs. The disk works until [`Shim::stall`] or [`Shim::fail`].
+/// The trigger files of one process's syncs. The disk works until [`Shim::stall`] or
+/// [`Shim::fail`].
 pub struct Shim {
     triggers: TempDir,
 }

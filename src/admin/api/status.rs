@@ -38,7 +38,7 @@ struct Status {
     cache: Cache,
     /// Sessions that are logged in.
     sessions: usize,
-    /// Revocations that count but could not be written yet.
+    /// Changes that take access away and count, and are not written yet.
     revocations_not_durable: usize,
 }
 

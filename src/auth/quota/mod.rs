@@ -33,7 +33,8 @@ const REMEMBERED: usize = 65_536;
 /// How often what was sent is read anew because a flush ended meanwhile.
 const ATTEMPTS: u32 = 4;
 
-/// How long a login waits for what was sent before. Reading takes milliseconds, unless the store cannot be read.
+/// How long a login waits for what was sent before. Reading takes milliseconds, unless the store
+/// cannot be read.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The limits of whoever has none of their own.
@@ -193,8 +194,8 @@ impl Quotas {
         counters.entry(owner.clone()).or_default().clone()
     }
 
-    /// Reads what was sent before, unless it is known. Blocks on the store, and writes nothing: whoever logs in waits for
-    /// this, and must not wait for the writer.
+    /// Reads what was sent before, unless it is known. Blocks on the store, and writes nothing:
+    /// logins wait for this, and must not wait for the writer.
     fn read(&self, owner: &Owner, counter: &Counter) -> Result<(), StoreError> {
         for attempt in 1..=ATTEMPTS {
             let steps = clock::steps();
@@ -216,11 +217,13 @@ impl Quotas {
                 }
             };
             let rows = self.store.usage(of, Span::Hour, since, until)?;
-            // Else the rows may hold some of what was unwritten a moment ago. To count that twice is the lesser evil.
+            // Else the rows may hold some of what was unwritten a moment ago. To count that twice
+            // is the lesser evil.
             if attempt < ATTEMPTS && !self.noted.is_still(&unwritten) {
                 continue;
             }
-            // Not before all that was read was sent, or some of it would be taken for older than it is.
+            // Not before all that was read was sent, or some of it would be taken for older than it
+            // is.
             let (now, frames) = (Moment::now(), clock::frames());
             let mut window = Window::new(now);
             for (hour, usage) in rows {
