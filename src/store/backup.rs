@@ -60,11 +60,12 @@ impl Store {
                 source.display()
             )));
         }
-        if lock::holder(path).is_some() {
+        // Held to the end, so that no daemon starts in between.
+        let Some(_lock) = lock::try_take(path)? else {
             return Err(StoreError::InUse {
                 path: path.to_owned(),
             });
-        }
+        };
         let draft = draft(&existing(source)?, path)?;
         file::give_to_owner_of_directory(path, draft.as_file());
         let kept = set_aside(path)?;

@@ -63,7 +63,6 @@ impl DaemonLock {
             }
             thread::sleep(PAUSE);
         };
-        file::give_to_owner_of_directory(path, &file);
         let was_overwritten = value(&content(&file), OVERWRITTEN).is_some();
         let lock = DaemonLock {
             file,
@@ -172,8 +171,8 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     })
 }
 
-/// `None` while another process has the lock, or where the file was replaced meanwhile.
-fn try_take(path: &Path) -> Result<Option<File>, StoreError> {
+/// The locked file; `None` while another process has the lock, or where the file was replaced meanwhile.
+pub(super) fn try_take(path: &Path) -> Result<Option<File>, StoreError> {
     let lock = lock_path(path);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::open(&lock, flags, Mode::RUSR | Mode::WUSR);
@@ -187,6 +186,7 @@ fn try_take(path: &Path) -> Result<Option<File>, StoreError> {
         Err(Errno::WOULDBLOCK) => return Ok(None),
         Err(error) => return Err(failed(&lock, &error.into())),
     }
+    file::give_to_owner_of_directory(path, &file);
     let is_still_there = FileId::of(&lock).is_ok_and(|id| id == FileId::from(&metadata));
     Ok(is_still_there.then_some(file))
 }

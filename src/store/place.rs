@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use r2d2::Pool;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::connection::{self, Manager, Role};
 use super::{DaemonLock, Store, StoreError, backup, lock};
@@ -226,8 +226,9 @@ impl Watch {
             return Placement::InPlace;
         }
         let stamp = Stamp::from(&metadata);
-        let Ok(progress) = progress(&self.connection) else {
-            return self.judge_unreadable();
+        let progress = match progress(&self.connection) {
+            Ok(progress) => progress,
+            Err(error) => return self.judge_unreadable(&error),
         };
         self.has_progressed |= std::mem::replace(&mut self.progress, progress) != progress;
         if stamp == self.stamp {
@@ -247,8 +248,9 @@ impl Watch {
 
     /// Whether SQLite wrote what the file holds now.
     fn judge(&mut self, stamp: Stamp) -> Placement {
-        let Ok(raw) = Raw::read(&self.path) else {
-            return self.judge_unreadable();
+        let raw = match Raw::read(&self.path) {
+            Ok(raw) => raw,
+            Err(error) => return self.judge_unreadable(&error),
         };
         let schemas = self.schema..=self.schema + SCHEMA_CHANGES;
         let before = self.raw.as_ref();
@@ -272,9 +274,28 @@ impl Watch {
         Placement::InPlace
     }
 
-    fn judge_unreadable(&mut self) -> Placement {
-        self.unreadable += 1;
-        match self.unreadable < UNREADABLE {
+    /// Whether SQLite finds the file damaged when it reads it with its log.
+    fn is_damaged(&self) -> bool {
+        matches!(
+            backup::verify(&self.path),
+            Err(StoreError::Corrupt { .. }
+                | StoreError::NotADatabase { .. }
+                | StoreError::Foreign { .. })
+        )
+    }
+
+    /// A lock, a disk that fails or want of descriptors tells nothing about the content.
+    fn judge_unreadable(&mut self, error: &rusqlite::Error) -> Placement {
+        let tells = match error.sqlite_error_code() {
+            Some(code) => matches!(
+                code,
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown
+            ),
+            None => true, // a value that the schema rules out
+        };
+        self.unreadable += u32::from(tells);
+        // Pages of a checkpoint under way may contradict each other; with the log they do not.
+        match self.unreadable < UNREADABLE || !self.is_damaged() {
             true => Placement::InPlace,
             false => Placement::Overwritten,
         }
@@ -285,6 +306,8 @@ impl Watch {
     /// # Errors
     /// The directory is gone, or the disk does not take it.
     pub fn save(&self) -> Result<PathBuf, StoreError> {
+        // The last change under way is waited for. Should it take longer, the copy has what was committed before.
+        let _last = self.writer.get_timeout(connection::BUSY_TIMEOUT);
         let copy = backup::beside(&self.path, &format!(".saved-{}", super::now()));
         backup::keep(&self.connection, &copy)?;
         Ok(copy)
@@ -440,6 +463,29 @@ mod tests {
         }
         store.shell("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
         assert_eq!(verdict(&mut watch), Placement::InPlace);
+    }
+
+    #[test]
+    fn what_keeps_the_file_from_being_read_for_a_while_is_no_other_content() {
+        let store = Fixture::new();
+        let mut watch = store.watch().unwrap();
+        let failed = |code| rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+        for code in [
+            rusqlite::ffi::SQLITE_BUSY,
+            rusqlite::ffi::SQLITE_CANTOPEN,
+            rusqlite::ffi::SQLITE_FULL,
+            rusqlite::ffi::SQLITE_IOERR,
+            rusqlite::ffi::SQLITE_NOMEM,
+        ] {
+            for _ in 0..=UNREADABLE {
+                assert_eq!(watch.judge_unreadable(&failed(code)), Placement::InPlace);
+            }
+        }
+        // Nor is a sound file whose pages contradict each other while a checkpoint writes them.
+        let damaged = failed(rusqlite::ffi::SQLITE_CORRUPT);
+        for _ in 0..=UNREADABLE {
+            assert_eq!(watch.judge_unreadable(&damaged), Placement::InPlace);
+        }
     }
 
     #[test]
