@@ -130,6 +130,8 @@ impl Connection<'_> {
 
     /// Ends the session because the daemon stops. A QUIT that has come is heard first.
     async fn shut_down(&mut self) -> Result<(), Ending> {
+        // The order to stop may have overtaken the event loop, which has not seen all that came.
+        tokio::task::yield_now().await;
         let (input, stream) = (&mut self.input, &mut self.stream);
         // Polled once: what is there is enough.
         poll_fn(|context| {
