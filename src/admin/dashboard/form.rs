@@ -19,13 +19,13 @@ use super::stamp::Stamp;
 pub(super) struct Form(Vec<(String, Zeroizing<String>)>);
 
 impl Form {
-    /// Reads the body of a request.
+    /// Reads the body of a request. Browsers end the lines of a text area with CRLF.
     pub(super) async fn read(request: &mut Request) -> Result<Form, Problem> {
         let body = Zeroizing::new(read(std::mem::take(request.body_mut())).await?);
         let pairs = form_urlencoded::parse(&body).into_owned();
         Ok(Form(
             pairs
-                .map(|(name, text)| (name, Zeroizing::new(text)))
+                .map(|(name, text)| (name, with_plain_line_ends(Zeroizing::new(text))))
                 .collect(),
         ))
     }
@@ -186,6 +186,13 @@ pub(super) fn query<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(pairs)
         .finish()
+}
+
+fn with_plain_line_ends(text: Zeroizing<String>) -> Zeroizing<String> {
+    match text.contains('\r') {
+        true => Zeroizing::new(text.replace("\r\n", "\n")),
+        false => text,
+    }
 }
 
 #[cfg(test)]
