@@ -7,23 +7,28 @@ use std::time::Duration;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use moka::future::Cache;
 
 use crate::auth::token::{self, TokenError, TokenHash};
+use crate::config;
 use crate::net::listener::Neighbour;
 use crate::sasl::Secret;
 use crate::store::{Access, Actor, ActorKind, Scope, TokenUse};
 
 use super::caller::Caller;
 use super::desk::Desk;
-use super::hosts::Hosts;
+use super::hosts::{Hosts, is_loopback, normal, refuse};
 use super::problem::{Code, Problem};
+use super::proxies::Arrival;
+use super::proxy_auth::{Person, ProxyAuth};
 use super::workers;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Wrong tokens from one address within [`FORGOTTEN_AFTER`] that are answered with 401; further ones get 429.
 const FAILURES: u32 = 10;
@@ -38,15 +43,28 @@ const ADDRESSES: u64 = 10_000;
 pub(super) struct Gate {
     desk: Arc<Desk>,
     hosts: Hosts,
+    /// The names of `admin.hosts`, which may be origins of a reverse proxy.
+    configured: Vec<String>,
     failures: Cache<IpAddr, Arc<AtomicU32>>,
+    proxy_auth: Option<ProxyAuth>,
 }
 
 impl Gate {
-    /// Lets those through who ask for one of these `hosts` and may do what they ask.
-    pub(super) fn new(desk: Arc<Desk>, hosts: Hosts) -> Gate {
+    /// Allows loopback, the address that `admin` listens on, the system's `hostname` and
+    /// `admin.hosts`.
+    pub(super) fn new(desk: Arc<Desk>, admin: &config::Admin) -> Gate {
+        let address = admin.listen.map(|address| address.ip());
+        let names = admin.hosts.iter().map(|host| host.as_str().to_owned());
+        let own = [desk.system.hostname.clone()];
         Gate {
+            hosts: Hosts::new(address, own.into_iter().chain(names), "admin.hosts"),
+            configured: admin
+                .hosts
+                .iter()
+                .map(|host| normal(host.as_str()))
+                .collect(),
             desk,
-            hosts,
+            proxy_auth: admin.proxy_auth.as_ref().map(ProxyAuth::new),
             failures: Cache::builder()
                 .max_capacity(ADDRESSES)
                 .time_to_live(FORGOTTEN_AFTER)
@@ -56,7 +74,114 @@ impl Gate {
 
     /// The request must be for a name of ours.
     pub(super) fn check_host(&self, request: &Request) -> Result<(), Problem> {
-        self.hosts.check(request)
+        let arrival = arrival(request);
+        if matches!(neighbour(request)?, Neighbour::Unix { .. }) && !arrival.by_proxy {
+            return Ok(());
+        }
+        // Either may be what the browser said.
+        self.hosts
+            .check_name(request, "Host", &named_host(request)?)?;
+        match arrival.host {
+            Some(host) => self.hosts.check_name(request, "X-Forwarded-Host", &host),
+            None => Ok(()),
+        }
+    }
+
+    /// Browsers say which site a page is from that sends something; ours are only from here.
+    pub(super) fn check_origin(&self, request: &Request) -> Result<(), Problem> {
+        for origin in request.headers().get_all(ORIGIN) {
+            if !self.is_own_origin(request, origin)? {
+                return Err(self.refuse_origin(request, origin.as_bytes()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a form of the dashboard, whose hidden text is checked later: a browser that was
+    /// sent `Referrer-Policy: no-referrer` by a reverse proxy says `Origin: null` of our own pages
+    /// as well, but never `Sec-Fetch-Site: same-origin` of a page from elsewhere.
+    pub(super) fn check_form_origin(&self, request: &Request) -> Result<(), Problem> {
+        let headers = request.headers();
+        let only = |name| {
+            let mut all = headers.get_all(name).iter();
+            all.next().filter(|_| all.next().is_none())
+        };
+        let is_null = only(ORIGIN).is_some_and(|origin| origin == "null");
+        let is_own = only(SEC_FETCH_SITE).is_some_and(|site| site == "same-origin");
+        if !(is_null && is_own) {
+            self.check_origin(request)?;
+        }
+        let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
+        match sites.find(|site| **site != "same-origin" && **site != "none") {
+            None => Ok(()),
+            Some(site) => Err(refuse(
+                request,
+                Code::ForeignOrigin,
+                "Sec-Fetch-Site",
+                site.as_bytes(),
+                "a page of another site sent this, and it was not carried out; allowed are same-origin and none",
+            )),
+        }
+    }
+
+    /// The origin is the site that was asked for. Behind a reverse proxy that does not pass on
+    /// Host, it is one of `admin.hosts`.
+    fn is_own_origin(&self, request: &Request, origin: &HeaderValue) -> Result<bool, Problem> {
+        let own = host(request)?;
+        let Some((scheme, site)) = origin.to_str().ok().and_then(|text| text.split_once("://"))
+        else {
+            return Ok(false);
+        };
+        if site.eq_ignore_ascii_case(own.as_str()) {
+            return Ok(true);
+        }
+        // Another port of that name may be another program, so this one must have none to be told
+        // from it.
+        let is_rewritten = own.port().is_none() || is_loopback(&normal(own.host()));
+        let site = match scheme.to_ascii_lowercase().as_str() {
+            "http" => site.strip_suffix(":80").unwrap_or(site),
+            "https" => site.strip_suffix(":443").unwrap_or(site),
+            _ => return Ok(false),
+        };
+        Ok(is_rewritten && self.configured.contains(&normal(site)))
+    }
+
+    fn refuse_origin(&self, request: &Request, origin: &[u8]) -> Problem {
+        let own = host(request).map_or_else(|_| String::new(), |own| own.to_string());
+        let names = self.configured.iter().filter(|name| **name != own);
+        let names: String = names.map(|name| format!(", https://{name}")).collect();
+        refuse(
+            request,
+            Code::ForeignOrigin,
+            "Origin",
+            origin,
+            &format!(
+                "a page of another site sent this, and it was not carried out; allowed is the site that Host names, http(s)://{own}{names}; if a reverse proxy changes Host, have it pass Host on, or add the site's name to admin.hosts"
+            ),
+        )
+    }
+
+    /// The person that a reverse proxy has signed in, if there is one.
+    pub(super) fn person(&self, request: &Request) -> Result<Option<Person>, Problem> {
+        match &self.proxy_auth {
+            Some(auth) => auth.person(request),
+            None => Ok(None),
+        }
+    }
+
+    /// A browser sends its person's requests whichever page asks for them, so a change must be
+    /// asked for by a page of ours. Programs have tokens.
+    fn check_own_page(&self, request: &Request) -> Result<(), Problem> {
+        self.check_form_origin(request)?;
+        let headers = request.headers();
+        let is_own = |site: &HeaderValue| site == "same-origin";
+        let looks = matches!(*request.method(), Method::GET | Method::HEAD);
+        // Where there is an Origin, it is ours.
+        if looks || headers.get(SEC_FETCH_SITE).is_some_and(is_own) || headers.contains_key(ORIGIN)
+        {
+            return Ok(());
+        }
+        Err(self.refuse_origin(request, b""))
     }
 
     /// Who has this token. Wrong ones are counted.
@@ -150,11 +275,21 @@ pub(super) async fn guard(
 ) -> Result<Response, Problem> {
     let from = neighbour(&request)?;
     gate.check_host(&request)?;
-    check_origin(&request)?;
-    let caller = match (bearer(request.headers())?, from) {
-        (Some(token), _) => gate.by_token(&token, from).await?,
-        (None, Neighbour::Unix { uid }) => local(uid),
-        (None, Neighbour::Tcp(_)) => {
+    gate.check_origin(&request)?;
+    let person = gate.person(&request)?;
+    let token = match bearer(request.headers()) {
+        // What a proxy's own authentication has left in Authorization is none of ours.
+        Err(_) if person.is_some() => None,
+        token => token?,
+    };
+    let caller = match (token, person, from) {
+        (Some(token), _, _) => gate.by_token(&token, from).await?,
+        (None, Some(person), _) => {
+            gate.check_own_page(&request)?;
+            person.caller(&request)?
+        }
+        (None, None, Neighbour::Unix { uid }) if !arrival(&request).by_proxy => local(uid),
+        (None, None, _) => {
             return Err(Problem::new(
                 Code::Unauthorized,
                 "a token is needed: Authorization: Bearer gp_...; make one with gatepost token create",
@@ -201,6 +336,25 @@ pub(super) fn neighbour(request: &Request) -> Result<Neighbour, Problem> {
     from.ok_or_else(|| Problem::internal(&"a request came from nowhere"))
 }
 
+/// Where a request comes from, for the log.
+pub(super) fn place(request: &Request) -> String {
+    match client_address(request) {
+        Some(address) => address.to_string(),
+        None => "a unix socket".to_owned(),
+    }
+}
+
+/// The client's address, as far as it is known.
+pub(super) fn client_address(request: &Request) -> Option<IpAddr> {
+    neighbour(request).ok().and_then(address)
+}
+
+/// How a request came.
+fn arrival(request: &Request) -> Arrival {
+    let arrival = request.extensions().get::<Arrival>().cloned();
+    arrival.unwrap_or_default()
+}
+
 /// What is known of where somebody is; on the unix socket, nothing.
 fn address(from: Neighbour) -> Option<IpAddr> {
     match from {
@@ -224,16 +378,29 @@ fn local(uid: Option<u32>) -> Caller {
     }
 }
 
-/// The name that is asked for: in the request line if it stands there, else in the Host header (RFC 9112 section 3.2.2).
+/// The name that the browser asked for: of the proxy that is in front, if that says so, else of us.
 pub(super) fn host(request: &Request) -> Result<Authority, Problem> {
+    match arrival(request).host {
+        Some(host) => Ok(host),
+        None => named_host(request),
+    }
+}
+
+/// The name that is asked for: in the request line if it stands there, else in the Host header (RFC
+/// 9112 section 3.2.2).
+pub(super) fn named_host(request: &Request) -> Result<Authority, Problem> {
     if let Some(authority) = request.uri().authority() {
         return Ok(authority.clone());
     }
     let mut all = request.headers().get_all(HOST).iter();
     let only = all.next().filter(|_| all.next().is_none());
     let text = only.and_then(|host| host.to_str().ok());
-    text.and_then(|host| host.parse().ok())
-        .ok_or_else(|| Problem::new(Code::InvalidHeader, "the request needs one Host header"))
+    text.and_then(|host| host.parse().ok()).ok_or_else(|| {
+        Problem::new(
+            Code::InvalidHeader,
+            "Host: the request has none, or several, or one that is no name; send one",
+        )
+    })
 }
 
 /// What one client has of addresses: in IPv6 a /64, else an address.
@@ -245,23 +412,6 @@ fn one_client(address: IpAddr) -> IpAddr {
             IpAddr::from([a, b, c, d, 0, 0, 0, 0])
         }
     }
-}
-
-/// Browsers say which site a page is from that sends something; ours are only from here.
-pub(super) fn check_origin(request: &Request) -> Result<(), Problem> {
-    let mut origins = request.headers().get_all(ORIGIN).iter().peekable();
-    if origins.peek().is_none() {
-        return Ok(());
-    }
-    let own = host(request)?;
-    let is_own = |origin: &str| {
-        let site = origin.split_once("://").map(|(_, site)| site);
-        site.is_some_and(|site| site.eq_ignore_ascii_case(own.as_str()))
-    };
-    if origins.all(|origin| origin.to_str().is_ok_and(is_own)) {
-        return Ok(());
-    }
-    Err(Problem::foreign_origin())
 }
 
 /// The token of a request, if it brings one.

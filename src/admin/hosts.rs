@@ -4,26 +4,31 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
+use axum::http::uri::Authority;
 
+use crate::log::Throttle;
 use crate::net::listener::Neighbour;
 
-use super::gate::{host, neighbour};
+use super::gate::{named_host, neighbour, place};
 use super::problem::{Code, Problem};
+
+/// The longest value of a refused header that is repeated, in octets.
+const REPEATED: usize = 255;
 
 /// The names of one listener.
 #[derive(Debug)]
 pub struct Hosts {
-    /// Lower case; loopback's names and every loopback address are allowed anyhow.
+    /// In their [`normal`] form. Loopback's names and addresses are allowed besides.
     names: Vec<String>,
-    /// Whether it listens on every address of this machine, and so is asked by any.
+    /// Whether the listener has every address of this machine, so that each is a name.
     all_addresses: bool,
     /// The configuration's key for further names.
     key: &'static str,
 }
 
 impl Hosts {
-    /// For a listener on `address`, these `names` besides it and those of loopback. `key` is where
-    /// the configuration has such names.
+    /// For a listener on `address`, these `names` besides the address and the names of loopback.
+    /// `key` is where the configuration has such names.
     pub fn new(
         address: Option<IpAddr>,
         names: impl IntoIterator<Item = String>,
@@ -32,9 +37,7 @@ impl Hosts {
         let own = address.map(|address| address.to_string());
         let names = names.into_iter().chain(own);
         Hosts {
-            names: names
-                .map(|name| bare(&name.to_ascii_lowercase()).to_owned())
-                .collect(),
+            names: names.map(|name| normal(&name)).collect(),
             all_addresses: address.is_some_and(|address| address.is_unspecified()),
             key,
         }
@@ -42,27 +45,77 @@ impl Hosts {
 
     /// The request must be for one of these names. Over the unix socket it may be for any.
     pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
-        if !matches!(neighbour(request)?, Neighbour::Tcp(_)) {
-            return Ok(());
+        match neighbour(request)? {
+            Neighbour::Unix { .. } => Ok(()),
+            Neighbour::Tcp(_) => self.check_name(request, "Host", &named_host(request)?),
         }
-        let host = host(request)?;
-        let name = host.host().to_ascii_lowercase();
-        let bare = bare(&name);
-        let address: Option<IpAddr> = bare.parse().ok();
+    }
+
+    /// The name that `header` holds must be one of these.
+    pub(super) fn check_name(
+        &self,
+        request: &Request,
+        header: &'static str,
+        host: &Authority,
+    ) -> Result<(), Problem> {
+        let name = normal(host.host());
         // No DNS server answers for an address.
-        let is_address = address
-            .is_some_and(|address| self.all_addresses || address.to_canonical().is_loopback());
-        if is_address || name == "localhost" || self.names.iter().any(|own| own == bare) {
+        let is_own_address = self.all_addresses && name.parse::<IpAddr>().is_ok();
+        if is_own_address || is_loopback(&name) || self.names.contains(&name) {
             return Ok(());
         }
-        Err(Problem::new(
+        Err(refuse(
+            request,
             Code::ForeignHost,
-            format!(
-                "{name:?} is not a name of this Gatepost; if it should be, add it to {}",
+            header,
+            host.as_str().as_bytes(),
+            &format!(
+                "allowed are localhost, loopback addresses, {}; if this Gatepost has that name, add it to {}",
+                self.names.join(", "),
                 self.key
             ),
         ))
     }
+}
+
+/// Tells the caller and the log which header refuses the request, its value and the allowed values.
+pub(super) fn refuse(
+    request: &Request,
+    code: Code,
+    header: &'static str,
+    value: &[u8],
+    remedy: &str,
+) -> Problem {
+    static REFUSED: Throttle = Throttle::new();
+    let end = value.len().min(REPEATED);
+    let value = value[..end].escape_ascii().to_string();
+    if let Some(count) = REFUSED.due_for(&(header, &value)) {
+        tracing::warn!(
+            target: "gatepost::admin",
+            from = %place(request),
+            header,
+            value,
+            count,
+            "request refused: {remedy}"
+        );
+    }
+    Problem::new(code, format!("{header}: \"{value}\": {remedy}"))
+}
+
+/// A name or an address in the one form in which names are compared.
+pub(super) fn normal(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    let bare = bare(&host);
+    match bare.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().to_string(),
+        Err(_) => bare.to_owned(),
+    }
+}
+
+/// Whether a name in its [`normal`] form is this machine's alone.
+pub(super) fn is_loopback(name: &str) -> bool {
+    let address = name.parse::<IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// An address without the brackets that it has in URLs, or in SMTP with "IPv6:".
@@ -81,6 +134,15 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
+
+    #[test]
+    fn an_address_has_one_form() {
+        for one in ["[2001:DB8:0::1]", "[IPv6:2001:db8::1]", "2001:db8:0:0::1"] {
+            assert_eq!(normal(one), "2001:db8::1", "{one}");
+        }
+        assert_eq!(normal("Mail.Example.ORG"), "mail.example.org");
+        assert!(is_loopback(&normal("[::ffff:127.0.0.1]")));
+    }
 
     #[test]
     fn a_listener_is_asked_by_its_own_names_and_addresses_alone() {

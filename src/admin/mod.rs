@@ -4,12 +4,14 @@
 //! carried out at the [`desk`] (what that means for store, logins and sessions).
 
 pub mod api;
+mod base_path;
 mod caller;
 mod changes;
 pub mod client;
 mod dashboard;
 mod desk;
 mod extract;
+mod forwarded;
 mod gate;
 mod health;
 mod hosts;
@@ -17,30 +19,35 @@ mod http;
 mod metrics;
 mod problem;
 mod progress;
+mod proxies;
+mod proxy_auth;
 mod revocations;
 mod workers;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse as _;
 use axum::routing::any;
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::net::listener::LocalListener;
 
+use self::base_path::BasePath;
 use self::desk::Desk;
 use self::gate::Gate;
 use self::http::Door;
 use self::problem::{Code, Problem};
+use self::proxies::{OverProxySocket, Proxies};
 use self::revocations::Revocations;
 
 pub use self::desk::System;
@@ -68,20 +75,23 @@ pub struct Administration {
 }
 
 impl Administration {
-    /// Of this system, for requests for these `hosts`.
-    pub fn new(system: System, hosts: Hosts) -> Administration {
+    /// Of this system, as `[admin]` has it served.
+    pub fn new(system: System, admin: &config::Admin) -> Administration {
         let metrics = system.metrics.clone();
         let desk = Arc::new(Desk::new(system));
-        let gate = Arc::new(Gate::new(desk.clone(), hosts));
-        let (guarded, open) = api::routes();
-        let missing = || async {
+        let gate = Arc::new(Gate::new(desk.clone(), admin));
+        let proxies = Arc::new(Proxies::new(admin));
+        let base = BasePath::new(&admin.base_path);
+        let (guarded, open) = api::routes(&base);
+        let description = format!("{}/api/v1/openapi.json", base.as_str());
+        let missing = move || async move {
             Problem::new(
                 Code::NotFound,
-                "there is no such path; /api/v1/openapi.json has all there are",
+                format!("there is no such path; {description} has all there are"),
             )
         };
         let routes = guarded
-            .route("/api", any(missing))
+            .route("/api", any(missing.clone()))
             .route("/api/{*path}", any(missing))
             .method_not_allowed_fallback(|| async {
                 Problem::new(
@@ -105,7 +115,15 @@ impl Administration {
             .layer(CatchPanicLayer::custom(|_| {
                 Problem::internal(&"a panic").into_response()
             }))
-            .layer(from_fn_with_state(metrics, metrics::count));
+            .layer(from_fn_with_state(metrics, metrics::count))
+            .layer(from_fn_with_state(proxies, proxies::receive));
+        // Around the routes, since it changes the path by which one is chosen.
+        let routes = match admin.base_path.is_empty() {
+            true => routes,
+            false => Router::new()
+                .fallback_service(routes)
+                .layer(from_fn_with_state(base, base_path::serve_below)),
+        };
         Administration { desk, routes }
     }
 
@@ -120,6 +138,20 @@ impl Administration {
             listener,
             tls,
             routes: self.routes.clone(),
+        };
+        door.serve(lifecycle)
+    }
+
+    /// Serves on the socket of a reverse proxy until draining.
+    pub fn serve_proxy(
+        &self,
+        listener: LocalListener,
+        lifecycle: Lifecycle,
+    ) -> impl Future<Output = ()> + use<> {
+        let door = Door {
+            listener,
+            tls: None,
+            routes: self.routes.clone().layer(Extension(OverProxySocket)),
         };
         door.serve(lifecycle)
     }

@@ -83,10 +83,14 @@ codes! {
     TooSlow = REQUEST_TIMEOUT "too-slow",
     /// Too many wrong tokens came from this address.
     TooManyFailures = TOO_MANY_REQUESTS "too-many-failures",
+    /// The reverse proxy has signed in a person who has no scope.
+    UnknownPerson = FORBIDDEN "unknown-person",
     /// There is no token, or not a valid one.
     Unauthorized = UNAUTHORIZED "unauthorized",
     /// The body is not said to be JSON.
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type",
+    /// A header that names a person did not come once from a trusted reverse proxy.
+    UntrustedProxy = FORBIDDEN "untrusted-proxy",
 }
 
 /// Seconds after which a busy store is worth another try.
@@ -165,14 +169,6 @@ impl Problem {
             pointer: pointer.to_owned(),
             detail,
         }])
-    }
-
-    /// Another site had the browser send this.
-    pub(super) fn foreign_origin() -> Problem {
-        Problem::new(
-            Code::ForeignOrigin,
-            "a page of another site sent this request; it was not carried out",
-        )
     }
 
     /// It may be worth another try after so many seconds.

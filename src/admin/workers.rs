@@ -2,12 +2,13 @@
 //! them.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::store::Access;
+use crate::store::{Access, ActorKind};
 
 use super::caller::Caller;
 
@@ -31,10 +32,31 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) enum Claimant {
     /// Gatepost itself: looking tokens up, health, late revocations.
     Gatepost,
-    /// An administrator of the instance by this token, or over the unix socket.
-    Instance(Option<i64>),
-    /// Any other token.
+    /// An administrator of the instance, or with none the unix socket.
+    Instance(Option<Holder>),
+    /// Any other caller.
+    Other(Holder),
+}
+
+/// The holder of a share.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Holder {
     Token(i64),
+    /// A person whom a reverse proxy has signed in, by the hash of the name.
+    Person(u64),
+}
+
+impl Holder {
+    fn of(caller: &Caller) -> Option<Holder> {
+        match (caller.actor.token, caller.actor.kind) {
+            (Some(token), _) => Some(Holder::Token(token)),
+            (None, ActorKind::Token) => {
+                let hasher = BuildHasherDefault::<DefaultHasher>::new();
+                Some(Holder::Person(hasher.hash_one(&caller.actor.name)))
+            }
+            (None, _) => None,
+        }
+    }
 }
 
 tokio::task_local! {
@@ -46,9 +68,9 @@ impl Claimant {
     fn of(caller: &Caller) -> Claimant {
         let is_instance_admin =
             caller.scope.organization.is_none() && caller.scope.access == Access::Admin;
-        match caller.actor.token {
-            Some(token) if !is_instance_admin => Claimant::Token(token),
-            token => Claimant::Instance(token),
+        match Holder::of(caller) {
+            Some(holder) if !is_instance_admin => Claimant::Other(holder),
+            holder => Claimant::Instance(holder),
         }
     }
 
@@ -59,14 +81,14 @@ impl Claimant {
     }
 
     fn is_first(self) -> bool {
-        !matches!(self, Claimant::Token(_))
+        !matches!(self, Claimant::Other(_))
     }
 
     /// How many workers it may have.
     fn share(self) -> usize {
         match self {
             Claimant::Gatepost | Claimant::Instance(None) => WORKERS,
-            Claimant::Instance(Some(_)) | Claimant::Token(_) => SHARE,
+            Claimant::Instance(Some(_)) | Claimant::Other(_) => SHARE,
         }
     }
 }
@@ -214,9 +236,9 @@ mod tests {
         tokio::spawn(async move { turn(&workers, claimant).await })
     }
 
-    const GREEDY: Claimant = Claimant::Token(1);
-    const OTHER: Claimant = Claimant::Token(2);
-    const ADMIN: Claimant = Claimant::Instance(Some(3));
+    const GREEDY: Claimant = Claimant::Other(Holder::Token(1));
+    const OTHER: Claimant = Claimant::Other(Holder::Token(2));
+    const ADMIN: Claimant = Claimant::Instance(Some(Holder::Token(3)));
     const SOCKET: Claimant = Claimant::Instance(None);
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     upstream::check(&config.upstream, &listeners)?;
     check_admin(config)?;
     check_auth_socket(config)?;
+    check_proxies(config)?;
     check_argon2_memory(config)?;
     check_refusal_is_sent(config)
 }
@@ -92,6 +93,65 @@ fn check_auth_socket(config: &Config) -> Result<(), Problem> {
             Key::new(["dovecot_auth", "group"]),
             format!("{address} has no group; use a unix socket, or leave this out"),
         )),
+        _ => Ok(()),
+    }
+}
+
+/// A reverse proxy must be known before it is believed, and what it says must allow something.
+fn check_proxies(config: &Config) -> Result<(), Problem> {
+    let Some(admin) = &config.admin else {
+        return Ok(());
+    };
+    let key = |name| Key::new(["admin", name]);
+    if admin.proxy_socket.is_some() && admin.proxy_socket == admin.socket {
+        return Err(Problem::new(
+            key("proxy_socket"),
+            "admin.socket is the same, where every request may do everything; choose another path",
+        ));
+    }
+    if !admin.trusted_proxies.is_empty() && admin.listen.is_none() {
+        return Err(Problem::new(
+            key("trusted_proxies"),
+            "there is no admin.listen for them to connect to; set it, or leave this out",
+        ));
+    }
+    let Some(auth) = &admin.proxy_auth else {
+        return Ok(());
+    };
+    let wrong = |name: &str, message: &str| {
+        let key = key("proxy_auth");
+        Err(Problem::new(
+            if name.is_empty() {
+                key
+            } else {
+                key.child(name)
+            },
+            message,
+        ))
+    };
+    if admin.trusted_proxies.is_empty() && admin.proxy_socket.is_none() {
+        return wrong(
+            "",
+            "no proxy may set these headers; set admin.proxy_socket or admin.trusted_proxies",
+        );
+    }
+    let groups = auth.groups_header.as_deref();
+    if groups.is_some_and(|groups| groups.eq_ignore_ascii_case(&auth.user_header)) {
+        return wrong(
+            "groups_header",
+            "it is the same as user_header; name the header with the groups",
+        );
+    }
+    match (groups, auth.groups.is_empty(), auth.users.is_empty()) {
+        (None, false, _) => wrong("groups", "without groups_header no group is known; set it"),
+        (Some(_), true, _) => wrong(
+            "groups_header",
+            "no group has a scope; add [admin.proxy_auth.groups]",
+        ),
+        (None, true, true) => wrong(
+            "",
+            "no person has a scope; set groups_header and add [admin.proxy_auth.groups], or add [admin.proxy_auth.users]",
+        ),
         _ => Ok(()),
     }
 }

@@ -25,6 +25,7 @@ mod log;
 mod metrics;
 mod network;
 mod number;
+mod proxy_auth;
 mod quotas;
 mod relay;
 mod section;
@@ -57,6 +58,7 @@ pub use listener::{Listener, ListenerKind};
 pub use log::{Log, LogFormat};
 pub use metrics::Metrics;
 pub use network::Network;
+pub use proxy_auth::{ProxyAuth, ScopeText};
 pub use quotas::{CredentialLimits, OrganizationLimits};
 pub use relay::{BareNewline, Relay};
 pub use store::Store;
@@ -147,6 +149,12 @@ impl Config {
         check::check(&config).map_err(|problem| sources.locate(problem))?;
         Ok(config)
     }
+}
+
+/// Whether an organization can have this slug; the store has the same rule.
+fn is_slug(text: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 fn default_drain_timeout() -> Duration {

@@ -235,6 +235,38 @@ fn a_mistake_in_the_file_is_told_with_line_key_cause_and_remedy() {
             r#"config.toml:2: admin.hosts: "a_b" is not a host name; use letters, digits, hyphens and dots, as in "mail.example.org", or an address literal, as "[192.0.2.1]""#,
         ),
         (
+            "[admin]\nhosts = ['admin.example.org:8443']",
+            r#"config.toml:2: admin.hosts[0]: "admin.example.org:8443" has a port; write "admin.example.org", which holds for every port"#,
+        ),
+        (
+            "[admin]\nhosts = ['[2001:db8::1]:8443']",
+            r#"config.toml:2: admin.hosts[0]: "[2001:db8::1]:8443" has a port; write "[2001:db8::1]", which holds for every port"#,
+        ),
+        (
+            "[admin]\nbase_path = 'gatepost/'",
+            r#"config.toml:2: admin.base_path: "gatepost/" is not a base path; begin it with "/", end it without one, and use letters, digits, "-", ".", "_" and "~" between slashes, as in "/gatepost""#,
+        ),
+        (
+            "[admin]\nbase_path = '/api'",
+            r#"config.toml:2: admin.base_path: "/api" begins as a path of the administration itself; use another, as "/gatepost""#,
+        ),
+        (
+            "[admin]\nlisten = '127.0.0.1:8587'\ntrusted_proxies = ['unix']",
+            "config.toml:3: admin.trusted_proxies[0]: every request over admin.socket may do everything; for a reverse proxy set admin.proxy_socket",
+        ),
+        (
+            "[admin.proxy_auth]\nuser_header = 'Remote-User'",
+            "config.toml:1: admin.proxy_auth: no proxy may set these headers; set admin.proxy_socket or admin.trusted_proxies",
+        ),
+        (
+            "[admin.proxy_auth]\nuser_header = 'Cookie'",
+            r#"config.toml:2: admin.proxy_auth.user_header: "Cookie" does not name a person; use the header that the reverse proxy sets, as "Remote-User""#,
+        ),
+        (
+            "[admin.proxy_auth]\nuser_header = 'Remote-User'\n[admin.proxy_auth.users]\nann = 'admin'",
+            r#"config.toml:4: admin.proxy_auth.users.ann: "admin" is not a scope; write "instance:admin", "instance:read", "org:SLUG:admin" or "org:SLUG:read""#,
+        ),
+        (
             "[metrics]",
             "config.toml:1: metrics.listen: missing; write listen = ... here, as config.toml.example shows",
         ),

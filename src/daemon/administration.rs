@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
 use super::{DaemonError, Sockets, cost};
-use crate::admin::{Administration, Hosts, System, Unwritten};
+use crate::admin::{Administration, System, Unwritten};
 use crate::auth::NotedBatch;
 use crate::config::{Config, Endpoint};
 use crate::edge::Edge;
@@ -21,27 +21,40 @@ const ACCESS: Access = Access {
     group: None,
 };
 
-/// Where the administration listens, and whether by TLS.
+/// What connects to a socket of the administration.
+#[derive(Clone, Copy)]
+pub(super) enum For {
+    Clients,
+    ClientsByTls,
+    Proxy,
+}
+
+/// Where the administration listens.
 pub(super) fn listeners(
     config: &Config,
     sockets: &mut Sockets,
-) -> Result<Vec<(LocalListener, bool)>, DaemonError> {
+) -> Result<Vec<(LocalListener, For)>, DaemonError> {
     let Some(admin) = &config.admin else {
         return Ok(Vec::new());
     };
     let unix = admin.socket.clone().map(Endpoint::Unix);
+    let proxy = admin.proxy_socket.clone().map(Endpoint::Unix);
     let tcp = admin.listen.map(Endpoint::Tcp);
-    let endpoints = [(unix, false), (tcp, admin.tls)].into_iter();
-    let endpoints = endpoints.filter_map(|(endpoint, tls)| Some((endpoint?, tls)));
+    let by_tls = match admin.tls {
+        true => For::ClientsByTls,
+        false => For::Clients,
+    };
+    let endpoints = [(unix, For::Clients), (proxy, For::Proxy), (tcp, by_tls)].into_iter();
+    let endpoints = endpoints.filter_map(|(endpoint, who)| Some((endpoint?, who)));
     endpoints
-        .map(|(endpoint, tls)| Ok((sockets.local(&endpoint, ACCESS)?, tls)))
+        .map(|(endpoint, who)| Ok((sockets.local(&endpoint, ACCESS)?, who)))
         .collect()
 }
 
 /// The administration, open but not serving; none if it listens nowhere.
 pub(super) struct Closed {
     administration: Administration,
-    listeners: Vec<(LocalListener, bool)>,
+    listeners: Vec<(LocalListener, For)>,
     tls: TlsAcceptor,
     lifecycle: Lifecycle,
 }
@@ -50,7 +63,7 @@ impl Closed {
     /// `places` are all other listeners, by their kind.
     pub(super) fn new(
         config: &Config,
-        listeners: Vec<(LocalListener, bool)>,
+        listeners: Vec<(LocalListener, For)>,
         mut places: Vec<(String, String)>,
         edge: &Edge,
         store: &Arc<Store>,
@@ -82,12 +95,8 @@ impl Closed {
             upstreams: upstreams(edge),
             hostname: config.hostname.to_string(),
         };
-        let address = admin.listen.map(|address| address.ip());
-        let names = admin.hosts.iter().chain([&config.hostname]);
-        let names = names.map(|name| name.as_str().to_owned());
-        let hosts = Hosts::new(address, names, "admin.hosts");
         Ok(Some(Closed {
-            administration: Administration::new(system, hosts),
+            administration: Administration::new(system, admin),
             listeners,
             tls: TlsAcceptor::from(edge.tls.clone()),
             lifecycle: edge.lifecycle.clone(),
@@ -103,8 +112,15 @@ impl Closed {
             tls,
             lifecycle,
         } = self;
-        for (listener, by_tls) in listeners {
-            let tls = by_tls.then(|| tls.clone());
+        for (listener, who) in listeners {
+            let tls = match who {
+                For::Clients => None,
+                For::ClientsByTls => Some(tls.clone()),
+                For::Proxy => {
+                    lifecycle.spawn(administration.serve_proxy(listener, lifecycle.clone()));
+                    continue;
+                }
+            };
             lifecycle.spawn(administration.serve(listener, tls, lifecycle.clone()));
         }
         // Not waited for: requests that are under way while draining leave something to write, too.

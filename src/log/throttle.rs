@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 /// How long the same warning does not come again.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// How many warnings are told apart. With more, the one that is silent for longest is forgotten.
+/// How many warnings are told apart within a pause. All further ones count as one.
 const MOST: usize = 64;
+
+/// Stands for the warnings beyond [`MOST`].
+const FURTHER: u64 = 0;
 
 /// Lets each warning through once a minute, with the number of times that it was due.
 pub struct Throttle(Mutex<Vec<Entry>>);
@@ -43,12 +46,16 @@ impl Throttle {
 
     fn at(&self, warning: u64, now: Instant) -> Option<u64> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |entry: &Entry| now.saturating_duration_since(entry.at) < PAUSE;
+        let is_known = entries.iter().any(|entry| entry.warning == warning);
+        if !is_known && entries.len() >= MOST {
+            entries.retain(is_recent);
+        }
+        let warning = match is_known || entries.len() < MOST {
+            true => warning,
+            false => FURTHER,
+        };
         let Some(entry) = entries.iter_mut().find(|entry| entry.warning == warning) else {
-            if entries.len() >= MOST
-                && let Some(oldest) = (0..entries.len()).min_by_key(|at| entries[*at].at)
-            {
-                entries.swap_remove(oldest);
-            }
             entries.push(Entry {
                 warning,
                 at: now,
@@ -57,7 +64,7 @@ impl Throttle {
             return Some(1);
         };
         entry.since += 1;
-        if now.saturating_duration_since(entry.at) < PAUSE {
+        if is_recent(entry) {
             return None;
         }
         entry.at = now;
@@ -89,15 +96,24 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_warnings_are_told_apart() {
+    fn further_warnings_count_as_one() {
         let throttle = Throttle::new();
         let begin = Instant::now();
-        for warning in 0..1_000 {
-            let now = begin + Duration::from_millis(warning);
-            assert_eq!(throttle.at(warning, now), Some(1));
+        let most = MOST as u64;
+        for warning in 1..=most {
+            assert_eq!(throttle.at(warning, begin), Some(1));
         }
-        assert_eq!(throttle.0.lock().unwrap().len(), MOST);
-        assert_eq!(throttle.at(999, begin + PAUSE / 2), None);
-        assert_eq!(throttle.at(0, begin + PAUSE / 2), Some(1), "forgotten");
+        assert_eq!(
+            throttle.at(most + 1, begin),
+            Some(1),
+            "the first further one"
+        );
+        for warning in 1..1_000 {
+            assert_eq!(throttle.at(most + warning, begin), None);
+        }
+        assert_eq!(throttle.0.lock().unwrap().len(), MOST + 1);
+        assert_eq!(throttle.at(2, begin + PAUSE), Some(1));
+        assert_eq!(throttle.at(most + 1, begin + PAUSE), Some(1), "known again");
+        assert!(throttle.0.lock().unwrap().len() <= MOST + 1);
     }
 }

@@ -98,7 +98,8 @@ impl Config {
         address.trim_matches('"').parse().ok()
     }
 
-    fn raw(mut self, table: &'static str, key: &'static str, value: String) -> Config {
+    /// Sets a value in TOML.
+    pub fn raw(mut self, table: &'static str, key: &'static str, value: String) -> Config {
         self.tables.entry(table).or_default().insert(key, value);
         self
     }

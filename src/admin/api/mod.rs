@@ -25,8 +25,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
+use utoipa::openapi::Server;
 use utoipa_axum::router::OpenApiRouter;
 
+use super::base_path::BasePath;
 use super::desk::Desk;
 
 pub use self::audit::AuditRecord;
@@ -43,12 +45,15 @@ pub use self::tokens::{NewlyIssued as IssuedToken, Token};
 const DOCUMENT: &str = "/api/v1/openapi.json";
 
 /// Every route behind the gate, and the one in front of it that describes them.
-pub(super) fn routes() -> (Router<Arc<Desk>>, Router) {
+pub(super) fn routes(base: &BasePath) -> (Router<Arc<Desk>>, Router) {
     let (guarded, mut document) = OpenApiRouter::with_openapi(openapi::outline())
         .nest("/api/v1", described())
         .split_for_parts();
     openapi::complete(&mut document);
-    // Made once: it is the same for everybody.
+    if !base.as_str().is_empty() {
+        document.servers = Some(vec![Server::new(base.as_str())]);
+    }
+    // Made once: every caller gets the same.
     let text = document
         .to_pretty_json()
         .expect("all keys in the document are strings, so it can be written");

@@ -4,6 +4,7 @@ use axum::extract::Request;
 use axum::http::header::{COOKIE, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
 
+use crate::admin::base_path::BasePath;
 use crate::admin::gate;
 use crate::admin::http::Encrypted;
 use crate::admin::problem::Problem;
@@ -18,6 +19,8 @@ pub(super) const FORM: &str = "gatepost-form";
 /// name: two tunnels to two machines do not sign each other out.
 pub(super) struct Cookies {
     port: String,
+    /// `admin.base_path`: other programs on this host get no cookie of ours.
+    base: BasePath,
     /// Whether we speak TLS ourselves: then only cookies count that nobody but this host can have set.
     encrypted: bool,
     /// Whether the browser came by HTTPS, to us or to a proxy in front.
@@ -31,7 +34,9 @@ impl Cookies {
         let encrypted = request.extensions().get::<Encrypted>();
         let encrypted = encrypted.is_some_and(|encrypted| encrypted.0);
         let origin = request.headers().get(ORIGIN);
+        let base = request.extensions().get::<BasePath>();
         Cookies {
+            base: base.cloned().unwrap_or_default(),
             port: port.map(|port| format!("-{port}")).unwrap_or_default(),
             encrypted,
             by_https: encrypted
@@ -39,9 +44,14 @@ impl Cookies {
         }
     }
 
-    /// With `__Host-`, a browser takes it by HTTPS only, and from this very host.
+    /// With `__Host-`, a browser takes it by HTTPS only, and from this very host for all of its
+    /// paths. One for a single path must have `__Secure-` instead, which needs HTTPS as well.
     fn bound(&self, what: &str) -> String {
-        format!("__Host-{what}{}", self.port)
+        let prefix = match self.base.as_str() {
+            "" => "__Host-",
+            _ => "__Secure-",
+        };
+        format!("{prefix}{what}{}", self.port)
     }
 
     fn loose(&self, what: &str) -> String {
@@ -75,28 +85,33 @@ impl Cookies {
             true => (self.bound(what), "; Secure"),
             false => (self.loose(what), ""),
         };
-        written(&name, text, seconds, secure)
+        self.written(&name, text, seconds, secure)
     }
 
     /// Has the browser forget it, by whichever name it has it.
     pub(super) fn forget(&self, what: &str) -> Result<[HeaderValue; 2], Problem> {
         Ok([
-            written(&self.bound(what), "", Some(0), "; Secure")?,
-            written(&self.loose(what), "", Some(0), "")?,
+            self.written(&self.bound(what), "", Some(0), "; Secure")?,
+            self.written(&self.loose(what), "", Some(0), "")?,
         ])
     }
-}
 
-fn written(
-    name: &str,
-    text: &str,
-    seconds: Option<u64>,
-    secure: &str,
-) -> Result<HeaderValue, Problem> {
-    let age = seconds.map(|seconds| format!("; Max-Age={seconds}"));
-    let age = age.unwrap_or_default();
-    let line = format!("{name}={text}; Path=/{age}; HttpOnly; SameSite=Strict{secure}");
-    HeaderValue::from_str(&line).map_err(|error| Problem::internal(&error))
+    fn written(
+        &self,
+        name: &str,
+        text: &str,
+        seconds: Option<u64>,
+        secure: &str,
+    ) -> Result<HeaderValue, Problem> {
+        let path = match self.base.as_str() {
+            "" => "/",
+            base => base,
+        };
+        let age = seconds.map(|seconds| format!("; Max-Age={seconds}"));
+        let age = age.unwrap_or_default();
+        let line = format!("{name}={text}; Path={path}{age}; HttpOnly; SameSite=Strict{secure}");
+        HeaderValue::from_str(&line).map_err(|error| Problem::internal(&error))
+    }
 }
 
 fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -169,6 +184,19 @@ mod tests {
         assert_eq!(
             line,
             "__Host-gatepost=x; Path=/; HttpOnly; SameSite=Strict; Secure"
+        );
+    }
+
+    #[test]
+    fn below_a_base_path_a_cookie_is_for_that_alone() {
+        let mut request = request("a.test", &["__Host-gatepost=x"], true);
+        request.extensions_mut().insert(BasePath::new("/g"));
+        let cookies = Cookies::of(&request);
+        assert_eq!(cookies.get(request.headers(), SESSION), None);
+        let line = cookies.set(SESSION, "x", None).unwrap();
+        assert_eq!(
+            line,
+            "__Secure-gatepost=x; Path=/g; HttpOnly; SameSite=Strict; Secure"
         );
     }
 }

@@ -42,7 +42,8 @@ impl IntoResponse for ErrorPage {
         let shown = Shown {
             heading: heading(problem.code),
             detail: problem.detail(),
-            is_signed_out: status == StatusCode::UNAUTHORIZED,
+            is_signed_out: status == StatusCode::UNAUTHORIZED
+                || problem.code == Code::UnknownPerson,
             assets: assets::version(),
         };
         let text = shown.render().unwrap_or_default(); // at worst an empty page with the right status
@@ -59,7 +60,9 @@ fn heading(code: Code) -> &'static str {
         Code::Changed | Code::Repeated => "This was done already",
         Code::EffectiveNotDurable => "Effective, but not saved",
         Code::Forbidden => "You may not do this",
-        Code::ForeignHost | Code::ForeignOrigin => "This did not come from here",
+        Code::ForeignHost | Code::ForeignOrigin | Code::UntrustedProxy => {
+            "This did not come from here"
+        }
         Code::Internal => "Something is broken",
         Code::MethodNotAllowed => "This cannot be done here",
         Code::NotFound => "There is no such page",
@@ -67,6 +70,7 @@ fn heading(code: Code) -> &'static str {
         Code::StoreFull | Code::StoreUnavailable => "The store cannot be used",
         Code::TooManyFailures => "Too many wrong tokens",
         Code::Unauthorized => "You are signed out",
+        Code::UnknownPerson => "You have no access here",
         _ => "This did not work",
     }
 }

@@ -33,8 +33,10 @@ pub(super) struct Frame {
     section: Section,
     /// Whose credentials the menu leads to.
     pub(super) slug: String,
-    /// The token's name.
+    /// The token's name, or the person's.
     pub(super) who: String,
+    /// Whether a reverse proxy has signed the visitor in, who can sign out only there.
+    pub(super) is_by_proxy: bool,
     /// What it may do.
     pub(super) scope: String,
     /// Whether it may change anything.
@@ -54,6 +56,7 @@ impl Frame {
             section,
             slug: own.unwrap_or(DEFAULT_ORGANIZATION).to_owned(),
             who: visitor.caller.name.clone(),
+            is_by_proxy: visitor.sign_in.token.is_none(),
             scope: scope.to_string(),
             may_change: scope.access == Access::Admin,
             is_instance: own.is_none(),

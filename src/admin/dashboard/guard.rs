@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use crate::admin::caller::Caller;
 use crate::admin::gate::{self, neighbour};
 use crate::admin::problem::{Code, Problem};
+use crate::admin::proxy_auth::Person;
 use crate::admin::workers;
 use crate::net::listener::Neighbour;
 
@@ -33,8 +34,6 @@ const CROSS_ORIGIN_OPENER_POLICY: HeaderName =
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Who looks at a page. Put into the request by [`signed_in`].
 #[derive(Clone)]
@@ -68,17 +67,15 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
 /// Lets through what was sent to a name of ours by a page of ours, or by somebody who typed it.
 pub(super) async fn from_here(
     State(dashboard): State<Arc<Dashboard>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ErrorPage> {
     dashboard.gate.check_host(&request)?;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        gate::check_origin(&request)?;
-        let mut sites = request.headers().get_all(SEC_FETCH_SITE).iter();
-        if sites.any(|site| site != "same-origin" && site != "none") {
-            return Err(Problem::foreign_origin().into());
-        }
+        dashboard.gate.check_form_origin(&request)?;
     }
+    let person = dashboard.gate.person(&request)?;
+    request.extensions_mut().insert(person);
     Ok(next.run(request).await)
 }
 
@@ -100,14 +97,27 @@ pub(super) async fn signed_in(
     next: Next,
 ) -> Result<Response, ErrorPage> {
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
-    let visitor = match visitor(
+    let by_token = visitor(
         &dashboard,
         Cookies::of(&request),
         request.headers(),
         neighbour(&request)?,
-    )
-    .await?
-    {
+    );
+    let visitor = match by_token.await? {
+        Some(visitor) => Some(visitor),
+        None => {
+            let person = request.extensions().get::<Option<Person>>().cloned();
+            match person.flatten() {
+                Some(person) => {
+                    let caller = person.caller(&request)?;
+                    let sign_in = dashboard.sign_ins.of_person(&person.name).await;
+                    Some(Visitor { caller, sign_in })
+                }
+                None => None,
+            }
+        }
+    };
+    let visitor = match visitor {
         Some(visitor) => visitor,
         None if looks => return Ok(to_sign_in(&request)),
         None => {
@@ -136,7 +146,10 @@ async fn visitor(
     let Some(sign_in) = dashboard.sign_ins.find(name).await else {
         return Ok(None);
     };
-    match dashboard.gate.by_hash(sign_in.token, from).await? {
+    let Some(token) = sign_in.token else {
+        return Ok(None);
+    };
+    match dashboard.gate.by_hash(token, from).await? {
         Ok(caller) => Ok(Some(Visitor { caller, sign_in })),
         Err(_) => {
             dashboard.sign_ins.leave(name).await;

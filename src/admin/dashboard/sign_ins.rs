@@ -32,14 +32,17 @@ pub(super) struct SignIns {
     all: Cache<Key, Arc<SignIn>>,
     /// Those of one token, first come first.
     by_token: Cache<TokenHash, Arc<Mutex<VecDeque<Key>>>>,
+    /// Persons whom a reverse proxy has signed in, by their names.
+    persons: Cache<String, Arc<SignIn>>,
 }
 
 type Key = [u8; 32];
 
 /// One browser that is signed in.
 pub(super) struct SignIn {
-    /// What it was done with; it must be valid at each request.
-    pub(super) token: TokenHash,
+    /// What it was done with; it must be valid at each request. A person whom a reverse proxy has
+    /// signed in has none.
+    pub(super) token: Option<TokenHash>,
     /// What every form must bring back.
     pub(super) csrf: String,
     notice: Mutex<Option<String>>,
@@ -65,17 +68,19 @@ impl SignIns {
                 .eviction_policy(lru())
                 .time_to_idle(longest)
                 .build(),
+            persons: Cache::builder()
+                .max_capacity(MOST)
+                .eviction_policy(lru())
+                .time_to_idle(idle)
+                .time_to_live(longest)
+                .build(),
         }
     }
 
     /// Takes somebody in. Returns the name for their browser.
     pub(super) async fn enter(&self, token: TokenHash) -> String {
         let name = unguessable();
-        let sign_in = SignIn {
-            token,
-            csrf: unguessable(),
-            notice: Mutex::default(),
-        };
+        let sign_in = SignIn::new(Some(token));
         self.all.insert(key(&name), Arc::new(sign_in)).await;
         let own = self
             .by_token
@@ -94,6 +99,13 @@ impl SignIns {
         name
     }
 
+    /// What is kept of a person whom the proxy says to be signed in. All browsers of the person
+    /// share it.
+    pub(super) async fn of_person(&self, name: &str) -> Arc<SignIn> {
+        let fresh = async { Arc::new(SignIn::new(None)) };
+        self.persons.get_with_by_ref(name, fresh).await
+    }
+
     pub(super) async fn find(&self, name: &str) -> Option<Arc<SignIn>> {
         self.all.get(&key(name)).await
     }
@@ -104,6 +116,14 @@ impl SignIns {
 }
 
 impl SignIn {
+    fn new(token: Option<TokenHash>) -> SignIn {
+        SignIn {
+            token,
+            csrf: unguessable(),
+            notice: Mutex::default(),
+        }
+    }
+
     /// Leaves word for the next page.
     pub(super) fn tell(&self, notice: String) {
         *self.notice.lock().unwrap_or_else(PoisonError::into_inner) = Some(notice);

@@ -136,7 +136,7 @@ impl Fixture {
             expires_at: None,
         };
         request.extensions_mut().unwrap().insert(caller);
-        let (guarded, _) = api::routes();
+        let (guarded, _) = api::routes(&Default::default());
         let routes = TowerToHyperService::new(guarded.with_state(self.desk.clone()));
         let answer = routes.call(request.body(Body::empty()).unwrap());
         answer.await.unwrap().status()

@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 
 use super::super::error::{Key, Problem};
-use super::super::{Endpoint, IdentityBy, Target, Upstream, UpstreamTls};
+use super::super::{Endpoint, IdentityBy, Target, Upstream, UpstreamTls, is_slug};
 
 /// Finds the first contradiction; `listeners` are our own.
 pub(super) fn check(upstream: &Upstream, listeners: &[SocketAddr]) -> Result<(), Problem> {
     Section(upstream, vec!["upstream"]).check(listeners)?;
     for (slug, own) in &upstream.organizations {
         let section = Section(own, vec!["upstream", "organizations", slug]);
+        // One that no organization has would leave its organization with the upstream of all.
         if !is_slug(slug) {
             return Err(Problem::new(
                 Key::new(section.1),
@@ -219,12 +220,6 @@ impl Section<'_> {
         }
         Ok(())
     }
-}
-
-/// As the store has them. One that matches nobody would leave its organization with the upstream of all.
-fn is_slug(text: &str) -> bool {
-    let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 /// Whether who connects to `target` ends up at `listener`, as far as the texts tell.
