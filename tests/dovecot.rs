@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::Signal;
 
 use crate::support::PATIENCE;
 use crate::support::auth_client::AuthClient;
@@ -168,10 +169,23 @@ fn silent_clients_keep_no_smtpd_out() {
 #[test]
 fn postfix_asks_gatepost_directly_without_the_proxy() {
     let postfix = Postfix::start(Sockets::Tcp);
-    let config = Config::for_upstream(postfix.upstream());
-    let gatepost = Gatepost::start(postfix.asks(config));
+    // The whole configuration: no listener, no certificate, no upstream.
+    let config = postfix.asks(Config::for_verdicts(&postfix.auth()));
+    let admin = ports::free_address().to_string();
+    let config = config.text("metrics", "listen", &ports::free_address().to_string());
+    let mut gatepost = Gatepost::start(config.text("admin", "listen", &admin));
+    let checked = gatepost.succeed(&["check"]);
+    assert!(
+        checked.lines().all(|line| line.starts_with("ok ")),
+        "{checked}"
+    );
+    assert!(!checked.contains("certificate") && !checked.contains("upstream"));
     let credential = gatepost.create();
+    assert!(http(&admin, "/readyz").contains("200 OK"));
 
+    // SIGHUP loads a certificate elsewhere.
+    gatepost.signal(Signal::HUP);
+    gatepost.wait_for_state("READY=1");
     let mut client = client_of(&postfix);
     client
         .auth_plain(&credential.with_wrong_password())
@@ -188,6 +202,16 @@ fn postfix_asks_gatepost_directly_without_the_proxy() {
     ]);
     gatepost.succeed(&["credential", "revoke", &credential.username]);
     refused_soon(|| client_of(&postfix).auth_plain(&credential));
+}
+
+/// The answer to a GET.
+fn http(address: &str, path: &str) -> String {
+    let mut socket = TcpStream::connect(address).expect("connect");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).expect("ask");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("an answer");
+    answer
 }
 
 fn client_of(postfix: &Postfix) -> Client {

@@ -88,7 +88,8 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
     let config = config::Config::load(&site.config()).expect("the configuration");
     let metrics = Arc::new(Metrics::new().expect("metrics"));
     let store = Arc::new(Store::open(&config.store.path).expect("the store"));
-    let tls = Tls::load(gatepost::daemon::pairs(&config.tls)).expect("the certificate");
+    let tls =
+        Tls::load(gatepost::daemon::pairs(config.tls.as_ref().unwrap())).expect("the certificate");
     let cost = Cost {
         memory_kib: config.auth.memory_kib,
         iterations: config.auth.iterations,
@@ -112,7 +113,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         100,
         refusal_delay,
     );
-    let upstreams = Upstreams::load(HOSTNAME, &config.upstream, &metrics);
+    let upstreams = Upstreams::load(HOSTNAME, config.upstream.as_ref().unwrap(), &metrics);
     let lifecycle = Lifecycle::new();
     Arc::new(Edge {
         settings: Arc::new(Settings {

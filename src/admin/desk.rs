@@ -66,8 +66,8 @@ pub struct System {
     pub quotas: Arc<Quotas>,
     /// Who is connected.
     pub sessions: Arc<Sessions>,
-    /// The certificate.
-    pub tls: Arc<Tls>,
+    /// The certificate of the listeners, unless Postfix keeps them.
+    pub tls: Option<Arc<Tls>>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// Whether it is ending.

@@ -29,10 +29,9 @@ pub fn run(path: &Path) -> Result<(), CliError> {
     };
     report("config", Ok(listeners(path, &config)))?;
     print(&descriptors(&config))?;
-    let mut checks = vec![
-        ("certificate", certificate(&config)),
-        ("store", store(&config)),
-    ];
+    let certificate = certificate(&config).map(|found| ("certificate", found));
+    let mut checks: Vec<_> = certificate.into_iter().collect();
+    checks.push(("store", store(&config)));
     checks.extend(organizations(&config).map(|found| ("organization", found)));
     let auth_socket = config.dovecot_auth.as_ref();
     let group = auth_socket.map(daemon::auth_socket_access).transpose();
@@ -104,13 +103,17 @@ pub(super) fn listeners(path: &Path, config: &Config) -> String {
             format!("{} {}{behind}", listener.kind, listener.address)
         })
         .collect();
-    format!("{}: {}", path.display(), listeners.join(", "))
+    let words = match (&listeners[..], &config.dovecot_auth) {
+        ([], Some(socket)) => format!("verdicts for Postfix at {}", socket.listen),
+        _ => listeners.join(", "),
+    };
+    format!("{}: {words}", path.display())
 }
 
-fn certificate(config: &Config) -> Result<String, CliError> {
-    let pairs = daemon::pairs(&config.tls);
+fn certificate(config: &Config) -> Option<Result<String, CliError>> {
+    let pairs = daemon::pairs(config.tls.as_ref()?);
     let found: Result<Vec<_>, _> = pairs.iter().map(pair).collect();
-    Ok(found?.join("; "))
+    Some(found.map(|found| found.join("; ")))
 }
 
 fn pair(pair: &Pair) -> Result<String, CliError> {
@@ -169,7 +172,7 @@ fn usernames(config: &Config) -> Option<Result<String, CliError>> {
 /// Those of `[upstream.organizations]` that there are not.
 fn organizations(config: &Config) -> Option<Result<String, CliError>> {
     let path = &config.store.path;
-    let slugs = config.upstream.organizations.keys();
+    let slugs = config.upstream.as_ref()?.organizations.keys();
     let unknown = |slug: &&String| {
         let store = Store::open(path);
         let found = store.and_then(|store| store.organization(slug));
@@ -187,12 +190,15 @@ fn organizations(config: &Config) -> Option<Result<String, CliError>> {
 /// One finding for each place. One that fails is a failure of the whole only where no other place of
 /// the same upstream would take its sessions.
 async fn upstreams(config: &Config) -> Vec<Result<String, CliError>> {
+    let Some(upstream) = &config.upstream else {
+        return Vec::new();
+    };
     let lent = config.dovecot_auth.as_ref().and_then(Lent::open);
     let loaded = match Metrics::new() {
         Err(error) => Err(CliError::Io(error.to_string())),
         Ok(metrics) => {
             let hostname = config.hostname.as_str();
-            Upstreams::load(hostname, &config.upstream, &Arc::new(metrics))
+            Upstreams::load(hostname, upstream, &Arc::new(metrics))
                 .map_err(|error| CliError::Config(error.to_string()))
         }
     };

@@ -282,6 +282,7 @@ impl From<DaemonError> for CliError {
         match error {
             DaemonError::Store(error) => error.into(),
             DaemonError::Group { .. }
+            | DaemonError::Incomplete
             | DaemonError::Tls(_)
             | DaemonError::Upstream(_)
             | DaemonError::Passed { .. }

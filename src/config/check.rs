@@ -9,9 +9,12 @@ mod upstream;
 
 /// Finds the first contradiction between keys.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
-    check_listeners(config)?;
+    check_completeness(config)?;
+    check_addresses(config)?;
     let listeners: Vec<_> = config.listeners.iter().map(|one| one.address).collect();
-    upstream::check(&config.upstream, &listeners)?;
+    if let Some(upstream) = &config.upstream {
+        upstream::check(upstream, &listeners)?;
+    }
     check_admin(config)?;
     check_auth_socket(config)?;
     check_proxies(config)?;
@@ -19,14 +22,37 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     check_refusal_is_sent(config)
 }
 
-/// Two sockets on one address would fail only when they are bound, and then without naming a key.
-fn check_listeners(config: &Config) -> Result<(), Problem> {
+/// A listener needs a certificate and an upstream. `[dovecot_auth]` alone is complete: Postfix keeps
+/// its listeners and asks for verdicts.
+fn check_completeness(config: &Config) -> Result<(), Problem> {
+    let missing = |key: &str, remedy: &str| {
+        let message = format!("missing; {remedy}");
+        Err(Problem::new(Key::new([key]), message))
+    };
     if config.listeners.is_empty() {
-        return Err(Problem::new(
-            Key::new(["listener"]),
-            "missing; write at least one [[listener]] with its kind and address",
-        ));
+        return match config.dovecot_auth {
+            Some(_) => Ok(()),
+            None => missing(
+                "listener",
+                "write at least one [[listener]] with its kind and address, or [dovecot_auth] alone \
+                 if Postfix keeps its listeners",
+            ),
+        };
     }
+    if config.tls.is_none() {
+        return missing(
+            "tls",
+            "clients log in over TLS only: write [tls] with certificate and key",
+        );
+    }
+    match config.upstream {
+        Some(_) => Ok(()),
+        None => missing("upstream", "write [upstream] with the address of the MTA"),
+    }
+}
+
+/// Two sockets on one address would fail only when they are bound, and then without naming a key.
+fn check_addresses(config: &Config) -> Result<(), Problem> {
     let mut taken: Vec<(Key, SocketAddr)> = Vec::new();
     for (key, address) in tcp_listeners(config) {
         // Port 0 stands for any free port, another one each time.
@@ -78,6 +104,10 @@ fn check_admin(config: &Config) -> Result<(), Problem> {
         None if *tls => Err(Problem::new(
             Key::new(["admin", "tls"]),
             "there is no admin.listen that could speak TLS; name a TCP address, or leave this out",
+        )),
+        Some(_) if *tls && config.tls.is_none() => Err(Problem::new(
+            Key::new(["admin", "tls"]),
+            "there is no certificate to show; write [tls] with certificate and key, or leave this out",
         )),
         _ => Ok(()),
     }

@@ -46,8 +46,6 @@ fn remedy_for_missing(key: &Key) -> String {
             "the system's own name is not a domain: write hostname = \"mail.example.org\""
                 .to_owned()
         }
-        "tls" => "clients log in over TLS only: write [tls] with certificate and key".to_owned(),
-        "upstream" => "write [upstream] with the address of the MTA".to_owned(),
         _ => format!(
             "write {} = ... here, as config.toml.example shows",
             key.steps().last().map_or("", String::as_str)

@@ -82,15 +82,15 @@ pub struct Config {
     /// How long transactions in flight may go on after SIGTERM; zero waits for none.
     #[serde(default = "default_drain_timeout", deserialize_with = "duration::any")]
     pub drain_timeout: Duration,
-    /// Where clients are awaited; at least one, all addresses different.
+    /// The addresses for clients, all different; none where Postfix keeps its listeners.
     #[serde(rename = "listener", default, deserialize_with = "listener::list")]
     pub listeners: Vec<Listener>,
-    /// The certificate that every listener shows.
-    #[serde(deserialize_with = "section::required")]
-    pub tls: Tls,
-    /// The MTA behind the gate.
-    #[serde(deserialize_with = "section::required")]
-    pub upstream: Upstream,
+    /// The certificate that every listener shows; required with a listener.
+    #[serde(default, deserialize_with = "section::optional")]
+    pub tls: Option<Tls>,
+    /// The MTA that sessions are handed over to; required with a listener.
+    #[serde(default, deserialize_with = "section::optional")]
+    pub upstream: Option<Upstream>,
     /// Where credentials are kept.
     #[serde(default, deserialize_with = "section::required")]
     pub store: Store,

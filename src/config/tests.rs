@@ -544,7 +544,7 @@ fn listeners_are_needed_and_have_double_brackets() {
     let rest = format!("[tls]{rest}");
     assert_eq!(
         load(&rest, &[]).unwrap_err(),
-        "config.toml: listener: missing; write at least one [[listener]] with its kind and address"
+        "config.toml: listener: missing; write at least one [[listener]] with its kind and address, or [dovecot_auth] alone if Postfix keeps its listeners"
     );
     let single = format!("[listener]\nkind = 'submission'\n{rest}");
     assert_eq!(
@@ -713,11 +713,36 @@ fn no_variable_is_passed_over() {
 fn a_required_section_may_come_from_the_environment() {
     let (text, _) = REQUIRED.split_once("[upstream]").unwrap();
     let config = load(text, &[("GATEPOST_UPSTREAM__ADDRESS", "unix:/run/mta")]).unwrap();
-    assert_eq!(config.upstream.address.to_string(), "unix:/run/mta");
+    let upstream = config.upstream.unwrap();
+    assert_eq!(upstream.address.to_string(), "unix:/run/mta");
     assert_eq!(
         load(text, &[("GATEPOST_UPSTREAM__IDENTITY", "xclient")]).unwrap_err(),
         "config.toml: upstream.address: missing; write address = ... here, as config.toml.example shows"
     );
+}
+
+#[test]
+fn the_auth_socket_alone_is_a_complete_configuration() {
+    let alone = "hostname = 'mail.example.org'\n[dovecot_auth]\nlisten = 'unix:/run/auth'\n";
+    let config = load(alone, &[]).unwrap();
+    assert!(config.listeners.is_empty() && config.tls.is_none() && config.upstream.is_none());
+    load(format!("{alone}[metrics]\nlisten = '127.0.0.1:1'\n"), &[]).unwrap();
+    for (more, error) in [
+        (
+            "[admin]\nlisten = '127.0.0.1:1'\ntls = true\n",
+            "config.toml:6: admin.tls: there is no certificate to show; write [tls] with certificate and key, or leave this out",
+        ),
+        (
+            "[[listener]]\nkind = 'submission'\naddress = '[::]:587'\n",
+            "config.toml: tls: missing; clients log in over TLS only: write [tls] with certificate and key",
+        ),
+        (
+            "[upstream]\nidentity = 'xclient'\n",
+            "config.toml:4: upstream.address: missing; write address = ... here, as config.toml.example shows",
+        ),
+    ] {
+        assert_eq!(load(format!("{alone}{more}"), &[]).unwrap_err(), error);
+    }
 }
 
 #[test]

@@ -4,16 +4,12 @@ use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
 
-use super::{DaemonError, Sockets, cost};
+use super::{Core, DaemonError, Sockets, cost};
 use crate::admin::{Administration, System, Unwritten};
-use crate::auth::NotedBatch;
 use crate::config::{Config, Endpoint};
-use crate::edge::Edge;
 use crate::lifecycle::Lifecycle;
 use crate::net::hosts;
 use crate::net::listener::{Accept as _, Access, LocalListener};
-use crate::net::tls::Tls;
-use crate::store::Store;
 
 /// Who may use the unix socket where no .socket unit makes it: its owner and its group.
 const ACCESS: Access = Access {
@@ -55,7 +51,8 @@ pub(super) fn listeners(
 pub(super) struct Closed {
     administration: Administration,
     listeners: Vec<(LocalListener, For)>,
-    tls: TlsAcceptor,
+    /// Not `None` where a listener is for [`For::ClientsByTls`].
+    tls: Option<TlsAcceptor>,
     lifecycle: Lifecycle,
 }
 
@@ -65,41 +62,46 @@ impl Closed {
         config: &Config,
         listeners: Vec<(LocalListener, For)>,
         mut places: Vec<(String, String)>,
-        edge: &Edge,
-        store: &Arc<Store>,
-        noted: &Arc<NotedBatch>,
-        tls: &Arc<Tls>,
+        core: &Core,
     ) -> Result<Option<Closed>, DaemonError> {
         let Some(admin) = config.admin.as_ref().filter(|_| !listeners.is_empty()) else {
             return Ok(None);
         };
-        if admin.listen.is_some() && store.has_no_tokens()? {
+        if admin.listen.is_some() && core.store.has_no_tokens()? {
             tracing::warn!(
                 "there is no admin token yet; make one with: gatepost token create --name NAME --scope instance:admin"
             );
         }
+        // Never in clear text where TLS is wanted.
+        if core.tls.is_none()
+            && listeners
+                .iter()
+                .any(|(_, who)| matches!(who, For::ClientsByTls))
+        {
+            return Err(DaemonError::Incomplete);
+        }
         let own = listeners.iter().map(|(listener, _)| listener.place());
         places.extend(own.map(|place| ("admin".to_owned(), place)));
         let system = System {
-            store: store.clone(),
-            authenticator: edge.authenticator.clone(),
-            noted: noted.clone(),
-            quotas: edge.quotas.clone(),
-            sessions: edge.sessions.clone(),
-            tls: tls.clone(),
-            metrics: edge.metrics.clone(),
-            lifecycle: edge.lifecycle.clone(),
+            store: core.store.clone(),
+            authenticator: core.authenticator.clone(),
+            noted: core.noted.clone(),
+            quotas: core.quotas.clone(),
+            sessions: core.sessions.clone(),
+            tls: core.tls.clone(),
+            metrics: core.metrics.clone(),
+            lifecycle: core.lifecycle.clone(),
             cost: cost(config),
             started_at: crate::clock::steady_ms(),
             listeners: places,
-            upstreams: upstreams(edge),
+            upstreams: upstreams(core),
             hostname: config.hostname.to_string(),
         };
         Ok(Some(Closed {
             administration: Administration::new(system, admin),
             listeners,
-            tls: TlsAcceptor::from(edge.tls.clone()),
-            lifecycle: edge.lifecycle.clone(),
+            tls: core.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config())),
+            lifecycle: core.lifecycle.clone(),
         }))
     }
 
@@ -115,7 +117,7 @@ impl Closed {
         for (listener, who) in listeners {
             let tls = match who {
                 For::Clients => None,
-                For::ClientsByTls => Some(tls.clone()),
+                For::ClientsByTls => tls.clone(),
                 For::Proxy => {
                     lifecycle.spawn(administration.serve_proxy(listener, lifecycle.clone()));
                     continue;
@@ -131,8 +133,8 @@ impl Closed {
 }
 
 /// What the administration shows of them.
-fn upstreams(edge: &Edge) -> Vec<(Option<String>, Arc<hosts::Hosts>)> {
-    let all = edge.upstreams.all();
+fn upstreams(core: &Core) -> Vec<(Option<String>, Arc<hosts::Hosts>)> {
+    let all = core.upstreams.iter().flat_map(|upstreams| upstreams.all());
     all.map(|(slug, dialer)| (slug.map(str::to_owned), dialer.hosts().clone()))
         .collect()
 }

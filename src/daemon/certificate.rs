@@ -25,9 +25,9 @@ pub fn pairs(tls: &config::Tls) -> Vec<Pair> {
 }
 
 /// Loads the certificates again when its files change, or at once on SIGHUP. `status` is what
-/// `systemctl status` shows while all is well.
+/// `systemctl status` shows while all is well. Without `[tls]`, only answers SIGHUP.
 pub(super) async fn keep(
-    tls: Arc<Tls>,
+    tls: Option<Arc<Tls>>,
     interval: Duration,
     mut hangups: Signal,
     metrics: Arc<Metrics>,
@@ -41,7 +41,12 @@ pub(super) async fn keep(
         if asked {
             notify::reloading();
         }
-        let tls = tls.clone();
+        let Some(tls) = tls.clone() else {
+            if asked {
+                notify::ready();
+            }
+            continue;
+        };
         let now = crate::clock::now().as_second();
         let refreshed = tokio::task::spawn_blocking(move || {
             let is_new = tls.refresh(now, asked)?;

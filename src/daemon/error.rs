@@ -44,6 +44,11 @@ pub enum DaemonError {
         /// Its name.
         name: String,
     },
+    /// A listener lacks a certificate or an upstream.
+    #[error(
+        "a listener needs [tls] with certificate and key, and [upstream] with the address of the MTA; write both"
+    )]
+    Incomplete,
     /// Threads or signals cannot be had.
     #[error("the system refuses what every program needs: {0}")]
     System(#[from] io::Error),

@@ -112,12 +112,10 @@ pub fn unreachable_usernames(config: &Config, store: &Store) -> Result<Option<St
 
 /// Everything that runs, made but not yet serving.
 pub struct Daemon {
-    edge: Arc<Edge>,
-    store: Arc<Store>,
+    core: Core,
+    /// `None` where Postfix keeps its listeners.
+    edge: Option<Arc<Edge>>,
     own_store: store::Own,
-    tls: Arc<Tls>,
-    noted: Arc<NotedBatch>,
-    lifecycle: Lifecycle,
     workers: Workers,
     listeners: Vec<(Arc<config::Listener>, net::TcpListener)>,
     /// And whether the addresses told there are believed.
@@ -130,6 +128,21 @@ pub struct Daemon {
     reload_interval: Duration,
 }
 
+/// The parts that the listeners, the auth socket and the administration share.
+struct Core {
+    store: Arc<Store>,
+    noted: Arc<NotedBatch>,
+    metrics: Arc<Metrics>,
+    quotas: Arc<Quotas>,
+    authenticator: Arc<Authenticator>,
+    sessions: Arc<Sessions>,
+    lifecycle: Lifecycle,
+    /// `None` without `[tls]`.
+    tls: Option<Arc<Tls>>,
+    /// `None` without `[upstream]`.
+    upstreams: Option<Arc<Upstreams>>,
+}
+
 impl Daemon {
     /// Opens the store, loads the certificate and binds every address, so that whatever is wrong
     /// shows before anybody is served.
@@ -138,8 +151,12 @@ impl Daemon {
         let (store, own_store) = store::Own::open(&config.store.path)?;
         metrics.store_in_place.set(1);
         metrics.audit_head_sequence.set(store.audit_head()?);
-        let tls = Arc::new(Tls::load(pairs(&config.tls))?);
-        metrics.tls_certificate_not_after.set(tls.not_after());
+        let tls = config.tls.as_ref();
+        let tls = tls.map(|tls| Tls::load(pairs(tls)).map(Arc::new));
+        let tls = tls.transpose()?;
+        if let Some(tls) = &tls {
+            metrics.tls_certificate_not_after.set(tls.not_after());
+        }
         let noted = Arc::new(NotedBatch::new(config.last_used.pending, metrics.clone()));
         if let Some(words) = unreachable_usernames(config, &store)? {
             tracing::warn!("{words}");
@@ -169,29 +186,27 @@ impl Daemon {
             .folding_case(auth.username_case.folds());
         let authenticator = Arc::new(authenticator);
         let hostname = config.hostname.as_str().to_owned();
-        let upstreams = Upstreams::load(&hostname, &config.upstream, &metrics)?;
+        let upstreams = config.upstream.as_ref();
+        let upstreams = upstreams
+            .map(|upstream| Upstreams::load(&hostname, upstream, &metrics).map(Arc::new))
+            .transpose()?;
+        if upstreams.is_none() {
+            // No upstream is down: readiness, dashboard and alerts follow the gauge.
+            metrics.upstream_up.set(1);
+        }
         let lifecycle = Lifecycle::new();
-        let edge = Edge {
-            settings: Arc::new(Settings {
-                hostname,
-                message_size: config.relay.message_size,
-                max_errors: config.limits.errors,
-                max_auth_failures: config.limits.auth_failures,
-                max_commands: config.limits.commands.into(),
-            }),
-            timeouts: config.timeouts.clone(),
-            bare_newline: match config.relay.bare_newline {
-                BareNewline::Normalize => smtp::data::BareNewline::Normalize,
-                BareNewline::Reject => smtp::data::BareNewline::Reject,
-            },
-            tls: tls.config(),
-            authenticator,
-            quotas,
-            upstreams: Arc::new(upstreams),
-            sessions: Arc::new(Sessions::new()),
+        let core = Core {
+            store,
+            noted,
             metrics,
+            quotas,
+            authenticator,
+            sessions: Arc::new(Sessions::new()),
             lifecycle: lifecycle.clone(),
+            tls,
+            upstreams,
         };
+        let edge = core.edge(config).map(Arc::new);
         let listeners: Vec<_> = config
             .listeners
             .iter()
@@ -216,7 +231,9 @@ impl Daemon {
             .transpose()?;
         let admin_listeners = administration::listeners(config, &mut sockets)?;
         sockets.finish()?;
-        let edge = Arc::new(edge);
+        if edge.is_none() && !listeners.is_empty() {
+            return Err(DaemonError::Incomplete);
+        }
         let mut places: Vec<_> = addresses(&listeners)
             .map(|(kind, address)| (kind.to_string(), address.to_string()))
             .collect();
@@ -233,8 +250,7 @@ impl Daemon {
         let workers = Workers::start(&lifecycle)?;
         // Each of the workers has a descriptor of its own for each of the listeners.
         let connections = descriptors::connections(config, workers.count() * listeners.len());
-        let metrics = &edge.metrics;
-        metrics.connections_limit.set(as_gauge(connections));
+        core.metrics.connections_limit.set(as_gauge(connections));
         if let Some(shortage) = descriptors::shortage(config, descriptors::limits().0) {
             tracing::warn!(connections, "too few file descriptors: {shortage}");
         }
@@ -243,31 +259,23 @@ impl Daemon {
             let names = names.map(|name| name.as_str().to_owned());
             admin::Hosts::new(Some(metrics.listen.ip()), names, "metrics.hosts")
         });
-        let administration = administration::Closed::new(
-            config,
-            admin_listeners,
-            places,
-            &edge,
-            &store,
-            &noted,
-            &tls,
-        )?;
+        let administration = administration::Closed::new(config, admin_listeners, places, &core)?;
         Ok(Self {
             administration,
+            core,
             edge,
-            store,
             own_store,
-            tls,
-            noted,
             workers,
-            lifecycle,
             listeners,
             auth_socket,
             metrics_listener: metrics_listener.zip(metrics_hosts),
             connections,
             drain_timeout: config.drain_timeout,
             flush_interval: config.last_used.flush_interval,
-            reload_interval: config.tls.reload_interval,
+            reload_interval: config
+                .tls
+                .as_ref()
+                .map_or(Duration::MAX, |tls| tls.reload_interval),
         })
     }
 
@@ -278,17 +286,20 @@ impl Daemon {
 
     /// The store, for who wants to add to it while the daemon runs.
     pub fn store(&self) -> Arc<Store> {
-        self.store.clone()
+        self.core.store.clone()
     }
 
     /// Who is connected now, for who administers.
     pub fn sessions(&self) -> Arc<Sessions> {
-        self.edge.sessions.clone()
+        self.core.sessions.clone()
     }
 
     /// Asks the upstream what it offers, once; whether it answered decides nothing.
     pub async fn probe_upstream(&self) -> Result<(), smtp::upstream::UpstreamFailure> {
-        let probed = self.edge.upstreams.shared().probe().await;
+        let Some(upstreams) = &self.core.upstreams else {
+            return Ok(());
+        };
+        let probed = upstreams.shared().probe().await;
         probed.map(drop).map_err(|missed| missed.failure)
     }
 
@@ -332,79 +343,115 @@ impl Daemon {
     }
 
     async fn start(self) -> Result<(String, Serving), DaemonError> {
-        let addresses = describe(&self.addresses());
-        let metrics = self.edge.metrics.clone();
+        let core = self.core;
+        let addresses = match &self.listeners[..] {
+            [] => "none, Postfix keeps its own".to_owned(),
+            listeners => describe(&addresses(listeners).collect::<Vec<_>>()),
+        };
+        let metrics = core.metrics.clone();
         let (displace, displaced) = mpsc::channel(1);
         let kept = self.own_store.keep(
-            self.store.clone(),
-            self.noted.clone(),
+            core.store.clone(),
+            core.noted.clone(),
             metrics.clone(),
-            self.lifecycle.clone(),
+            core.lifecycle.clone(),
         );
         tokio::spawn(async move {
             // Already stopping if there is no receiver any more.
             let _ = displace.send(kept.await).await;
         });
         tokio::spawn(watch(
-            self.store.clone(),
-            self.edge.authenticator.polls(),
+            core.store.clone(),
+            core.authenticator.polls(),
             metrics.clone(),
-            self.lifecycle.clone(),
+            core.lifecycle.clone(),
         ));
         tokio::spawn(flush_regularly(
-            self.noted.clone(),
-            self.edge.authenticator.guard().clone(),
-            self.store.clone(),
+            core.noted.clone(),
+            core.authenticator.guard().clone(),
+            core.store.clone(),
             self.flush_interval,
-            self.lifecycle.clone(),
+            core.lifecycle.clone(),
         ));
+        // Without a certificate SIGHUP changes nothing, and must not end the process.
         let hangups = signal(SignalKind::hangup())?;
         tokio::spawn(certificate::keep(
-            self.tls,
+            core.tls,
             self.reload_interval,
             hangups,
             metrics.clone(),
             addresses.clone(),
         ));
         if let Some((socket, is_trusted)) = self.auth_socket {
-            let authenticator = self.edge.authenticator.clone();
-            let lifecycle = self.lifecycle.clone();
+            let authenticator = core.authenticator.clone();
+            let lifecycle = core.lifecycle.clone();
             let serving = dovecot::serve(socket, is_trusted, authenticator, lifecycle);
-            self.lifecycle.spawn(serving);
+            core.lifecycle.spawn(serving);
         }
         // After the auth socket, without which Postfix may not even greet; before the listeners, so
         // that the first client is offered what the upstream can do. One that does not answer
         // keeps nobody waiting: its clients are told 454.
-        self.edge.upstreams.begin(&self.lifecycle).await;
+        if let Some(upstreams) = &core.upstreams {
+            upstreams.begin(&core.lifecycle).await;
+        }
         // Not waited for: what is happening while draining is worth a scrape.
         if let Some((listener, hosts)) = self.metrics_listener {
             tokio::spawn(admin::serve_metrics(
                 listener,
                 hosts,
                 metrics.clone(),
-                self.lifecycle.clone(),
+                core.lifecycle.clone(),
             ));
         }
         let unwritten = self.administration.map(administration::Closed::open);
         let permits = Arc::new(Semaphore::new(self.connections));
-        for (listener, socket) in self.listeners {
+        let listeners = self.listeners.into_iter();
+        for ((listener, socket), edge) in listeners.zip(self.edge.iter().cycle()) {
             self.workers.share(&socket, |socket| {
-                let (edge, listener) = (self.edge.clone(), listener.clone());
+                let (edge, listener) = (edge.clone(), listener.clone());
                 let serve = move |accepted| edge.serve(accepted, &listener);
                 let (permits, metrics) = (permits.clone(), Some(metrics.clone()));
-                listener::accept(socket, permits, metrics, self.lifecycle.clone(), serve)
+                listener::accept(socket, permits, metrics, core.lifecycle.clone(), serve)
             })?;
         }
         let serving = Serving {
             displaced,
-            lifecycle: self.lifecycle,
+            lifecycle: core.lifecycle,
             drain_timeout: self.drain_timeout,
-            noted: self.noted,
-            guard: self.edge.authenticator.guard().clone(),
-            store: self.store,
+            noted: core.noted,
+            guard: core.authenticator.guard().clone(),
+            store: core.store,
             unwritten,
         };
         Ok((addresses, serving))
+    }
+}
+
+impl Core {
+    /// The part that serves clients, where the configuration is complete for that.
+    fn edge(&self, config: &Config) -> Option<Edge> {
+        let (tls, upstreams) = (self.tls.as_ref()?, self.upstreams.as_ref()?);
+        Some(Edge {
+            settings: Arc::new(Settings {
+                hostname: config.hostname.as_str().to_owned(),
+                message_size: config.relay.message_size,
+                max_errors: config.limits.errors,
+                max_auth_failures: config.limits.auth_failures,
+                max_commands: config.limits.commands.into(),
+            }),
+            timeouts: config.timeouts.clone(),
+            bare_newline: match config.relay.bare_newline {
+                BareNewline::Normalize => smtp::data::BareNewline::Normalize,
+                BareNewline::Reject => smtp::data::BareNewline::Reject,
+            },
+            tls: tls.config(),
+            authenticator: self.authenticator.clone(),
+            quotas: self.quotas.clone(),
+            upstreams: upstreams.clone(),
+            sessions: self.sessions.clone(),
+            metrics: self.metrics.clone(),
+            lifecycle: self.lifecycle.clone(),
+        })
     }
 }
 

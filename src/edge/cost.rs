@@ -156,10 +156,12 @@ fn edge(config: &Config, store: Arc<Store>) -> Edge {
     let defaults = Defaults::default();
     let quotas = Quotas::new(store.clone(), noted.clone(), metrics.clone(), defaults);
     let quotas = Arc::new(quotas);
+    let tls = config.tls.as_ref().unwrap();
     let pair = Pair {
-        certificate: config.tls.certificate.clone(),
-        key: config.tls.key.clone(),
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
     };
+    let upstream = config.upstream.as_ref().unwrap();
     let lifecycle = Lifecycle::new();
     Edge {
         settings: Arc::new(Settings {
@@ -182,7 +184,7 @@ fn edge(config: &Config, store: Arc<Store>) -> Edge {
             Duration::ZERO,
         )),
         quotas,
-        upstreams: Arc::new(Upstreams::load("mail.test", &config.upstream, &metrics).unwrap()),
+        upstreams: Arc::new(Upstreams::load("mail.test", upstream, &metrics).unwrap()),
         sessions: Arc::new(Sessions::new()),
         metrics,
         lifecycle,

@@ -39,6 +39,8 @@ pub struct DaemonLock {
 pub struct Holder {
     /// Its process id, host and start, for people. In a container the process id is that of the container.
     pub words: String,
+    /// Its process id, where it runs on this host and not in a container.
+    pub pid: Option<u32>,
     /// Whether the file at the store's path is the one that the daemon has open; `None` where that is unknown.
     pub is_at_path: Option<bool>,
 }
@@ -160,7 +162,12 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     let text = content(&file);
     let part = |key| super::plain(value(&text, key).unwrap_or("unknown"));
     let open = value(&text, STORE).map(str::to_owned);
+    let here = rustix::system::uname();
+    let is_here = value(&text, HOST) == Some(&*here.nodename().to_string_lossy());
     Some(Holder {
+        pid: value(&text, PID)
+            .filter(|_| is_here)
+            .and_then(|pid| pid.parse().ok()),
         words: format!(
             "process {} on {} since {}",
             part(PID),

@@ -24,18 +24,29 @@ pub struct Config {
     tables: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     drain_timeout: &'static str,
     proxy_from: Vec<String>,
+    has_listeners: bool,
 }
 
 impl Config {
     /// A configuration that hands over to `upstream` (`127.0.0.1:PORT` or `unix:/path`).
     pub fn for_upstream(upstream: impl Display) -> Config {
+        Config::cheap(true)
+            .text("upstream", "address", &upstream.to_string())
+            .text("upstream", "identity", "xclient")
+    }
+
+    /// A configuration without listeners: Postfix keeps its own and asks at `listen`.
+    pub fn for_verdicts(listen: &str) -> Config {
+        Config::cheap(false).text("dovecot_auth", "listen", listen)
+    }
+
+    fn cheap(has_listeners: bool) -> Config {
         Config {
             tables: BTreeMap::new(),
             drain_timeout: "10s",
             proxy_from: Vec::new(),
+            has_listeners,
         }
-        .text("upstream", "address", &upstream.to_string())
-        .text("upstream", "identity", "xclient")
         .number("auth", "memory_kib", 64)
         .number("auth", "iterations", 1)
         .text("auth", "refusal_delay", "20ms")
@@ -107,7 +118,9 @@ impl Config {
     fn to_toml(&self, submission: SocketAddr, submissions: SocketAddr) -> String {
         let drain = self.drain_timeout;
         let mut toml = format!("hostname = {HOSTNAME:?}\ndrain_timeout = {drain:?}\n");
-        for (kind, address) in [("submission", submission), ("submissions", submissions)] {
+        let listeners = [("submission", submission), ("submissions", submissions)];
+        let listeners = listeners.into_iter().filter(|_| self.has_listeners);
+        for (kind, address) in listeners {
             write!(
                 toml,
                 "\n[[listener]]\nkind = \"{kind}\"\naddress = \"{address}\"\nproxy_from = {:?}\n",
@@ -185,14 +198,13 @@ impl Site {
         };
         site.renew_certificate();
         std::fs::create_dir(site.path("store")).expect("a directory for the store");
-        let config = config
-            .text(
-                "tls",
-                "certificate",
-                site.path("certificate.pem").to_str().unwrap(),
-            )
-            .text("tls", "key", site.path("key.pem").to_str().unwrap())
-            .text("store", "path", site.store().to_str().unwrap());
+        let mut config = config.text("store", "path", site.store().to_str().unwrap());
+        if config.has_listeners {
+            let path = |name| site.path(name).to_str().unwrap().to_owned();
+            config = config
+                .text("tls", "certificate", &path("certificate.pem"))
+                .text("tls", "key", &path("key.pem"));
+        }
         let toml = config.to_toml(site.submission, site.submissions);
         std::fs::write(site.config(), toml).expect("write the configuration");
         site

@@ -33,7 +33,9 @@ struct Status {
     upstream: Upstream,
     /// Of those organizations that have one of their own.
     organization_upstreams: Vec<OwnUpstream>,
-    certificate: Certificate,
+    /// Absent without `[tls]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<Certificate>,
     store: Store,
     cache: Cache,
     /// Sessions that are logged in.
@@ -182,9 +184,9 @@ async fn get_status(
                 hosts: shared.flat_map(hosts).collect(),
             },
             organization_upstreams: own.collect(),
-            certificate: Certificate {
-                expires_at: Time(system.tls.not_after().saturating_mul(1_000)),
-            },
+            certificate: system.tls.as_ref().map(|tls| Certificate {
+                expires_at: Time(tls.not_after().saturating_mul(1_000)),
+            }),
             store: Store {
                 organizations: size.organizations,
                 credentials: size.credentials,

@@ -42,11 +42,16 @@ struct Health {
     started: Stamp,
     upstream_is_up: bool,
     hosts: Vec<Host>,
-    certificate_ends: Stamp,
-    certificate_ends_soon: bool,
-    certificate_has_ended: bool,
+    certificate: Option<CertificateHealth>,
     store: StoreSize,
     not_durable: usize,
+}
+
+/// The end of the certificate that ends first.
+struct CertificateHealth {
+    ends: Stamp,
+    ends_soon: bool,
+    has_ended: bool,
 }
 
 /// One place where an upstream is reached.
@@ -119,15 +124,18 @@ fn gather(desk: &Desk, own: Option<&str>, hours: Stretch) -> Result<Gathered, Pr
 fn health(desk: &Desk) -> Result<Health, Problem> {
     let system = &desk.system;
     let now = crate::clock::now_ms();
-    let ends = system.tls.not_after().saturating_mul(1_000);
+    let ends = system.tls.as_ref();
+    let ends = ends.map(|tls| tls.not_after().saturating_mul(1_000));
     Ok(Health {
         version: env!("CARGO_PKG_VERSION"),
         started: Stamp(crate::clock::wall_of(system.started_at)),
         upstream_is_up: system.metrics.upstream_up.get() == 1,
         hosts: system.upstreams.iter().flat_map(hosts).collect(),
-        certificate_ends: Stamp(ends),
-        certificate_ends_soon: ends - now < SOON,
-        certificate_has_ended: ends <= now,
+        certificate: ends.map(|ends| CertificateHealth {
+            ends: Stamp(ends),
+            ends_soon: ends - now < SOON,
+            has_ended: ends <= now,
+        }),
         store: system.store.size()?,
         not_durable: system.store.unwritten(),
     })

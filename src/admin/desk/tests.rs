@@ -58,13 +58,13 @@ impl Fixture {
             noted,
             quotas,
             sessions: Arc::new(Sessions::new()),
-            tls: Arc::new(
+            tls: Some(Arc::new(
                 Tls::load(vec![Pair {
                     certificate: path("cert"),
                     key: path("key"),
                 }])
                 .unwrap(),
-            ),
+            )),
             metrics,
             lifecycle: Lifecycle::new(),
             cost: CHEAP,

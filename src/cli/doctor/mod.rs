@@ -262,7 +262,7 @@ impl Doctor<'_> {
             ));
         }
         let absent = |(_, met): &(_, Result<Met, (Step, _)>)| matches!(met, Err((step, fault)) if listener::is_absent(*step, fault));
-        if met.iter().all(absent) {
+        if !met.is_empty() && met.iter().all(absent) {
             let how = met
                 .iter()
                 .find_map(|(_, met)| Some(met.as_ref().err()?.1.to_string()));
@@ -329,9 +329,10 @@ impl Doctor<'_> {
         report: &mut Report,
     ) -> Result<bool, CliError> {
         let pipelines = met.pipelines();
-        let upstream = place.map_or(&self.config.upstream, Place::upstream);
+        let upstream = place.map(Place::upstream).or(self.config.upstream.as_ref());
+        let handed_over = upstream.map(|one| one.connect_timeout + one.handoff_timeout);
         let mut conversation = met.conversation;
-        conversation.patience += VERDICT + upstream.connect_timeout + upstream.handoff_timeout;
+        conversation.patience += VERDICT + handed_over.unwrap_or_default();
         let said = conversation
             .log_in(trial.username(), trial.password())
             .await;
@@ -341,7 +342,7 @@ impl Doctor<'_> {
             let envelope = Envelope {
                 from: &self.options.from,
                 to: &self.options.to,
-                told_by: upstream.identity,
+                told_by: upstream.map(|one| one.identity).unwrap_or_default(),
             };
             let unknown = Settings::Unknown("there is no upstream".to_owned());
             let settings = place.map_or(&unknown, |place| &place.settings);
@@ -355,9 +356,12 @@ impl Doctor<'_> {
 
     fn examine_certificates(&self, shown: Vec<Shown>, report: &mut Report) -> Result<(), CliError> {
         let now = crate::clock::now();
-        let path = &self.config.tls.certificate;
+        let Some(tls) = &self.config.tls else {
+            return Ok(());
+        };
+        let path = &tls.certificate;
         let in_file = certificate::in_file(path);
-        let others = self.config.tls.others.iter();
+        let others = tls.others.iter();
         let others = others.map(|other| certificate::in_file(&other.certificate));
         let known: Vec<_> = others.chain([in_file.clone()]).collect();
         if shown.is_empty() {
@@ -365,7 +369,7 @@ impl Doctor<'_> {
             return report.add_all(certificate::judge(&in_file, &place, &self.expected, now));
         }
         // What a running Gatepost does not take, and a start would end with.
-        for pair in daemon::pairs(&self.config.tls) {
+        for pair in daemon::pairs(tls) {
             report.add_all(certificate::unusable(&pair, now))?;
         }
         for (chain, places) in shown {
