@@ -12,6 +12,7 @@ mod support;
 mod administration;
 mod api;
 mod bad_input;
+mod beside_postfix;
 mod blocked_store;
 mod capabilities;
 mod certificates;

@@ -37,6 +37,10 @@ fn a_sender_must_be_one_of_the_credentials() {
         "<me@ok.test>",
         "<ME@OK.TEST> BODY=8BITMIME",
         "<any@domain.test>",
+        "me@ok.test",
+        " me@ok.test",
+        "< me@ok.test >",
+        "<@relay.test:me@ok.test>",
     ] {
         client.expect(&format!("MAIL FROM:{path}"), "250");
         client.expect("RSET", "250");
@@ -46,7 +50,9 @@ fn a_sender_must_be_one_of_the_credentials() {
         "<>",
         "<x@sub.domain.test>",
         "<\"me@ok.test\"@evil.test>",
-        "<@evil.test:me@ok.test>",
+        "<me@ok.test:you@evil.test>",
+        "you@ok.test",
+        "<me\\@ok.test>",
     ];
     for path in refused {
         let refusal = "550 5.7.1 This account may not send as this sender";
@@ -54,7 +60,7 @@ fn a_sender_must_be_one_of_the_credentials() {
         client.expect("RCPT TO:<box@example.test>", "503");
         client.expect("DATA", "503");
         client.expect("RSET", "250");
-        if path == refused[2] {
+        if path == refused[2] || path == refused[4] {
             client = gate.log_in(); // before there are too many errors
         }
     }

@@ -10,7 +10,7 @@ use serde::ser::{Serialize, Serializer};
 /// An address (RFC 5321, 4.1.2), without angle brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address<'a> {
-    /// Before the @; a quoted string with its quotes.
+    /// The text before the @. A quoted string has its quotes only if the text needs them.
     pub local: &'a str,
     /// Behind it; never an address literal.
     pub domain: &'a str,
@@ -27,6 +27,7 @@ impl<'a> Address<'a> {
             return None;
         }
         let (local, domain) = text.rsplit_once('@')?;
+        let local = without_quotes(local);
         let local_is_one = is_dot_atom(local) || is_quoted(local);
         (local_is_one && is_domain(domain)).then_some(Self { local, domain })
     }
@@ -42,6 +43,14 @@ fn is_dot_atom(text: &str) -> bool {
     };
     let is_atom = |atom: &str| !atom.is_empty() && atom.chars().all(is_atext);
     !text.contains("=?") && text.split('.').all(is_atom)
+}
+
+/// Quotes around an atom mean nothing (RFC 5321, 4.1.2): both spellings are the same address.
+fn without_quotes(local: &str) -> &str {
+    let inside = local
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    inside.filter(|inside| is_dot_atom(inside)).unwrap_or(local)
 }
 
 /// A quoted string in which nothing is escaped, since not everybody takes a backslash for the same.
@@ -139,6 +148,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn quotes_that_are_not_needed_change_nothing() {
+        let plain = Address::parse("a.b@c.test");
+        assert_eq!(Address::parse("\"a.b\"@c.test"), plain);
+        let quoted = Address::parse("\"a b\"@c.test").unwrap();
+        assert_eq!(quoted.local, "\"a b\"");
+        assert!(
+            "\"a.b\"@c.test"
+                .parse::<Sender>()
+                .unwrap()
+                .allows(plain.unwrap())
+        );
+    }
+
+    #[test]
     fn only_what_is_clearly_an_address_is_one() {
         for good in [
             "a@b.test",
@@ -182,7 +205,9 @@ mod tests {
             Address::parse(address).is_some_and(|address| sender.allows(address))
         };
         assert!(allows("me@ok.test", "ME@Ok.Test"));
-        assert!(!allows("me@ok.test", "me@not.ok.test") && !allows("me@ok.test", "\"me\"@ok.test"));
+        assert!(
+            !allows("me@ok.test", "me@not.ok.test") && !allows("me@ok.test", "\"m e\"@ok.test")
+        );
         for domain in ["ok.test", "@ok.test"] {
             assert!(allows(domain, "you@OK.test") && allows(domain, "\"a@b\"@ok.test"));
             assert!(!allows(domain, "you@sub.ok.test") && !allows(domain, "you@nok.test"));

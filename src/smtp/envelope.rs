@@ -3,21 +3,14 @@
 //! A parameter passes only if its extension is offered by this very upstream; one the upstream
 //! does not know would be refused there, or worse, change how the message is framed.
 
-use std::borrow::Cow;
-
 use super::command::Path;
 use super::extensions::Extensions;
 use super::reply::{self, Reply};
 use super::xtext;
 
-/// MAIL as it goes upstream: the line as it came, or without what the upstream must not get.
+/// MAIL without the parameters that the upstream must not get, or `None` where all may go there.
 /// `size` is the largest message accepted, in octets.
-pub fn mail<'a>(
-    path: Path<'a>,
-    line: &'a [u8],
-    offered: &Extensions,
-    size: u64,
-) -> Result<Cow<'a, [u8]>, Reply> {
+pub fn mail(path: Path, offered: &Extensions, size: u64) -> Result<Option<Vec<u8>>, Reply> {
     check_path(path, offered)?;
     let mut kept: Vec<(&[u8], Option<&[u8]>)> = Vec::new();
     let mut changed = false;
@@ -65,11 +58,7 @@ pub fn mail<'a>(
             _ => return Err(reply::UNKNOWN_PARAMETER),
         }
     }
-    if changed {
-        Ok(Cow::Owned(rebuild(path, &kept)))
-    } else {
-        Ok(Cow::Borrowed(line))
-    }
+    Ok(changed.then(|| rebuild(path, &kept)))
 }
 
 /// The size that the client states, where it is a number.
@@ -88,7 +77,7 @@ pub fn stated_size(path: Path) -> Option<u64> {
 /// Whether RCPT may go upstream as it came.
 pub fn rcpt(path: Path, offered: &Extensions) -> Result<(), Reply> {
     check_path(path, offered)?;
-    check(path.path != b"<>")?;
+    check(!path.address.is_empty())?;
     for (keyword, value) in path.parameters() {
         match (Keyword::parse(keyword), value) {
             (Some(Keyword::Notify), Some(_)) if offered.dsn => {}
@@ -146,7 +135,7 @@ fn is_one_of(value: &[u8], allowed: [&[u8]; 2]) -> bool {
 }
 
 fn check_path(path: Path, offered: &Extensions) -> Result<(), Reply> {
-    if path.path.is_ascii() || offered.smtputf8 {
+    if path.address.is_ascii() || offered.smtputf8 {
         Ok(())
     } else {
         Err(reply::NO_SMTPUTF8)
@@ -168,7 +157,7 @@ fn check_size(value: &[u8], limit: u64) -> Result<(), Reply> {
 }
 
 fn rebuild(path: Path, parameters: &[(&[u8], Option<&[u8]>)]) -> Vec<u8> {
-    let mut mail = [b"MAIL FROM:", path.path].concat();
+    let mut mail = [b"MAIL FROM:<", path.address, b">"].concat();
     for (keyword, value) in parameters {
         mail.push(b' ');
         mail.extend_from_slice(keyword);
@@ -198,8 +187,9 @@ mod tests {
 
     fn sent(line: &str, offered: &Extensions) -> Result<String, u16> {
         match Command::parse(line.as_bytes()) {
-            Ok(Command::Mail(path)) => mail(path, line.as_bytes(), offered, 1000)
-                .map(|line| String::from_utf8(line.into_owned()).unwrap())
+            Ok(Command::Mail(path)) => mail(path, offered, 1000)
+                .map(|rebuilt| rebuilt.unwrap_or_else(|| line.into()))
+                .map(|line| String::from_utf8(line).unwrap())
                 .map_err(|reply| reply.code),
             Ok(Command::Rcpt(path)) => rcpt(path, offered)
                 .map(|()| line.to_owned())

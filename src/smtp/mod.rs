@@ -1,6 +1,7 @@
 //! The SMTP core, without I/O: bytes, replies and verdicts go in, actions come out. What reads
 //! sockets, waits or looks anything up lives in `edge`, which carries the actions out.
 
+pub mod client_name;
 pub mod command;
 pub mod data;
 pub mod envelope;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::policy::{Denial, Limit, Party, Rule};
 use crate::sasl::{Bar, Credentials, Exchange, ExchangeError, Identity, Mechanism, Step, Verdict};
 
-use super::command::{Command, CommandError, Path};
+use super::client_name;
+use super::command::{Command, CommandError, Path, split_verb};
 use super::data::Refusal;
 use super::envelope;
 use super::extensions::Extensions;
@@ -97,7 +98,7 @@ pub struct Session {
     nonsense: bool,
     /// The largest message the client may send by its own limits, in octets.
     message_limit: Option<u64>,
-    /// The command that limits and rules are asked about, as it came, and what of it goes upstream. Kept from one to the
+    /// The command that limits and rules are asked about, in its canonical form, and what of it goes upstream. Kept from one to the
     /// next, so that none needs a new allocation.
     asked: Vec<u8>,
     sent: Vec<u8>,
@@ -124,7 +125,7 @@ enum State {
     },
     /// The client has said QUIT.
     Leaving,
-    /// MAIL, the line as it came, while no upstream was held; a new one is being asked.
+    /// MAIL in its canonical form, while no upstream was held; a new one is being asked.
     Reopening { handed: Handed, mail: Vec<u8> },
     /// Authenticated; commands go upstream.
     Ready(Handed),
@@ -309,7 +310,7 @@ impl Session {
         self.nonsense = matches!(command, Command::Auth(_));
         match command {
             Command::Ehlo(_) => self.answer(self.ehlo(&["STARTTLS"])),
-            Command::Helo => self.answer(Reply::helo(&self.settings.hostname)),
+            Command::Helo(_) => self.answer(Reply::helo(&self.settings.hostname)),
             Command::Noop => self.answer(reply::OK),
             Command::NotOffered => self.refuse(reply::NOT_OFFERED),
             Command::Quit => self.close(reply::BYE),
@@ -333,13 +334,16 @@ impl Session {
         }
         self.state = State::Secure { helo };
         match command {
-            Command::Ehlo(name) => {
+            Command::Ehlo(name) | Command::Helo(name) => {
                 self.state = State::Secure {
-                    helo: Some(name.into()),
+                    helo: Some(client_name::read(name)),
                 };
-                self.answer(self.ehlo(&["AUTH PLAIN LOGIN"]))
+                // Old devices say HELO, and AUTH all the same.
+                self.answer(match command {
+                    Command::Helo(_) => Reply::helo(&self.settings.hostname),
+                    _ => self.ehlo(&["AUTH PLAIN LOGIN"]),
+                })
             }
-            Command::Helo => self.answer(Reply::helo(&self.settings.hostname)),
             Command::Help => self.answer(reply::HELP),
             Command::Noop | Command::Rset => self.answer(reply::OK),
             Command::NotOffered => self.refuse(reply::NOT_OFFERED),
@@ -353,9 +357,8 @@ impl Session {
     }
 
     fn auth<'a>(&mut self, helo: Option<Arc<str>>, arguments: &[u8]) -> Action<'a> {
-        let mut words = arguments.splitn(2, |&byte| byte == b' ');
-        let name = words.next().unwrap_or_default();
-        let initial = words.next();
+        let (name, initial) = split_verb(arguments);
+        let initial = Some(initial).filter(|initial| !initial.is_empty());
         let Some(helo) = helo else {
             self.state = State::Secure { helo };
             return self.refuse(reply::EHLO_FIRST);
@@ -493,13 +496,13 @@ impl Session {
     ) -> Action<'a> {
         if matches!(
             command,
-            Command::Ehlo(_) | Command::Helo | Command::Mail(_) | Command::Rset
+            Command::Ehlo(_) | Command::Helo(_) | Command::Mail(_) | Command::Rset
         ) {
             handed.denied = false;
         }
         if handed.link == Link::Lost {
             match command {
-                Command::Ehlo(_) | Command::Helo | Command::Rset => handed.link = Link::None,
+                Command::Ehlo(_) | Command::Helo(_) | Command::Rset => handed.link = Link::None,
                 Command::Data | Command::Mail(_) | Command::Rcpt(_) => {
                     return self.close(reply::UPSTREAM_LOST);
                 }
@@ -526,12 +529,12 @@ impl Session {
                 let answer = self.ehlo(&["AUTH PLAIN LOGIN"]);
                 forward(b"RSET", Expect::Ehlo(Box::new(answer)))
             }
-            Command::Helo if attached => {
+            Command::Helo(_) if attached => {
                 let answer = Reply::helo(&self.settings.hostname);
                 forward(b"RSET", Expect::Ehlo(Box::new(answer)))
             }
             Command::Ehlo(_) => self.answer(self.ehlo(&["AUTH PLAIN LOGIN"])),
-            Command::Helo => self.answer(Reply::helo(&self.settings.hostname)),
+            Command::Helo(_) => self.answer(Reply::helo(&self.settings.hostname)),
             Command::Help => self.answer(reply::HELP),
             Command::Noop | Command::Rset => self.answer(reply::OK),
             Command::NotOffered => self.refuse(reply::NOT_OFFERED),
@@ -548,20 +551,22 @@ impl Session {
     }
 
     fn mail<'a>(&mut self, handed: Handed, path: Path<'a>, line: &'a [u8]) -> Action<'a> {
-        match envelope::mail(path, line, &self.extensions, self.offered_size()) {
+        match envelope::mail(path, &self.extensions, self.offered_size()) {
             Err(refusal) => {
                 self.state = State::Ready(handed);
                 self.refuse(refusal)
             }
-            Ok(mail) => {
+            Ok(rebuilt) => {
                 self.asked.clear();
-                self.asked.extend_from_slice(line);
+                path.write(b"MAIL FROM:", line, &mut self.asked);
                 self.sent.clear();
-                self.sent.extend_from_slice(&mail);
+                self.sent
+                    .extend_from_slice(rebuilt.as_ref().unwrap_or(&self.asked));
                 // Nothing before the path has an angle bracket.
-                let start = memchr::memchr(b'<', line).unwrap_or(line.len());
+                let start = memchr::memchr(b'<', &self.asked).unwrap_or(self.asked.len());
+                let brackets = 2;
                 let envelope = Envelope::Mail {
-                    path: start..start + path.path.len(),
+                    path: start..start + path.address.len() + brackets,
                     size: envelope::stated_size(path),
                 };
                 self.state = State::Admitting { handed, envelope };
@@ -578,7 +583,7 @@ impl Session {
             }
             Ok(()) => {
                 self.asked.clear();
-                self.asked.extend_from_slice(line);
+                path.write(b"RCPT TO:", line, &mut self.asked);
                 let envelope = Envelope::Recipient;
                 self.state = State::Admitting { handed, envelope };
                 Action::Admit
@@ -644,13 +649,14 @@ impl Session {
     /// MAIL for an upstream that may offer something else than the one it was written for.
     fn mail_again<'a>(&mut self, line: &[u8]) -> Action<'a> {
         let mail = match Command::parse(line) {
-            Ok(Command::Mail(path)) => {
-                envelope::mail(path, line, &self.extensions, self.offered_size())
-            }
+            Ok(Command::Mail(path)) => envelope::mail(path, &self.extensions, self.offered_size()),
             _ => Err(reply::OUT_OF_ORDER),
         };
         match mail {
-            Ok(mail) => Action::Forward(Cow::Owned(mail.into_owned()), Expect::Mail),
+            Ok(rebuilt) => {
+                let mail = rebuilt.unwrap_or_else(|| line.to_vec());
+                Action::Forward(Cow::Owned(mail), Expect::Mail)
+            }
             Err(refusal) => self.refuse(refusal),
         }
     }
@@ -806,7 +812,7 @@ fn begins(command: &Command) -> bool {
         | Command::Rcpt(_)
         | Command::StartTls => true,
         Command::Ehlo(_)
-        | Command::Helo
+        | Command::Helo(_)
         | Command::Help
         | Command::Noop
         | Command::NotOffered
@@ -818,8 +824,7 @@ fn begins(command: &Command) -> bool {
 
 /// Whether a line that is no command was to be RCPT.
 fn is_recipient(line: &[u8]) -> bool {
-    let verb = line.split(|&byte| byte == b' ').next();
-    verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT"))
+    split_verb(line).0.eq_ignore_ascii_case(b"RCPT")
 }
 
 fn command_error(error: CommandError) -> Reply {
@@ -833,12 +838,8 @@ fn command_error(error: CommandError) -> Reply {
 
 /// RFC 4954, 4 has a code of its own for AUTH.
 fn too_long(start: &[u8]) -> Reply {
-    let auth = start
-        .get(..5)
-        .is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "));
-    if auth {
-        reply::RESPONSE_TOO_LONG
-    } else {
-        reply::LINE_TOO_LONG
+    match split_verb(start).0.eq_ignore_ascii_case(b"AUTH") {
+        true => reply::RESPONSE_TOO_LONG,
+        false => reply::LINE_TOO_LONG,
     }
 }

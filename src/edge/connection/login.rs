@@ -6,6 +6,7 @@ use crate::auth::Peer;
 use crate::auth::quota::Allowance;
 use crate::sasl::{Credentials, Identity, Verdict};
 use crate::sessions;
+use crate::smtp::client_name;
 use crate::smtp::extensions::Extensions;
 use crate::smtp::relay::Relay;
 use crate::smtp::xclient;
@@ -47,7 +48,7 @@ impl Connection<'_> {
         let client = xclient::Client {
             address: self.peer,
             destination: self.destination,
-            helo: self.session.helo().unwrap_or_default().to_owned(),
+            helo: client_name::clean(self.session.helo().unwrap_or_default()),
             login: identity.username.to_string(),
         };
         let edge = self.edge;
