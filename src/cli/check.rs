@@ -15,8 +15,9 @@ use crate::net::listener::LocalListener;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::store::{Store, StoreError, StoreReport};
 
-use super::output::print;
-use super::{CliError, serve};
+use super::doctor::finding::{Finding, Level};
+use super::output::{plain, print};
+use super::{CliError, doctor, serve};
 
 /// Prints a line for each check; the first failure is the exit code.
 pub fn run(path: &Path) -> Result<(), CliError> {
@@ -47,6 +48,14 @@ pub fn run(path: &Path) -> Result<(), CliError> {
         .filter(is_there)
         .and_then(daemon::auth_socket_concern);
     checks.extend(usernames(&config).map(|found| ("usernames", found)));
+    let (concerns, problems) = doctor::circumstances(&config, path)
+        .into_iter()
+        .partition::<Vec<_>, _>(|found| found.level < Level::Problem);
+    checks.extend(
+        problems
+            .into_iter()
+            .map(|found| (found.check, Err(failure(&found)))),
+    );
     let upstreams = serve::runtime()?.block_on(upstreams(&config));
     checks.extend(upstreams.into_iter().map(|found| ("upstream", found)));
     let mut worst = None;
@@ -56,7 +65,31 @@ pub fn run(path: &Path) -> Result<(), CliError> {
     if let Some(concern) = concern {
         print(&format!("warn  {:<12} {concern}", "auth socket"))?;
     }
+    for concern in concerns {
+        print(&format!("warn  {:<12} {}", concern.check, words(&concern)))?;
+    }
     worst.map_or(Ok(()), Err)
+}
+
+/// A finding of the doctor's as one line.
+fn words(finding: &Finding) -> String {
+    let next = finding.next.iter();
+    let parts: Vec<_> = [&finding.found]
+        .into_iter()
+        .chain(next)
+        .chain(&finding.lines)
+        .collect();
+    let parts: Vec<_> = parts.iter().map(|part| part.as_str()).collect();
+    plain(&parts.join("; "))
+}
+
+fn failure(finding: &Finding) -> CliError {
+    let words = words(finding);
+    match finding.check {
+        "certificate" | "config" | "sockets" => CliError::Config(words),
+        "ports" | "store" => CliError::Io(words),
+        _ => CliError::Refused(words),
+    }
 }
 
 /// Prints one line; hands a failure back without its words, which have been said.
@@ -156,7 +189,7 @@ fn store(config: &Config) -> Result<String, CliError> {
 }
 
 /// A failure if there are usernames that no login finds.
-fn usernames(config: &Config) -> Option<Result<String, CliError>> {
+pub(super) fn usernames(config: &Config) -> Option<Result<String, CliError>> {
     let path = &config.store.path;
     if !path.exists() || !config.auth.username_case.folds() {
         return None;
@@ -170,7 +203,7 @@ fn usernames(config: &Config) -> Option<Result<String, CliError>> {
 }
 
 /// Those of `[upstream.organizations]` that there are not.
-fn organizations(config: &Config) -> Option<Result<String, CliError>> {
+pub(super) fn organizations(config: &Config) -> Option<Result<String, CliError>> {
     let path = &config.store.path;
     let slugs = config.upstream.as_ref()?.organizations.keys();
     let unknown = |slug: &&String| {

@@ -194,6 +194,11 @@ impl Postfix {
         });
     }
 
+    /// Restarts it with another master.cf.
+    pub fn with_master_cf(&mut self, change: impl FnOnce(String) -> String) {
+        self.edit("master.cf", change);
+    }
+
     fn edit(&mut self, file: &str, change: impl FnOnce(String) -> String) {
         self.stop();
         let path = self.path(file);

@@ -91,7 +91,11 @@ pub fn judge(
     } else if left < SOON.min((end - begin) / 6) {
         findings.push(Finding::warning(
             CHECK,
-            format!("{shown}: expires on {}, renewal is late", day(end)),
+            format!(
+                "{shown}: expires in {} days, on {}, renewal is late",
+                left / 86_400,
+                day(end)
+            ),
             "look why it was not renewed (certbot renew --dry-run)",
         ));
     }

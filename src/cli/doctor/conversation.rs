@@ -28,7 +28,7 @@ use crate::smtp::proxy::{Version, local_header};
 use crate::smtp::reply::{RawReply, ReplyFault};
 
 /// How long one reply or one handshake may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a conversation ended early.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,10 @@
 use serde::Serialize;
 
 use super::super::CliError;
-use super::super::output::{document, plain, print};
+use super::super::output::{document, note, plain, print};
 use super::super::progress::Progress;
+use super::causes;
+use super::service::Service;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -49,6 +51,9 @@ pub struct Finding {
     /// The exact lines to add there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<String>,
+    /// The checks that fail because of this problem.
+    #[serde(skip)]
+    pub explains: &'static [&'static str],
 }
 
 impl Finding {
@@ -61,6 +66,7 @@ impl Finding {
             next: None,
             file: None,
             lines: Vec::new(),
+            explains: &[],
         }
     }
 
@@ -102,6 +108,11 @@ impl Finding {
         }
     }
 
+    /// With the checks that fail because of it.
+    pub fn explaining(self, explains: &'static [&'static str]) -> Self {
+        Self { explains, ..self }
+    }
+
     /// The same for people. What others chose is made safe for a terminal.
     fn text(&self) -> String {
         const INDENT: &str = "\n                      ";
@@ -131,7 +142,7 @@ struct Document<'a> {
 }
 
 impl Report {
-    /// To be told as one document with `json`, else as they come.
+    /// Prints one document with `json`, otherwise text.
     pub fn new(json: bool) -> Self {
         Self {
             json,
@@ -140,27 +151,34 @@ impl Report {
         }
     }
 
-    /// Notes a finding, and tells people at once: the next one may take its time.
-    ///
-    /// # Errors
-    /// Nobody listens any more.
-    pub fn add(&mut self, finding: Finding) -> Result<(), CliError> {
-        if !self.json {
-            self.progress.aside(|| print(&finding.text()))?;
-        }
+    /// Adds a finding. All are printed at the end, causes first.
+    pub fn add(&mut self, finding: Finding) {
         self.findings.push(finding);
-        Ok(())
     }
 
     /// [`Report::add`] for several.
-    pub fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) -> Result<(), CliError> {
-        findings
-            .into_iter()
-            .try_for_each(|finding| self.add(finding))
+    pub fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        self.findings.extend(findings);
+    }
+
+    /// Says on standard error why the examination takes long.
+    pub fn wait(&self, reason: &str) {
+        self.progress.aside(|| note(reason));
+    }
+
+    /// Whether a problem that was found makes this check fail, so that it need not be tried.
+    pub fn explains(&self, check: &str) -> bool {
+        let mut problems = self.findings.iter();
+        problems.any(|found| found.level == Level::Problem && found.explains.contains(&check))
+    }
+
+    /// Whether anything was found about `check`.
+    pub fn has(&self, check: &str) -> bool {
+        self.findings.iter().any(|found| found.check == check)
     }
 
     /// How many keep mail from flowing.
-    pub fn problems(&self) -> usize {
+    fn problems(&self) -> usize {
         self.count(Level::Problem)
     }
 
@@ -169,18 +187,23 @@ impl Report {
         of_level.count()
     }
 
-    /// Ends the telling.
+    /// Prints the findings. The next steps are those for a Gatepost that this unit of systemd runs, or
+    /// none does.
     ///
     /// # Errors
-    /// Something keeps mail from flowing, or nobody listens any more.
-    pub fn finish(mut self) -> Result<(), CliError> {
+    /// Something keeps mail from flowing, or standard output is closed.
+    pub fn finish(mut self, service: Option<&Service>) -> Result<(), CliError> {
         self.progress.stop();
+        self.findings = causes::sift(self.findings, service);
         let problems = self.problems();
         if self.json {
             print(&document(&Document {
-                well: problems == 0,
+                well: problems == 0 && self.count(Level::Unknown) == 0,
                 findings: &self.findings,
             })?)?;
+        } else {
+            let texts: Vec<_> = self.findings.iter().map(Finding::text).collect();
+            print(&texts.join("\n"))?;
         }
         let keep = match problems {
             0 => return self.farewell(),
@@ -195,12 +218,13 @@ impl Report {
             return Ok(());
         }
         let (warnings, unknown) = (self.count(Level::Warning), self.count(Level::Unknown));
-        let mut text = "Mail can flow.".to_owned();
+        let mut text = match unknown {
+            0 => "Mail can flow.".to_owned(),
+            1 => "No problem was found, but 1 check could not be made.".to_owned(),
+            _ => format!("No problem was found, but {unknown} checks could not be made."),
+        };
         if warnings > 0 {
             text += &format!(" Warnings: {warnings}.");
-        }
-        if unknown > 0 {
-            text += &format!(" Could not be told: {unknown}.");
         }
         print(&text)
     }
@@ -228,10 +252,10 @@ mod tests {
     #[test]
     fn only_problems_are_a_failure() {
         let mut report = Report::new(true);
-        report.add(Finding::warning("a", "b", "c")).unwrap();
-        report.add(Finding::unknown("a", "b")).unwrap();
+        report.add(Finding::warning("a", "b", "c"));
+        report.add(Finding::unknown("a", "b"));
         assert_eq!(report.problems(), 0);
-        report.add(Finding::problem("a", "b", "c")).unwrap();
+        report.add(Finding::problem("a", "b", "c"));
         assert_eq!(report.problems(), 1);
     }
 }

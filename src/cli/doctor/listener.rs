@@ -106,7 +106,7 @@ pub fn judge(listener: &Listener, met: &Result<Met, (Step, Fault)>) -> Finding {
     let place = place(listener);
     match met {
         Ok(met) => judge_offers(&place, &met.offers, met.tls),
-        Err((step, fault)) => judge_fault(&place, *step, fault),
+        Err((step, fault)) => judge_fault(&place, *step, fault, next(*step, fault)),
     }
 }
 
@@ -121,7 +121,7 @@ fn judge_offers(place: &str, offers: &Offers, tls: &str) -> Finding {
     if !greeting.contains(GREETING) {
         return problem(
             format!("{place}: it is not Gatepost that answers there, it said {greeting}"),
-            "see who has the port (ss -ltnp); if it is Postfix, comment out its services submission and submissions in master.cf, then: postfix reload && systemctl restart gatepost",
+            "see who has the port (ss -ltnp); if it is Postfix, comment out its services submission and submissions in master.cf, then: postfix reload && systemctl restart gatepost.socket gatepost",
         );
     }
     let clear = offers.clear.as_ref();
@@ -142,11 +142,12 @@ fn judge_offers(place: &str, offers: &Offers, tls: &str) -> Finding {
     )
 }
 
-fn judge_fault(place: &str, step: Step, fault: &Fault) -> Finding {
+/// The step where Gatepost's own listener does not answer.
+fn next(step: Step, fault: &Fault) -> &'static str {
     let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    let next = match (step, fault) {
+    match (step, fault) {
         (Step::Connect, Fault::Io(error)) if refused(error) => {
-            "the running Gatepost does not listen there: the address has to be in gatepost.socket too, then: systemctl daemon-reload && systemctl restart gatepost.socket gatepost"
+            "the running Gatepost does not listen there; was it started before that was written? systemctl daemon-reload && systemctl restart gatepost.socket gatepost"
         }
         (Step::Connect, _) => "is the address one of this machine's (ip address)?",
         (Step::Greeting, Fault::Silent | Fault::Closed) => {
@@ -159,7 +160,11 @@ fn judge_fault(place: &str, step: Step, fault: &Fault) -> Finding {
             "does that listener have the kind it is configured with? then: journalctl -u gatepost -n 50"
         }
         _ => "journalctl -u gatepost -n 50",
-    };
+    }
+}
+
+/// That a listener fails at this step.
+pub fn judge_fault(place: &str, step: Step, fault: &Fault, next: &str) -> Finding {
     let doing = match step {
         Step::Connect => "cannot connect",
         Step::Tls => "no TLS",
@@ -219,7 +224,8 @@ mod tests {
         assert!(is_absent(Step::Connect, &refused()));
         assert!(is_absent(Step::Greeting, &Fault::Silent));
         assert!(!is_absent(Step::Greeting, &Fault::Said("421".into())));
-        let finding = judge_fault("submission [::1]:587", Step::Connect, &refused());
+        let words = next(Step::Connect, &refused());
+        let finding = judge_fault("submission [::1]:587", Step::Connect, &refused(), words);
         assert_eq!(finding.level, Level::Problem);
         assert!(finding.next.unwrap().contains("gatepost.socket"));
     }

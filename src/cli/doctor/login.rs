@@ -142,6 +142,12 @@ fn judge_identity(replies: &Replies, envelope: &Envelope, settings: &Settings) -
         }
     };
     let words = refused.words();
+    if let Some(list) = refusing_list(&words) {
+        let found = format!("Postfix refuses the client before its login counts: {words}");
+        let next = settings.add_to_service();
+        return Finding::problem(IDENTITY, found, next)
+            .with_lines("master.cf", vec![format!("-o {list}=")]);
+    }
     if is_denied(refused) {
         let found = format!("the MTA does not take mail from whoever is logged in: {words}");
         if matches!(envelope.told_by, IdentityBy::None | IdentityBy::Proxy) {
@@ -166,6 +172,16 @@ fn judge_identity(replies: &Replies, envelope: &Envelope, settings: &Settings) -
             ),
         )
     }
+}
+
+/// The list that refused a client for its address, its name or its EHLO, whatever the envelope.
+fn refusing_list(words: &str) -> Option<&'static str> {
+    let lists = [
+        ("Client host rejected", "smtpd_client_restrictions"),
+        ("Helo command rejected", "smtpd_helo_restrictions"),
+    ];
+    let own = |(said, _): &&(&str, _)| words.contains(said);
+    lists.iter().find(own).map(|(_, list)| *list)
 }
 
 /// Postfix's words for `reject` and `reject_unauth_destination`: whoever is not permitted.
@@ -226,6 +242,12 @@ mod tests {
             (
                 ok,
                 "554 5.7.1 <x@x.invalid>: Relay access denied",
+                Level::Problem,
+                IDENTITY,
+            ),
+            (
+                ok,
+                "450 4.7.25 Client host rejected: cannot find your hostname, [203.0.113.7]",
                 Level::Problem,
                 IDENTITY,
             ),

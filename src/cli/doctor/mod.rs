@@ -4,17 +4,24 @@
 //! One file for each thing that is examined. What is met and what is made of it are apart, so that
 //! the judging can be tried without a network.
 
+mod account;
+mod causes;
 mod certificate;
 mod conversation;
 mod descriptors;
-mod finding;
+pub(super) mod finding;
 mod limits;
 mod listener;
 mod login;
+mod master;
 mod newlines;
+mod ports;
+mod program;
 mod restrictions;
 mod sasl;
+mod service;
 mod settings;
+mod situation;
 mod trial;
 mod upstream;
 
@@ -28,18 +35,22 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::auth::password::Cost;
-use crate::config::{Config, IdentityBy, Listener, UpstreamTls};
+use crate::config::{Config, Endpoint, IdentityBy, Listener, Target, UpstreamTls};
 use crate::daemon;
 use crate::store::{Actor, DEFAULT_ORGANIZATION, Store, StoreReport};
 
 use super::check::{self, Lent};
 use super::{CliError, actor, serve};
 
+use causes::{RESTART, START};
 use certificate::Expected;
-use finding::{Finding, Report};
+use conversation::Fault;
+use finding::{Finding, Level, Report};
 use listener::{Met, Step};
 use login::Envelope;
-use settings::Settings;
+use service::Service;
+use settings::{Answers, Settings};
+use situation::Situation;
 use trial::Trial;
 use upstream::Place;
 
@@ -53,7 +64,7 @@ const VERDICT: Duration = Duration::from_secs(20);
 pub const AFTER_HELP: &str = "\
 It makes a credential called \"gatepost doctor, temporary, safe to delete\", logs in with it at every listener, begins an envelope and takes it back, and deletes the credential. No message is sent.
 
-Exits with 0 if mail can flow, warnings or not; with 1 if something was found that keeps it from flowing; with 78 if the configuration cannot be read.";
+Exits with 0 if no problem is found, warnings or not; with 1 if something was found that keeps mail from flowing; with 78 if the configuration cannot be read.";
 
 /// How to examine.
 #[derive(Args, Debug)]
@@ -87,15 +98,17 @@ pub struct DoctorOptions {
 /// Something keeps mail from flowing, or standard output is closed.
 pub fn run(options: &DoctorOptions, path: &Path) -> Result<(), CliError> {
     let mut report = Report::new(options.json);
+    let service = Service::read(path);
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
-            let next = "correct it, then: gatepost check && systemctl restart gatepost";
-            report.add(Finding::problem("config", error.to_string(), next))?;
-            return report.finish().map_err(|error| match error {
-                CliError::Closed => CliError::Closed,
-                error => CliError::Config(error.to_string()),
-            });
+            report.add(unreadable(path, error.to_string()));
+            return report
+                .finish(service.as_ref())
+                .map_err(|error| match error {
+                    CliError::Closed => CliError::Closed,
+                    error => CliError::Config(error.to_string()),
+                });
         }
     };
     let words = options.name.as_deref().unwrap_or(config.hostname.as_str());
@@ -104,8 +117,9 @@ pub fn run(options: &DoctorOptions, path: &Path) -> Result<(), CliError> {
             "{words:?} is no name that a certificate can have; say what mail programs connect to: --name NAME"
         )));
     };
-    report.add(Finding::ok("config", check::listeners(path, &config)))?;
-    report.add(descriptors::examine(&config))?;
+    report.add(Finding::ok("config", check::listeners(path, &config)));
+    let situation = situation(&config, path, service);
+    report.add_all(situation.judge());
     let expected = Expected {
         name,
         roots: Arc::new(certificate::roots(options.ca.as_deref())),
@@ -121,11 +135,15 @@ pub fn run(options: &DoctorOptions, path: &Path) -> Result<(), CliError> {
         expected,
         actor: actor::of_process(),
         cost: daemon::cost(&config),
+        is_hands_off: situation.is_hands_off(),
+        runs: situation.runs,
     };
+    if !doctor.is_hands_off {
+        report.add_all(descriptors::examine(&config, situation.runs));
+    }
     let runtime = serve::runtime()?;
     runtime.block_on(async {
-        // Before there is a credential: whoever interrupts is heard from here on, and what is left
-        // of the examination is dropped, which deletes it.
+        // Before there is a credential: a signal from here on drops the examination, which deletes it.
         let mut interrupted = Interrupts::listen()?;
         tokio::select! {
             done = doctor.examine(&mut report) => done,
@@ -134,7 +152,59 @@ pub fn run(options: &DoctorOptions, path: &Path) -> Result<(), CliError> {
             )),
         }
     })?;
-    report.finish()
+    report.finish(situation.service.as_ref())
+}
+
+/// The part of the examination that needs no running Gatepost and makes no connection.
+pub(super) fn circumstances(config: &Config, path: &Path) -> Vec<Finding> {
+    let mut situation = situation(config, path, Service::read(path));
+    // `gatepost check` loads them itself.
+    situation.unusable = None;
+    let mut findings = situation.judge();
+    findings.retain(|found| found.check != "daemon");
+    let upstream = config.upstream.as_ref();
+    let endpoints = upstream.iter().flat_map(|upstream| upstream.address.iter());
+    let endpoints: Vec<_> = endpoints
+        .filter_map(|target| match target {
+            Target::Endpoint(endpoint) if !target.is_far() => Some(endpoint),
+            _ => None,
+        })
+        .collect();
+    if !endpoints.is_empty() || config.dovecot_auth.is_some() {
+        let answers = Answers::read(None);
+        if let Ok(answers) = &answers {
+            findings.extend(master::examine(&answers.directory()));
+        }
+        let is_xclient = upstream.is_some_and(|one| one.identity == IdentityBy::Xclient);
+        for endpoint in endpoints.into_iter().filter(|_| is_xclient) {
+            let settings = Settings::of(endpoint, &answers, false);
+            findings.extend(restrictions::judge(&settings));
+            findings.extend(restrictions::judge_clients(
+                Some(IdentityBy::Xclient),
+                &settings,
+            ));
+        }
+    }
+    causes::sift(findings, situation.service.as_ref())
+}
+
+fn situation(config: &Config, path: &Path, service: Option<Service>) -> Situation {
+    let holder = Store::served_by(&config.store.path);
+    let runs = holder.is_some() || service.as_ref().is_some_and(Service::runs);
+    let pid = holder.and_then(|holder| holder.pid);
+    Situation::gather(config, path, service, pid, runs)
+}
+
+/// The finding about a configuration that cannot be read.
+fn unreadable(path: &Path, error: String) -> Finding {
+    let denied = std::fs::File::open(path).err();
+    let is_denied =
+        denied.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+    let next = match is_denied {
+        true => "run it as root: sudo gatepost doctor".to_owned(),
+        false => format!("correct it, then: gatepost check && {RESTART}"),
+    };
+    Finding::problem("config", error, next).explaining(START)
 }
 
 /// What may stand between angle brackets; the MTA decides about the rest.
@@ -187,7 +257,14 @@ struct Doctor<'a> {
     expected: Expected,
     actor: Actor,
     cost: Cost,
+    /// Whether a connection would make things worse.
+    is_hands_off: bool,
+    /// Whether a Gatepost serves from the store.
+    runs: bool,
 }
+
+/// A listener and what a mail program meets there.
+type Encounter<'a> = (&'a Listener, Result<Met, (Step, Fault)>);
 
 /// A certificate chain and the listeners that show it.
 type Shown = (Vec<CertificateDer<'static>>, Vec<String>);
@@ -195,20 +272,113 @@ type Shown = (Vec<CertificateDer<'static>>, Vec<String>);
 impl Doctor<'_> {
     async fn examine(&self, report: &mut Report) -> Result<(), CliError> {
         let store = match self.store() {
-            Ok(store) => Some(store),
+            Ok(store) => store,
             Err(finding) => {
-                report.add(*finding)?;
+                // Often the same cause in other words.
+                if !report.has("store") {
+                    report.add(*finding);
+                }
                 None
             }
         };
-        let places = upstream::places(self.config, self.options.postfix.as_deref()).await;
+        for wrong in [
+            check::organizations(self.config),
+            check::usernames(self.config),
+        ] {
+            if let Some(Err(error)) = wrong {
+                report.add(Finding::warning(
+                    "config",
+                    error.to_string(),
+                    "gatepost check",
+                ));
+            }
+        }
+        let directory = self.options.postfix.as_deref();
+        let answers = Answers::read(directory);
+        if let Ok(answers) = &answers {
+            report.add_all(master::examine(&answers.directory()));
+        }
+        let met = self.meet(report).await;
+        let answer = self.ask_socket(report).await;
+        let places = upstream::places(self.config, &answers, directory.is_some()).await;
         let (places, nowhere) =
             places.unwrap_or_else(|wrong| (Vec::new(), vec![(None, vec![*wrong])]));
-        let shown = self
-            .examine_listeners(store.as_ref(), self.goes_to(&places), report)
-            .await?;
-        self.examine_certificates(shown, report)?;
-        self.examine_upstreams(&places, nowhere, report).await
+        let goes_to = self.goes_to(&places);
+        self.examine_upstreams(&places, nowhere, goes_to, answer, report)
+            .await;
+        let mut logins = Logins {
+            doctor: self,
+            store: store.as_ref(),
+            trial: Attempt::None,
+            tried: false,
+        };
+        let shown = logins.examine_listeners(met, goes_to, report).await?;
+        if let (None, Some(socket)) = (&self.config.upstream, &self.config.dovecot_auth) {
+            logins
+                .examine_askers(&socket.listen, &answers, report)
+                .await?;
+        }
+        if let Attempt::Made(trial) = logins.trial {
+            report.add(delete_trial(*trial));
+        }
+        self.examine_certificates(shown, report);
+        Ok(())
+    }
+
+    /// Connects to every listener at the same time, up to where a mail program would log in.
+    async fn meet(&self, report: &mut Report) -> Vec<Encounter<'_>> {
+        if self.is_hands_off {
+            return Vec::new();
+        }
+        let meeting: Vec<_> = self
+            .config
+            .listeners
+            .iter()
+            .map(|listener| {
+                let (name, own) = (self.expected.name.clone(), self.config.hostname.to_string());
+                let there = listener.clone();
+                tokio::spawn(async move { listener::meet(&there, &name, &own).await })
+            })
+            .collect();
+        let mut met = Vec::new();
+        for (listener, meeting) in self.config.listeners.iter().zip(meeting) {
+            let met_there = meeting.await;
+            met.push((
+                listener,
+                met_there.unwrap_or(Err((Step::Connect, Fault::Closed))),
+            ));
+        }
+        let absent = |(_, met): &Encounter| matches!(met, Err((step, fault)) if listener::is_absent(*step, fault));
+        let is_silent = !met.is_empty() && met.iter().all(absent);
+        if is_silent || met.is_empty() && !self.runs {
+            let how = met
+                .iter()
+                .find_map(|(_, met)| Some(met.as_ref().err()?.1.to_string()));
+            let how = how.map_or(String::new(), |how| format!(", no listener answers: {how}"));
+            let found = match self.runs {
+                true => format!("Gatepost runs and does not answer{how}"),
+                false => format!("Gatepost does not run{how}"),
+            };
+            let next = format!("journalctl -u gatepost -n 50 says why; {RESTART}");
+            report.add(Finding::problem("daemon", found, next).explaining(START));
+            return Vec::new();
+        }
+        met
+    }
+
+    /// Whether Gatepost answers at its auth socket; `None` where that was not tried.
+    async fn ask_socket(&self, report: &mut Report) -> Option<Result<(), String>> {
+        let socket = self.config.dovecot_auth.as_ref()?;
+        if self.is_hands_off {
+            return None;
+        }
+        if let Some(concern) = daemon::auth_socket_concern(socket).filter(|_| self.runs) {
+            let (found, next) = concern.rsplit_once("; ").unwrap_or((&concern, ""));
+            report.add(Finding::warning("auth-socket", found, next));
+        }
+        let answer = sasl::ask(&socket.listen).await;
+        report.add_all(sasl::judge_answer(&socket.listen, &answer));
+        Some(answer)
     }
 
     /// Where sessions of the temporary credential go first.
@@ -221,8 +391,8 @@ impl Doctor<'_> {
         first(own).or_else(|| first(None))
     }
 
-    /// The store, if there is one: the doctor makes none.
-    fn store(&self) -> Result<Store, Box<Finding>> {
+    /// The store, if there is one: the doctor makes none, and the first start makes it.
+    fn store(&self) -> Result<Option<Store>, Box<Finding>> {
         let path = &self.config.store.path;
         let problem = |found: String, next: &str| Box::new(Finding::problem("store", found, next));
         let served = Store::served_by(path).filter(|holder| holder.is_at_path == Some(false));
@@ -235,129 +405,25 @@ impl Doctor<'_> {
             let next = "the log says where what it held is saved; stop Gatepost, gatepost restore FILE, start it";
             return Err(problem(found, next));
         }
-        let missing = Store::check(path).map(|found| matches!(found, StoreReport::Missing));
-        if let Ok(true) = missing {
-            let found = format!("{} does not exist", path.display());
-            return Err(problem(
-                found,
-                "it is made at the first start: systemctl start gatepost",
-            ));
+        let found = Store::check(path);
+        if let Ok(StoreReport::Missing) = found {
+            return match self.runs {
+                true => Err(problem(
+                    format!("{} does not exist", path.display()),
+                    RESTART,
+                )),
+                false => Ok(None),
+            };
         }
-        let opened = missing.and_then(|_| Store::open(path));
+        let opened = found.and_then(|_| Store::open(path));
+        let opened = opened.map(Some);
         opened.map_err(|error| problem(error.to_string(), "gatepost check; gatepost store check"))
     }
 
-    async fn examine_listeners(
-        &self,
-        store: Option<&Store>,
-        goes_to: Option<&Place>,
-        report: &mut Report,
-    ) -> Result<Vec<Shown>, CliError> {
-        let mut met = Vec::new();
-        for listener in &self.config.listeners {
-            let own = self.config.hostname.as_str();
-            met.push((
-                listener,
-                listener::meet(listener, &self.expected.name, own).await,
-            ));
-        }
-        let absent = |(_, met): &(_, Result<Met, (Step, _)>)| matches!(met, Err((step, fault)) if listener::is_absent(*step, fault));
-        if !met.is_empty() && met.iter().all(absent) {
-            let how = met
-                .iter()
-                .find_map(|(_, met)| Some(met.as_ref().err()?.1.to_string()));
-            let found = format!(
-                "Gatepost does not run, no listener answers: {}",
-                how.unwrap_or_default()
-            );
-            let next = "systemctl status gatepost.socket gatepost; journalctl -u gatepost -n 50; systemctl restart gatepost.socket gatepost";
-            report.add(Finding::problem("daemon", found, next))?;
-            return Ok(Vec::new());
-        }
-        let mut shown: Vec<Shown> = Vec::new();
-        let mut trial = Attempt::None;
-        let mut tried = false;
-        for (listener, met) in met {
-            report.add(listener::judge(listener, &met))?;
-            let Ok(met) = met else { continue };
-            let place = listener::place(listener);
-            match shown.iter_mut().find(|(chain, _)| *chain == met.chain) {
-                Some((_, places)) => places.push(place),
-                None => shown.push((met.chain.clone(), vec![place])),
-            }
-            let Some(store) = store else { continue };
-            if let Attempt::None = trial {
-                trial = self.make_trial(store, report)?;
-            }
-            let Attempt::Made(trial) = &trial else {
-                continue;
-            };
-            let logged_in = self.log_in(listener, met, trial, !tried, goes_to, report);
-            tried |= logged_in.await?;
-        }
-        if let Attempt::Made(trial) = trial {
-            report.add(delete_trial(*trial))?;
-        }
-        Ok(shown)
-    }
-
-    fn make_trial<'s>(
-        &'s self,
-        store: &'s Store,
-        report: &mut Report,
-    ) -> Result<Attempt<'s>, CliError> {
-        match Trial::make(store, &self.actor, &self.options.org, self.cost) {
-            Ok(trial) => Ok(Attempt::Made(Box::new(trial))),
-            Err(error) => {
-                let found =
-                    format!("no temporary one could be made, so no login was tried: {error}");
-                let next = "gatepost store check; sudo, if you are not root; another organization: --org SLUG";
-                report.add(Finding::problem("credential", found, next))?;
-                Ok(Attempt::Failed)
-            }
-        }
-    }
-
-    /// Logs in, and tries an envelope where that `is_first`. Returns whether it was let in.
-    async fn log_in(
-        &self,
-        listener: &Listener,
-        met: Met,
-        trial: &Trial<'_>,
-        is_first: bool,
-        place: Option<&Place>,
-        report: &mut Report,
-    ) -> Result<bool, CliError> {
-        let pipelines = met.pipelines();
-        let upstream = place.map(Place::upstream).or(self.config.upstream.as_ref());
-        let handed_over = upstream.map(|one| one.connect_timeout + one.handoff_timeout);
-        let mut conversation = met.conversation;
-        conversation.patience += VERDICT + handed_over.unwrap_or_default();
-        let said = conversation
-            .log_in(trial.username(), trial.password())
-            .await;
-        report.add(login::judge(&listener::place(listener), &said))?;
-        let let_in = said.is_ok_and(|said| said.code == 235);
-        if let_in && is_first {
-            let envelope = Envelope {
-                from: &self.options.from,
-                to: &self.options.to,
-                told_by: upstream.map(|one| one.identity).unwrap_or_default(),
-            };
-            let unknown = Settings::Unknown("there is no upstream".to_owned());
-            let settings = place.map_or(&unknown, |place| &place.settings);
-            let replies = login::try_envelope(&mut conversation, &envelope, pipelines).await;
-            report.add_all(login::judge_envelope(&replies, &envelope, settings))?;
-        }
-        // Whether it is heard matters to nobody.
-        let _ = conversation.ask("QUIT").await;
-        Ok(let_in)
-    }
-
-    fn examine_certificates(&self, shown: Vec<Shown>, report: &mut Report) -> Result<(), CliError> {
+    fn examine_certificates(&self, shown: Vec<Shown>, report: &mut Report) {
         let now = crate::clock::now();
         let Some(tls) = &self.config.tls else {
-            return Ok(());
+            return;
         };
         let path = &tls.certificate;
         let in_file = certificate::in_file(path);
@@ -366,80 +432,300 @@ impl Doctor<'_> {
         let known: Vec<_> = others.chain([in_file.clone()]).collect();
         if shown.is_empty() {
             let place = path.display().to_string();
-            return report.add_all(certificate::judge(&in_file, &place, &self.expected, now));
+            report.add_all(certificate::judge(&in_file, &place, &self.expected, now));
+            return;
         }
         // What a running Gatepost does not take, and a start would end with.
         for pair in daemon::pairs(tls) {
-            report.add_all(certificate::unusable(&pair, now))?;
+            report.add_all(certificate::unusable(&pair, now));
         }
         for (chain, places) in shown {
             let places = places.join(", ");
-            report.add_all(certificate::judge(&chain, &places, &self.expected, now))?;
+            report.add_all(certificate::judge(&chain, &places, &self.expected, now));
             let is_known = known.iter().any(|own| chain.first() == own.first());
             if !in_file.is_empty() && !is_known {
-                report.add(certificate::differs(&places, path))?;
+                report.add(certificate::differs(&places, path));
             }
         }
-        Ok(())
     }
 
+    /// `answer`: that of the auth socket, if it was asked.
     async fn examine_upstreams(
         &self,
         places: &[Place],
         mut found: Vec<upstream::Found>,
+        goes_to: Option<&Place>,
+        answer: Option<Result<(), String>>,
         report: &mut Report,
-    ) -> Result<(), CliError> {
+    ) {
+        // Without its auth socket smtpd would end at the first greeting asked of it, and be held back
+        // for a minute just when Gatepost is started.
         let socket = self.config.dovecot_auth.as_ref();
-        let listen = socket.map(|socket| &socket.listen);
-        let answer = match listen {
-            Some(listen) => Some(sasl::ask(listen).await),
-            None => None,
-        };
-        // Without it smtpd would end at the first greeting asked of it, and be held back for a
-        // minute just when Gatepost is started.
         let lent = match (socket, &answer) {
-            (Some(socket), Some(Err(_))) => Lent::open(socket),
+            (Some(socket), Some(Err(_))) if !self.runs => Lent::open(socket),
             _ => None,
         };
+        let is_mute = answer.is_some_and(|answer| answer.is_err()) && lent.is_none();
         let named = found.len();
         for place in places {
-            let findings = upstream::examine(place, self.config).await;
+            let findings = self.examine_place(place, is_mute, report).await;
             found.push((place.organization.clone(), findings));
         }
         drop(lent);
         upstream::weigh(&mut found);
         let of_places = found.split_off(named);
-        for (_, findings) in found {
-            report.add_all(findings)?;
+        for (organization, findings) in found {
+            report.add_all(match organization {
+                None => findings,
+                Some(_) => unrelated(findings),
+            });
         }
-        let mut ours = sasl::Ours {
-            listen,
-            answer,
-            clear: true,
+        for (place, (_, findings)) in places.iter().zip(of_places) {
+            let is_tried = goes_to.is_some_and(|tried| std::ptr::eq(tried, place));
+            report.add_all(match is_tried {
+                true => findings,
+                false => unrelated(findings),
+            });
+        }
+    }
+
+    async fn examine_place(&self, place: &Place, is_mute: bool, report: &Report) -> Vec<Finding> {
+        let (upstream, settings) = (place.upstream(), &place.settings);
+        let identity = upstream.identity;
+        let mut findings = Vec::new();
+        if identity == IdentityBy::Xclient {
+            let listen = self
+                .config
+                .dovecot_auth
+                .as_ref()
+                .map(|socket| &socket.listen);
+            let clear = upstream.tls == UpstreamTls::None;
+            let ours = sasl::Ours::look(listen, clear, settings).await;
+            findings.extend(sasl::judge(&ours, settings));
+            findings.extend(restrictions::judge(settings));
+            findings.extend(restrictions::judge_clients(Some(identity), settings));
+        }
+        let is_silenced = findings
+            .iter()
+            .any(|found| found.level == Level::Problem && found.explains.contains(&"upstream"));
+        // One more connection would have Postfix hold the service back for another minute.
+        if !self.is_hands_off && !is_silenced && !is_mute {
+            let wait = |reason: &str| report.wait(reason);
+            findings.extend(upstream::examine(place, self.config, wait).await);
+        }
+        if identity != IdentityBy::Xclient && settings.service().is_none() {
+            // Another MTA, perhaps, or one elsewhere: these are questions to Postfix.
+            return findings;
+        }
+        // By a PROXY header it knows the clients apart.
+        if identity != IdentityBy::Proxy {
+            findings.push(limits::judge(identity, settings));
+        }
+        findings.push(newlines::judge(settings));
+        findings
+    }
+}
+
+/// The findings about an upstream that the temporary credential does not use: they explain nothing of
+/// its login.
+fn unrelated(findings: Vec<Finding>) -> Vec<Finding> {
+    let findings = causes::sift(findings, Some(&Service::default())).into_iter();
+    findings.map(|found| found.explaining(&[])).collect()
+}
+
+/// The logins with the temporary credential.
+struct Logins<'a> {
+    doctor: &'a Doctor<'a>,
+    store: Option<&'a Store>,
+    trial: Attempt<'a>,
+    /// Whether an envelope was tried.
+    tried: bool,
+}
+
+impl Logins<'_> {
+    async fn examine_listeners(
+        &mut self,
+        met: Vec<Encounter<'_>>,
+        goes_to: Option<&Place>,
+        report: &mut Report,
+    ) -> Result<Vec<Shown>, CliError> {
+        let mut shown: Vec<Shown> = Vec::new();
+        for (listener, met) in met {
+            let judged = listener::judge(listener, &met);
+            let is_sound = judged.level == Level::Ok;
+            report.add(judged);
+            // A server that is not Gatepost gets no password.
+            let Some(met) = met.ok().filter(|_| is_sound) else {
+                continue;
+            };
+            let place = listener::place(listener);
+            match shown.iter_mut().find(|(chain, _)| *chain == met.chain) {
+                Some((_, places)) => places.push(place.clone()),
+                None => shown.push((met.chain.clone(), vec![place.clone()])),
+            }
+            let upstream = goes_to.map(Place::upstream);
+            let upstream = upstream.or(self.doctor.config.upstream.as_ref());
+            let handed_over = upstream.map(|one| one.connect_timeout + one.handoff_timeout);
+            let attempt = Login {
+                place,
+                patience: VERDICT + handed_over.unwrap_or_default(),
+                told_by: upstream.map(|one| one.identity).unwrap_or_default(),
+                settings: goes_to.map(|place| &place.settings),
+            };
+            self.log_in(met, attempt, report).await?;
+        }
+        Ok(shown)
+    }
+
+    /// The other way: logs in at the services of Postfix that ask Gatepost for verdicts.
+    async fn examine_askers(
+        &mut self,
+        listen: &Endpoint,
+        answers: &Result<Answers, String>,
+        report: &mut Report,
+    ) -> Result<(), CliError> {
+        let all = match answers {
+            Ok(answers) => Settings::smtpds(answers),
+            Err(reason) => {
+                let unknown = Settings::Unknown(reason.clone());
+                report.add(unknown.untold("sasl", "whether Postfix asks Gatepost for logins"));
+                return Ok(());
+            }
         };
-        for (place, (_, found)) in places.iter().zip(of_places) {
-            let answers = found.iter().any(upstream::says_that_it_answers);
-            report.add_all(found)?;
-            let (upstream, settings) = (place.upstream(), &place.settings);
-            let identity = upstream.identity;
-            if identity == IdentityBy::Xclient {
-                ours.clear = upstream.tls == UpstreamTls::None;
-                report.add_all(sasl::judge(&ours, settings))?;
-                if !answers {
-                    report.add_all(restrictions::judge(settings))?;
-                }
-            } else if settings.service().is_none() {
-                // Another MTA, perhaps, or one elsewhere: these are questions to Postfix.
+        let services = all.iter().filter_map(Settings::service);
+        let askers: Vec<_> = services.filter(|service| sasl::asks(service)).collect();
+        if let Some(finding) = sasl::judge_askers(&askers, listen) {
+            report.add(finding);
+            return Ok(());
+        }
+        let queue = answers.as_ref().map(Answers::queue_directory);
+        if queue.is_ok_and(|queue| master::runs(&queue) == Some(false)) {
+            report.add(master::down());
+            return Ok(());
+        }
+        for settings in &all {
+            let Some(service) = settings.service().filter(|service| sasl::asks(service)) else {
+                continue;
+            };
+            let ours = sasl::Ours::look(Some(listen), false, settings).await;
+            let mut findings = sasl::judge(&ours, settings);
+            findings.extend(restrictions::judge(settings));
+            findings.extend(restrictions::judge_clients(None, settings));
+            let is_refused = findings.iter().any(|found| found.level == Level::Problem);
+            report.add_all(findings);
+            let is_own = sasl::asked(service).as_ref() == Some(listen);
+            let (Some(Endpoint::Tcp(address)), Some(kind)) = (service.endpoint(), service.tls())
+            else {
+                continue;
+            };
+            if is_refused || !is_own || self.doctor.is_hands_off || report.explains("login") {
                 continue;
             }
-            // By a PROXY header it knows the clients apart.
-            if identity != IdentityBy::Proxy {
-                report.add(limits::judge(identity, settings))?;
+            let listener = Listener {
+                kind,
+                address,
+                proxy_from: Vec::new(),
+            };
+            let (name, own) = (
+                &self.doctor.expected.name,
+                self.doctor.config.hostname.as_str(),
+            );
+            let place = format!("Postfix's {} ({address})", service.name);
+            match listener::meet(&listener, name, own).await {
+                Err((step, fault)) => report.add(listener::judge_fault(
+                    &place,
+                    step,
+                    &fault,
+                    "Postfix's log says why",
+                )),
+                Ok(met) => {
+                    let attempt = Login {
+                        place,
+                        patience: VERDICT,
+                        told_by: IdentityBy::Login,
+                        settings: Some(settings),
+                    };
+                    self.log_in(met, attempt, report).await?;
+                }
             }
-            report.add(newlines::judge(settings))?;
         }
         Ok(())
     }
+
+    /// Logs in, unless it is known why that fails, and tries an envelope once.
+    async fn log_in(
+        &mut self,
+        met: Met,
+        login: Login<'_>,
+        report: &mut Report,
+    ) -> Result<(), CliError> {
+        let pipelines = met.pipelines();
+        let mut conversation = met.conversation;
+        if !report.explains("login") && self.make_trial(report) {
+            let Attempt::Made(trial) = &self.trial else {
+                return Ok(());
+            };
+            conversation.patience += login.patience;
+            let said = conversation
+                .log_in(trial.username(), trial.password())
+                .await;
+            report.add(login::judge(&login.place, &said));
+            let let_in = said.is_ok_and(|said| said.code == 235);
+            if let_in && !self.tried {
+                self.tried = true;
+                let options = self.doctor.options;
+                let envelope = Envelope {
+                    from: &options.from,
+                    to: &options.to,
+                    told_by: login.told_by,
+                };
+                let unknown = Settings::Unknown("there is no upstream".to_owned());
+                let settings = login.settings.unwrap_or(&unknown);
+                let replies = login::try_envelope(&mut conversation, &envelope, pipelines).await;
+                report.add_all(login::judge_envelope(&replies, &envelope, settings));
+            }
+        }
+        // The answer matters to nothing.
+        let _ = conversation.ask("QUIT").await;
+        Ok(())
+    }
+
+    /// Makes the temporary credential unless it is made. Returns whether there is one.
+    fn make_trial(&mut self, report: &mut Report) -> bool {
+        let (Some(store), Attempt::None) = (self.store, &self.trial) else {
+            return matches!(self.trial, Attempt::Made(_));
+        };
+        let Doctor {
+            options,
+            actor,
+            cost,
+            ..
+        } = self.doctor;
+        match Trial::make(store, actor, &options.org, *cost) {
+            Ok(trial) => {
+                self.trial = Attempt::Made(Box::new(trial));
+                true
+            }
+            Err(error) => {
+                let found =
+                    format!("no temporary one could be made, so no login was tried: {error}");
+                let next = "gatepost store check; sudo, if you are not root; another organization: --org SLUG";
+                report.add(Finding::problem("credential", found, next));
+                self.trial = Attempt::Failed;
+                false
+            }
+        }
+    }
+}
+
+/// A login that is tried.
+struct Login<'a> {
+    /// Its listener, for people.
+    place: String,
+    /// The time beyond that of one reply.
+    patience: Duration,
+    told_by: IdentityBy,
+    settings: Option<&'a Settings>,
 }
 
 /// The temporary credential, once it is needed.

@@ -1,21 +1,24 @@
 //! Whether SASL is active in Postfix's smtpd, without which many releases ignore XCLIENT's login,
 //! and whether smtpd reaches the socket that makes it active.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::account::{Account, Want};
+use super::causes::{RESTART, SERVICE};
 use super::finding::Finding;
 use super::settings::{Service, Settings, Version};
 use crate::config::Endpoint;
 
 const CHECK: &str = "sasl";
+const SOCKET: &str = "auth-socket";
 
 /// How long the auth socket may take to introduce itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What every server of that protocol says first.
 const INTRODUCTION: &[u8] = b"VERSION\t";
@@ -48,38 +51,115 @@ pub async fn ask(endpoint: &Endpoint) -> Result<(), String> {
     }
 }
 
-/// What is known on Gatepost's side.
+/// What is known on Gatepost's side, and of the socket that smtpd asks.
 pub struct Ours<'a> {
     /// `[dovecot_auth] listen`.
     pub listen: Option<&'a Endpoint>,
-    /// What became of [`ask`].
-    pub answer: Option<Result<(), String>>,
     /// Whether sessions reach Postfix without TLS.
     pub clear: bool,
+    /// Whether another server answers where smtpd asks.
+    pub another_answers: bool,
+    /// The user of smtpd and the place that keeps it from the socket.
+    pub kept_out: Option<(String, PathBuf)>,
+}
+
+impl<'a> Ours<'a> {
+    /// Looks at the socket that the service asks.
+    pub async fn look(listen: Option<&'a Endpoint>, clear: bool, settings: &Settings) -> Self {
+        let mut ours = Self {
+            listen,
+            clear,
+            another_answers: false,
+            kept_out: None,
+        };
+        let Some(service) = settings.service() else {
+            return ours;
+        };
+        let asked = asked(service);
+        if asked.as_ref() != listen {
+            if let Some(asked) = &asked {
+                ours.another_answers = ask(asked).await.is_ok();
+            }
+        } else if let Some(Endpoint::Unix(path)) = listen {
+            let user = service.value("mail_owner").unwrap_or_default();
+            let at =
+                Account::named(&user).and_then(|account| account.is_kept_out(path, Want::Write));
+            ours.kept_out = at.map(|at| (user, at));
+        }
+        ours
+    }
+}
+
+/// That Gatepost's own auth socket does not answer, if it does not.
+pub fn judge_answer(listen: &Endpoint, answer: &Result<(), String>) -> Option<Finding> {
+    let error = answer.as_ref().err()?;
+    let found = format!(
+        "the auth socket {listen} does not answer: {error}; smtpd ends at its start without it"
+    );
+    let next = format!("{RESTART} (with gatepost-auth.socket, if that opens it)");
+    Some(Finding::problem(SOCKET, found, next).explaining(SERVICE))
 }
 
 /// What Postfix makes of the login that XCLIENT brings, as far as settings tell.
 pub fn judge(ours: &Ours, settings: &Settings) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if let (Some(listen), Some(Err(error))) = (ours.listen, &ours.answer) {
-        findings.push(Finding::problem(
-            CHECK,
-            format!("nobody answers at dovecot_auth.listen, {listen}: {error}; smtpd ends at its start without it"),
-            "start Gatepost, or restart it if [dovecot_auth] is new: systemctl restart gatepost",
-        ));
+    let Some(service) = settings.service() else {
+        return vec![settings.untold(CHECK, "whether SASL is active in smtpd")];
+    };
+    let findings = judge_service(ours, service, settings);
+    if !findings.is_empty() {
+        return findings;
     }
-    match settings.service() {
-        Some(service) => findings.extend(judge_service(ours, service, settings)),
-        None if !findings.is_empty() => {}
-        None => findings.push(settings.untold(CHECK, "whether SASL is active in smtpd")),
+    let found = match ours.another_answers {
+        true => "active in smtpd, by another server than Gatepost",
+        false => "active in smtpd, which finds the auth socket",
+    };
+    vec![Finding::ok(CHECK, found)]
+}
+
+/// The services that ask Gatepost for verdicts, where Postfix keeps its listeners.
+pub fn judge_askers(askers: &[&Service], listen: &Endpoint) -> Option<Finding> {
+    let at = |service: &&&Service| asked(service).as_ref() == Some(listen);
+    if askers.iter().any(|service| at(&service)) {
+        return None;
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok(
-            CHECK,
-            "active in smtpd, which finds the auth socket",
-        ));
+    let (found, lines) = match askers.first() {
+        None => (
+            "no service of Postfix asks for logins by Dovecot's protocol".to_owned(),
+            vec![
+                "-o smtpd_sasl_auth_enable=yes".to_owned(),
+                "-o smtpd_sasl_type=dovecot".to_owned(),
+                format!("-o smtpd_sasl_path={}", words(listen, None)),
+            ],
+        ),
+        Some(service) => (
+            format!(
+                "Postfix's {} asks for logins at {}, and Gatepost answers at {listen}",
+                service.name,
+                service.value("smtpd_sasl_path").unwrap_or_default()
+            ),
+            vec![format!("-o smtpd_sasl_path={}", sasl_path(listen, service))],
+        ),
+    };
+    let next = "add to the services submission and submissions in master.cf, then: postfix reload";
+    let finding = Finding::problem(CHECK, found, next).explaining(&["login", "identity"]);
+    Some(finding.with_lines("master.cf", lines))
+}
+
+/// The endpoint that smtpd asks for a login; `None` unless it asks by Dovecot's protocol.
+pub fn asked(service: &Service) -> Option<Endpoint> {
+    if !asks(service) {
+        return None;
     }
-    findings
+    endpoint(
+        &service.value("smtpd_sasl_path")?,
+        &service.queue_directory(),
+    )
+}
+
+/// Whether smtpd asks for logins by Dovecot's protocol.
+pub fn asks(service: &Service) -> bool {
+    let kind = service.value("smtpd_sasl_type");
+    service.is_on("smtpd_sasl_auth_enable") && kind.as_deref() == Some("dovecot")
 }
 
 fn judge_service(ours: &Ours, service: &Service, settings: &Settings) -> Vec<Finding> {
@@ -98,7 +178,11 @@ fn judge_service(ours: &Ours, service: &Service, settings: &Settings) -> Vec<Fin
             "-o smtpd_tls_security_level=none",
         ];
         let lines = lines.map(String::from).to_vec();
-        findings.push(Finding::problem(CHECK, found, next()).with_lines("master.cf", lines));
+        findings.push(
+            Finding::problem(CHECK, found, next())
+                .explaining(&["identity", "pipelining"])
+                .with_lines("master.cf", lines),
+        );
     }
     if service.value("smtpd_sasl_type").as_deref() != Some("dovecot") {
         return findings;
@@ -106,6 +190,7 @@ fn judge_service(ours: &Ours, service: &Service, settings: &Settings) -> Vec<Fin
     let path = service.value("smtpd_sasl_path").unwrap_or_default();
     let asked = endpoint(&path, &service.queue_directory());
     match (ours.listen, asked) {
+        (listen, asked) if ours.another_answers && asked.as_ref() != listen => {}
         (None, asked) => {
             let listen = asked.map_or_else(
                 || "unix:/run/gatepost-auth.sock".to_owned(),
@@ -115,8 +200,9 @@ fn judge_service(ours: &Ours, service: &Service, settings: &Settings) -> Vec<Fin
                 Finding::problem(
                     CHECK,
                     format!("smtpd asks for a login at {path}, and config.toml has no [dovecot_auth]: smtpd ends at its start, and the service stays silent"),
-                    "add to config.toml, then: systemctl restart gatepost && postfix reload",
+                    format!("add to config.toml, then: {RESTART} && postfix reload"),
                 )
+                .explaining(SERVICE)
                 .with_lines(
                     "config.toml",
                     vec!["[dovecot_auth]".into(), format!("listen = \"{listen}\"")],
@@ -131,6 +217,7 @@ fn judge_service(ours: &Ours, service: &Service, settings: &Settings) -> Vec<Fin
                     format!("smtpd asks for a login at {path}, and Gatepost answers at {listen}: smtpd ends at its start, and the service stays silent"),
                     next(),
                 )
+                .explaining(SERVICE)
                 .with_lines("master.cf", vec![line]),
             );
         }
@@ -139,9 +226,16 @@ fn judge_service(ours: &Ours, service: &Service, settings: &Settings) -> Vec<Fin
                 CHECK,
                 format!("smtpd is confined to Postfix's directory (chroot) and cannot see {}: it ends at its start, and the service stays silent", listen.display()),
                 "write n instead of y into the fifth column of that service in master.cf, then: postfix reload",
-            ));
+            ).explaining(SERVICE));
         }
-        _ => {}
+        _ => findings.extend(ours.kept_out.as_ref().map(|(user, at)| {
+            let found = format!(
+                "smtpd, which runs as {user} with that user's first group alone, may not use {}: it ends at its start, and the service stays silent",
+                at.display()
+            );
+            let next = format!("give the auth socket to {user} (SocketUser={user} and SocketMode=0660 in gatepost-auth.socket, or dovecot_auth.group = \"{user}\"), then: {RESTART}");
+            Finding::problem(CHECK, found, next).explaining(SERVICE)
+        })),
     }
     findings
 }
@@ -171,6 +265,7 @@ fn inactive(ours: &Ours, service: &Service, settings: &Settings) -> Finding {
             ),
             next,
         )
+        .explaining(&["identity", "pipelining"])
     } else {
         Finding::warning(
             CHECK,
@@ -209,10 +304,14 @@ fn endpoint(path: &str, queue: &Path) -> Option<Endpoint> {
 
 /// What to write for `smtpd_sasl_path` so that smtpd asks there.
 fn sasl_path(listen: &Endpoint, service: &Service) -> String {
+    words(listen, Some(&service.queue_directory()))
+}
+
+fn words(listen: &Endpoint, queue: Option<&Path>) -> String {
     match listen {
         Endpoint::Tcp(address) => format!("inet:{address}"),
         Endpoint::Unix(path) => {
-            let inside = path.strip_prefix(service.queue_directory());
+            let inside = queue.and_then(|queue| path.strip_prefix(queue).ok());
             inside.unwrap_or(path).display().to_string()
         }
     }
@@ -236,8 +335,9 @@ mod tests {
         let listen: Option<Endpoint> = listen.map(|text| text.parse().unwrap());
         let ours = Ours {
             listen: listen.as_ref(),
-            answer: listen.as_ref().map(|_| Ok(())),
             clear: true,
+            another_answers: false,
+            kept_out: None,
         };
         judge(&ours, settings)
     }
@@ -310,11 +410,62 @@ mod tests {
         let unknown = Settings::Unknown("why".into());
         assert_eq!(one(None, &unknown).0, Level::Unknown);
         let listen = "127.0.0.1:10026".parse().unwrap();
-        let ours = Ours {
+        let silent = judge_answer(&listen, &Err("refused".into())).unwrap();
+        assert_eq!(silent.level, Level::Problem);
+        assert_eq!(judge_answer(&listen, &Ok(())), None);
+    }
+
+    #[test]
+    fn the_socket_is_looked_at_from_smtpds_side() {
+        let private = "/var/spool/postfix/private/gatepost";
+        let listen: Endpoint = format!("unix:{private}").parse().unwrap();
+        let agreed = with(
+            "3.7.11",
+            &[ON, DOVECOT, ("smtpd_sasl_path", "private/gatepost")],
+        );
+        let ours = |kept_out| Ours {
             listen: Some(&listen),
-            answer: Some(Err("refused".into())),
             clear: true,
+            another_answers: false,
+            kept_out,
         };
-        assert_eq!(judge(&ours, &unknown)[0].level, Level::Problem);
+        assert_eq!(judge(&ours(None), &agreed)[0].level, Level::Ok);
+        let out = Some(("postfix".to_owned(), private.into()));
+        let finding = &judge(&ours(out), &agreed)[0];
+        assert_eq!(finding.level, Level::Problem);
+        assert!(
+            finding.found.contains("runs as postfix"),
+            "{}",
+            finding.found
+        );
+        // Dovecot itself, say.
+        let other = with(
+            "3.7.11",
+            &[ON, DOVECOT, ("smtpd_sasl_path", "private/auth")],
+        );
+        let answered = Ours {
+            another_answers: true,
+            ..ours(None)
+        };
+        assert_eq!(judge(&answered, &other)[0].level, Level::Ok);
+        assert_eq!(judge(&ours(None), &other)[0].level, Level::Problem);
+    }
+
+    #[test]
+    fn a_postfix_that_keeps_its_listeners_has_to_ask_at_the_socket() {
+        let listen: Endpoint = "127.0.0.1:10026".parse().unwrap();
+        let judged = |own: &[(&str, &str)]| {
+            let settings = with("3.7.11", own);
+            let services: Vec<_> = settings
+                .service()
+                .filter(|own| asks(own))
+                .into_iter()
+                .collect();
+            judge_askers(&services, &listen).map(|found| found.lines)
+        };
+        assert_eq!(judged(&[ON, DOVECOT, PATH]), None);
+        assert_eq!(judged(&[DOVECOT, PATH]).unwrap().len(), 3);
+        let wrong = judged(&[ON, DOVECOT, ("smtpd_sasl_path", "private/auth")]);
+        assert_eq!(wrong.unwrap(), ["-o smtpd_sasl_path=inet:127.0.0.1:10026"]);
     }
 }

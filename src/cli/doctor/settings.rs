@@ -1,22 +1,19 @@
 //! Postfix's own settings, as `postconf` tells them, for what the wire cannot show.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use super::finding::Finding;
-use crate::config::Endpoint;
+use super::program;
+use crate::config::{Endpoint, ListenerKind};
 
 /// Where postconf is; sbin is not on every user's PATH.
 const PROGRAMS: [&str; 2] = ["postconf", "/usr/sbin/postconf"];
 
 /// How long postconf may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Parameters may name each other; nobody needs more steps than this.
 const DEPTH: usize = 8;
@@ -29,6 +26,8 @@ pub enum Settings {
     NoService {
         /// Its configuration directory.
         directory: String,
+        /// The address of another service that grants XCLIENT, and so is meant for Gatepost.
+        other: Option<Endpoint>,
     },
     /// Nothing, for this reason.
     Unknown(String),
@@ -37,7 +36,9 @@ pub enum Settings {
 /// The service and what applies to it.
 pub struct Service {
     /// Its name in master.cf.
-    name: String,
+    pub name: String,
+    kind: String,
+    is_public: bool,
     /// Whether its smtpd sees nothing but Postfix's queue directory.
     pub chroot: bool,
     own: BTreeMap<String, String>,
@@ -48,43 +49,32 @@ pub struct Service {
 pub type Version = (u32, u32, u32);
 
 impl Settings {
-    /// Asks postconf about the service at `upstream`, with the configuration in `directory` or
-    /// where postconf looks by itself.
-    pub fn read(upstream: &Endpoint, directory: Option<&Path>) -> Self {
+    /// The service at `upstream`, in what postconf says. `is_named`: that it is said of the
+    /// configuration that the caller named, which may be that of another machine.
+    pub fn of(upstream: &Endpoint, answers: &Result<Answers, String>, is_named: bool) -> Self {
         let local = match upstream {
             Endpoint::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Endpoint::Unix(_) => true,
         };
-        if !local && directory.is_none() {
-            let reason = format!("{upstream} is not on this machine");
-            return Self::Unknown(reason);
-        }
-        let ask = |option: &[&str]| postconf(directory, option);
-        let answers = || {
-            Ok::<_, String>(Answers {
-                main: ask(&[])?,
-                expanded: ask(&["-x"])?,
-                services: ask(&["-M"])?,
-                own: ask(&["-P"])?,
-            })
-        };
-        match answers() {
-            Ok(answers) => Self::parse(upstream, &answers),
-            Err(reason) => Self::Unknown(reason),
+        match answers {
+            _ if !local && !is_named => Self::Unknown(format!("{upstream} is not on this machine")),
+            Ok(answers) => Self::parse(upstream, answers),
+            Err(reason) => Self::Unknown(reason.clone()),
         }
     }
 
+    /// Every smtpd of this Postfix that listens on the network.
+    pub fn smtpds(answers: &Answers) -> Vec<Self> {
+        let main = answers.main();
+        let rows = answers.services.lines().filter_map(Row::parse);
+        let smtpds = rows.filter(|row| row.kind == "inet" && row.command == "smtpd");
+        smtpds
+            .map(|row| Self::Known(Service::new(&row, answers, main.clone())))
+            .collect()
+    }
+
     fn parse(upstream: &Endpoint, answers: &Answers) -> Self {
-        let mut main: BTreeMap<_, _> = parameters(&answers.main).collect();
-        // What depends on a condition is left to postconf, which does not know the service.
-        main.extend(
-            parameters(&answers.expanded)
-                .filter(|(name, _)| {
-                    let raw = main.get(name).map_or("", String::as_str);
-                    raw.contains("${{") || raw.contains('?')
-                })
-                .collect::<Vec<_>>(),
-        );
+        let main = answers.main();
         let queue = PathBuf::from(main.get("queue_directory").cloned().unwrap_or_default());
         let found = answers
             .services
@@ -93,18 +83,16 @@ impl Settings {
             .max_by_key(|row| row.name.contains(':'));
         let Some(row) = found else {
             let directory = main.get("config_directory").cloned().unwrap_or_default();
-            return Self::NoService { directory };
+            let rows = answers.services.lines().filter_map(Row::parse);
+            let mut others = rows
+                .map(|row| Service::new(&row, answers, main.clone()))
+                .filter(|service| service.own.contains_key("smtpd_authorized_xclient_hosts"));
+            return Self::NoService {
+                directory,
+                other: others.find_map(|service| service.endpoint()),
+            };
         };
-        let prefix = format!("{}/{}/", row.name, row.kind);
-        let own = parameters(&answers.own)
-            .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value)))
-            .collect();
-        Self::Known(Service {
-            name: row.name.to_owned(),
-            chroot: row.chroot == "y",
-            own,
-            main,
-        })
+        Self::Known(Service::new(&row, answers, main))
     }
 
     /// The service, if all of it is known.
@@ -129,7 +117,7 @@ impl Settings {
     fn reason(&self) -> String {
         match self {
             Self::Known(_) => String::new(),
-            Self::NoService { directory } => {
+            Self::NoService { directory, .. } => {
                 format!("{directory}/master.cf has no service that is it")
             }
             Self::Unknown(reason) => reason.clone(),
@@ -156,6 +144,46 @@ impl Settings {
 }
 
 impl Service {
+    fn new(row: &Row, answers: &Answers, main: BTreeMap<String, String>) -> Self {
+        let prefix = format!("{}/{}/", row.name, row.kind);
+        let own = parameters(&answers.own)
+            .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value)))
+            .collect();
+        Self {
+            name: row.name.to_owned(),
+            kind: row.kind.to_owned(),
+            is_public: row.private == "n",
+            chroot: row.chroot == "y",
+            own,
+            main,
+        }
+    }
+
+    /// The address at which this machine reaches it.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        if self.kind == "unix" {
+            let directory = if self.is_public { "public" } else { "private" };
+            let path = self.queue_directory().join(directory).join(&self.name);
+            return Some(Endpoint::Unix(path));
+        }
+        let (host, port) = host_and_port(&self.name);
+        let ip = match host.parse::<IpAddr>() {
+            Ok(ip) if !ip.is_unspecified() => ip,
+            _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        Some(Endpoint::Tcp(SocketAddr::new(ip, port?)))
+    }
+
+    /// How a mail program begins TLS there; `None` where Postfix offers none.
+    pub fn tls(&self) -> Option<ListenerKind> {
+        let level = self.value("smtpd_tls_security_level").unwrap_or_default();
+        match level.as_str() {
+            _ if self.is_on("smtpd_tls_wrappermode") => Some(ListenerKind::Submissions),
+            "may" | "encrypt" => Some(ListenerKind::Submission),
+            _ => None,
+        }
+    }
+
     /// What applies to this service, with what it names put in. `None` is a parameter that this
     /// Postfix does not know.
     pub fn value(&self, name: &str) -> Option<String> {
@@ -205,7 +233,7 @@ impl Service {
 }
 
 /// What postconf says.
-struct Answers {
+pub struct Answers {
     /// Every parameter of main.cf, or its default.
     main: String,
     /// The same with all that they name put in.
@@ -216,12 +244,58 @@ struct Answers {
     own: String,
 }
 
+impl Answers {
+    /// Asks postconf, with the configuration in `directory` or where postconf looks by itself.
+    pub fn read(directory: Option<&Path>) -> Result<Self, String> {
+        let ask = |option: &[&str]| {
+            let directory = directory.map(|directory| directory.display().to_string());
+            let named: Vec<_> = directory.iter().flat_map(|path| ["-c", path]).collect();
+            program::output(&PROGRAMS, &[&named, option].concat(), PATIENCE)
+        };
+        Ok(Self {
+            main: ask(&[])?,
+            expanded: ask(&["-x"])?,
+            services: ask(&["-M"])?,
+            own: ask(&["-P"])?,
+        })
+    }
+
+    /// The directory of main.cf and master.cf.
+    pub fn directory(&self) -> PathBuf {
+        self.path("config_directory")
+    }
+
+    /// The directory of Postfix's sockets.
+    pub fn queue_directory(&self) -> PathBuf {
+        self.path("queue_directory")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(self.main().get(name).cloned().unwrap_or_default())
+    }
+
+    fn main(&self) -> BTreeMap<String, String> {
+        let mut main: BTreeMap<_, _> = parameters(&self.main).collect();
+        // What depends on a condition is left to postconf, which does not know the service.
+        main.extend(
+            parameters(&self.expanded)
+                .filter(|(name, _)| {
+                    let raw = main.get(name).map_or("", String::as_str);
+                    raw.contains("${{") || raw.contains('?')
+                })
+                .collect::<Vec<_>>(),
+        );
+        main
+    }
+}
+
 /// A line of master.cf.
 struct Row<'a> {
     name: &'a str,
     kind: &'a str,
     private: &'a str,
     chroot: &'a str,
+    command: &'a str,
 }
 
 impl<'a> Row<'a> {
@@ -229,11 +303,13 @@ impl<'a> Row<'a> {
         let mut fields = line.split_whitespace();
         let (name, kind) = (fields.next()?, fields.next()?);
         let (private, _, chroot) = (fields.next()?, fields.next()?, fields.next()?);
+        let (_, _, command) = (fields.next()?, fields.next()?, fields.next()?);
         Some(Self {
             name,
             kind,
             private,
             chroot,
+            command,
         })
     }
 
@@ -252,20 +328,25 @@ impl<'a> Row<'a> {
     }
 
     fn listens_at(&self, address: SocketAddr) -> bool {
-        let (host, port) = self.name.rsplit_once(':').unwrap_or(("", self.name));
-        let host = host.trim_matches(['[', ']']);
+        let (host, port) = host_and_port(self.name);
         let is_host = match host.parse::<IpAddr>() {
             Ok(ip) => ip == address.ip() || ip.is_unspecified(),
             Err(_) => host.is_empty() || host == "localhost" && address.ip().is_loopback(),
         };
-        let port = match port {
-            "smtp" => Some(25),
-            "submission" => Some(587),
-            "smtps" | "submissions" => Some(465),
-            number => number.parse().ok(),
-        };
         is_host && port == Some(address.port())
     }
+}
+
+/// The parts of the name of a service on the network.
+fn host_and_port(name: &str) -> (&str, Option<u16>) {
+    let (host, port) = name.rsplit_once(':').unwrap_or(("", name));
+    let port = match port {
+        "smtp" => Some(25),
+        "submission" => Some(587),
+        "smtps" | "submissions" => Some(465),
+        number => number.parse().ok(),
+    };
+    (host.trim_matches(['[', ']']), port)
 }
 
 /// Lines of the form `name = value`.
@@ -282,36 +363,6 @@ fn version(text: &str) -> Option<Version> {
     let mut numbers = release.split('.').map(|number| number.parse().ok());
     let (major, minor) = (numbers.next()??, numbers.next()??);
     Some((major, minor, numbers.next().unwrap_or(Some(0))?))
-}
-
-/// What postconf says, or why it does not.
-fn postconf(directory: Option<&Path>, options: &[&str]) -> Result<String, String> {
-    for program in PROGRAMS {
-        let mut command = Command::new(program);
-        if let Some(directory) = directory {
-            command.arg("-c").arg(directory);
-        }
-        command.args(options).stdin(Stdio::null());
-        let (done, output) = mpsc::channel();
-        thread::spawn(move || {
-            // Nobody waits any more if it took too long.
-            let _ = done.send(command.output());
-        });
-        let output = output.recv_timeout(PATIENCE);
-        match output.map_err(|_| "postconf does not answer".to_owned())? {
-            Ok(output) if output.status.success() => {
-                return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-            }
-            Ok(output) => {
-                let words = String::from_utf8_lossy(&output.stderr);
-                let fatal = words.lines().find(|line| line.contains("fatal:"));
-                return Err(fatal.unwrap_or("postconf failed").to_owned());
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("{program}: {error}")),
-        }
-    }
-    Err("postconf is not on this machine".to_owned())
 }
 
 #[cfg(test)]
@@ -397,7 +448,8 @@ cleanup    unix  n       -       y       -       0       cleanup
 
     #[test]
     fn another_machines_postfix_is_not_asked_about() {
-        let settings = Settings::read(&"192.0.2.1:10025".parse().unwrap(), None);
+        let upstream = "192.0.2.1:10025".parse().unwrap();
+        let settings = Settings::of(&upstream, &Err("not asked".to_owned()), false);
         assert!(settings.reason().contains("not on this machine"));
     }
 }

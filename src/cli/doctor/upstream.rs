@@ -1,12 +1,17 @@
 //! The MTA behind the gate: whether it answers, and takes clients at any address for who they are.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::super::check::advice;
+use super::causes::{HANDOVER, RESTART, SERVICE};
 use super::finding::{Finding, Level};
-use super::settings::Settings;
+use super::master;
+use super::settings::{Answers, Settings};
 use crate::config::{self, Config, Endpoint, IdentityBy};
 use crate::edge::{Dialer, Upstreams};
 use crate::metrics::Metrics;
@@ -15,6 +20,9 @@ use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::smtp::xclient::{Attributes, Client};
 use crate::store::DEFAULT_ORGANIZATION;
+
+/// After this time without a greeting, the doctor says that it waits.
+const SLOW: Duration = Duration::from_millis(1500);
 
 const UPSTREAM: &str = "upstream";
 const XCLIENT: &str = "xclient";
@@ -70,17 +78,18 @@ impl Place {
 /// What was found out about a place of the upstream of this organization, or else of all.
 pub type Found = (Option<String>, Vec<Finding>);
 
-/// All places where sessions go, and what is wrong with names that lead to none. `directory`: where
-/// Postfix's configuration is, if not where postconf looks.
+/// All places where sessions go, and what is wrong with names that lead to none. `is_named`: whether
+/// the caller named the configuration that postconf answered from.
 pub async fn places(
     config: &Config,
-    directory: Option<&Path>,
+    answers: &Result<Answers, String>,
+    is_named: bool,
 ) -> Result<(Vec<Place>, Vec<Found>), Box<Finding>> {
     let refused = |error: String| {
         Box::new(Finding::problem(
             UPSTREAM,
             error,
-            "correct [upstream] in config.toml, then: systemctl restart gatepost",
+            format!("correct [upstream] in config.toml, then: {RESTART}"),
         ))
     };
     let Some(upstream) = &config.upstream else {
@@ -97,11 +106,12 @@ pub async fn places(
                 UPSTREAM,
                 format!("{}{name} has no address: {why}", owner(organization)),
                 "correct the name in config.toml, or the resolver of this machine",
-            );
+            )
+            .explaining(HANDOVER);
             findings.push((organization.map(str::to_owned), vec![finding]));
         }
         places.extend(dialer.hosts().all().into_iter().map(|host| Place {
-            settings: Settings::read(&host.endpoint, directory),
+            settings: Settings::of(&host.endpoint, answers, is_named),
             organization: organization.map(str::to_owned),
             dialer: dialer.clone(),
             host,
@@ -115,7 +125,9 @@ fn owner(organization: Option<&str>) -> String {
 }
 
 /// Speaks to the upstream there as the running Gatepost does, up to taking over a session.
-pub async fn examine(place: &Place, config: &Config) -> Vec<Finding> {
+///
+/// `wait` is called with the reason where the upstream takes its time.
+pub async fn examine(place: &Place, config: &Config, wait: impl Fn(&str)) -> Vec<Finding> {
     let Place {
         dialer,
         host,
@@ -125,7 +137,17 @@ pub async fn examine(place: &Place, config: &Config) -> Vec<Finding> {
     let identity = dialer.upstream().identity;
     let address = &host.endpoint;
     let owner = owner(place.organization.as_deref());
-    let offered = match dialer.probe_at(host).await {
+    let mut probe = pin!(dialer.probe_at(host));
+    let probed = match timeout(SLOW, &mut probe).await {
+        Ok(probed) => probed,
+        Err(_) => {
+            wait(&format!(
+                "waiting for {address}, which does not greet: Postfix holds a service back that failed, for up to a minute"
+            ));
+            probe.await
+        }
+    };
+    let offered = match probed {
         Ok(offered) => offered,
         Err(failure) => return vec![judge_failure(address, &failure, identity, settings)],
     };
@@ -201,6 +223,15 @@ fn judge_failure(
     identity: IdentityBy,
     settings: &Settings,
 ) -> Finding {
+    judge_words(address, failure, identity, settings).explaining(SERVICE)
+}
+
+fn judge_words(
+    address: &Endpoint,
+    failure: &UpstreamFailure,
+    identity: IdentityBy,
+    settings: &Settings,
+) -> Finding {
     let found = format!("{address}: {failure}");
     let crowded = |said: &String| said.starts_with("421") && said.contains("too many connections");
     match (&failure.cause, settings) {
@@ -213,11 +244,36 @@ fn judge_failure(
             "master.cf",
             vec!["-o smtpd_client_connection_count_limit=0".to_owned()],
         ),
-        (_, Settings::NoService { directory })
+        (
+            _,
+            Settings::NoService {
+                other: Some(other), ..
+            },
+        ) if failure.stage == Stage::Connect => {
+            let found = format!("{found}; Postfix's service for Gatepost is at {other}");
+            let next = format!("write into config.toml, then: {RESTART}");
+            let line = format!("address = \"{other}\"");
+            Finding::problem(UPSTREAM, found, next)
+                .with_lines("config.toml", vec!["[upstream]".to_owned(), line])
+        }
+        (_, Settings::NoService { directory, .. })
             if failure.stage == Stage::Connect && identity == IdentityBy::Xclient =>
         {
             let next = format!("add to {directory}/master.cf, then: postfix reload");
             Finding::problem(UPSTREAM, found, next).with_lines("master.cf", service(address))
+        }
+        (_, Settings::Known(service)) if failure.stage == Stage::Connect => {
+            match master::runs(&service.queue_directory()) {
+                Some(false) => master::down(),
+                _ => Finding::problem(
+                    UPSTREAM,
+                    format!(
+                        "{found}; Postfix has not opened its service {}",
+                        service.name
+                    ),
+                    "postfix reload",
+                ),
+            }
         }
         (FailureCause::Timeout | FailureCause::Closed, _) if failure.stage == Stage::Greeting => {
             let next = format!(
@@ -274,13 +330,15 @@ fn judge_xclient(offered: &Extensions, address: &Endpoint, settings: &Settings) 
             address_there(address)
         );
         return Finding::problem(XCLIENT, found, settings.add_to_service())
+            .explaining(HANDOVER)
             .with_lines("master.cf", vec![line]);
     };
     let missing: Vec<_> = attributes.missing().collect();
     let missing = missing.join(" ");
     if !attributes.are_enough() {
         let found = format!("XCLIENT is offered without {missing}: every login gets 454");
-        return Finding::problem(XCLIENT, found, "use a Postfix that is built with SASL");
+        let next = "use a Postfix that is built with SASL";
+        return Finding::problem(XCLIENT, found, next).explaining(HANDOVER);
     }
     if !missing.is_empty() {
         let found = format!(
@@ -387,9 +445,17 @@ mod tests {
         let nobody = failure(Stage::Connect, FailureCause::Io("refused".into()));
         let settings = Settings::NoService {
             directory: "/etc/postfix".into(),
+            other: None,
         };
         let finding = judge_failure(&tcp(), &nobody, IdentityBy::Xclient, &settings);
         assert_eq!(finding.lines[0], "127.0.0.1:10025 inet n - n - - smtpd");
+        let other: Endpoint = "unix:/q/public/submit".parse().unwrap();
+        let elsewhere = Settings::NoService {
+            directory: "/etc/postfix".into(),
+            other: Some(other),
+        };
+        let finding = judge_failure(&tcp(), &nobody, IdentityBy::Xclient, &elsewhere);
+        assert_eq!(finding.lines[1], "address = \"unix:/q/public/submit\"");
         let crowd = FailureCause::Refused("421 4.7.0 x Error: too many connections from y".into());
         let crowd = failure(Stage::Xclient, crowd);
         let finding = judge_failure(&tcp(), &crowd, IdentityBy::Xclient, &settings);
