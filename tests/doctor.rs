@@ -5,6 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -1003,4 +1004,26 @@ fn a_postfix_that_keeps_its_listeners_is_examined_through_them() {
 fn examine_site(site: &Site, postfix: &Postfix) -> Examined {
     // Postfix shows its own certificate.
     Examined::of(site, Some(postfix.configuration()))
+}
+
+#[test]
+fn a_gatepost_that_hangs_is_one_problem_and_costs_no_long_wait() {
+    let postfix = postfix(Sockets::Tcp);
+    let site = Arc::new(Site::new(config(&postfix)));
+    let socket = site.path("admin.sock");
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(
+        site.config(),
+        format!("{text}[admin]\nsocket = {socket:?}\n"),
+    )
+    .unwrap();
+    let gatepost = Gatepost::serve(&site);
+    examine(&gatepost, &postfix).assert_well();
+    gatepost.freeze();
+    let begun = Instant::now();
+    examine(&gatepost, &postfix).only("daemon", "Gatepost runs and does not answer");
+    let took = begun.elapsed();
+    gatepost.signal(Signal::CONT);
+    // Three seconds, and two more for a machine that is busy.
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -17,6 +17,7 @@ pub const START: &[&str] = &[
     "identity",
     "pipelining",
     "auth-socket",
+    "admin",
 ];
 
 /// What follows where Postfix's service for Gatepost does not answer.

@@ -138,9 +138,6 @@ pub fn run(options: &DoctorOptions, path: &Path) -> Result<(), CliError> {
         is_hands_off: situation.is_hands_off(),
         runs: situation.runs,
     };
-    if !doctor.is_hands_off {
-        report.add_all(descriptors::examine(&config, situation.runs));
-    }
     let runtime = serve::runtime()?;
     runtime.block_on(async {
         // Before there is a credential: a signal from here on drops the examination, which deletes it.
@@ -298,7 +295,13 @@ impl Doctor<'_> {
         if let Ok(answers) = &answers {
             report.add_all(master::examine(&answers.directory()));
         }
+        let (config, runs) = (self.config.clone(), self.runs);
+        let asking = (!self.is_hands_off)
+            .then(|| tokio::task::spawn_blocking(move || descriptors::examine(&config, runs)));
         let met = self.meet(report).await;
+        if let Some(asking) = asking {
+            report.add_all(asking.await.unwrap_or_default());
+        }
         let answer = self.ask_socket(report).await;
         let places = upstream::places(self.config, &answers, directory.is_some()).await;
         let (places, nowhere) =
@@ -375,6 +378,9 @@ impl Doctor<'_> {
         if let Some(concern) = daemon::auth_socket_concern(socket).filter(|_| self.runs) {
             let (found, next) = concern.rsplit_once("; ").unwrap_or((&concern, ""));
             report.add(Finding::warning("auth-socket", found, next));
+        }
+        if self.runs && report.explains("auth-socket") {
+            return Some(Err("Gatepost does not answer".to_owned()));
         }
         let answer = sasl::ask(&socket.listen).await;
         report.add_all(sasl::judge_answer(&socket.listen, &answer));
