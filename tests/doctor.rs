@@ -1027,3 +1027,15 @@ fn a_gatepost_that_hangs_is_one_problem_and_costs_no_long_wait() {
     // Three seconds, and two more for a machine that is busy.
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
+
+#[test]
+fn an_upstream_that_the_services_user_cannot_reach_is_named() {
+    let postfix = postfix(Sockets::Unix);
+    let site = Site::new(config(&postfix));
+    let failed = "ActiveState=failed\nResult=exit-code\nMainPID=0\nUser=nobody";
+    let systemd = Systemd::new(&site, failed, "ActiveState=active\nResult=success", "");
+    let examined = systemd.examine(&site);
+    let found = examined.found("problem", "network", "may not use");
+    let next = found["next"].as_str().unwrap();
+    assert!(next.starts_with("SupplementaryGroups=postdrop"), "{next}");
+}

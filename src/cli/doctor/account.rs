@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::service::Service;
 
+/// systemd keeps the state of users that it makes itself there, and lets the service in.
+const PRIVATE: &str = "/var/lib/private";
+
 /// What a file is wanted for, as the bits of its mode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Want {
@@ -93,7 +96,7 @@ impl Account {
             .into_iter()
             .rev()
         {
-            if !self.may(directory, 1).ok()? {
+            if directory != Path::new(PRIVATE) && !self.may(directory, 1).ok()? {
                 return Some(directory.to_owned());
             }
         }

@@ -35,7 +35,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::auth::password::Cost;
-use crate::config::{Config, Endpoint, IdentityBy, Listener, Target, UpstreamTls};
+use crate::config::{
+    Config, DovecotAuth, Endpoint, IdentityBy, Listener, ListenerKind, Target, UpstreamTls,
+};
 use crate::daemon;
 use crate::store::{Actor, DEFAULT_ORGANIZATION, Store, StoreReport};
 
@@ -100,7 +102,7 @@ pub fn run(options: &DoctorOptions, path: &Path) -> Result<(), CliError> {
     let mut report = Report::new(options.json);
     let service = Service::read(path);
     let config = match Config::load(path) {
-        Ok(config) => config,
+        Ok(config) => completed(config, service.as_ref()),
         Err(error) => {
             report.add(unreadable(path, error.to_string()));
             return report
@@ -152,9 +154,52 @@ pub fn run(options: &DoctorOptions, path: &Path) -> Result<(), CliError> {
     report.finish(situation.service.as_ref())
 }
 
+/// The configuration with the addresses that systemd hands in, where it has none of its own.
+fn completed(mut config: Config, service: Option<&Service>) -> Config {
+    let Some(service) = service else {
+        return config;
+    };
+    if config.listeners.is_empty() {
+        for kind in [ListenerKind::Submission, ListenerKind::Submissions] {
+            let name = kind.to_string();
+            let addresses = service
+                .named(&name)
+                .filter_map(|address| address.parse().ok());
+            config.listeners.extend(addresses.map(|address| Listener {
+                kind,
+                address,
+                proxy_from: Vec::new(),
+            }));
+        }
+    }
+    if let Some(admin) = &mut config.admin {
+        let socket = service
+            .named("admin")
+            .find(|address| address.starts_with('/'));
+        admin.socket = admin.socket.take().or(socket.map(PathBuf::from));
+    }
+    if config.dovecot_auth.is_none() {
+        let listen = service.named("auth").next();
+        config.dovecot_auth = listen.and_then(|listen| {
+            Some(DovecotAuth {
+                listen: match listen.parse() {
+                    Ok(address) => Endpoint::Tcp(address),
+                    Err(_) if listen.starts_with('/') => Endpoint::Unix(listen.into()),
+                    Err(_) => return None,
+                },
+                group: None,
+                trusted: false,
+            })
+        });
+    }
+    config
+}
+
 /// The part of the examination that needs no running Gatepost and makes no connection.
 pub(super) fn circumstances(config: &Config, path: &Path) -> Vec<Finding> {
-    let mut situation = situation(config, path, Service::read(path));
+    let service = Service::read(path);
+    let config = &completed(config.clone(), service.as_ref());
+    let mut situation = situation(config, path, service);
     // `gatepost check` loads them itself.
     situation.unusable = None;
     let mut findings = situation.judge();
@@ -518,6 +563,9 @@ impl Doctor<'_> {
         if !self.is_hands_off && !is_silenced && !is_mute {
             let wait = |reason: &str| report.wait(reason);
             findings.extend(upstream::examine(place, self.config, wait).await);
+        } else if let Some(service) = settings.service() {
+            let is_down = master::runs(&service.queue_directory()) == Some(false);
+            findings.extend(is_down.then(master::down));
         }
         if identity != IdentityBy::Xclient && settings.service().is_none() {
             // Another MTA, perhaps, or one elsewhere: these are questions to Postfix.
@@ -761,6 +809,39 @@ fn delete_trial(trial: Trial) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_systemd_hands_in_complete_the_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        let text = "hostname = 'mail.test'\n[dovecot_auth]\nlisten = 'unix:/run/own'\n[admin]\n";
+        std::fs::write(&path, text).unwrap();
+        let config = Config::load(&path).unwrap();
+        let socket = |descriptors: &str, listen: &str| service::Socket {
+            descriptors: descriptors.to_owned(),
+            active: "active".to_owned(),
+            listens: vec![listen.to_owned()],
+            ..service::Socket::default()
+        };
+        let sockets = vec![
+            socket("submission", "0.0.0.0:587"),
+            socket("submissions", "[::]:465"),
+            socket("admin", "/run/admin"),
+            socket("auth", "/run/auth"),
+        ];
+        let service = Service {
+            sockets,
+            ..Service::default()
+        };
+        let none = completed(config.clone(), None);
+        assert_eq!(none, config);
+        let mut completed = completed(config, Some(&service));
+        let places: Vec<_> = completed.listeners.iter().map(listener::place).collect();
+        assert_eq!(places, ["submission 0.0.0.0:587", "submissions [::]:465"]);
+        assert_eq!(completed.admin.unwrap().socket, Some("/run/admin".into()));
+        let own = completed.dovecot_auth.take().unwrap();
+        assert_eq!(own.listen.to_string(), "unix:/run/own");
+    }
 
     #[test]
     fn names_and_addresses_can_be_asked_for() {

@@ -17,8 +17,8 @@ const LINES: &str = "30";
 
 /// The properties that are read of the service, and of its sockets.
 const OF_SERVICE: &str = "--property=LoadState,ActiveState,SubState,Result,NRestarts,MainPID,ExecStart,\
-    User,Group,SupplementaryGroups,DynamicUser,PrivateNetwork,RestrictAddressFamilies,TriggeredBy";
-const OF_SOCKET: &str = "--property=Id,ActiveState,Result,Listen";
+    User,Group,SupplementaryGroups,PrivateNetwork,RestrictAddressFamilies,ProtectHome,TriggeredBy";
+const OF_SOCKET: &str = "--property=Id,ActiveState,Result,Listen,FileDescriptorName";
 
 /// The unit as systemd describes it.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +39,8 @@ pub struct Service {
     pub groups: Vec<String>,
     /// Whether it may open no network socket of its own.
     pub has_no_network: bool,
+    /// Whether it sees no file below `/home` and `/root`.
+    pub hides_homes: bool,
     /// The units that hand sockets in.
     pub sockets: Vec<Socket>,
     /// The last log line that says why it ended.
@@ -56,6 +58,8 @@ pub struct Socket {
     pub result: String,
     /// The addresses, as systemd writes them.
     pub listens: Vec<String>,
+    /// The name of its descriptors.
+    pub descriptors: String,
 }
 
 impl Service {
@@ -102,8 +106,18 @@ impl Service {
                 .collect(),
             has_no_network: value("PrivateNetwork") == "yes"
                 || is_restricted && !families.contains("AF_INET"),
+            hides_homes: matches!(value("ProtectHome"), "yes" | "tmpfs"),
             ..Self::default()
         })
+    }
+
+    /// The addresses of the sockets that are handed in by this name.
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let own = self
+            .sockets
+            .iter()
+            .filter(move |socket| socket.descriptors == name && socket.active != "inactive");
+        own.flat_map(|socket| socket.listens.iter().map(String::as_str))
     }
 
     /// Whether it serves.
@@ -145,6 +159,7 @@ impl Socket {
             name: name.to_owned(),
             active: property(text, "ActiveState").to_owned(),
             result: property(text, "Result").to_owned(),
+            descriptors: property(text, "FileDescriptorName").to_owned(),
             listens: listens
                 .map(|listen| listen.split(" (").next().unwrap_or(listen).to_owned())
                 .collect(),

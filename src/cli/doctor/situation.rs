@@ -37,11 +37,13 @@ pub struct Situation {
     pub closed_sockets: Vec<(String, String)>,
     /// An upstream on a network that the service does not have.
     pub beyond: Option<String>,
+    /// The socket of an upstream that the user may not use.
+    pub closed_upstream: Option<Closed>,
 }
 
 /// A file that the user of the service may not read.
 pub struct Closed {
-    /// What it is for: `config` or `certificate`.
+    /// What it is for: `config`, `certificate` or `upstream`.
     pub check: &'static str,
     /// The file.
     pub file: PathBuf,
@@ -49,6 +51,8 @@ pub struct Closed {
     pub at: PathBuf,
     /// The user.
     pub user: String,
+    /// Whether the unit hides the directory.
+    pub is_hidden: bool,
 }
 
 /// Why the store cannot be written.
@@ -137,6 +141,13 @@ impl Situation {
         };
         if let Some(account) = &account {
             situation.closed = closed(config, path, account);
+            situation.closed_upstream = closed_upstream(config, account);
+        }
+        if let Some(service) = service.as_ref().filter(|service| service.hides_homes) {
+            let hidden = files(config, path)
+                .into_iter()
+                .filter_map(|(check, file)| hidden(check, file, service));
+            situation.closed.extend(hidden);
         }
         situation.store = store_fault(&config.store.path, account.as_ref());
         if !runs {
@@ -197,8 +208,17 @@ impl Situation {
                 file,
                 at,
                 user,
+                is_hidden,
             } = closed;
             let (file, place) = (file.display(), at.display());
+            if *is_hidden {
+                findings.push(self.stops(
+                    check,
+                    format!("{file} is hidden from the service: its unit has ProtectHome="),
+                    format!("put a copy into /etc/gatepost, and name that in config.toml; then: {RESTART}"),
+                ));
+                continue;
+            }
             let through = match file.to_string() == place.to_string() {
                 true => String::new(),
                 false => format!(", as it may not enter {place}"),
@@ -270,6 +290,20 @@ impl Situation {
             );
             let next = format!(
                 "install the drop-in tcp-upstream.conf, or use Postfix's unix socket; then: systemctl daemon-reload && {RESTART}"
+            );
+            findings.push(Finding::problem("network", found, next).explaining(&[
+                "login",
+                "identity",
+                "pipelining",
+            ]));
+        }
+        if let Some(Closed { at, user, .. }) = &self.closed_upstream {
+            let found = format!(
+                "{user}, the user that Gatepost runs as, may not use {}, on the way to its upstream: every login gets 454",
+                at.display()
+            );
+            let next = format!(
+                "SupplementaryGroups=postdrop in the unit (systemctl edit gatepost); then: systemctl daemon-reload && {RESTART}"
             );
             findings.push(Finding::problem("network", found, next).explaining(&[
                 "login",
@@ -377,11 +411,47 @@ fn addresses(config: &Config) -> Vec<(Purpose, SocketAddr)> {
     all
 }
 
-fn closed(config: &Config, path: &Path, account: &Account) -> Vec<Closed> {
+/// Every file that is read at the start.
+fn files(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
     let mut files = vec![("config", path.to_owned())];
     for pair in config.tls.as_ref().map(daemon::pairs).unwrap_or_default() {
         files.extend([("certificate", pair.certificate), ("certificate", pair.key)]);
     }
+    files
+}
+
+/// A file below the directories that the unit hides.
+fn hidden(check: &'static str, file: PathBuf, service: &Service) -> Option<Closed> {
+    let real = file.canonicalize().unwrap_or_else(|_| file.clone());
+    let home = ["/home", "/root"]
+        .into_iter()
+        .find(|home| real.starts_with(home))?;
+    Some(Closed {
+        check,
+        file,
+        at: home.into(),
+        user: service.user.clone(),
+        is_hidden: true,
+    })
+}
+
+/// The first unix socket of the upstream that this user may not use.
+fn closed_upstream(config: &Config, account: &Account) -> Option<Closed> {
+    config.upstream.as_ref()?.address.iter().find_map(|target| {
+        let Target::Endpoint(Endpoint::Unix(path)) = target else {
+            return None;
+        };
+        Some(Closed {
+            check: "upstream",
+            file: path.clone(),
+            at: account.is_kept_out(path, Want::Write)?,
+            user: account.name.clone(),
+            is_hidden: false,
+        })
+    })
+}
+
+fn closed(config: &Config, path: &Path, account: &Account) -> Vec<Closed> {
     let closed = |(check, file): (&'static str, PathBuf)| {
         let at = account.is_kept_out(&file, Want::Read)?;
         Some(Closed {
@@ -389,9 +459,10 @@ fn closed(config: &Config, path: &Path, account: &Account) -> Vec<Closed> {
             file,
             at,
             user: account.name.clone(),
+            is_hidden: false,
         })
     };
-    let mut closed: Vec<_> = files.into_iter().filter_map(closed).collect();
+    let mut closed: Vec<_> = files(config, path).into_iter().filter_map(closed).collect();
     // One directory is one cause.
     closed.dedup_by(|one, other| one.at == other.at);
     closed
@@ -454,6 +525,7 @@ mod tests {
             file: "/etc/gatepost/x".into(),
             at: "/etc/gatepost/x".into(),
             user: "gatepost".to_owned(),
+            is_hidden: false,
         }
     }
 
@@ -468,7 +540,24 @@ mod tests {
         };
         let address = || "127.0.0.1:2525".parse().unwrap();
         type Case = (fn(&mut Situation), Level, &'static str, &'static str);
-        let cases: [Case; 17] = [
+        let cases: [Case; 19] = [
+            (
+                |s| {
+                    s.closed.push(Closed {
+                        is_hidden: true,
+                        ..closed("certificate")
+                    })
+                },
+                Problem,
+                "certificate",
+                "ProtectHome",
+            ),
+            (
+                |s| s.closed_upstream = Some(closed("upstream")),
+                Problem,
+                "network",
+                "SupplementaryGroups=postdrop",
+            ),
             (
                 |s| s.closed.push(closed("config")),
                 Problem,
