@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::output::{confirm, document, minute, plain, print, table};
+use super::output::{confirm, document, minute, plain, print, shown, table};
 use super::time::time;
 use crate::admin::api;
 use crate::store::{Actor, AuditFilter, AuditMark, AuditRecord, Page, Store, hex};
@@ -125,7 +125,7 @@ fn list(records: &[AuditRecord], json: bool) -> Result<String, CliError> {
             minute(record.at),
             plain(&record.actor.to_string()),
             plain(&record.action),
-            plain(&record.object),
+            shown(&record.object),
             record.organization.as_deref().map_or("-".into(), plain),
             change(record),
         ]

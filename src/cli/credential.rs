@@ -9,9 +9,9 @@ use super::CliError;
 use super::containment::{
     CredentialLimits, RuleOptions, limits_line, rule_lines, show_limits, show_rules,
 };
-use super::output::{ago, confirm, document, minute, name, plain, table};
+use super::output::{ago, confirm, document, minute, name, plain, shown, table};
 use super::running::{Aftermath, Answer, Asked, Narrowed, Running, Whose};
-use super::time::{Expiry, expiry, overlap, time};
+use super::time::{Expiry, expiry, overlap, since};
 use crate::admin::api;
 use crate::auth::issue::{Issued, New, issue, rotate};
 use crate::auth::password::Cost;
@@ -48,8 +48,8 @@ pub enum CredentialCommand {
         /// Only those with this status
         #[arg(long, value_name = "STATUS", value_parser = ["active", "revoked"])]
         status: Option<String>,
-        /// Only those made before, and not used since, this day or time
-        #[arg(long, value_name = "DATE", value_parser = time)]
+        /// Only those made before, and not used since, this day or time, or for so long (90d)
+        #[arg(long, value_name = "DATE", value_parser = since)]
         unused_since: Option<i64>,
         /// Only those with this in their name or username
         #[arg(long, value_name = "TEXT")]
@@ -315,8 +315,8 @@ fn answer(
             let asked = json!({ "expires_at": end.map(|end| end.to_string()) });
             let (credential, unwritten) = narrowed(&username, change, asked)?;
             let text = told(&credential, json, || match expires_at {
-                Some(end) => format!("{username} is refused from {} on.", minute(end)),
-                None => format!("{username} does not expire."),
+                Some(end) => format!("{} is refused from {} on.", shown(&username), minute(end)),
+                None => format!("{} does not expire.", shown(&username)),
             })?;
             return Ok(Answer::from(text).or(unwritten));
         }
@@ -355,7 +355,8 @@ fn answer(
             let (credential, unwritten) = narrowed(&username, change, asked)?;
             let text = told(&credential, json, || {
                 format!(
-                    "Only the present password of {username} is right now. {}",
+                    "Only the present password of {} is right now. {}",
+                    shown(&username),
                     Aftermath::GoOn.words()
                 )
             })?;
@@ -378,7 +379,8 @@ fn answer(
                 after.document(&api::Credential::from(&credential))?
             } else {
                 format!(
-                    "Revoked {username}. {}\nUndo it with: gatepost credential enable {username}",
+                    "Revoked {0}. {1}\nUndo it with: gatepost credential enable {0}",
+                    shown(&username),
                     after.words()
                 )
             };
@@ -388,7 +390,10 @@ fn answer(
             let credential = set_status(&username, CredentialStatus::Active)?;
             running.enable(&credential)?;
             told(&credential, json, || {
-                format!("Enabled {username}. It may log in with the password it has.")
+                format!(
+                    "Enabled {}. It may log in with the password it has.",
+                    shown(&username)
+                )
             })
         }
         Rename {
@@ -403,8 +408,8 @@ fn answer(
             };
             let credential = edit(&username, change)?;
             told(&credential, json, || match new {
-                Some(new) => format!("{username} is now called {}.", plain(new)),
-                None => format!("{username} has no name any more."),
+                Some(new) => format!("{} is now called {}.", shown(&username), shown(new)),
+                None => format!("{} has no name any more.", shown(&username)),
             })
         }
         Delete {
@@ -433,7 +438,7 @@ fn answer(
                 let id = credential.id.to_string();
                 after.document(&json!({ "id": id, "username": username, "deleted": true }))?
             } else {
-                format!("Deleted {}. {}", plain(&username), after.words())
+                format!("Deleted {}. {}", shown(&username), after.words())
             };
             return Ok(after.answer(text).or(unwritten));
         }
@@ -491,7 +496,7 @@ fn rotated(issued: &Issued, after: &Aftermath, json: bool) -> Result<String, Cli
     if json {
         return after.document(&api::IssuedCredential::from(issued));
     }
-    let username = &issued.credential.username;
+    let username = shown(&issued.credential.username);
     let mut text = format!(
         "Gave {username} a new password.\n\n{}\n\n\
          The password is shown only now: it is stored as a hash and cannot be shown again.\n{}",
@@ -533,7 +538,7 @@ fn list(credentials: &[Credential], json: bool) -> Result<String, CliError> {
         let used = credential.last_used.as_ref();
         vec![
             name(credential.name.as_deref()),
-            plain(&credential.username),
+            shown(&credential.username),
             plain(&credential.organization),
             status(credential, now).to_owned(),
             used.map_or_else(|| "never".to_owned(), |used| ago(used.at, now)),
@@ -554,7 +559,7 @@ fn list(credentials: &[Credential], json: bool) -> Result<String, CliError> {
 fn show(credential: &Credential) -> String {
     let now = crate::clock::now();
     let mut lines = vec![
-        ("Username", plain(&credential.username)),
+        ("Username", shown(&credential.username)),
         ("Name", name(credential.name.as_deref())),
         ("Organization", plain(&credential.organization)),
         ("Status", status(credential, now).to_owned()),
@@ -564,7 +569,13 @@ fn show(credential: &Credential) -> String {
     let times = [
         ("Rotated", credential.rotated_at),
         ("Revoked", credential.revoked_at),
-        ("Expires", credential.expires_at),
+        (
+            match credential.is_expired(now.as_millisecond()) {
+                true => "Expired",
+                false => "Expires",
+            },
+            credential.expires_at,
+        ),
         ("Overlap until", credential.previous_until),
     ];
     lines.extend(
@@ -618,9 +629,9 @@ fn confirm_deletion(credential: &Credential) -> Result<(), CliError> {
     let called = credential
         .name
         .as_deref()
-        .map(|name| format!(", called {},", plain(name)));
+        .map(|name| format!(", called {},", shown(name)));
     let called = called.unwrap_or_default();
-    let warning = format!("This deletes {}{called} for good.", plain(username));
+    let warning = format!("This deletes {}{called} for good.", shown(username));
     confirm(
         &warning,
         "the last four characters of the username",
@@ -643,13 +654,10 @@ fn told(
 
 /// An expired credential is refused although its own status says active.
 fn status(credential: &Credential, now: Timestamp) -> &'static str {
-    match credential.expires_at {
-        Some(end)
-            if credential.status == CredentialStatus::Active && end <= now.as_millisecond() =>
-        {
-            "expired"
-        }
-        _ => credential.status.as_str(),
+    let is_active = credential.status == CredentialStatus::Active;
+    match is_active && credential.is_expired(now.as_millisecond()) {
+        true => "expired",
+        false => credential.status.as_str(),
     }
 }
 
@@ -662,7 +670,7 @@ fn tls(used: &LastUsed) -> String {
 fn login(issued: &Issued) -> String {
     format!(
         "Username  {}\nPassword  {}",
-        issued.credential.username,
+        shown(&issued.credential.username),
         password(issued)
     )
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use form_urlencoded::Serializer;
 
 use super::CliError;
-use super::output::{document, plain, print};
+use super::output::{document, plain, print, shown};
 use super::running::Running;
 use crate::admin::api::Explanation;
 use crate::admin::client::{Client, ClientError};
@@ -105,7 +105,7 @@ fn told(explanation: &Explanation, note: Option<&str>) -> String {
         reply,
         ..
     } = explanation;
-    let username = plain(username);
+    let username = shown(username);
     let mut text = match (explanation.accepted, explanation.mail_refused) {
         (true, false) => {
             format!("{username} from {from} is accepted with the right password ({reply}).")

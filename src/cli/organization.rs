@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::CliError;
 use super::containment::{OrganizationLimits, show_limits};
-use super::output::{confirm, document, minute, name, plain, table};
+use super::output::{confirm, document, minute, name, plain, shown, table};
 use super::running::{Aftermath, Answer, Asked, Narrowed, Running, Whose};
 use crate::admin::api;
 use crate::store::{Actor, Organization, OrganizationEdit, OrganizationStatus, Store};
@@ -159,7 +159,7 @@ fn answer(
             };
             let organization = editor.edit_organization(&slug, None, edit)?;
             told(&organization, json, || match new {
-                Some(new) => format!("Organization {slug} is now called {}.", plain(new)),
+                Some(new) => format!("Organization {slug} is now called {}.", shown(new)),
                 None => format!("Organization {slug} has no name any more."),
             })
         }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::CliError;
 
-pub(super) use crate::store::plain;
+pub(super) use crate::store::{plain, shown};
 
 /// How long [`remark`] waits for a standard error that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -99,7 +99,7 @@ pub(super) fn path_part(text: &str) -> String {
 
 /// A name, or a dash where there is none.
 pub(super) fn name(name: Option<&str>) -> String {
-    name.map_or_else(|| "-".to_owned(), plain)
+    name.map_or_else(|| "-".to_owned(), shown)
 }
 
 /// A stored time for people, to the minute.
@@ -110,10 +110,14 @@ pub(super) fn minute(ms: i64) -> String {
     }
 }
 
+/// 100 years in seconds. A time as long ago says more than the number of days since.
+const CENTURY: i64 = 36_525 * 86_400;
+
 /// How long before `now` a stored time was, in its largest unit.
 pub(super) fn ago(ms: i64, now: Timestamp) -> String {
     let seconds = now.as_millisecond().saturating_sub(ms) / 1_000;
     let (count, unit) = match seconds {
+        CENTURY.. => return minute(ms),
         ..=0 => return "just now".to_owned(), // also when another machine's clock is ahead
         1..60 => (seconds, "second"),
         60..3_600 => (seconds / 60, "minute"),
@@ -180,6 +184,7 @@ mod tests {
         assert_eq!(told(3 * 60 + 59), "3 minutes ago");
         assert_eq!(told(2 * 3_600), "2 hours ago");
         assert_eq!(told(400 * 86_400), "400 days ago");
+        assert_eq!(told(1_800_000_000 + 3_155_760_000), "1869-12-31 00:00 UTC");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use axum::http::Method;
 use clap::Subcommand;
 
 use super::CliError;
-use super::output::{ago, document, minute, path_part, plain, print, table};
+use super::output::{ago, document, minute, path_part, plain, print, shown, table};
 use super::running::Running;
 use crate::admin::api::{List, Refusal};
 use crate::admin::client::{Client, ClientError};
@@ -110,7 +110,7 @@ fn list(refusals: &[Refusal], username: Option<&str>) -> String {
         return match username {
             Some(username) => format!(
                 "No login and no mail with {} was refused in the last 30 days.",
-                plain(username)
+                shown(username)
             ),
             None => "No login with an unknown username was refused in the last 30 days.".to_owned(),
         };
@@ -124,7 +124,7 @@ fn list(refusals: &[Refusal], username: Option<&str>) -> String {
         };
         vec![
             ago(refusal.at.0, now),
-            plain(&refusal.username),
+            shown(&refusal.username),
             match rotated {
                 Some(rotated) => format!("{words}, rotated {rotated}"),
                 None if refusal.action == action(false) => format!("{words}, only reported"),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::CliError;
-use super::output::{ago, document, plain, print, table};
+use super::output::{ago, document, plain, print, shown, table};
 use super::running::{Running, Whose, ended};
 use crate::admin::api::{Disconnected, Session};
 
@@ -99,7 +99,7 @@ fn list(sessions: &[Session], json: bool) -> Result<String, CliError> {
     let now = crate::clock::now();
     let rows = sessions.iter().map(|session| {
         vec![
-            plain(&session.credential),
+            shown(&session.credential),
             plain(&session.organization),
             format!("{} ({})", session.address, plain(&session.helo)),
             session

@@ -1,7 +1,5 @@
 //! Times and spans of time as people type them.
 
-use jiff::{Span, SpanRelativeTo};
-
 pub(super) use crate::auth::import::{Expiry, expiry, time};
 use crate::auth::issue::LONGEST_OVERLAP;
 
@@ -10,14 +8,25 @@ use crate::auth::issue::LONGEST_OVERLAP;
 /// # Errors
 /// What to write instead.
 pub(super) fn overlap(text: &str) -> Result<i64, String> {
-    let duration = text.parse::<Span>().ok().and_then(|span| {
-        let days = SpanRelativeTo::days_are_24_hours();
-        span.to_duration(days).ok()
-    });
-    let milliseconds = duration.and_then(|duration| i64::try_from(duration.as_millis()).ok());
+    let length = crate::clock::span(text);
+    let milliseconds = length.and_then(|length| i64::try_from(length.as_millis()).ok());
     milliseconds
         .filter(|length| (1..=LONGEST_OVERLAP).contains(length))
         .ok_or_else(|| format!("{text:?} is not a span up to 31 days: write 30m, 12h or 7d"))
+}
+
+/// A point in the past: a day or time, or how long ago it was, such as "90d".
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn since(text: &str) -> Result<i64, String> {
+    let Some(length) = crate::clock::span(text) else {
+        return time(text).map_err(|_| {
+            format!("{text:?} is no time: write 2027-01-31, 2027-01-31T12:00:00Z, or 90d for 90 days ago")
+        });
+    };
+    let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+    Ok(crate::clock::now_ms().saturating_sub(length))
 }
 
 #[cfg(test)]
@@ -39,6 +48,16 @@ mod tests {
         assert_eq!(expiry("never").unwrap().0, None);
         assert!(expiry("2999-01-01").unwrap().0.is_some());
         assert!(expiry("2001-01-01").is_err());
+    }
+
+    #[test]
+    fn a_span_means_so_long_ago() {
+        let days = crate::clock::now_ms() - since("90d").unwrap();
+        assert!((0..60_000).contains(&(days - 90 * 86_400_000)), "{days}");
+        assert_eq!(since("1970-01-02"), Ok(86_400_000));
+        for wrong in ["", "90", "-1d", "1y", "soon"] {
+            assert!(since(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::CliError;
-use super::output::{ago, document, minute, plain, table};
+use super::output::{ago, document, minute, plain, shown, table};
 use super::running::{Answer, Running};
 use super::time::{Expiry, expiry};
 use crate::admin::api::{IssuedToken, Token};
@@ -105,7 +105,7 @@ fn answer(command: TokenCommand, store: &Store, actor: &Actor) -> Result<String,
             }
             Ok(format!(
                 "Revoked {}. It is refused from now on.",
-                plain(&revoked.name)
+                shown(&revoked.name)
             ))
         }
     }
@@ -123,7 +123,7 @@ fn list(tokens: Vec<store::Token>, json: bool) -> Result<String, CliError> {
             (None, false) => "expired",
         };
         vec![
-            plain(&token.name),
+            shown(&token.name),
             token.scope.to_string(),
             status.to_owned(),
             token

@@ -6,6 +6,7 @@
 //! calendar.
 
 mod frames;
+mod span;
 
 #[cfg(test)]
 pub mod driven;
@@ -16,6 +17,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 pub use self::frames::Frames;
+pub use self::span::span;
 
 /// The last Unix millisecond that this module reports, a year before the calendar's end: the year
 /// leaves room for the durations that callers add.

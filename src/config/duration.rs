@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::fmt::friendly::SpanParser;
 use serde::Deserializer;
 
 use super::text;
@@ -26,9 +25,8 @@ pub(super) fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
 }
 
 fn parse(text: &str) -> Result<Duration, String> {
-    let duration = SpanParser::new()
-        .parse_unsigned_duration(text)
-        .map_err(|_| format!("{text:?} is not a duration; use {EXPECTED}"))?;
+    let duration = crate::clock::span(text)
+        .ok_or_else(|| format!("{text:?} is not a duration; use {EXPECTED}"))?;
     if duration > LONGEST {
         return Err(format!(
             "{text:?} is longer than a day; use \"24h\" or less"
@@ -50,6 +48,8 @@ mod tests {
             ("1h 30m", Some(5_400_000)),
             ("0s", Some(0)),
             ("24h", Some(86_400_000)),
+            ("1d", Some(86_400_000)),
+            ("7d", None),
             ("25h", None),
             ("30", None),
             ("-5s", None),

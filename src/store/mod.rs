@@ -54,7 +54,7 @@ pub use self::flush::{LastUsed, Noted, TokenUse};
 pub use self::lock::{DaemonLock, Holder};
 pub use self::login::{Login, Previous, Refusal};
 pub use self::name::{
-    DEFAULT_ORGANIZATION, check_name, check_slug, check_username, is_invisible, plain,
+    DEFAULT_ORGANIZATION, check_name, check_slug, check_username, is_invisible, plain, shown,
 };
 pub use self::narrowing::{Aspect, Effect, Narrowing, NarrowingKey, Object};
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};

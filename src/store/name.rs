@@ -73,6 +73,16 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
+/// A name in an answer for people: as [`plain`] has it, and in quotes where blanks at its ends would
+/// be overlooked.
+pub fn shown(name: &str) -> String {
+    let text = plain(name);
+    match name.is_empty() || name.trim() != name {
+        true => format!("\"{text}\""),
+        false => text,
+    }
+}
+
 /// Whether a character commands a terminal, turns the text around it, or cannot be seen, so that two
 /// names look alike. Variation selectors stay: they choose how the character before them looks.
 pub fn is_invisible(character: char) -> bool {

@@ -82,6 +82,8 @@ fn a_list_is_narrowed_also_by_what_is_not_written_yet() {
     for (query, expected) in [
         (format!("unused_since={since}"), vec![&unused, &revoked]),
         ("unused_since=2001-01-01T00:00:00Z".to_owned(), vec![]),
+        ("unused_since=90d".to_owned(), vec![]),
+        ("unused_since=0s&status=revoked".to_owned(), vec![&revoked]),
         ("status=revoked".to_owned(), vec![&revoked]),
         ("status=active".to_owned(), vec![&used, &unused]),
         (format!("unused_since={since}&status=active"), vec![&unused]),

@@ -1,5 +1,6 @@
 //! The time after a rotation in which the old password is right, too.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Answer, DEFAULT, Served, issued};
@@ -56,4 +57,51 @@ fn the_old_password_is_right_for_as_long_as_was_asked() {
         served.log_in(&old).starts_with("535").then_some(())
     });
     served.log_in(&issued(&short)).expect("235");
+}
+
+#[test]
+fn a_span_has_its_unit_for_the_api_as_for_the_command() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let until = |answer: &Value| -> i64 {
+        let until = answer["previous_until"].as_str().expect("a time");
+        until.parse::<Timestamp>().expect(until).as_second()
+    };
+    for (overlap, seconds) in [
+        (json!("7d"), 604_800),
+        (json!("12h"), 43_200),
+        (json!("1h 30m"), 5_400),
+        (json!(604_800), 604_800),
+    ] {
+        let [one, other] = [(); 2].map(|()| served.daemon.create());
+        let rotate = format!("POST {DEFAULT}/{}/rotate", one.username);
+        let body = json!({ "overlap": overlap });
+        let by_api = until(&served.admin(&rotate, Some(body)).expect(200).body);
+        let expected = Timestamp::now().as_second() + seconds;
+        assert!((expected - 30..=expected).contains(&by_api), "{overlap}");
+        if let Some(span) = overlap.as_str() {
+            let rotate = ["credential", "rotate", &other.username, "--overlap", span];
+            let by_command = until(&served.daemon.json(&rotate));
+            assert!((by_api..by_api + 30).contains(&by_command), "{overlap}");
+        }
+    }
+    let one = served.daemon.create();
+    let rotate = format!("POST {DEFAULT}/{}/rotate", one.username);
+    for wrong in [
+        json!("7"),
+        json!("32d"),
+        json!("0s"),
+        json!("1mo"),
+        json!("-1h"),
+        json!(true),
+    ] {
+        let refused = served.admin(&rotate, Some(json!({ "overlap": wrong })));
+        let refused = refused.problem(422, "invalid");
+        assert!(
+            refused.body.to_string().contains("d\\\""),
+            "{}",
+            refused.body
+        );
+    }
+    served.log_in(&one).expect("235");
 }

@@ -1,5 +1,6 @@
 //! The dashboard, in a real browser where a person would use one and over plain HTTP where somebody else might.
 
+mod charts;
 mod cookie;
 mod credentials;
 mod csv;
@@ -12,6 +13,7 @@ mod import;
 mod keyboard;
 mod limits;
 mod many;
+mod names;
 mod networks;
 mod organizations;
 mod page;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,7 +24,7 @@ use crate::policy;
 use crate::sasl::Secret;
 use crate::store::{self, CredentialFilter, CredentialStatus, Wanted};
 
-use super::field::{Cursor, Limit, Name, Time, exposed, page, present, whole};
+use super::field::{Cursor, Limit, Name, Since, Time, exposed, page, present, since_schema, whole};
 use super::limits::{CredentialLimits, CredentialLimitsChange, LimitUse, made as limits_made};
 use super::organizations::InOrganization;
 use super::reply::{Confidential, Created, List, Tagged};
@@ -54,6 +57,8 @@ pub struct Credential {
     revoked_at: Option<Time>,
     /// From when on it is refused.
     expires_at: Option<Time>,
+    /// Whether it is refused because of that now, whatever its status.
+    expired: bool,
     /// Until when the password before the last rotation is right, too.
     previous_until: Option<Time>,
     /// The uses of that password since the rotation; null if there was none.
@@ -141,6 +146,7 @@ impl From<&store::Credential> for Credential {
             rotated_at: credential.rotated_at.map(Time),
             revoked_at: credential.revoked_at.map(Time),
             expires_at: credential.expires_at.map(Time),
+            expired: credential.is_expired(crate::clock::now_ms()),
             previous_until: credential.previous_until.map(Time),
             previous_used: credential.previous_used.as_ref().map(|used| PreviousUsed {
                 at: Time(used.at),
@@ -250,9 +256,9 @@ struct CredentialsQuery {
     /// Only those with this status.
     #[param(inline)]
     status: Option<Status>,
-    /// Only those made before, and not used since, this time.
-    #[param(inline)]
-    unused_since: Option<Time>,
+    /// Only those made before, and not used since, this time, or for so long.
+    #[param(schema_with = since_schema)]
+    unused_since: Option<Since>,
     /// Only those with this in their name or username.
     text: Option<String>,
     /// How many at most, 1 to 200; 50 if left out.
@@ -420,10 +426,11 @@ async fn edit_credential(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Rotation {
-    /// For so many seconds the old password stays right, too; at most 31 days. Left out, it is wrong at once.
-    #[serde(default, deserialize_with = "whole")]
-    #[schema(minimum = 1, maximum = 2_678_400)]
-    overlap: Option<u32>,
+    /// How long the old password stays right, too: a number of seconds, or a span such as `7d`; at most 31 days. Left
+    /// out, it is wrong at once.
+    #[serde(default, deserialize_with = "overlap")]
+    #[schema(schema_with = overlap_schema)]
+    overlap: Option<i64>,
     /// End its live sessions, too.
     #[serde(default)]
     disconnect: bool,
@@ -448,15 +455,45 @@ async fn rotate_credential(
     Ok(shown_once(&desk, &issued.await?))
 }
 
-fn overlap_until(seconds: u32) -> Result<i64, Problem> {
-    let length = i64::from(seconds) * 1_000;
+/// Reads a length in milliseconds.
+fn overlap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let span = |text: &str| {
+        let length = crate::clock::span(text)?;
+        Some(i64::try_from(length.as_millis()).unwrap_or(i64::MAX))
+    };
+    let wrong = || D::Error::custom("overlap: write a number of seconds, or a span such as \"7d\"");
+    match Option::<Value>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Value::String(text)) => span(&text).map(Some).ok_or_else(wrong),
+        Some(number) => {
+            let seconds = whole(number).map_err(|_| wrong())?;
+            Ok(seconds.map(|seconds| i64::from(seconds) * 1_000))
+        }
+    }
+}
+
+fn overlap_schema() -> Schema {
+    let seconds = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(1))
+        .maximum(Some(LONGEST_OVERLAP / 1_000));
+    let span = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^([1-9][0-9]?[hms]|[1-9]d|[12][0-9]d|3[01]d)$"))
+        .examples(["7d"]);
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    let either = OneOfBuilder::new().item(seconds).item(span).item(null);
+    either.build().into()
+}
+
+fn overlap_until(length: i64) -> Result<i64, Problem> {
     if (1..=LONGEST_OVERLAP).contains(&length) {
         return Ok(crate::clock::now_ms() + length);
     }
     let longest = LONGEST_OVERLAP / 1_000;
     Err(Problem::field(
         "#/overlap",
-        format!("write 1 to {longest} seconds, which is 31 days"),
+        format!("write 1 to {longest} seconds, or a span up to \"31d\""),
     ))
 }
 

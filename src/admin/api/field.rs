@@ -3,6 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{
+    KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type,
+};
 
 use crate::sasl::Secret;
 use crate::store::{self, Page};
@@ -30,6 +33,33 @@ impl<'de> Deserialize<'de> for Time {
         let time = Timestamp::deserialize(deserializer)?;
         Ok(Time(time.as_millisecond()))
     }
+}
+
+/// A time in the past: in RFC 3339, or as a span such as `90d` for so long ago.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Since(pub(super) i64);
+
+impl<'de> Deserialize<'de> for Since {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Since, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if let Some(length) = crate::clock::span(&text) {
+            let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+            return Ok(Since(crate::clock::now_ms().saturating_sub(length)));
+        }
+        let wrong =
+            "write a time such as \"2027-01-31T12:00:00Z\", or how long ago, such as \"90d\"";
+        let time: Result<Timestamp, _> = text.parse();
+        time.map(|time| Since(time.as_millisecond()))
+            .map_err(|_| serde::de::Error::custom(wrong))
+    }
+}
+
+pub(super) fn since_schema() -> Schema {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let time = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+    let span = text().pattern(Some("^[1-9][0-9]{0,3}[hdw]$"));
+    let either = OneOfBuilder::new().item(time).item(span);
+    either.examples(["90d"]).build().into()
 }
 
 /// What people call something: 1 to 200 characters, none of them a control character.

@@ -18,10 +18,17 @@ pub(super) struct Path<T>(pub(super) T);
 #[from_request(via(axum::extract::Query), rejection(ErrorPage))]
 pub(super) struct Query<T>(pub(super) T);
 
-/// The page of a credential. Usernames that were not made here may hold anything.
+/// Stands before a username whose own text would be another address.
+pub(super) const MARK: char = '~';
+
+/// The page of a credential. Usernames that were not made here may hold anything: `new` is the form
+/// that makes one, and browsers and proxies shorten paths with dots.
 pub(super) fn of_credential(slug: &str, username: &str) -> String {
     let Ok(encoded) = urlencode_strict(username);
-    format!("/organizations/{slug}/credentials/{encoded}")
+    match username {
+        "" | "." | ".." | "new" => format!("/organizations/{slug}/credential/{MARK}{encoded}"),
+        _ => format!("/organizations/{slug}/credentials/{encoded}"),
+    }
 }
 
 impl From<PathRejection> for ErrorPage {
@@ -46,6 +53,10 @@ mod tests {
             of_credential("acme", "smtp_a"),
             "/organizations/acme/credentials/smtp_a"
         );
+        for name in ["new", ".", "..", ""] {
+            let marked = format!("/organizations/acme/credential/~{name}");
+            assert_eq!(of_credential("acme", name), marked);
+        }
         let odd = of_credential("acme", "a/b?c#d e\u{e9}%@x.test");
         assert_eq!(
             odd,

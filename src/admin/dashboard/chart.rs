@@ -18,13 +18,73 @@ pub(super) struct Chart {
     /// For whoever cannot see it.
     label: String,
     bars: Vec<Bar>,
+    /// The longest bar's number.
+    most: u64,
+    /// The heading of the numbers in the table.
+    what: String,
+    span: Span,
     pub(super) total: u64,
+}
+
+/// A chart with axes, whose bars say their values under the pointer and the keyboard's focus, and
+/// with a table of the same numbers.
+#[derive(Template)]
+#[template(path = "plot.html")]
+pub(super) struct Plot<'a> {
+    chart: &'a Chart,
 }
 
 struct Bar {
     x: usize,
     height: u64,
-    label: String,
+    /// The bar's begin, in words.
+    since: String,
+    number: u64,
+}
+
+impl Chart {
+    pub(super) fn plot(&self) -> Plot<'_> {
+        Plot { chart: self }
+    }
+}
+
+impl Plot<'_> {
+    /// The labels of the axis of time: its begin, middle and end.
+    fn times(&self) -> [&str; 3] {
+        let bars = &self.chart.bars;
+        let since = |place: usize| bars.get(place).map_or("", |bar| bar.since.as_str());
+        [0, bars.len() / 2, bars.len().saturating_sub(1)].map(since)
+    }
+
+    /// A part of the bars, in percent of the width.
+    fn percent(&self, bars: f64) -> String {
+        format!("{:.3}", bars * 100.0 / self.chart.bars.len().max(1) as f64)
+    }
+
+    /// Where a bar begins and how wide the bar is, in percent.
+    fn place(&self, bar: &Bar) -> (String, String) {
+        let place = (bar.x / STEP) as f64;
+        (self.percent(place + 0.1), self.percent(0.8))
+    }
+
+    /// Where a bar's background begins and how wide that is, in percent.
+    fn column(&self, bar: &Bar) -> (String, String) {
+        let place = (bar.x / STEP) as f64;
+        (self.percent(place), self.percent(1.0))
+    }
+
+    /// The top and the height of a bar, in percent.
+    fn heights(&self, bar: &Bar) -> (u64, u64) {
+        let height = bar.height.saturating_mul(100).div_ceil(HEIGHT).min(100);
+        (100 - height, height)
+    }
+
+    fn heading(&self) -> &'static str {
+        match self.chart.span {
+            Span::Day => "Day (UTC)",
+            Span::Hour => "Hour (UTC)",
+        }
+    }
 }
 
 /// A stretch of time up to now, in spans of one length.
@@ -86,11 +146,15 @@ impl Stretch {
             x: place * STEP,
             // Whatever happened shows.
             height: number.saturating_mul(HEIGHT).div_ceil(most.max(1)),
-            label: format!("{}: {number}", self.name_of(place as i64)),
+            since: self.name_of(place as i64),
+            number: *number,
         };
         Chart {
             label: format!("{total} {what} in {whole}, at most {most} {each}"),
             bars: numbers.iter().enumerate().map(bar).collect(),
+            most,
+            what: what.to_owned(),
+            span: self.span,
             total,
         }
     }
@@ -134,7 +198,22 @@ mod tests {
         let heights: Vec<_> = chart.bars.iter().map(|bar| bar.height).collect();
         assert_eq!((heights.len(), heights[0], heights[29]), (30, 1, HEIGHT));
         assert!(heights[1..29].iter().all(|height| *height == 0));
-        assert_eq!(chart.bars[0].label, "13 Mar: 1");
+        assert_eq!((&*chart.bars[0].since, chart.bars[0].number), ("13 Mar", 1));
+        let plot = chart.plot().to_string();
+        for text in [
+            "<title>13 Mar: 1</title>",
+            "tabindex=\"0\"",
+            "<th scope=\"row\">11 Apr</th><td class=\"number\">80</td>",
+            ">80</text>",
+        ] {
+            assert!(plot.contains(text), "no {text} in {plot}");
+        }
+        assert_eq!(
+            plot.matches("tabindex").count(),
+            2,
+            "empty bars take no focus"
+        );
+        assert_eq!(plot.matches("<tr>").count(), 31);
     }
 
     #[test]

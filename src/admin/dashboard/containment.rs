@@ -48,6 +48,16 @@ impl LimitsForm {
         }
     }
 
+    /// How many limits are set.
+    pub(super) fn set(&self) -> usize {
+        let set = self.fields.iter().filter(|own| !own.field.value.is_empty());
+        set.count()
+    }
+
+    pub(super) fn has_error(&self) -> bool {
+        self.fields.iter().any(|own| own.field.error.is_some())
+    }
+
     /// With what was sent, where that was not accepted.
     pub(super) fn refilled(mut self, sent: Vec<Field>) -> LimitsForm {
         for (shown, sent) in self.fields.iter_mut().zip(sent) {
@@ -133,6 +143,22 @@ impl RulesForm {
             bare_newline: way.to_owned(),
             report: boxes(|rule| rules.reports(rule)),
         }
+    }
+
+    /// Whether no rule is set.
+    pub(super) fn is_empty(&self) -> bool {
+        let texts = [
+            &self.senders.value,
+            &self.networks.value,
+            &self.bare_newline,
+        ];
+        texts.iter().all(|text| text.is_empty())
+            && !self.header_from
+            && self.report.iter().all(|(.., ticked)| !ticked)
+    }
+
+    pub(super) fn has_error(&self) -> bool {
+        self.senders.error.is_some() || self.networks.error.is_some()
     }
 
     /// As it was sent.

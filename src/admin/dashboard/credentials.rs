@@ -19,7 +19,7 @@ use crate::store::{
 };
 
 use super::Dashboard;
-use super::address::{Path, Query};
+use super::address::{Path, Query, of_credential};
 use super::chart::{Chart, Stretch};
 use super::containment::is_over;
 use super::error::ErrorPage;
@@ -173,6 +173,8 @@ struct Column {
 struct Row {
     name: Option<String>,
     username: String,
+    /// The address of the credential's page.
+    page: String,
     badges: Vec<Badge>,
     last_used: Option<(Stamp, String)>,
     created: Stamp,
@@ -190,9 +192,14 @@ pub(super) struct Badge {
 /// and `over` while a limit of its own is reached.
 pub(super) fn badges(credential: &Credential, denied: bool, over: bool) -> Vec<Badge> {
     let now = crate::clock::now_ms();
+    let is_expired = credential.is_expired(now);
     let mut badges = vec![match credential.status {
         CredentialStatus::Active if denied => Badge {
             text: "Revoked, not saved yet",
+            class: "bad",
+        },
+        CredentialStatus::Active if is_expired => Badge {
+            text: "Expired",
             class: "bad",
         },
         CredentialStatus::Active => Badge {
@@ -205,11 +212,12 @@ pub(super) fn badges(credential: &Credential, denied: bool, over: bool) -> Vec<B
         },
     }];
     match credential.expires_at {
-        Some(end) if end <= now => badges.push(Badge {
+        // A revoked credential is refused whether it has expired or not; both are said.
+        Some(_) if is_expired && badges[0].text != "Expired" => badges.push(Badge {
             text: "Expired",
             class: "bad",
         }),
-        Some(end) if end - now < SOON => badges.push(Badge {
+        Some(end) if !is_expired && end - now < SOON => badges.push(Badge {
             text: "Expires soon",
             class: "warning",
         }),
@@ -315,6 +323,7 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
                 .map(|used| (Stamp(used.at), used.address)),
             created: Stamp(credential.created_at),
             messages: days.chart(&usage, "messages", |usage| usage.messages),
+            page: of_credential(slug, &credential.username),
             name: credential.name,
             username: credential.username,
         })

@@ -8,6 +8,7 @@ use crate::admin::problem::Problem;
 use crate::auth::issue::Issued;
 use crate::store::plain;
 
+use super::address::of_credential;
 use super::error::ErrorPage;
 use super::frame::{Frame, page};
 use super::quoted;
@@ -20,6 +21,8 @@ pub(super) struct IssuedPage<'a> {
     /// What became of the password before; there is none where the credential is new.
     before: Option<Before>,
     slug: &'a str,
+    /// The address of the credential's page.
+    page: String,
     username: &'a str,
     password: &'a str,
     connection: Connection,
@@ -91,6 +94,7 @@ pub(super) fn show(
         frame,
         before,
         slug: &issued.credential.organization,
+        page: of_credential(&issued.credential.organization, username),
         username,
         password,
         snippets: snippets(&connection, username, password),

@@ -90,6 +90,10 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
             "/organizations/{slug}/credentials/{username}",
             credential::routes(),
         )
+        .nest(
+            "/organizations/{slug}/credential/{marked}",
+            credential::routes(),
+        )
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}/disconnect", post(sessions::disconnect))
         .route("/refusals", get(refusals::list))

@@ -6,13 +6,20 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
+/// At this distance, 100 years in milliseconds, the year says more than the distance.
+const FAR: i64 = 36_525 * DAY * 1_000;
+
 /// A moment, in Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Stamp(pub(super) i64);
 
 impl Stamp {
     fn time(self) -> Timestamp {
-        Timestamp::from_millisecond(self.0).unwrap_or(Timestamp::MAX)
+        let end = match self.0 < 0 {
+            true => Timestamp::MIN,
+            false => Timestamp::MAX,
+        };
+        Timestamp::from_millisecond(self.0).unwrap_or(end)
     }
 
     /// As programs read it.
@@ -32,7 +39,11 @@ impl Stamp {
 
     /// From now.
     pub(super) fn relative(self) -> String {
-        distance(self.0.saturating_sub(crate::clock::now_ms()))
+        let milliseconds = self.0.saturating_sub(crate::clock::now_ms());
+        match milliseconds.saturating_abs() < FAR {
+            true => distance(milliseconds),
+            false => self.time().strftime("in the year %-Y").to_string(),
+        }
     }
 }
 
@@ -65,6 +76,20 @@ mod tests {
         assert_eq!(stamp.exact(), "2027-01-15 08:00:00 UTC");
         assert_eq!(stamp.field(), "2027-01-15T08:00");
         assert!(Stamp(i64::MIN).iso().ends_with('Z'));
+    }
+
+    #[test]
+    fn a_time_centuries_away_is_told_by_its_year() {
+        let year = |text: &str| {
+            let time: Timestamp = text.parse().unwrap();
+            Stamp(time.as_millisecond()).relative()
+        };
+        assert_eq!(year("4096-02-01T00:00:00Z"), "in the year 4096");
+        assert_eq!(year("1601-01-01T00:00:00Z"), "in the year 1601");
+        assert_eq!(Stamp(i64::MAX).relative(), "in the year 9999");
+        let before = year("1969-12-31T00:00:00Z");
+        assert!(before.ends_with(" years ago"), "{before}");
+        assert!(Stamp(i64::MIN).exact().starts_with("-9999-"));
     }
 
     #[test]

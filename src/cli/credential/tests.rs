@@ -73,6 +73,7 @@ fn create_and_rotate_tell_programs_all_they_need() {
         "rotated_at",
         "revoked_at",
         "expires_at",
+        "expired",
         "previous_until",
         "previous_used",
         "limits",
@@ -267,4 +268,50 @@ fn limits_and_rules_are_set_one_by_one_and_shown() {
     ] {
         assert!(Line::try_parse_from([&["credential"], &wrong[..]].concat()).is_err());
     }
+}
+
+#[test]
+fn a_name_with_blanks_around_is_shown_in_quotes() {
+    let desk = Desk::new();
+    let username = desk.create();
+    desk.says(&["rename", &username, " Printer "]).unwrap();
+    for command in [&["list"][..], &["show", &username]] {
+        let text = desk.says(command).unwrap();
+        assert!(text.contains("\" Printer \""), "{text}");
+        assert!(!text.contains(&format!("\"{username}")), "{text}");
+    }
+    assert_eq!(desk.json(&["show", &username])["name"], " Printer ");
+}
+
+#[test]
+fn an_expired_credential_is_never_called_active() {
+    let desk = Desk::new();
+    let username = desk.create();
+    let shown = desk.json(&["show", &username]);
+    assert_eq!(
+        (&shown["status"], &shown["expired"]),
+        (&"active".into(), &false.into())
+    );
+    let past = CredentialEdit {
+        expires_at: Some(Some(1_000)),
+        ..CredentialEdit::default()
+    };
+    let actor = Actor::cli("tester");
+    let editor = desk.store.by(&actor);
+    editor
+        .edit_credential(username.as_str().into(), past)
+        .unwrap();
+    for command in [&["list"][..], &["show", &username]] {
+        let text = desk.says(command).unwrap();
+        assert!(
+            text.contains("expired") && !text.contains("active"),
+            "{text}"
+        );
+    }
+    let text = desk.says(&["show", &username]).unwrap();
+    assert!(
+        text.contains("Expired        1970-01-01 00:00 UTC"),
+        "{text}"
+    );
+    assert_eq!(desk.json(&["show", &username])["expired"], true);
 }

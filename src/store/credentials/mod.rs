@@ -89,6 +89,11 @@ impl Credential {
         let name = self.name.as_deref();
         super::revision(&[&self.id.to_string(), &self.version.to_string()], name)
     }
+
+    /// Whether every login is refused at this Unix millisecond because of the expiry.
+    pub fn is_expired(&self, now: i64) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
 }
 
 impl Store {

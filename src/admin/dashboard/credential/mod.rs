@@ -26,7 +26,7 @@ use crate::store::{
 };
 
 use super::Dashboard;
-use super::address::{Path, of_credential};
+use super::address::{MARK, Path, of_credential};
 use super::audit::Entry;
 use super::chart::{Chart, Stretch};
 use super::containment::{LimitsForm, RulesForm};
@@ -61,9 +61,31 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 
 /// The credential in the path.
 #[derive(Clone, Deserialize)]
+#[serde(from = "InPath")]
 struct Of {
     slug: String,
     username: String,
+}
+
+/// A path of either kind that [`of_credential`] makes.
+#[derive(Deserialize)]
+struct InPath {
+    slug: String,
+    #[serde(default)]
+    username: String,
+    /// A username behind [`MARK`].
+    marked: Option<String>,
+}
+
+impl From<InPath> for Of {
+    fn from(path: InPath) -> Of {
+        let marked = path.marked.as_deref();
+        let username = marked.and_then(|marked| marked.strip_prefix(MARK));
+        Of {
+            slug: path.slug,
+            username: username.map_or(path.username, str::to_owned),
+        }
+    }
 }
 
 impl Of {
@@ -148,6 +170,7 @@ struct CredentialPage {
     path: String,
     is_revoked: bool,
     is_suspended: bool,
+    is_expired: bool,
     credential: Credential,
     badges: Vec<Badge>,
     created: Stamp,
@@ -241,6 +264,7 @@ async fn page_of(
             badges: badges(&credential, denied, limits.is_over),
             is_revoked: denied || credential.status == CredentialStatus::Revoked,
             is_suspended: suspended,
+            is_expired: credential.is_expired(crate::clock::now_ms()),
             created: Stamp(credential.created_at),
             rotated: credential.rotated_at.map(Stamp),
             revoked: credential.revoked_at.map(Stamp),
