@@ -17,11 +17,11 @@ pub const START: &[&str] = &[
     "identity",
     "pipelining",
     "auth-socket",
-    "admin",
 ];
 
 /// What follows where Postfix's service for Gatepost does not answer.
 pub const SERVICE: &[&str] = &[
+    "settings",
     "upstream",
     "xclient",
     "ipv6",
@@ -34,7 +34,7 @@ pub const SERVICE: &[&str] = &[
 pub const HANDOVER: &[&str] = &["ipv6", "login", "identity", "pipelining"];
 
 /// The order of findings of one level: a cause stands before what it may cause.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "config",
     "certificate",
     "store",
@@ -48,6 +48,7 @@ const ORDER: [&str; 22] = [
     "restrictions",
     "limits",
     "upstream",
+    "settings",
     "xclient",
     "listener",
     "credential",

@@ -345,7 +345,10 @@ impl Doctor<'_> {
             .then(|| tokio::task::spawn_blocking(move || descriptors::examine(&config, runs)));
         let met = self.meet(report).await;
         if let Some(asking) = asking {
-            report.add_all(asking.await.unwrap_or_default());
+            let mut found = asking.await.unwrap_or_default();
+            // That it does not answer there either is no second cause.
+            found.retain(|found| found.check != "admin" || !report.explains("daemon"));
+            report.add_all(found);
         }
         let answer = self.ask_socket(report).await;
         let places = upstream::places(self.config, &answers, directory.is_some()).await;
@@ -407,7 +410,13 @@ impl Doctor<'_> {
                 true => format!("Gatepost runs and does not answer{how}"),
                 false => format!("Gatepost does not run{how}"),
             };
-            let next = format!("journalctl -u gatepost -n 50 says why; {RESTART}");
+            let next = match self.runs {
+                true => format!("journalctl -u gatepost -n 50 may say why; {RESTART}"),
+                false => {
+                    "systemctl start gatepost (journalctl -u gatepost -n 50 says why it ended)"
+                        .to_owned()
+                }
+            };
             report.add(Finding::problem("daemon", found, next).explaining(START));
             return Vec::new();
         }
@@ -544,7 +553,10 @@ impl Doctor<'_> {
         let (upstream, settings) = (place.upstream(), &place.settings);
         let identity = upstream.identity;
         let mut findings = Vec::new();
-        if identity == IdentityBy::Xclient {
+        if identity == IdentityBy::Xclient && settings.service().is_none() {
+            let what = "whether SASL, limits and line ends are right in Postfix";
+            findings.push(settings.untold("settings", what));
+        } else if identity == IdentityBy::Xclient {
             let listen = self
                 .config
                 .dovecot_auth
@@ -567,7 +579,7 @@ impl Doctor<'_> {
             let is_down = master::runs(&service.queue_directory()) == Some(false);
             findings.extend(is_down.then(master::down));
         }
-        if identity != IdentityBy::Xclient && settings.service().is_none() {
+        if settings.service().is_none() {
             // Another MTA, perhaps, or one elsewhere: these are questions to Postfix.
             return findings;
         }
