@@ -76,7 +76,9 @@ fn odd_body(odd: &[u8]) -> Vec<u8> {
 
 fn config(upstream: impl std::fmt::Display) -> Config {
     // Hundreds of refusals in one session are what this is about.
-    Config::for_upstream(upstream).number("limits", "errors", 1_000_000)
+    Config::for_upstream(upstream)
+        .number("limits", "errors", 1_000_000)
+        .text("relay", "bare_newline", "reject")
 }
 
 /// Every cut there is; from `decided` on, where the body's fate is sealed, only into records.
@@ -98,8 +100,12 @@ fn send(client: &mut Client, sender: &str, wire: &[u8], cut: Cut, sink: Option<&
         Cut::Whole => client.write(wire),
         Cut::Writes(at) => {
             client.write(&wire[..at]);
-            // A CR at the end is held back until it is known what it belongs to.
-            let passed = at - usize::from(wire[at - 1] == b'\r');
+            // A CR, or a dot at the begin of a line, is held back until the next octet decides.
+            let held = [(&b"\n.\r"[..], 2), (b"\n.", 1), (b"\r", 1)];
+            let lines = [b"\n", &wire[..at]].concat();
+            let held = held.iter().find(|(end, _)| lines.ends_with(end));
+            let held = held.map_or(0, |(_, octets)| *octets);
+            let passed = at - held;
             let sink = sink.expect("one who sees it pass");
             sink.wait_for(sender, |seen| seen.over || seen.received.len() >= passed);
             client.write(&wire[at..]);

@@ -1,9 +1,11 @@
 //! After 235: what goes to the upstream and what never does.
 
+use crate::prometheus::wait_for_series;
 use crate::support::client::{Client, stuffed};
 use crate::support::gatepost::Gatepost;
 use crate::support::site::Config;
 use crate::support::upstream::{Act, Session, Upstream};
+use crate::support::{eventually, ports};
 
 pub fn serving() -> (Upstream, Gatepost) {
     let upstream = Upstream::start();
@@ -343,14 +345,16 @@ fn ehlo_inside_a_transaction_is_answered_here_and_resets_there() {
 }
 
 #[test]
-fn a_bare_newline_refuses_the_message_and_spares_the_upstream_its_end() {
+fn with_reject_a_bare_newline_refuses_the_message_and_spares_the_upstream_its_end() {
     for (text, line) in [
         ("one\r\ntwo\nthree", 4),
         ("one\rtwo", 3),
         ("\n.\n", 3),
         ("\r\r\n..", 3),
     ] {
-        let (upstream, gatepost) = serving();
+        let upstream = Upstream::start();
+        let config = Config::for_upstream(upstream.address).text("relay", "bare_newline", "reject");
+        let gatepost = Gatepost::start(config);
         let mut client = log_in(&gatepost);
         client.begin_message();
         client.write(
@@ -378,11 +382,13 @@ fn a_bare_newline_refuses_the_message_and_spares_the_upstream_its_end() {
 }
 
 #[test]
-fn a_bare_newline_is_re_encoded_where_that_is_asked_for() {
+fn a_message_with_a_bare_newline_is_encoded_anew_and_counted() {
     let upstream = Upstream::start();
-    let config = Config::for_upstream(upstream.address).text("relay", "bare_newline", "normalize");
-    let gatepost = Gatepost::start(config);
-    let mut client = log_in(&gatepost);
+    let metrics = ports::free_address();
+    let config = Config::for_upstream(upstream.address);
+    let gatepost = Gatepost::start(config.text("metrics", "listen", &metrics.to_string()));
+    let credential = gatepost.create();
+    let mut client = Client::logged_in(&gatepost, &credential);
     client.begin_message();
     client.write(b"Subject: x\r\n\r\none\n.\ntwo\n.three\r\n..four\rfive\r\n.\r\n");
     client.reply().expect("250");
@@ -390,4 +396,24 @@ fn a_bare_newline_is_re_encoded_where_that_is_asked_for() {
     let expected = "Subject: x\r\n\r\none\r\n..\r\ntwo\r\n..three\r\n..four five\r\n";
     assert_eq!(String::from_utf8_lossy(&session.bodies[0]), expected);
     assert_eq!(session.bodies.len(), 1);
+    client
+        .send_message(b"Subject: y\r\n\r\na\0b\r\n")
+        .expect("250");
+    client
+        .send_message(b"Subject: z\r\n\r\nclean\r\n.\r\n..\r\n")
+        .expect("250");
+    client.expect("QUIT", "221");
+    gatepost.wait_for_log(&["message normalized", "octet=\"bare_newline\" count=1"]);
+    gatepost.wait_for_log(&["message normalized", "octet=\"nul\" count=1"]);
+    gatepost.wait_for_log(&["session ended", "messages=3", "normalized=2"]);
+    for octet in ["bare_newline", "nul"] {
+        let series =
+            format!("gatepost_odd_line_ends_total{{action=\"normalized\",octet=\"{octet}\"}}");
+        wait_for_series(metrics, &series, 1.0);
+    }
+    eventually("the store knows", || {
+        let list = gatepost.succeed(&["refusals", "list", "--username", &credential.username]);
+        let words = "odd line ends: a bare CR or LF in a message, made clean";
+        list.contains(words).then_some(())
+    });
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::limits::Gate;
 use crate::prometheus::wait_for_series;
 use crate::support::client::Client;
+use crate::support::eventually;
 
 fn start(rules: Value) -> Gate {
     let gate = Gate::start();
@@ -183,16 +184,24 @@ fn another_network_is_refused_like_a_wrong_password() {
 
 #[test]
 fn odd_line_ends_may_be_one_credentials_own() {
-    let gate = start(json!({"bare_newline": "normalize"}));
+    let gate = start(json!({"bare_newline": "reject"}));
     let mut client = gate.log_in();
     client.begin_message();
     client.write(b"Subject: x\n\nhello\r\n.\r\n");
-    client.reply().expect("250");
+    client.reply().expect("550 5.6.0");
+    let username = &gate.credential.username;
+    eventually("the refusal is listed", || {
+        let list = gate
+            .daemon()
+            .succeed(&["refusals", "list", "--username", username]);
+        let words = "odd line ends: a bare CR or LF in a message ";
+        list.contains(words).then_some(())
+    });
     let other = gate.daemon().create();
     let mut client = Client::logged_in(gate.daemon(), &other);
     client.begin_message();
     client.write(b"Subject: x\n\nhello\r\n.\r\n");
-    client.reply().expect("550 5.6.0");
+    client.reply().expect("250");
 }
 
 #[test]

@@ -115,7 +115,8 @@ fn face(upstream: &Upstream, gatepost: &Gatepost) {
 #[test]
 fn a_strict_upstream_gets_the_very_bytes_or_no_message() {
     let upstream = Upstream::start();
-    let gatepost = Gatepost::start(Config::for_upstream(upstream.address));
+    let config = Config::for_upstream(upstream.address);
+    let gatepost = Gatepost::start(config.text("relay", "bare_newline", "reject"));
     face(&upstream, &gatepost);
 }
 
@@ -123,7 +124,7 @@ fn a_strict_upstream_gets_the_very_bytes_or_no_message() {
 fn what_is_made_clean_is_one_message_to_every_upstream() {
     for upstream in [Upstream::start(), Upstream::start_lax()] {
         let config = Config::for_upstream(upstream.address);
-        let gatepost = Gatepost::start(config.text("relay", "bare_newline", "normalize"));
+        let gatepost = Gatepost::start(config);
         let credential = gatepost.create();
         for (end, in_order) in ENDS {
             let wire = wire(end);

@@ -131,7 +131,9 @@ fn a_client_hears_of_a_lost_body_behind_its_own_end_and_in_order() {
 
 #[test]
 fn a_message_that_cannot_be_taken_anyway_is_refused_although_its_upstream_is_lost() {
-    let (upstream, gatepost) = serving();
+    let upstream = Upstream::start();
+    let config = Config::for_upstream(upstream.address).text("relay", "bare_newline", "reject");
+    let gatepost = Gatepost::start(config);
     let mut client = halfway(&gatepost, &upstream);
     client.write(b"\r\nbare\nline feed\r\n.\r\n");
     client.reply().expect("550 5.6.0");

@@ -14,6 +14,7 @@ use crate::log::Throttle;
 use crate::net::listener::Neighbour;
 
 use super::forwarded::{FOR, FORWARDED, Forwarded};
+use super::gate::place;
 use super::http::Encrypted;
 
 /// Marks the requests that come over `admin.proxy_socket`.
@@ -70,7 +71,7 @@ impl Proxies {
         {
             tracing::warn!(
                 target: "gatepost::admin",
-                proxy = ?neighbour,
+                from = %place(request),
                 headers = read.ignored.join(", "),
                 count,
                 "a reverse proxy's headers cannot be read or contradict each other and are ignored; have it set one of X-Forwarded-For and Forwarded and remove the other"

@@ -57,6 +57,18 @@ pub(super) fn count(reason: Reason, metrics: &Metrics) {
     metrics.breached(Breach::Rule { rule, refused });
 }
 
+/// Logs so many messages that were encoded anew, the last one for this octet.
+pub(super) fn log_normalized(identity: &Identity, octet: &str, count: u64) {
+    tracing::info!(
+        target: "gatepost::session",
+        username = &*identity.username,
+        organization = &*identity.organization,
+        octet,
+        count,
+        "message normalized"
+    );
+}
+
 /// Logs a rule that was broken so many times.
 pub(super) fn log_rule(
     identity: &Identity,

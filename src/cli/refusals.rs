@@ -8,7 +8,7 @@ use super::output::{ago, document, minute, path_part, plain, print, shown, table
 use super::running::Running;
 use crate::admin::api::{List, Refusal};
 use crate::admin::client::{Client, ClientError};
-use crate::policy::action;
+use crate::policy::{NORMALIZED, action};
 use crate::store::{Fault, Store, StoreError};
 
 /// What to do with refusals.
@@ -127,8 +127,11 @@ fn list(refusals: &[Refusal], username: Option<&str>) -> String {
             shown(&refusal.username),
             match rotated {
                 Some(rotated) => format!("{words}, rotated {rotated}"),
-                None if refusal.action == action(false) => format!("{words}, only reported"),
-                None => words,
+                None => match refusal.action.as_str() {
+                    NORMALIZED => format!("{words}, made clean"),
+                    other if other == action(false) => format!("{words}, only reported"),
+                    _ => words,
+                },
             },
             refusal.address.as_deref().map_or("-".to_owned(), plain),
             refusal.count.to_string(),

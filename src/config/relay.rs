@@ -20,7 +20,7 @@ pub struct Relay {
 impl Default for Relay {
     fn default() -> Self {
         Self {
-            bare_newline: BareNewline::Reject,
+            bare_newline: BareNewline::Normalize,
             message_size: 50 << 20,
         }
     }

@@ -59,6 +59,8 @@ pub struct Summary {
     /// Its place among the live sessions, from the claim to be somebody on; taken back where the
     /// claim fails.
     pub entry: Option<Entry>,
+    /// Messages that were encoded anew.
+    pub normalized: u64,
     /// What of its traffic is noted as the credential's usage.
     noted: Usage,
 }
@@ -72,6 +74,7 @@ impl Summary {
             tls: None,
             helo: None,
             entry: None,
+            normalized: 0,
             noted: Usage::default(),
         }
     }
@@ -133,13 +136,14 @@ impl Summary {
             address = %self.peer.ip().to_canonical(),
             port = self.peer.port(),
             tls = self.tls.unwrap_or("none"),
-            // Bounded by the command's grammar: at most 255 octets.
+            // Cut to 255 characters.
             helo = self.helo.as_deref().unwrap_or_default(),
             username = self.username().unwrap_or_default(),
             organization = identity.map_or("", |identity| &identity.organization),
             messages = sum(|traffic| &traffic.messages),
             recipients = sum(|traffic| &traffic.recipients),
             bytes = sum(|traffic| &traffic.bytes),
+            normalized = self.normalized,
             seconds = rounded(self.since.elapsed()),
             ending = ending.as_str(),
             "session ended"

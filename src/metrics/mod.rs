@@ -149,6 +149,7 @@ pub struct Metrics {
     admin_requests: IntCounterVec,
     limit_refusals: IntCounterVec,
     rule_refusals: IntCounterVec,
+    odd_messages: IntCounterVec,
 }
 
 impl Metrics {
@@ -234,6 +235,7 @@ impl Metrics {
         let (reason, action) = (breach.reason(), breach.action());
         let (family, labels): (_, &[&str]) = match breach {
             Breach::Limit { of, .. } => (&self.limit_refusals, &[of.as_str(), reason, action]),
+            Breach::Octet { .. } => (&self.odd_messages, &[reason, action]),
             Breach::Rule { .. } => (&self.rule_refusals, &[reason, action]),
         };
         family.with_label_values(labels).inc();

@@ -7,7 +7,7 @@ use super::family::Maker;
 use super::usage::Everybody;
 use super::{Bounds, Metrics};
 use crate::log;
-use crate::policy::{Limit, Party, Rule, action};
+use crate::policy::{Limit, NORMALIZED, OddOctet, Party, Rule, action};
 
 impl Metrics {
     /// Registers everything.
@@ -242,6 +242,11 @@ impl Metrics {
                 "Rules broken, refused or only reported.",
                 &["rule", "action"],
             )?,
+            odd_messages: made.counters(
+                "odd_line_ends_total",
+                "Messages with a bare CR or LF, or a NUL, refused or encoded anew.",
+                &["octet", "action"],
+            )?,
             process,
             registry,
         };
@@ -254,6 +259,12 @@ impl Metrics {
     }
 
     fn begin_refusals(&self) {
+        for octet in OddOctet::ALL {
+            for action in [action(true), NORMALIZED] {
+                let labels = [octet.as_str(), action];
+                self.odd_messages.with_label_values(&labels);
+            }
+        }
         for refused in [true, false] {
             for party in Party::ALL {
                 let organization = party == Party::Organization;

@@ -1,4 +1,4 @@
-//! What was not allowed: by which limit or rule, and whether it was refused or only reported.
+//! What was not allowed: by which limit or rule, or in a message body, and whether it was refused.
 
 use super::{Limit, Party, Rule};
 
@@ -14,6 +14,13 @@ pub enum Breach {
         /// Whether that was refused, or only reported.
         refused: bool,
     },
+    /// A message body held an octet that no message may hold.
+    Octet {
+        /// Which kind.
+        octet: OddOctet,
+        /// Whether the message was refused, or encoded anew.
+        refused: bool,
+    },
     /// A rule was broken.
     Rule {
         /// Which one.
@@ -23,39 +30,82 @@ pub enum Breach {
     },
 }
 
+/// An octet of a message body at which servers disagree where a line ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OddOctet {
+    /// A CR or LF that is not part of a CRLF.
+    BareNewline,
+    /// A NUL.
+    Nul,
+}
+
+impl OddOctet {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::BareNewline, Self::Nul];
+
+    /// The stable name in logs, metrics and the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BareNewline => "bare_newline",
+            Self::Nul => "nul",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::BareNewline => "odd line ends: a bare CR or LF in a message",
+            Self::Nul => "odd line ends: a NUL in a message",
+        }
+    }
+}
+
+/// The action on a message that was encoded anew.
+pub const NORMALIZED: &str = "normalized";
+
 impl Breach {
     /// The stable name of the limit or rule.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Limit { limit, .. } => limit.as_str(),
+            Self::Octet { octet, .. } => octet.as_str(),
             Self::Rule { rule, .. } => rule.as_str(),
         }
     }
 
-    /// Whose limit or rule it is; rules are the credential's.
+    /// The owner of the limit; everything else is the credential's.
     pub fn party(self) -> Party {
         match self {
             Self::Limit { of, .. } => of,
-            Self::Rule { .. } => Party::Credential,
+            Self::Octet { .. } | Self::Rule { .. } => Party::Credential,
         }
     }
 
     /// Whether it was refused, or only reported.
     pub fn is_refused(self) -> bool {
         match self {
-            Self::Limit { refused, .. } | Self::Rule { refused, .. } => refused,
+            Self::Limit { refused, .. }
+            | Self::Octet { refused, .. }
+            | Self::Rule { refused, .. } => refused,
         }
     }
 
     /// What was done about it, as it stands in logs, metrics and the store.
     pub fn action(self) -> &'static str {
-        action(self.is_refused())
+        match self {
+            Self::Octet { refused: false, .. } => NORMALIZED,
+            _ => action(self.is_refused()),
+        }
     }
 
     /// What was wrong with the mail or the login, for people, by the stable name of the limit or rule.
     pub fn words(reason: &str) -> Option<&'static str> {
         let limit = || reason.parse().ok().map(of_limit);
-        reason.parse().ok().map(of_rule).or_else(limit)
+        let octet = || {
+            let mut octets = OddOctet::ALL.into_iter();
+            octets.find(|octet| octet.as_str() == reason)
+        };
+        let rule = reason.parse().ok().map(of_rule);
+        rule.or_else(limit).or_else(|| octet().map(OddOctet::words))
     }
 }
 
@@ -95,7 +145,9 @@ mod tests {
     #[test]
     fn every_limit_and_rule_has_a_name_and_words_of_its_own() {
         let limits = Limit::ALL.map(Limit::as_str).into_iter();
-        let names: Vec<_> = limits.chain(Rule::ALL.map(Rule::as_str)).collect();
+        let octets = OddOctet::ALL.map(OddOctet::as_str);
+        let rules = Rule::ALL.map(Rule::as_str);
+        let names: Vec<_> = limits.chain(rules).chain(octets).collect();
         let mut words: Vec<_> = names.iter().map(|name| Breach::words(name)).collect();
         assert!(words.iter().all(Option::is_some));
         words.sort_unstable();

@@ -8,7 +8,7 @@ mod network;
 mod rules;
 
 pub use address::{Address, Sender};
-pub use breach::{Breach, action};
+pub use breach::{Breach, NORMALIZED, OddOctet, action};
 pub use limits::{Ceilings, Limit, Limits, LimitsChange, Setting};
 pub use network::Network;
 pub use rules::{BareNewline, Report, Rule, Rules, RulesChange, RulesError};

@@ -8,6 +8,7 @@
 //! there, so that a dot before it ends the message.
 
 use super::header::{Fault, FromCheck};
+use crate::policy::OddOctet;
 
 /// What to do with a CR or LF that is not part of a CRLF, and with a NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +39,21 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The octet for which the message is refused, if it is one.
+    pub fn octet(self) -> Option<OddOctet> {
+        match self {
+            Self::BareNewline { .. } => Some(OddOctet::BareNewline),
+            Self::Nul { .. } => Some(OddOctet::Nul),
+            Self::From(_) | Self::TooLarge => None,
+        }
+    }
+
     /// Its stable name in the log.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::BareNewline { .. } => "bare_newline",
+            Self::BareNewline { .. } => OddOctet::BareNewline.as_str(),
             Self::From(fault) => fault.as_str(),
-            Self::Nul { .. } => "nul",
+            Self::Nul { .. } => OddOctet::Nul.as_str(),
             Self::TooLarge => "too_large",
         }
     }
@@ -67,8 +77,23 @@ pub struct Scanner {
     position: Position,
     /// Whether the last octet written ended a line; only normalizing needs to know.
     at_line_start: bool,
+    /// How the piece under the scan goes out.
+    pass: Pass,
+    /// The first octet for which the message was encoded anew.
+    normalized: Option<OddOctet>,
     refusal: Option<Refusal>,
     from: Option<From>,
+}
+
+/// How a piece goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// As it came.
+    AsItCame,
+    /// As it came would be wrong: it holds a bare CR or LF, or a NUL.
+    Odd,
+    /// Decoded and encoded anew.
+    Encoding,
 }
 
 /// The check of the From header, and whether it only reports.
@@ -93,6 +118,18 @@ enum Position {
     Text,
 }
 
+impl Position {
+    /// The octets that are not yet written.
+    fn held(self) -> &'static [u8] {
+        match self {
+            Self::Cr => b"\r",
+            Self::Dot => b".",
+            Self::DotCr => b".\r",
+            Self::LineStart | Self::Text => b"",
+        }
+    }
+}
+
 /// How many octets are looked at together.
 const BLOCK: usize = 128;
 
@@ -115,6 +152,8 @@ impl Scanner {
             octets: 0,
             position: Position::LineStart,
             at_line_start: true,
+            pass: Pass::AsItCame,
+            normalized: None,
             refusal: None,
             from: None,
         }
@@ -139,6 +178,11 @@ impl Scanner {
         self.refusal
     }
 
+    /// The first octet for which the message was encoded anew.
+    pub fn normalized(&self) -> Option<OddOctet> {
+        self.normalized
+    }
+
     /// The message's octets so far, as the client sent them.
     pub fn octets(&self) -> u64 {
         self.octets
@@ -159,20 +203,35 @@ impl Scanner {
             return (Progress::More, 0);
         }
         let before = out.len();
-        // In a body without faults, what goes out is what came in.
-        let verbatim = self.bare_newline == BareNewline::Reject;
-        if verbatim && self.refusal.is_none() && self.holds_cr() {
-            // The CR held back at the end of the last piece. Should it turn out bare, the
-            // message is refused and nothing of this is sent.
-            out.push(b'\r');
-        }
-        let progress = self.go_over(input, out);
-        self.check_size();
-        let mut as_it_came = match progress {
-            _ if !verbatim || self.refusal.is_some() => 0,
-            Progress::End(at) => at,
-            Progress::More => input.len() - usize::from(self.holds_cr()),
+        let (line, octets, position) = (self.line, self.octets, self.position);
+        // A bare LF has ended a line: a dot that comes now must be stuffed, and came without.
+        let is_split = position == Position::Text && self.at_line_start;
+        self.pass = match is_split {
+            true => Pass::Encoding,
+            false => Pass::AsItCame,
         };
+        let mut progress = self.go_over(input, out);
+        if self.pass == Pass::Odd {
+            (self.line, self.octets, self.position) = (line, octets, position);
+            self.pass = Pass::Encoding;
+            progress = self.go_over(input, out);
+        }
+        self.check_size();
+        let mut as_it_came = 0;
+        if self.pass == Pass::AsItCame && self.refusal.is_none() {
+            // The octets that the piece before held back come first; the last ones are held back now.
+            let held = position.held();
+            let taken = match progress {
+                Progress::End(at) => at,
+                Progress::More => input.len(),
+            };
+            let whole = held.len() + taken - self.position.held().len();
+            let first = whole.min(held.len());
+            out.extend_from_slice(&held[..first]);
+            as_it_came = whole - first;
+            let last = input[..as_it_came].last().or(out[before..].last());
+            self.at_line_start = last.map_or(self.at_line_start, |last| *last == b'\n');
+        }
         self.check_from(&[&out[before..], &input[..as_it_came]], progress);
         if self.refusal.is_some() {
             as_it_came = 0;
@@ -210,13 +269,11 @@ impl Scanner {
                 self.position = Position::LineStart;
                 return Progress::End(at);
             }
+            if self.pass == Pass::Odd {
+                break;
+            }
         }
         Progress::More
-    }
-
-    /// Whether a CR that came is not yet written.
-    fn holds_cr(&self) -> bool {
-        matches!(self.position, Position::Cr | Position::DotCr)
     }
 
     /// Goes over the blocks behind `at`, which is not 0 and not behind a CR, in which every line end is CRLF and no line
@@ -247,10 +304,12 @@ impl Scanner {
                 b'\n' => Position::LineStart,
                 _ => Position::Text,
             };
-            let held = usize::from(self.position == Position::Cr);
+            let held = self.position.held().len();
             let written = &input[at..at + skipped - held];
             self.write(written, out);
-            self.at_line_start = written.ends_with(b"\n");
+            if self.is_encoding() {
+                self.at_line_start = written.ends_with(b"\n");
+            }
         }
         skipped
     }
@@ -300,8 +359,13 @@ impl Scanner {
                 Text
             }
             (Dot, byte) => {
-                // The dot was stuffing and is no part of the message (RFC 5321, 4.5.2).
+                // The dot was stuffing and is no part of the message (RFC 5321, 4.5.2). It stays where
+                // it is, so that no cut decides whether it goes out.
                 self.octets -= 1;
+                if self.is_encoding() && byte != b'\0' {
+                    out.push(b'.');
+                    self.at_line_start = false;
+                }
                 self.text(byte, out);
                 Text
             }
@@ -319,9 +383,20 @@ impl Scanner {
                 self.check_size();
                 self.refusal.get_or_insert(Refusal::Nul { line: self.line });
             }
-            (b'\0', BareNewline::Normalize) => self.write(b" ", out),
+            (b'\0', BareNewline::Normalize) => {
+                self.note_odd(OddOctet::Nul);
+                self.write(b" ", out);
+            }
             (byte, _) => self.write(&[byte], out),
         }
+    }
+
+    /// The message must be encoded anew.
+    fn note_odd(&mut self, octet: OddOctet) {
+        if self.pass == Pass::AsItCame {
+            self.pass = Pass::Odd;
+        }
+        self.normalized.get_or_insert(octet);
     }
 
     /// A CR or LF that is not part of a CRLF; normalized it becomes `instead`.
@@ -333,10 +408,14 @@ impl Scanner {
                     .get_or_insert(Refusal::BareNewline { line: self.line });
             }
             BareNewline::Normalize if instead == b'\n' => {
+                self.note_odd(OddOctet::BareNewline);
                 self.line += 1;
                 self.write_newline(out);
             }
-            BareNewline::Normalize => self.write(&[instead], out),
+            BareNewline::Normalize => {
+                self.note_odd(OddOctet::BareNewline);
+                self.write(&[instead], out);
+            }
         }
     }
 
@@ -352,10 +431,13 @@ impl Scanner {
         }
     }
 
-    // The three writers below encode anew; a verbatim body goes out as it came.
+    /// Whether the writers below write: a piece that goes out as it came needs none.
+    fn is_encoding(&self) -> bool {
+        self.pass == Pass::Encoding && self.refusal.is_none()
+    }
 
     fn write(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        if self.bare_newline == BareNewline::Reject || self.refusal.is_some() || text.is_empty() {
+        if !self.is_encoding() || text.is_empty() {
             return;
         }
         if self.at_line_start && text[0] == b'.' {
@@ -366,14 +448,14 @@ impl Scanner {
     }
 
     fn write_newline(&mut self, out: &mut Vec<u8>) {
-        if self.bare_newline == BareNewline::Normalize && self.refusal.is_none() {
+        if self.is_encoding() {
             out.extend_from_slice(b"\r\n");
             self.at_line_start = true;
         }
     }
 
     fn write_end(&mut self, out: &mut Vec<u8>) {
-        if self.bare_newline == BareNewline::Normalize && self.refusal.is_none() {
+        if self.is_encoding() {
             out.extend_from_slice(b".\r\n");
         }
     }
@@ -491,7 +573,7 @@ mod tests {
         assert_eq!(normalize("a\n.\r\nb\r\n.\r\n"), "a\r\n..\r\nb\r\n.\r\n");
         assert_eq!(normalize("a\n..b\r\n.\r\n"), "a\r\n...b\r\n.\r\n");
         assert_eq!(normalize("..a\r\n.\r\n"), "..a\r\n.\r\n");
-        assert_eq!(normalize(".a\r\n.\r\n"), "a\r\n.\r\n");
+        assert_eq!(normalize(".a\r\n.\r\n"), ".a\r\n.\r\n");
         assert_eq!(normalize("a\rb\r\n.\r\n"), "a b\r\n.\r\n");
         assert_eq!(normalize(".\n.\r\n.\r\n"), "\r\n..\r\n.\r\n");
     }

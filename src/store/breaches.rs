@@ -3,7 +3,7 @@
 
 use rusqlite::{Transaction, params};
 
-use crate::policy::{Breach, Party, action};
+use crate::policy::{Breach, NORMALIZED, Party, action};
 
 use super::error::Stop;
 use super::refusals::KEPT;
@@ -46,7 +46,7 @@ pub struct Breached {
     pub reason: String,
     /// Whose it is: `credential` or `organization`.
     pub party: String,
-    /// `refused` or `reported`.
+    /// `refused`, `reported` or `normalized`.
     pub action: String,
     /// When, and how often.
     pub tally: Tally,
@@ -68,9 +68,12 @@ impl Breached {
         (&self.reason, &self.party, &self.action) == (&other.reason, &other.party, &other.action)
     }
 
-    /// Whether it was let through, and only logged and counted.
-    pub fn is_reported(&self) -> bool {
-        self.action == action(false)
+    /// What became of mail that went on all the same, for people; `None` where it was refused.
+    pub fn let_through(&self) -> Option<&'static str> {
+        match &*self.action {
+            NORMALIZED => Some("made clean"),
+            other => (other == action(false)).then_some("only reported"),
+        }
     }
 
     /// What was wrong, for people.
@@ -208,7 +211,8 @@ mod tests {
             Breached::new(SENDERS, Tally::once(now - 7)),
         ];
         assert_eq!(told, expected);
-        assert!(!told[0].is_reported() && told[1].is_reported());
+        assert_eq!(told[0].let_through(), None);
+        assert_eq!(told[1].let_through(), Some("only reported"));
         let words = "too many messages in a day, by the limit of its organization";
         assert_eq!(told[0].words(), words);
         assert_eq!(told[1].words(), "a sender that it may not send as");

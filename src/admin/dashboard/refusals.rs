@@ -31,7 +31,7 @@ pub(super) struct Tried {
     /// Of a login.
     pub(super) address: Option<String>,
     /// Whether it was let through.
-    pub(super) is_reported: bool,
+    pub(super) let_through: Option<&'static str>,
     pub(super) rotated: Option<Stamp>,
     pub(super) first: Stamp,
     pub(super) last: Stamp,
@@ -44,7 +44,7 @@ impl From<&RefusedLogin> for Tried {
             username: cut(&plain(&refusal.username)),
             words: refusal.words().to_owned(),
             address: Some(refusal.address.clone()),
-            is_reported: false,
+            let_through: None,
             rotated: refusal.retired_at.map(Stamp),
             first: Stamp(refusal.first_at),
             last: Stamp(refusal.at),
@@ -60,7 +60,7 @@ impl Tried {
             username: String::new(),
             words: breached.words(),
             address: None,
-            is_reported: breached.is_reported(),
+            let_through: breached.let_through(),
             rotated: None,
             first: Stamp(breached.tally.first_at),
             last: Stamp(breached.tally.at),

@@ -5,9 +5,9 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::auth::containment::log_rule;
+use crate::auth::containment::{log_normalized, log_rule};
 use crate::clock::{self, Moment};
-use crate::policy::{Breach, Ceilings, Denial, Limit, Party, Policy, Rule};
+use crate::policy::{Breach, Ceilings, Denial, Limit, OddOctet, Party, Policy, Rule};
 use crate::sasl::{Bar, Identity};
 use crate::store::{StoreError, Usage};
 
@@ -405,6 +405,24 @@ impl Allowance {
         refused
     }
 
+    /// A message body held an odd octet. The message is counted either way, and one that was encoded
+    /// anew is logged, unless one was a moment ago.
+    pub fn odd_octet(&self, octet: OddOctet, refused: bool) {
+        let breach = Breach::Octet { octet, refused };
+        self.note_breach(breach);
+        if refused {
+            return; // the refusal has a line of its own
+        }
+        let octet = octet.as_str();
+        let count = self
+            .told()
+            .rules
+            .count(breach, || octet.to_owned(), Instant::now());
+        if let Some(count) = count {
+            log_normalized(&self.identity, octet, count);
+        }
+    }
+
     fn deny(&self, party: Party, over: Over) -> Result<(), Denial> {
         self.tell(party, over, Manner::Refuse);
         Err(Denial::Over(party, over.limit))
@@ -475,8 +493,14 @@ impl Drop for Allowance {
             log_limit(&self.identity, breach, ceiling, count);
         }
         for (breach, value, count) in told.rules.rest() {
-            if let Breach::Rule { rule, refused } = breach {
-                log_rule(&self.identity, rule, &value, refused, count);
+            match breach {
+                Breach::Rule { rule, refused } => {
+                    log_rule(&self.identity, rule, &value, refused, count);
+                }
+                Breach::Octet { octet, .. } => {
+                    log_normalized(&self.identity, octet.as_str(), count);
+                }
+                Breach::Limit { .. } => {}
             }
         }
         self.release(self.held);

@@ -116,6 +116,7 @@ impl Connection<'_> {
         if let Some(allowance) = &mut self.allowance {
             containment::body_over(allowance, &scanner);
         }
+        self.summary.normalized += u64::from(scanner.normalized().is_some());
         let action = match (lost, scanner.refusal()) {
             (Some(Lost::Refused(reply)), _) => {
                 self.session.on_lost_body();

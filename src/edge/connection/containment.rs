@@ -57,6 +57,10 @@ pub(super) fn body_over(allowance: &mut Allowance, scanner: &Scanner) {
     if let Some(fault) = scanner.from_fault() {
         allowance.broken(Rule::HeaderFrom, &Fault::as_str(fault));
     }
+    let refused = scanner.refusal().and_then(Refusal::octet);
+    if let Some(octet) = refused.or(scanner.normalized()) {
+        allowance.odd_octet(octet, refused.is_some());
+    }
     if matches!(scanner.refusal(), None | Some(Refusal::TooLarge)) {
         allowance.sized(scanner.octets());
     }
