@@ -448,6 +448,25 @@ mod tests {
     }
 
     #[test]
+    fn another_time_mode_or_name_is_not_another_content() {
+        let store = Fixture::new();
+        store.edit().create_credential(named("smtp_a")).unwrap();
+        let mut watch = store.watch().unwrap();
+        for arguments in [
+            &["touch"][..],
+            &["touch", "--date", "2001-01-01"],
+            &["chmod", "0640"],
+        ] {
+            let mut command = std::process::Command::new(arguments[0]);
+            let done = command.args(&arguments[1..]).arg(store.path()).status();
+            assert!(done.unwrap().success());
+            assert_eq!(verdict(&mut watch), Placement::InPlace, "{arguments:?}");
+        }
+        fs::hard_link(store.path(), store.beside("name")).unwrap();
+        assert_eq!(verdict(&mut watch), Placement::InPlace);
+    }
+
+    #[test]
     fn what_sqlite_writes_into_the_file_is_explained() {
         let store = Fixture::new();
         let mut watch = store.watch().unwrap();
