@@ -1,4 +1,4 @@
--- Gatepost's store: the whole schema, as of PRAGMA user_version = 6.
+-- Gatepost's store: the whole schema, as of PRAGMA user_version = 7.
 --
 -- Times are integer Unix milliseconds, UTC. Ids are UUIDv7 in text. The file stays readable and writable for SQLite 3.40
 -- (Debian 12), so that an administrator's sqlite3 shell can change it while the daemon runs; the daemon notices.
@@ -62,12 +62,15 @@ END;
 -- Apart from credentials, so that a flush of thousands of rows touches few pages and moves no version.
 CREATE TABLE last_used (
     credential INTEGER PRIMARY KEY REFERENCES credentials (key) ON DELETE CASCADE,
-    at         INTEGER NOT NULL,
+    at         INTEGER NOT NULL,    -- of the latest login
     address    TEXT    NOT NULL,
     tls        TEXT,                -- protocol version; NULL: no TLS
     mechanism  TEXT    NOT NULL,
     helo       TEXT    NOT NULL,
-    count      INTEGER NOT NULL     -- of all uses so far
+    count      INTEGER NOT NULL,    -- of all logins so far
+    message_at INTEGER,             -- of the latest message that the upstream took
+    messages   INTEGER NOT NULL DEFAULT 0,
+    latest     INTEGER GENERATED ALWAYS AS (max(at, coalesce(message_at, at))) VIRTUAL
 ) STRICT;
 
 -- What each credential did in each hour. Without a reference to credentials: the organization's sums outlive them.
@@ -101,6 +104,21 @@ CREATE TABLE previous_used (
     at         INTEGER NOT NULL,
     address    TEXT    NOT NULL,
     count      INTEGER NOT NULL
+) STRICT;
+
+-- The latest use of the present password in an overlap, and how many there were.
+CREATE TABLE current_used (
+    credential INTEGER PRIMARY KEY REFERENCES credentials (key) ON DELETE CASCADE,
+    at         INTEGER NOT NULL,
+    address    TEXT    NOT NULL,
+    count      INTEGER NOT NULL
+) STRICT;
+
+-- Overlaps that a later rotation kept, each with the time when its previous password was replaced. Of all other overlaps
+-- that is credentials.rotated_at.
+CREATE TABLE kept_overlaps (
+    credential INTEGER PRIMARY KEY REFERENCES credentials (key) ON DELETE CASCADE,
+    since      INTEGER NOT NULL
 ) STRICT;
 
 -- The last refused logins. The credential is NULL where there is none of that name; both kinds are bounded.
@@ -173,10 +191,11 @@ CREATE INDEX admin_tokens_by_organization ON admin_tokens (organization);
 
 -- What requests with an Idempotency-Key made, so that a repeated one makes nothing. Kept for a day.
 CREATE TABLE idempotency_keys (
-    actor TEXT    NOT NULL,
-    key   TEXT    NOT NULL,
-    made  TEXT    NOT NULL,             -- the id
-    at    INTEGER NOT NULL,
+    actor   TEXT    NOT NULL,
+    key     TEXT    NOT NULL,
+    made    TEXT    NOT NULL,           -- the id
+    at      INTEGER NOT NULL,
+    request BLOB,                       -- a hash of method, path and body; NULL: noted before version 7
     PRIMARY KEY (actor, key)
 ) STRICT, WITHOUT ROWID;
 

@@ -19,12 +19,14 @@ const ROWS: &str = "
     INSERT INTO usage VALUES (1, 1, 1, 1, 1, 1, 1, 1);
     INSERT INTO retired_passwords VALUES (1, 1, 1);
     INSERT INTO previous_used VALUES (1, 1, '192.0.2.1', 1);
+    INSERT INTO current_used VALUES (1, 1, '192.0.2.1', 1);
+    INSERT INTO kept_overlaps VALUES (1, 1);
     INSERT INTO refusals (username, reason, address, first_at, at, count) VALUES ('u', 'wrong', '192.0.2.1', 1, 1, 1);
     INSERT INTO breaches VALUES (1, 'messages_day', 'credential', 'refused', 1, 1, 1);
     INSERT INTO penalties (network, score, at, bans) VALUES ('192.0.2.1/32', 1.0, 1, 0);
     INSERT INTO trusted_networks VALUES (1, '192.0.2.0/24', 1);
     INSERT INTO admin_tokens (id, name, hash, access, created_at) VALUES ('t', 'n', zeroblob(32), 'read', 0);
-    INSERT INTO idempotency_keys VALUES ('a', 'k', 'o', 0);
+    INSERT INTO idempotency_keys (actor, key, made, at) VALUES ('a', 'k', 'o', 0);
     INSERT INTO audit_log (seq, at, actor_kind, actor, action, object, hash)
     VALUES (1, 0, 'cli', 'root', 'x', 'y', zeroblob(32));
     UPDATE organizations SET limits = '{\"messages_day\": 100}', status = 'suspended';

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use crate::auth::issue::{self, Issued, Password};
+use crate::clock;
 use crate::policy::{LimitsChange, RulesChange};
 use crate::store::{
     Actor, Aspect, Credential, CredentialEdit, CredentialStatus, Effect, Kind, Login, Narrowing,
-    NarrowingKey, Object, Organization, OrganizationEdit, OrganizationStatus, StoreError, Token,
-    Wanted,
+    NarrowingKey, Object, Once, Organization, OrganizationEdit, OrganizationStatus, Overlap,
+    Rotation, StoreError, Token, Wanted,
 };
 
 use super::caller::Caller;
@@ -20,6 +21,7 @@ const REFUSED: &str = "the credential is refused from now on";
 const DELETED: &str = "the credential is as good as deleted and refused from now on";
 const NARROWED: &str = "the credential may do no more than that from now on";
 const REPLACED: &str = "the old password is refused from now on and no new one was stored: rotate again once the store can be written";
+const REPLACED_NEWEST: &str = "the newest password is refused from now on, the one before it keeps its end, and no new one was stored: rotate again once the store can be written";
 const SUSPENDED: &str = "every credential of the organization is refused from now on";
 const UNTRUSTED: &str = "the token is refused from now on";
 
@@ -178,34 +180,49 @@ impl Desk {
         Ok(self.up_to_date(edited))
     }
 
-    /// Gives a credential a new password. Without an overlap the old one is refused before the new
-    /// one is made.
+    /// Gives a credential a new password. A password that this refuses is refused before the new one
+    /// is made.
     pub(super) async fn rotate(
         self: &Arc<Self>,
         actor: &Actor,
         target: Target,
         overlap_until: Option<i64>,
         disconnect: bool,
+        once: Option<Once>,
     ) -> Result<Issued, Problem> {
-        let undone = [Aspect::Password, Aspect::Overlap].map(|aspect| (target.object(), aspect));
-        let (by, of) = (actor.clone(), target);
-        let mut issued = match overlap_until {
-            Some(_) => {
-                let change = self.change(move |desk| {
-                    let System { store, cost, .. } = &desk.system;
-                    let issued = desk.revocations.undo(&undone, || {
-                        let wanted = of.wanted();
-                        issue::rotate(store, store.by(&by), *cost, wanted, overlap_until)
-                    })?;
-                    if disconnect {
-                        desk.disconnect_credential(&by, of.wanted());
-                    }
-                    Ok(issued)
-                });
-                change.await?
+        let (by, of, key) = (actor.clone(), target.clone(), once.clone());
+        let begun = self.look_up(move |desk| {
+            let store = &desk.system.store;
+            store.by(&by).once(key.as_ref()).require_first()?;
+            let (credential, base) = desk.found(&by, &of)?;
+            let Some(keeps_previous) = desk.refuses_present(&base, overlap_until)? else {
+                return Ok(None);
+            };
+            let narrowing = Narrowing {
+                object: of.object(),
+                effect: Effect::ReplacePassword { keeps_previous },
+                base: Some(Arc::new(base)),
+            };
+            let ticket = desk.revocations.enter(&by, vec![narrowing]);
+            if disconnect {
+                desk.disconnect_credential(&by, of.wanted());
             }
-            None => {
-                self.replace_password(by, of, undone.to_vec(), disconnect)
+            let used = desk.up_to_date(credential).current_used;
+            Ok(Some((ticket, keeps_previous, used)))
+        });
+        let actor = actor.clone();
+        let mut issued = match (begun.await?, overlap_until) {
+            (Some((ticket, keeps_previous, used)), _) => {
+                let replaced = self.replace_password(ticket, actor, target, keeps_previous, once);
+                let mut issued = replaced.await?;
+                if let Some(Rotation::Kept { replaced_used }) = &mut issued.rotation {
+                    *replaced_used = used;
+                }
+                issued
+            }
+            (None, until) => {
+                let overlap = until.map_or(Overlap::Nothing, Overlap::Until);
+                self.begin_overlap(actor, target, overlap, disconnect, once)
                     .await?
             }
         };
@@ -216,41 +233,91 @@ impl Desk {
         Ok(issued)
     }
 
-    async fn replace_password(
+    /// Whether a rotation refuses the present password at once, by all changes that count, and if
+    /// so, whether it keeps the previous one.
+    fn refuses_present(
+        &self,
+        base: &Login,
+        overlap_until: Option<i64>,
+    ) -> Result<Option<bool>, StoreError> {
+        if overlap_until.is_none() {
+            return Ok(Some(false));
+        }
+        let effective = self.system.store.lookup(&base.username)?;
+        let previous = effective.as_ref().and_then(|login| login.previous.as_ref());
+        let is_overlap = previous.is_some_and(|own| own.until > clock::steady_ms());
+        let password = (Object::Credential(base.username.clone()), Aspect::Password);
+        // A password that is refused already gets no overlap.
+        let is_refused = self.system.store.obeys(&password);
+        Ok((is_overlap || is_refused).then_some(is_overlap))
+    }
+
+    async fn begin_overlap(
         self: &Arc<Self>,
         by: Actor,
         of: Target,
-        undone: Vec<NarrowingKey>,
+        overlap: Overlap,
         disconnect: bool,
+        once: Option<Once>,
     ) -> Result<Issued, Problem> {
-        let (actor, target) = (by.clone(), of.clone());
-        let ticket = self.look_up(move |desk| {
-            let (_, base) = desk.found(&actor, &target)?;
-            let narrowing = Narrowing {
-                object: target.object(),
-                effect: Effect::ReplacePassword,
-                base: Some(Arc::new(base)),
-            };
-            let ticket = desk.revocations.enter(&actor, vec![narrowing]);
+        let undone = [Aspect::Password, Aspect::Overlap].map(|aspect| (of.object(), aspect));
+        let change = self.change(move |desk| {
+            let System { store, cost, .. } = &desk.system;
+            let issued = desk.revocations.undo(&undone, || {
+                let editor = store.by(&by).once(once.as_ref());
+                let mut wanted = of.wanted();
+                // The store must not take an overlap for one that runs.
+                if store.obeys(&(of.object(), Aspect::Overlap)) {
+                    let edit = CredentialEdit {
+                        end_overlap: true,
+                        ..CredentialEdit::default()
+                    };
+                    store.by(&by).edit_credential(wanted, edit)?;
+                    wanted.revisions = None;
+                }
+                issue::rotate(store, editor, *cost, wanted, overlap)
+            })?;
             if disconnect {
-                desk.disconnect_credential(&actor, target.wanted());
+                desk.disconnect_credential(&by, of.wanted());
             }
-            Ok(ticket)
+            Ok(issued)
         });
-        let ticket = ticket.await?;
+        change.await
+    }
+
+    async fn replace_password(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        by: Actor,
+        of: Target,
+        keeps_previous: bool,
+        once: Option<Once>,
+    ) -> Result<Issued, Problem> {
+        let (effective, overlap, undone) = match keeps_previous {
+            true => (REPLACED_NEWEST, Overlap::Keeps, &[Aspect::Password][..]),
+            false => (
+                REPLACED,
+                Overlap::Nothing,
+                &[Aspect::Password, Aspect::Overlap][..],
+            ),
+        };
+        let undone = undone.iter().map(|aspect| (of.object(), *aspect));
+        let undone = undone.collect();
         let password = self.hash(|desk| {
             let System { store, cost, .. } = &desk.system;
             Ok(Password::generate(*cost, store).map_err(issue::IssueError::from)?)
         });
         let password = tokio::time::timeout_at(ticket.until(), password).await;
         let Ok(Ok(password)) = password else {
-            return Err(Unwritten::Effective.problem(REPLACED));
+            return Err(Unwritten::Effective.problem(effective));
         };
         let made = ticket.made(undone, move |batch| {
-            let stored = batch.by(&by).set_password(of.wanted(), password.stored())?;
-            Ok(password.issued(stored))
+            let editor = batch.by(&by);
+            let editor = editor.once(once.as_ref());
+            let rotated = editor.set_password(of.wanted(), password.stored(overlap))?;
+            Ok(password.issued(rotated))
         });
-        made.await.map_err(|unwritten| unwritten.problem(REPLACED))
+        made.await.map_err(|unwritten| unwritten.problem(effective))
     }
 
     /// Deletes a credential.

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, HeaderName, IF_MATCH};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::IntoParams;
+
+use crate::store;
 
 use super::problem::{Code, FieldError, Problem};
 
@@ -56,7 +58,8 @@ pub(super) struct IfMatch {
 #[expect(dead_code, reason = "only described; Once reads it")]
 pub(super) struct IdempotencyKey {
     /// Under this name the request is carried out only once within a day. Repeated, it answers 409 with the id of what it
-    /// made, and with where that is as Location, never with a password or a secret.
+    /// made or changed, and with where that is as Location, never with a password or a secret. With another path or body it
+    /// answers 422.
     #[param(
         rename = "Idempotency-Key",
         min_length = 1,
@@ -116,30 +119,46 @@ fn entity_tags(header: &HeaderValue) -> Option<Vec<String>> {
     )
 }
 
-/// Idempotency-Key: under what name the caller may repeat the request without its being carried out twice.
-pub(super) struct Once(pub(super) Option<String>);
+/// A JSON body, as [`Body`] reads it, and the Idempotency-Key of the request, if it has one.
+pub(super) struct Once<T>(pub(super) Option<store::Once>, pub(super) T);
 
-impl<S: Sync> FromRequestParts<S> for Once {
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Once<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Once, Problem> {
-        let mut keys = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
-        let Some(key) = keys.next() else {
-            return Ok(Once(None));
-        };
-        let key = key.to_str().ok().filter(|key| {
-            (1..=IDEMPOTENCY_KEY_LENGTH).contains(&key.len())
-                && key.bytes().all(|byte| byte.is_ascii_graphic())
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let key = idempotency_key(request.headers())?;
+        let query = request.uri().query().unwrap_or_default();
+        let target = format!("{} {}?{query}", request.method(), request.uri().path());
+        let value = read_json(BODY_SIZE, request).await?;
+        let once = key.map(|key| {
+            let mut hasher = blake3::Hasher::new();
+            // Without spaces and in one order, however it was written.
+            for part in [target, value.to_string()] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part.as_bytes());
+            }
+            let request = hasher.finalize().into();
+            store::Once { key, request }
         });
-        match key {
-            Some(key) if keys.next().is_none() => Ok(Once(Some(key.to_owned()))),
-            _ => Err(Problem::new(
-                Code::InvalidHeader,
-                format!(
-                    "Idempotency-Key: send one of 1 to {IDEMPOTENCY_KEY_LENGTH} ASCII characters"
-                ),
-            )),
-        }
+        Ok(Self(once, typed(value)?))
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    let key = key.to_str().ok().filter(|key| {
+        (1..=IDEMPOTENCY_KEY_LENGTH).contains(&key.len())
+            && key.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    match key {
+        Some(key) if keys.next().is_none() => Ok(Some(key.to_owned())),
+        _ => Err(Problem::new(
+            Code::InvalidHeader,
+            format!("Idempotency-Key: send one of 1 to {IDEMPOTENCY_KEY_LENGTH} ASCII characters"),
+        )),
     }
 }
 
@@ -150,17 +169,18 @@ impl<S: Sync, T: DeserializeOwned, const SIZE: usize> FromRequest<S> for Body<T,
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let kind = request.headers().get(CONTENT_TYPE).cloned();
-        let bytes = read_up_to(SIZE, request.into_body()).await?;
-        match kind {
-            None if bytes.is_empty() => parse(b"{}"),
-            kind => {
-                require_json(kind.as_ref())?;
-                parse(&bytes)
-            }
-        }
-        .map(Self)
+        typed(read_json(SIZE, request).await?).map(Self)
     }
+}
+
+async fn read_json(size: usize, request: Request) -> Result<Value, Problem> {
+    let kind = request.headers().get(CONTENT_TYPE).cloned();
+    let bytes = read_up_to(size, request.into_body()).await?;
+    if kind.is_none() && bytes.is_empty() {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
+    require_json(kind.as_ref())?;
+    json(&bytes)
 }
 
 fn require_json(kind: Option<&HeaderValue>) -> Result<(), Problem> {
@@ -203,14 +223,17 @@ async fn read_up_to(size: usize, body: axum::body::Body) -> Result<Vec<u8>, Prob
         .to_vec())
 }
 
-/// Reads every field; where some are wrong, tells of each, up to [`TOLD_ERRORS`].
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| {
+fn json(bytes: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
         Problem::new(
             Code::MalformedBody,
             format!("the body is not JSON: {error}"),
         )
-    })?;
+    })
+}
+
+/// Reads every field; where some are wrong, tells of each, up to [`TOLD_ERRORS`].
+fn typed<T: DeserializeOwned>(mut value: Value) -> Result<T, Problem> {
     let mut errors = Vec::new();
     loop {
         let error = match serde_path_to_error::deserialize::<_, T>(&value) {
@@ -260,6 +283,10 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+
+    fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+        typed(json(bytes)?)
+    }
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]

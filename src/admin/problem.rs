@@ -59,6 +59,8 @@ codes! {
     InvalidPath = BAD_REQUEST "invalid-path",
     /// A query parameter is unknown or wrong.
     InvalidQuery = BAD_REQUEST "invalid-query",
+    /// This Idempotency-Key came with another request before.
+    KeyReused = UNPROCESSABLE_ENTITY "key-reused",
     /// The body is not JSON.
     MalformedBody = BAD_REQUEST "malformed-body",
     /// There is such a path, but not for this method.
@@ -279,6 +281,7 @@ impl From<StoreError> for Problem {
                 Problem::busy("another process keeps the store locked; try again")
             }
             StoreError::Changed { .. } => Problem::new(Code::Changed, error.to_string()),
+            StoreError::KeyReused => Problem::new(Code::KeyReused, error.to_string()),
             StoreError::Full { .. } => unavailable(
                 Code::StoreFull,
                 "the disk is full and nothing was changed; free some space and try again",

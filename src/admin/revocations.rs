@@ -15,7 +15,7 @@ use crate::auth::issue::Password;
 use crate::auth::password::Cost;
 use crate::store::{
     Actor, Aspect, Batch, CredentialEdit, CredentialStatus, Effect, Fault, Kind, Narrowing,
-    NarrowingKey, Object, OrganizationEdit, OrganizationStatus, Store, StoreError, Wanted,
+    NarrowingKey, Object, OrganizationEdit, OrganizationStatus, Overlap, Store, StoreError, Wanted,
 };
 
 use super::problem::Problem;
@@ -370,7 +370,7 @@ impl Revocations {
     /// The password that takes the place of replaced ones. It is never shown, and is made before
     /// the store is locked.
     fn substitute(&self, entries: &mut Vec<Entry>) -> Option<Password> {
-        let replaces = |entry: &Entry| entry.narrowing.effect == Effect::ReplacePassword;
+        let replaces = |entry: &Entry| entry.narrowing.effect.aspect() == Aspect::Password;
         if !entries.iter().any(replaces) {
             return None;
         }
@@ -544,8 +544,13 @@ fn narrow_credential(
     let mut edit = CredentialEdit::default();
     match &entry.narrowing.effect {
         Effect::Delete { .. } => return editor.delete_credential(wanted),
-        Effect::ReplacePassword => {
-            let substitute = substitute.map(|made| editor.set_password(wanted, made.stored()));
+        Effect::ReplacePassword { keeps_previous } => {
+            let overlap = match keeps_previous {
+                true => Overlap::Keeps,
+                false => Overlap::Nothing,
+            };
+            let stored = substitute.map(|made| made.stored(overlap));
+            let substitute = stored.map(|stored| editor.set_password(wanted, stored));
             return substitute.map_or(Ok(()), |done| done.map(drop));
         }
         Effect::EndOverlap => edit.end_overlap = true,

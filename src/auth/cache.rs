@@ -126,7 +126,7 @@ impl Known {
     /// Judges a password against the one known to be right. `None` when that does not decide: the other password of an
     /// overlap may be meant.
     pub fn judge(&self, digest: Digest, now: Moment) -> Option<Result<Arc<Identity>, Reason>> {
-        let overlaps = self.overlap_until.is_some_and(|end| end > now.steady());
+        let overlaps = self.overlaps_at(now);
         // Of the previous password the end says nothing of the current one.
         let is_current = self.slot == Slot::Current;
         if self.expires_at.is_some_and(|end| end <= now.wall) {
@@ -159,6 +159,11 @@ impl Known {
     /// Whether the row had two right passwords when it was read.
     pub fn overlaps(&self) -> bool {
         self.overlap_until.is_some()
+    }
+
+    /// Whether both passwords of the row are right now.
+    pub fn overlaps_at(&self, now: Moment) -> bool {
+        self.overlap_until.is_some_and(|end| end > now.steady())
     }
 
     /// The passwords that this one, or one after them, replaced.

@@ -11,7 +11,8 @@ use super::password::{self, Cost, HashError};
 use crate::policy::{Limits, Rules};
 use crate::sasl::Secret;
 use crate::store::{
-    Credential, Editor, Kind, NewCredential, NewPassword, Store, StoreError, Wanted,
+    Credential, Editor, Kind, NewCredential, NewPassword, Overlap, Rotated, Rotation, Store,
+    StoreError, Wanted,
 };
 
 /// What every generated username begins with.
@@ -36,6 +37,8 @@ pub struct Issued {
     pub credential: Credential,
     /// `sk_` and 32 characters; nowhere else.
     pub password: Secret,
+    /// What became of the passwords before; nothing where the credential is new.
+    pub rotation: Option<Rotation>,
 }
 
 /// What a credential is to be.
@@ -69,7 +72,9 @@ pub enum IssueError {
 /// # Errors
 /// The organization is unknown, the name not allowed, or hashing or the store fails; then nothing was made.
 pub fn issue(store: &Store, editor: Editor, cost: Cost, new: New) -> Result<Issued, IssueError> {
-    store.organization(new.organization)?; // before an argon2 is spent on it
+    // Before an argon2 is spent on it.
+    editor.require_first()?;
+    store.organization(new.organization)?;
     let password = Password::generate(cost, store)?;
     let mut attempt = 1;
     loop {
@@ -94,14 +99,14 @@ pub fn issue(store: &Store, editor: Editor, cost: Cost, new: New) -> Result<Issu
                 return Ok(Issued {
                     credential: created?,
                     password: password.secret,
+                    rotation: None,
                 });
             }
         }
     }
 }
 
-/// Gives the credential a new password; the old one is wrong at once, or from `overlap_until` (Unix milliseconds) on. Blocks
-/// like [`issue`].
+/// Gives the credential a new password; `overlap` says what becomes of the old one. Blocks like [`issue`].
 ///
 /// # Errors
 /// The username is unknown, or hashing or the store fails; then the old password stays.
@@ -110,20 +115,14 @@ pub fn rotate(
     editor: Editor,
     cost: Cost,
     wanted: Wanted,
-    overlap_until: Option<i64>,
+    overlap: Overlap,
 ) -> Result<Issued, IssueError> {
-    store.credential(wanted)?; // before an argon2 is spent on it
+    // Before an argon2 is spent on it.
+    editor.require_first()?;
+    store.credential(wanted)?;
     let password = Password::generate(cost, store)?;
-    let new = NewPassword {
-        hash: &password.hash,
-        tag: Some(password.tag),
-        overlap_until,
-    };
-    let credential = editor.set_password(wanted, new)?;
-    Ok(Issued {
-        credential,
-        password: password.secret,
-    })
+    let rotated = editor.set_password(wanted, password.stored(overlap))?;
+    Ok(password.issued(rotated))
 }
 
 /// A password that is not stored yet.
@@ -135,19 +134,20 @@ pub struct Password {
 
 impl Password {
     /// What is to be stored.
-    pub fn stored(&self) -> NewPassword<'_> {
+    pub fn stored(&self, overlap: Overlap) -> NewPassword<'_> {
         NewPassword {
             hash: &self.hash,
             tag: Some(self.tag),
-            overlap_until: None,
+            overlap,
         }
     }
 
     /// What was stored together with this password.
-    pub fn issued(self, credential: Credential) -> Issued {
+    pub fn issued(self, rotated: Rotated) -> Issued {
         Issued {
-            credential,
+            credential: rotated.credential,
             password: self.secret,
+            rotation: Some(rotated.rotation),
         }
     }
 
@@ -247,7 +247,7 @@ mod tests {
             store.by(&Actor::system("tests")),
             CHEAP,
             username.into(),
-            None,
+            Overlap::Nothing,
         )
     }
 

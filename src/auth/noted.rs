@@ -16,12 +16,13 @@ use crate::log::Throttle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::policy::Breach;
 use crate::store::{
-    Breached, Credential, HOUR, LastUsed, Noted, PreviousUse, RefusedLogin, Store, StoreError,
+    Breached, Credential, HOUR, LastUsed, Noted, PasswordUse, RefusedLogin, Store, StoreError,
     Tally, Token, TokenUse, Usage,
 };
 
 use super::refusals::{Refusals, claimed, merged};
 
+use super::cache::Slot;
 use super::guard::Guard;
 
 /// How long it may take between a commit that others see and the end of its flush.
@@ -61,7 +62,8 @@ struct Pending {
     uses: HashMap<i64, LastUsed>,
     usage: HashMap<(i64, i64), Usage>,
     tokens: HashMap<i64, TokenUse>,
-    previous: HashMap<i64, PreviousUse>,
+    previous: HashMap<i64, PasswordUse>,
+    current: HashMap<i64, PasswordUse>,
     refusals: Refusals,
     breaches: HashMap<(i64, Breach), Tally>,
 }
@@ -98,9 +100,14 @@ impl NotedBatch {
         self.add_usage(&mut self.lock().pending, (key, at / HOUR), &usage);
     }
 
-    /// Notes that an accepted login had the previous password of an overlap.
-    pub fn previous_used(&self, key: i64, used: PreviousUse) {
-        self.add_previous(&mut self.lock().pending, key, used);
+    /// Notes which password an accepted login in an overlap had.
+    pub fn used_in_overlap(&self, key: i64, slot: Slot, used: PasswordUse) {
+        let pending = &mut self.lock().pending;
+        let uses = match slot {
+            Slot::Current => &mut pending.current,
+            Slot::Previous => &mut pending.previous,
+        };
+        self.add_password_use(uses, key, used);
     }
 
     /// Notes why a login was refused, with a username that a credential has or not.
@@ -228,12 +235,12 @@ impl NotedBatch {
         latest.count = count;
     }
 
-    fn add_previous(&self, pending: &mut Pending, key: i64, used: PreviousUse) {
-        let nothing = || PreviousUse {
+    fn add_password_use(&self, uses: &mut HashMap<i64, PasswordUse>, key: i64, used: PasswordUse) {
+        let nothing = || PasswordUse {
             count: 0,
             ..used.clone()
         };
-        match place(&mut pending.previous, key, self.limit, nothing) {
+        match place(uses, key, self.limit, nothing) {
             Some(latest) => latest.add(used),
             None => self.metrics.last_used_dropped.inc(),
         }
@@ -352,7 +359,10 @@ impl NotedBatch {
             place(&mut pending.tokens, key, self.limit, || used); // one noted since is newer
         }
         for (key, used) in noted.previous {
-            self.add_previous(pending, key, used);
+            self.add_password_use(&mut pending.previous, key, used);
+        }
+        for (key, used) in noted.current {
+            self.add_password_use(&mut pending.current, key, used);
         }
         for (place, refusal) in noted.refusals.into_iter().enumerate() {
             let count = refusal.count;
@@ -388,6 +398,7 @@ impl Pending {
             usage: taken.usage.into_iter().collect(),
             tokens: taken.tokens.into_iter().collect(),
             previous: taken.previous.into_iter().collect(),
+            current: taken.current.into_iter().collect(),
             known_refusals: taken.refusals.known(),
             refusals: taken.refusals.into_rows(),
             breaches: taken.breaches.into_iter().collect(),
@@ -395,14 +406,26 @@ impl Pending {
     }
 
     fn update(&self, credential: &mut Credential, now: i64) {
-        let since = credential.rotated_at.unwrap_or(i64::MAX);
-        let previous = self.previous.get(&credential.key);
-        if let Some(newer) = previous.filter(|used| used.at >= since || since > now) {
-            let mut newer = newer.clone();
-            newer.at = newer.at.min(now);
-            let before = credential.previous_used.as_ref();
-            newer.count += before.map_or(0, |used| used.count);
-            credential.previous_used = Some(newer);
+        for (uses, since, shown) in [
+            (
+                &self.previous,
+                credential.previous_since,
+                &mut credential.previous_used,
+            ),
+            (
+                &self.current,
+                credential.rotated_at,
+                &mut credential.current_used,
+            ),
+        ] {
+            let since = since.unwrap_or(i64::MAX);
+            let newer = uses.get(&credential.key);
+            if let Some(newer) = newer.filter(|used| used.at >= since || since > now) {
+                let mut newer = newer.clone();
+                newer.at = newer.at.min(now);
+                newer.count += shown.as_ref().map_or(0, |used| used.count);
+                *shown = Some(newer);
+            }
         }
         let Some(newer) = self.uses.get(&credential.key) else {
             return;

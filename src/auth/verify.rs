@@ -21,9 +21,9 @@ use crate::sasl::{Bar, Credentials, Outage, Reason, Verdict};
 use crate::store::Store;
 
 use self::core::{Asked, Core};
-use self::record::{log_refusal, previous_use, refused_login, used};
+use self::record::{log_refusal, password_use, refused_login, used};
 use self::refused::{Proven, Refused};
-use super::cache::{Digester, Slot};
+use super::cache::Digester;
 use super::containment::{contain, count};
 use super::guard::{Attempt, Guard, Settings};
 use super::issue;
@@ -224,7 +224,11 @@ impl Authenticator {
     }
 
     fn accept(&self, proven: Proven, asked: &Asked, peer: &Peer) -> Verdict {
-        let Proven { identity, slot } = proven;
+        let Proven {
+            identity,
+            slot,
+            overlaps,
+        } = proven;
         let metrics = &self.core.metrics;
         metrics.logins(ACCEPT, "").inc();
         metrics.login_of(
@@ -234,8 +238,9 @@ impl Authenticator {
         );
         self.guard.accepted(asked.attempt, identity.key);
         let used = used(asked.credentials, peer);
-        if slot == Slot::Previous {
-            self.noted.previous_used(identity.key, previous_use(&used));
+        if overlaps {
+            let own = password_use(&used);
+            self.noted.used_in_overlap(identity.key, slot, own);
         }
         self.noted.accepted(identity.key, used);
         Verdict::Accept(identity)

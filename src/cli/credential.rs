@@ -19,7 +19,7 @@ use crate::policy::RulesChange;
 use crate::sasl::Secret;
 use crate::store::{
     Actor, Credential, CredentialEdit, CredentialFilter, CredentialStatus, DEFAULT_ORGANIZATION,
-    LastUsed, Page, Store,
+    LastUsed, Overlap, Page, PasswordUse, Rotation, Store,
 };
 
 /// What to do with credentials.
@@ -67,10 +67,13 @@ pub enum CredentialCommand {
         json: bool,
     },
     /// Replace the password and print the new one, for the only time
+    #[command(
+        after_help = "While an overlap runs, a rotation with --overlap replaces the newest password, which is invalid at once, and the old one keeps the end it was promised: `gatepost credential show` says until when, and whether the newest one is in use. If it is, and shall stay valid, end the overlap first with `gatepost credential end-overlap`. Without --overlap, or with \"none\", every older password is invalid at once."
+    )]
     Rotate {
         /// Its username
         username: String,
-        /// Accept the old password for so long, too (30m, 12h, 7d)
+        /// Accept the old password for so long, too (30m, 12h, 7d, or none)
         #[arg(long, value_name = "SPAN", value_parser = overlap)]
         overlap: Option<i64>,
         /// End its live sessions, too, instead of letting them go on
@@ -286,15 +289,19 @@ fn answer(
             json,
         } => {
             running.needed(disconnect)?;
-            let until = overlap.map(|length| crate::clock::now_ms() + length);
+            let length = overlap.filter(|length| *length > 0);
+            let overlap = length.map_or(Overlap::Nothing, |length| {
+                Overlap::Until(crate::clock::now_ms() + length)
+            });
             let here = || {
                 let wanted = username.as_str().into();
-                Ok(rotate(store, editor, cost, wanted, until)?)
+                Ok(rotate(store, editor, cost, wanted, overlap)?)
             };
-            let issued = match until {
+            let before = store.credential(username.as_str())?;
+            let issued = match length {
                 // That gives access, and waits for its commit.
-                Some(_) => here()?,
-                None => replace_password(store, running, &username, here)?,
+                Some(_) if before.previous_until.is_none() => here()?,
+                length => replace_password(store, running, &before, length, here)?,
             };
             let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
             let text = rotated(&issued, &after, json);
@@ -451,22 +458,35 @@ fn answer(
 fn replace_password(
     store: &Store,
     running: &Running,
-    username: &str,
+    before: &Credential,
+    overlap: Option<i64>,
     here: impl Fn() -> Result<Issued, CliError>,
 ) -> Result<Issued, CliError> {
-    let organization = store.credential(username)?.organization;
+    let Credential {
+        organization,
+        username,
+        ..
+    } = before;
+    let seconds = overlap.map(|length| (length + 999) / 1_000);
     let asked = Asked {
         method: Method::POST,
-        path: format!("{}/rotate", Asked::credential(&organization, username)),
-        body: None,
+        path: format!("{}/rotate", Asked::credential(organization, username)),
+        body: seconds.map(|seconds| json!({ "overlap": seconds })),
     };
     match running.narrow(store, &asked, here)? {
         Narrowed::Here(issued) => Ok(issued),
         Narrowed::There(_, Some(unwritten)) => Err(unwritten),
         Narrowed::There(answer, None) => match answer["password"].as_str() {
             Some(password) => Ok(Issued {
-                credential: store.credential(username)?,
+                credential: store.credential(username.as_str())?,
                 password: Secret::new(password),
+                rotation: Some(match answer["overlap"].as_str() {
+                    Some("began") => Rotation::Began,
+                    Some("kept") => Rotation::Kept {
+                        replaced_used: before.current_used.clone(),
+                    },
+                    _ => Rotation::Ended,
+                }),
             }),
             None => Err(CliError::Io(
                 "the running Gatepost gave no password: rotate again".to_owned(),
@@ -494,16 +514,29 @@ fn created(issued: &Issued, json: bool) -> Result<String, CliError> {
 
 fn rotated(issued: &Issued, after: &Aftermath, json: bool) -> Result<String, CliError> {
     if json {
-        return after.document(&api::IssuedCredential::from(issued));
+        return after.document(&api::RotatedCredential::from(issued));
     }
     let username = shown(&issued.credential.username);
     let mut text = format!(
         "Gave {username} a new password.\n\n{}\n\n\
          The password is shown only now: it is stored as a hash and cannot be shown again.\n{}",
         login(issued),
-        match issued.credential.previous_until {
-            None => "The old password is invalid.".to_owned(),
-            Some(until) => format!(
+        match (&issued.rotation, issued.credential.previous_until) {
+            (_, None) => "The old password is invalid.".to_owned(),
+            (Some(Rotation::Kept { replaced_used }), Some(until)) => format!(
+                "An overlap ran already, and its end stays: the password from before it is accepted until {}; \
+                 end that early with: gatepost credential end-overlap {username}\n\
+                 The password from the last rotation is invalid now{}.",
+                minute(until),
+                match replaced_used {
+                    Some(used) => format!(
+                        ": it was used {}, and clients that have it fail",
+                        uses(used, crate::clock::now())
+                    ),
+                    None => "; no client had used it".to_owned(),
+                }
+            ),
+            (_, Some(until)) => format!(
                 "The old password is accepted until {}; end that early with: gatepost credential end-overlap {username}",
                 minute(until)
             ),
@@ -584,18 +617,16 @@ fn show(credential: &Credential) -> String {
             .filter_map(|(what, ms)| Some((what, minute(ms?)))),
     );
     if let Some(used) = &credential.previous_used {
-        let times = match used.count {
-            1 => "once".to_owned(),
-            count => format!("{count} times"),
+        let uses = uses(used, now);
+        lines.push(("Old password", format!("used since the rotation: {uses}")));
+    }
+    if credential.previous_until.is_some() {
+        let used = match &credential.current_used {
+            Some(used) => format!("used {}", uses(used, now)),
+            None => "not used yet".to_owned(),
         };
-        lines.push((
-            "Old password",
-            format!(
-                "used {times} since the rotation, last {} from {}",
-                ago(used.at, now),
-                plain(&used.address)
-            ),
-        ));
+        let next = "a rotation with --overlap replaces it and keeps the old one's end";
+        lines.push(("New password", format!("{used}; {next}")));
     }
     if !credential.limits.is_empty() {
         lines.push(("Limits", limits_line(&credential.limits)));
@@ -659,6 +690,19 @@ fn status(credential: &Credential, now: Timestamp) -> &'static str {
         true => "expired",
         false => credential.status.as_str(),
     }
+}
+
+/// How often a password was used, and when and from where last.
+fn uses(used: &PasswordUse, now: Timestamp) -> String {
+    let times = match used.count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    };
+    format!(
+        "{times}, last {} from {}",
+        ago(used.at, now),
+        plain(&used.address)
+    )
 }
 
 fn tls(used: &LastUsed) -> String {

@@ -3,16 +3,21 @@
 pub(super) use crate::auth::import::{Expiry, expiry, time};
 use crate::auth::issue::LONGEST_OVERLAP;
 
-/// How long an old password stays valid, in milliseconds.
+/// How long an old password stays valid, in milliseconds; 0 where it does not.
 ///
 /// # Errors
 /// What to write instead.
 pub(super) fn overlap(text: &str) -> Result<i64, String> {
+    if ["none", "0"].contains(&text) {
+        return Ok(0);
+    }
     let length = crate::clock::span(text);
     let milliseconds = length.and_then(|length| i64::try_from(length.as_millis()).ok());
     milliseconds
         .filter(|length| (1..=LONGEST_OVERLAP).contains(length))
-        .ok_or_else(|| format!("{text:?} is not a span up to 31 days: write 30m, 12h or 7d"))
+        .ok_or_else(|| {
+            format!("{text:?} is not a span up to 31 days: write 30m, 12h or 7d, or none")
+        })
 }
 
 /// A point in the past: a day or time, or how long ago it was, such as "90d".
@@ -62,6 +67,7 @@ mod tests {
 
     #[test]
     fn an_overlap_is_bounded() {
+        assert_eq!((overlap("none"), overlap("0")), (Ok(0), Ok(0)));
         assert_eq!(overlap("30m"), Ok(1_800_000));
         assert_eq!(overlap("7d"), Ok(7 * 86_400_000));
         for wrong in ["", "7", "0s", "-1h", "32d", "1 fortnight"] {

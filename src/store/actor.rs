@@ -56,13 +56,32 @@ impl Actor {
     }
 }
 
+/// A request that is carried out only once.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Once {
+    /// The name that the caller gave it.
+    pub key: String,
+    /// A hash of all that it asks for.
+    pub request: [u8; 32],
+}
+
+impl From<&str> for Once {
+    /// Of a caller that uses each key for one request.
+    fn from(key: &str) -> Once {
+        Once {
+            key: key.to_owned(),
+            request: [0; 32],
+        }
+    }
+}
+
 /// The store as somebody changes it. Whatever it changes is in the audit log by the same commit.
 #[derive(Clone, Copy, Debug)]
 pub struct Editor<'a> {
     pub(super) store: &'a Store,
     pub(super) actor: &'a Actor,
     /// Under what key the request may not be repeated.
-    pub(super) idempotency_key: Option<&'a str>,
+    pub(super) once: Option<&'a Once>,
     /// The transaction that the change is a part of, if it has none of its own.
     pub(super) within: Option<&'a Batch<'a>>,
 }
@@ -73,20 +92,17 @@ impl Store {
         Editor {
             store: self,
             actor,
-            idempotency_key: None,
+            once: None,
             within: None,
         }
     }
 }
 
 impl<'a> Editor<'a> {
-    /// What is created next under `key` is created only once within a day; who asks again gets
-    /// [`super::StoreError::Repeated`].
-    pub fn once(self, key: Option<&'a str>) -> Editor<'a> {
-        Editor {
-            idempotency_key: key,
-            ..self
-        }
+    /// Makes the next change only once within a day: the same request again fails with
+    /// [`StoreError::Repeated`], another one with the same key with [`StoreError::KeyReused`].
+    pub fn once(self, once: Option<&'a Once>) -> Editor<'a> {
+        Editor { once, ..self }
     }
 
     /// For a change that is none of the store's: whether the actor may still make one.

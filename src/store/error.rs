@@ -186,6 +186,11 @@ pub enum StoreError {
         /// The username or slug.
         name: String,
     },
+    /// The key of a request that is carried out once came with another request.
+    #[error(
+        "this Idempotency-Key was used for another request, and nothing was changed: repeat that one as it was, or take a new key"
+    )]
+    KeyReused,
     /// A request that is carried out once was made twice.
     #[error("this request was already carried out: it made {made}")]
     Repeated {
@@ -310,6 +315,7 @@ impl StoreError {
             | Self::Changed { .. }
             | Self::InUse { .. }
             | Self::Invalid(_)
+            | Self::KeyReused
             | Self::NotEmpty { .. }
             | Self::NotFound { .. }
             | Self::Repeated { .. }

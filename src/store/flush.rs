@@ -6,7 +6,7 @@ use rusqlite::params;
 use crate::policy::Breach;
 
 use super::{
-    PreviousUse, RefusedLogin, Store, StoreError, Tally, Usage, beside, breaches, now, overlap,
+    PasswordUse, RefusedLogin, Store, StoreError, Tally, Usage, beside, breaches, now, overlap,
     refusals, usage,
 };
 
@@ -37,7 +37,9 @@ pub struct Noted {
     /// Uses of admin tokens by [`super::Token::key`].
     pub tokens: Vec<(i64, TokenUse)>,
     /// Uses of previous passwords by [`super::Login::key`], at most one a credential.
-    pub previous: Vec<(i64, PreviousUse)>,
+    pub previous: Vec<(i64, PasswordUse)>,
+    /// Uses of present passwords in an overlap by [`super::Login::key`], at most one a credential.
+    pub current: Vec<(i64, PasswordUse)>,
     /// Refused logins.
     pub refusals: Vec<RefusedLogin>,
     /// How many of them, the first, have names that credentials have.
@@ -63,7 +65,8 @@ impl Noted {
 
     /// How many rows it comes to.
     pub fn len(&self) -> usize {
-        let logins = self.uses.len() + self.previous.len() + self.refusals.len();
+        let overlaps = self.previous.len() + self.current.len();
+        let logins = self.uses.len() + overlaps + self.refusals.len();
         logins + self.usage.len() + self.tokens.len() + self.breaches.len()
     }
 }
@@ -107,7 +110,8 @@ impl Store {
             }
             usage::add(transaction, &usage)?;
             usage::prune(transaction)?;
-            overlap::add(transaction, &noted.previous)?;
+            overlap::add_previous(transaction, &noted.previous)?;
+            overlap::add_current(transaction, &noted.current)?;
             refusals::add(transaction, &noted.refusals)?;
             refusals::prune(transaction)?;
             breaches::add(transaction, &noted.breaches)?;

@@ -130,7 +130,9 @@ impl Store {
 
 const LOOKUP: &str = "
     SELECT c.key, c.version, c.username, o.slug, c.password_hash, c.tag, c.status, o.status, c.expires_at,
-           c.previous_until, c.previous_hash, c.previous_tag, c.limits, c.rules, o.limits, c.rotated_at
+           c.previous_until, c.previous_hash, c.previous_tag, c.limits, c.rules, o.limits,
+           iif(c.previous_until IS NULL, NULL,
+               coalesce((SELECT since FROM kept_overlaps WHERE credential = c.key), c.rotated_at))
     FROM credentials c JOIN organizations o ON o.key = c.organization
     WHERE c.username = ?1";
 

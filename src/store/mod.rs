@@ -41,13 +41,13 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use serde_json::Value;
 use uuid::Uuid;
 
-pub use self::actor::{Actor, ActorKind, Editor};
+pub use self::actor::{Actor, ActorKind, Editor, Once};
 pub use self::audit::{AuditFilter, AuditMark, AuditRecord, AuditReport, hex};
 pub use self::batch::Batch;
 pub use self::breaches::{Breached, Tally};
 pub use self::credentials::{
     Credential, CredentialColumn, CredentialEdit, CredentialFilter, CredentialOrder,
-    CredentialStatus, Imported, NewCredential, NewPassword, Wanted,
+    CredentialStatus, Imported, NewCredential, NewPassword, Rotated, Wanted,
 };
 pub use self::error::{Fault, Kind, Made, StoreError};
 pub use self::flush::{LastUsed, Noted, TokenUse};
@@ -58,7 +58,7 @@ pub use self::name::{
 };
 pub use self::narrowing::{Aspect, Effect, Narrowing, NarrowingKey, Object};
 pub use self::organizations::{Organization, OrganizationEdit, OrganizationStatus};
-pub use self::overlap::{PreviousUse, Retired};
+pub use self::overlap::{Overlap, PasswordUse, Retired, Rotation};
 pub use self::page::{Page, Rows};
 pub use self::penalties::{PENALTIES, PenaltyRow, TrustedNetwork};
 pub use self::place::{FileId, Placement, Watch};
@@ -343,50 +343,66 @@ impl Store {
 const REPEATABLE_AFTER: i64 = 24 * HOUR;
 
 impl Editor<'_> {
-    /// Notes that this request made what has this `id`, and refuses when it already made something.
+    /// Fails if this request was carried out already, before anything is spent on it.
+    ///
+    /// # Errors
+    /// [`StoreError::Repeated`], [`StoreError::KeyReused`], or the store cannot be read.
+    pub fn require_first(&self) -> Result<(), StoreError> {
+        self.store
+            .read(|connection| self.refuse_repeated(connection))
+    }
+
+    /// Notes that this request made what has this `id`, and fails if it already made something.
     fn only_once(&self, transaction: &Transaction, id: Uuid) -> Result<(), Stop> {
-        let Some(key) = self.idempotency_key else {
+        let Some(once) = self.once else {
             return Ok(());
         };
-        let now = now();
-        let actor = self.actor.to_string();
         transaction.execute(
             "DELETE FROM idempotency_keys WHERE at < ?1",
             [earliest() - REPEATABLE_AFTER],
         )?;
-        let used_at: Option<i64> = transaction
+        self.refuse_repeated(transaction)?;
+        transaction.execute(
+            "INSERT OR REPLACE INTO idempotency_keys (actor, key, made, at, request)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                self.actor.to_string(),
+                once.key,
+                id.to_string(),
+                now(),
+                once.request
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn refuse_repeated(&self, connection: &Connection) -> Result<(), Stop> {
+        let Some(once) = self.once else {
+            return Ok(());
+        };
+        let found = connection
             .query_row(
-                "SELECT at FROM idempotency_keys WHERE actor = ?1 AND key = ?2",
-                params![actor, key],
-                |row| row.get(0),
-            )
-            .optional()?;
-        let ago =
-            |at: i64| clock::steady_ms().saturating_sub(at.saturating_sub(clock::offset_at(at)));
-        if used_at.is_some_and(|at| ago(at) >= REPEATABLE_AFTER) {
-            transaction.execute(
-                "DELETE FROM idempotency_keys WHERE actor = ?1 AND key = ?2",
-                params![actor, key],
-            )?;
-        }
-        let repeated = transaction
-            .query_row(
-                "SELECT k.made, c.username, coalesce(o.slug, made.slug), t.key IS NOT NULL FROM idempotency_keys k
+                "SELECT k.made, c.username, coalesce(o.slug, made.slug), t.key IS NOT NULL, k.at, k.request
+                 FROM idempotency_keys k
                  LEFT JOIN credentials c ON c.id = k.made LEFT JOIN organizations o ON o.key = c.organization
                  LEFT JOIN organizations made ON made.id = k.made LEFT JOIN admin_tokens t ON t.id = k.made
                  WHERE k.actor = ?1 AND k.key = ?2",
-                params![actor, key],
-                repeated,
+                params![self.actor.to_string(), once.key],
+                |row| Ok((repeated(row)?, row.get(4)?, row.get(5)?)),
             )
             .optional()?;
-        if let Some(repeated) = repeated {
-            return Err(repeated.into());
+        let Some((repeated, at, request)): Option<(StoreError, i64, Option<Vec<u8>>)> = found
+        else {
+            return Ok(());
+        };
+        let begun = at.saturating_sub(clock::offset_at(at));
+        if clock::steady_ms().saturating_sub(begun) >= REPEATABLE_AFTER {
+            return Ok(());
         }
-        transaction.execute(
-            "INSERT INTO idempotency_keys (actor, key, made, at) VALUES (?1, ?2, ?3, ?4)",
-            params![actor, key, id.to_string(), now],
-        )?;
-        Ok(())
+        match request {
+            Some(request) if request != once.request => Err(StoreError::KeyReused.into()),
+            _ => Err(repeated.into()),
+        }
     }
 }
 

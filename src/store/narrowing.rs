@@ -65,8 +65,11 @@ pub enum Effect {
     Expire(i64),
     /// What the limits allowed beyond these.
     Limit(Limits),
-    /// The password, and the previous one of an overlap.
-    ReplacePassword,
+    /// The present password.
+    ReplacePassword {
+        /// Whether the previous one of an overlap keeps its end; otherwise it is lost, too.
+        keeps_previous: bool,
+    },
     /// All use.
     Revoke,
     /// What the rules allowed beyond these.
@@ -81,7 +84,7 @@ impl Effect {
             Effect::EndOverlap => Aspect::Overlap,
             Effect::Expire(_) => Aspect::Expiry,
             Effect::Limit(_) => Aspect::Limits,
-            Effect::ReplacePassword => Aspect::Password,
+            Effect::ReplacePassword { .. } => Aspect::Password,
             Effect::Revoke => Aspect::Status,
             Effect::Rule(_) => Aspect::Rules,
         }
@@ -117,7 +120,7 @@ impl Narrowing {
             Effect::EndOverlap => previous_hash(base) == previous_hash(login),
             Effect::Expire(_) => base.expires_at == login.expires_at,
             Effect::Limit(_) => base.policy.limits == login.policy.limits,
-            Effect::ReplacePassword => has_same_password(base, login),
+            Effect::ReplacePassword { .. } => has_same_password(base, login),
             Effect::Revoke => !is_enabled_again(base, login),
             Effect::Rule(_) => base.policy.rules == login.policy.rules,
         };
@@ -139,7 +142,10 @@ impl Narrowing {
                 }
             }
             Effect::Limit(limits) => Arc::make_mut(&mut login.policy).limits = limits.clone(),
-            Effect::ReplacePassword => replace_password(&mut login),
+            Effect::ReplacePassword { keeps_previous } => {
+                replace_password(&mut login);
+                login.previous = login.previous.filter(|_| *keeps_previous);
+            }
             Effect::Revoke if matches!(self.object, Object::Organization(_)) => {
                 login.organization_status = OrganizationStatus::Suspended;
                 if login.policy.rules.reports(Rule::Suspended) {
@@ -160,7 +166,7 @@ impl fmt::Display for Narrowing {
             (Effect::EndOverlap, _) => "the end of the overlap",
             (Effect::Expire(_), _) => "the expiry",
             (Effect::Limit(_), _) => "the limits",
-            (Effect::ReplacePassword, _) => "the end of the old password",
+            (Effect::ReplacePassword { .. }, _) => "the end of the old password",
             (Effect::Revoke, Object::Organization(_)) => "the suspension",
             (Effect::Revoke, _) => "the revocation",
             (Effect::Rule(_), _) => "the rules",
@@ -214,7 +220,6 @@ fn replace_password(login: &mut Login) {
     }
     login.tag = Some(login.tag.map_or(0, |tag| !tag));
     login.password_hash = String::new();
-    login.previous = None;
 }
 
 /// All changes that count and are not written; almost always none.
@@ -243,7 +248,8 @@ impl Narrowings {
         }
         self.read().values().any(|narrowing| {
             let base = narrowing.base.as_ref();
-            narrowing.effect == Effect::ReplacePassword && base.is_some_and(|base| base.key == key)
+            narrowing.effect.aspect() == Aspect::Password
+                && base.is_some_and(|base| base.key == key)
         })
     }
 
@@ -364,7 +370,12 @@ mod tests {
         let key = obeyed(&store, Effect::Delete { force: false });
         assert_eq!(store.lookup(NAME).unwrap(), None);
         store.disobey(&[key]);
-        obeyed(&store, Effect::ReplacePassword);
+        obeyed(
+            &store,
+            Effect::ReplacePassword {
+                keeps_previous: false,
+            },
+        );
         let login = store.lookup(NAME).unwrap().unwrap();
         assert_ne!(login.tag, Some(7));
         assert_eq!(login.retired[0].tag, 7);
@@ -410,7 +421,12 @@ mod tests {
     #[test]
     fn the_password_of_a_later_rotation_is_right() {
         let store = made();
-        obeyed(&store, Effect::ReplacePassword);
+        obeyed(
+            &store,
+            Effect::ReplacePassword {
+                keeps_previous: false,
+            },
+        );
         store.set_password(NAME, "$later", Some(9)).unwrap();
         assert_eq!(store.lookup(NAME).unwrap().unwrap().tag, Some(9));
     }

@@ -1,4 +1,4 @@
-//! Passwords that were replaced: which they were, and whether the last one is still used in an overlap.
+//! Passwords that were replaced: which they were, and which of the two is used in an overlap.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -22,20 +22,21 @@ pub struct Retired {
     pub at: i64,
 }
 
-/// The latest use of the previous password in an overlap.
+/// The latest use of one password of a credential in an overlap.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PreviousUse {
+pub struct PasswordUse {
     /// Unix milliseconds.
     pub at: i64,
     /// The client's IP address.
     pub address: String,
-    /// How many uses; in a flush those since the one before, in the store all since the rotation.
+    /// How many uses; in a flush those since the one before, in the store all since the rotation
+    /// that made the password the previous or the present one.
     pub count: u64,
 }
 
-impl PreviousUse {
+impl PasswordUse {
     /// Adds another one's, of the same credential.
-    pub fn add(&mut self, other: PreviousUse) {
+    pub fn add(&mut self, other: PasswordUse) {
         let count = self.count + other.count;
         if other.at >= self.at {
             *self = other;
@@ -82,8 +83,56 @@ impl Ends {
     }
 }
 
-/// Remembers the present password of a credential as one that is replaced now, if it has a tag, and forgets what its
-/// predecessor was used for.
+/// What a rotation does to the older passwords.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Overlap {
+    /// Refuses the replaced password and leaves the previous one as it is.
+    Keeps,
+    /// Refuses both.
+    Nothing,
+    /// Accepts the replaced password until this Unix millisecond. Where an overlap runs already it
+    /// does as [`Overlap::Keeps`]: the password that clients were given has its promised end, and
+    /// the replaced one is the one that few have yet.
+    Until(i64),
+}
+
+/// What a rotation did to the older passwords.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Rotation {
+    /// The replaced password is accepted until the overlap ends.
+    Began,
+    /// An overlap ran already: the replaced password is refused, and the previous one keeps its end.
+    Kept {
+        /// The uses of the replaced password, if there were any.
+        replaced_used: Option<PasswordUse>,
+    },
+    /// Every older password is refused.
+    Ended,
+}
+
+/// Notes that the overlap of a credential is kept by a rotation: its previous password stays
+/// replaced since the rotation before.
+pub(super) fn keep(transaction: &Transaction, credential: i64) -> Result<(), Stop> {
+    transaction.execute(
+        "INSERT OR IGNORE INTO kept_overlaps (credential, since)
+         SELECT key, rotated_at FROM credentials WHERE key = ?1 AND rotated_at IS NOT NULL",
+        [credential],
+    )?;
+    Ok(())
+}
+
+/// Forgets the previous password of a credential, which another one follows: since when it is
+/// replaced, and its uses.
+pub(super) fn forget(transaction: &Transaction, credential: i64) -> Result<(), Stop> {
+    for table in ["previous_used", "kept_overlaps"] {
+        let delete = format!("DELETE FROM {table} WHERE credential = ?1");
+        transaction.execute(&delete, [credential])?;
+    }
+    Ok(())
+}
+
+/// Remembers the present password of a credential as one that is replaced now, if it has a tag, and
+/// forgets its uses.
 pub(super) fn retire(transaction: &Transaction, credential: i64, now: i64) -> Result<(), Stop> {
     transaction.execute(
         "INSERT OR REPLACE INTO retired_passwords (credential, retired_at, tag)
@@ -97,7 +146,7 @@ pub(super) fn retire(transaction: &Transaction, credential: i64, now: i64) -> Re
         params![credential, RETIRED, now],
     )?;
     transaction.execute(
-        "DELETE FROM previous_used WHERE credential = ?1",
+        "DELETE FROM current_used WHERE credential = ?1",
         [credential],
     )?;
     Ok(())
@@ -117,17 +166,42 @@ pub(super) fn retired(connection: &Connection, credential: i64) -> Result<Box<[R
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Adds uses of previous passwords. Those from before the last rotation were of another one.
-pub(super) fn add(transaction: &Transaction, uses: &[(i64, PreviousUse)]) -> Result<(), Stop> {
-    let mut statement = transaction.prepare_cached(
-        "INSERT INTO previous_used AS old (credential, at, address, count)
+/// Adds uses of previous passwords. Those from before the rotation that replaced the password were
+/// of another one.
+pub(super) fn add_previous(
+    transaction: &Transaction,
+    uses: &[(i64, PasswordUse)],
+) -> Result<(), Stop> {
+    let since = "coalesce((SELECT since FROM kept_overlaps WHERE credential = key), rotated_at)";
+    add(transaction, "previous_used", since, uses)
+}
+
+/// Adds uses of present passwords. Those from before the last rotation were of another one.
+pub(super) fn add_current(
+    transaction: &Transaction,
+    uses: &[(i64, PasswordUse)],
+) -> Result<(), Stop> {
+    add(transaction, "current_used", "rotated_at", uses)
+}
+
+fn add(
+    transaction: &Transaction,
+    table: &str,
+    since: &str,
+    uses: &[(i64, PasswordUse)],
+) -> Result<(), Stop> {
+    if uses.is_empty() {
+        return Ok(());
+    }
+    let mut statement = transaction.prepare_cached(&format!(
+        "INSERT INTO {table} AS old (credential, at, address, count)
          SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (
-             SELECT 1 FROM credentials WHERE key = ?1 AND (rotated_at <= ?2 OR rotated_at > ?5))
+             SELECT 1 FROM credentials WHERE key = ?1 AND ({since} <= ?2 OR {since} > ?5))
          ON CONFLICT (credential) DO UPDATE SET
              address = iif(excluded.at >= old.at OR old.at > ?5, excluded.address, old.address),
              at      = iif(old.at > ?5, excluded.at, max(old.at, excluded.at)),
-             count   = old.count + excluded.count",
-    )?;
+             count   = old.count + excluded.count"
+    ))?;
     let now = now();
     for (credential, used) in uses {
         statement.execute(params![
@@ -147,8 +221,8 @@ mod tests {
     use super::super::tests::{Fixture, named};
     use super::*;
 
-    fn used(at: i64, address: &str, count: u64) -> PreviousUse {
-        PreviousUse {
+    fn used(at: i64, address: &str, count: u64) -> PasswordUse {
+        PasswordUse {
             at,
             address: address.to_owned(),
             count,
@@ -179,7 +253,7 @@ mod tests {
     fn uses_of_the_previous_password_add_up_until_the_next_rotation() {
         let store = Fixture::new();
         let key = store.create_credential(named("smtp_a")).unwrap().key;
-        let flush = |uses: PreviousUse| {
+        let flush = |uses: PasswordUse| {
             let noted = Noted {
                 previous: vec![(key, uses)],
                 ..Noted::default()

@@ -99,9 +99,10 @@ impl Fixture {
         let password = NewPassword {
             hash,
             tag,
-            overlap_until: None,
+            overlap: Overlap::Nothing,
         };
-        self.edit().set_password(username.into(), password)
+        let rotated = self.edit().set_password(username.into(), password)?;
+        Ok(rotated.credential)
     }
 
     pub(super) fn set_status(
@@ -573,7 +574,7 @@ fn rows_of_the_future_are_as_of_now_and_give_way() {
             count: 1,
             retired_at: None,
         };
-        let previous = PreviousUse {
+        let previous = PasswordUse {
             at,
             address: address.to_owned(),
             count: 1,
@@ -662,15 +663,16 @@ fn refusals_of_the_future_do_not_push_out_new_ones() {
 fn a_clock_that_is_ahead_for_a_moment_deletes_nothing() {
     let clocks = Driven::at(1_800_000_000_000);
     let store = Fixture::new();
-    let key = store.edit().create_credential(named("smtp_a")).unwrap().key;
+    let credential = store.edit().create_credential(named("smtp_a")).unwrap().key;
+    let key = Once::from("key");
     let once = |username| {
-        let editor = store.edit().once(Some("key"));
+        let editor = store.edit().once(Some(&key));
         editor.create_credential(named(username)).is_ok()
     };
     assert!(once("smtp_b"));
     let usage = || Noted {
         usage: vec![(
-            (key, clocks.wall() / HOUR),
+            (credential, clocks.wall() / HOUR),
             Usage {
                 messages: 1,
                 ..Usage::default()
@@ -701,8 +703,9 @@ fn a_clock_that_is_ahead_for_a_moment_deletes_nothing() {
 fn a_key_of_the_future_is_forgotten_after_a_day() {
     let clocks = Driven::at(1_800_000_000_000);
     let store = Fixture::new();
+    let key = Once::from("key");
     let once = |username| {
-        let editor = store.edit().once(Some("key"));
+        let editor = store.edit().once(Some(&key));
         editor.create_credential(named(username)).is_ok()
     };
     clocks.step(30 * DAY);
@@ -717,12 +720,51 @@ fn a_key_of_the_future_is_forgotten_after_a_day() {
     let store = Store::open(&store.path()).unwrap();
     let once = |username| {
         let actor = Actor::system("tests");
-        let editor = store.by(&actor).once(Some("key"));
+        let editor = store.by(&actor).once(Some(&key));
         editor.create_credential(named(username)).is_ok()
     };
     assert!(!once("smtp_c"));
     clocks.pass(DAY + 1_000);
     assert!(once("smtp_c"));
+}
+
+#[test]
+fn an_overlap_that_a_rotation_keeps_lasts_as_long_as_was_asked_for_first() {
+    for step in [-30 * DAY, -HOUR, HOUR, 30 * DAY] {
+        let clocks = Driven::at(1_800_000_000_000);
+        let store = Fixture::new();
+        store.create_credential(named("smtp_a")).unwrap();
+        clocks.pass(HOUR);
+        let rotate = |hash, length| {
+            let password = NewPassword {
+                hash,
+                tag: None,
+                overlap: Overlap::Until(clocks.wall() + length),
+            };
+            let rotated = store.edit().set_password("smtp_a".into(), password);
+            rotated.unwrap().rotation
+        };
+        let login = || store.lookup("smtp_a").unwrap().unwrap();
+        let overlaps = || login().previous.unwrap().until > clock::steady_ms();
+        assert_eq!(rotate("$second", HOUR), Rotation::Began);
+        clocks.step(step);
+        clocks.pass(HOUR / 2);
+        let kept = rotate("$third", 3 * HOUR);
+        assert_eq!(
+            kept,
+            Rotation::Kept {
+                replaced_used: None
+            }
+        );
+        let (present, previous) = (login().password_hash, login().previous.unwrap());
+        assert_eq!((&*present, &*previous.password_hash), ("$third", "$hash"));
+        clocks.pass(HOUR / 2 - 1_000);
+        assert!(overlaps(), "{step}");
+        clocks.pass(2_000);
+        assert!(!overlaps(), "{step}");
+        assert_eq!(rotate("$fourth", HOUR), Rotation::Began);
+        assert_eq!(login().previous.unwrap().password_hash, "$third");
+    }
 }
 
 #[test]
@@ -735,7 +777,7 @@ fn an_overlap_lasts_as_long_as_was_asked_for() {
         let password = NewPassword {
             hash: "$new",
             tag: None,
-            overlap_until: Some(clocks.wall() + HOUR),
+            overlap: Overlap::Until(clocks.wall() + HOUR),
         };
         store
             .edit()

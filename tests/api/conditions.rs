@@ -49,6 +49,81 @@ fn what_is_made_once_is_where_it_is_said_to_be() {
 }
 
 #[test]
+fn a_rotation_is_carried_out_once_a_key() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let old = served.daemon.create();
+    let place = format!("{DEFAULT}/{}", old.username);
+    let request = format!("POST {place}/rotate");
+    let mut right = old;
+    for (key, body) in [
+        ("a", json!({ "overlap": 60 })), // begins an overlap
+        ("b", json!({ "overlap": 60 })), // keeps it
+        ("c", json!({})),                // ends it
+    ] {
+        let header = format!("Idempotency-Key: {key}");
+        let made = served.ask_if(&request, &header, Some(body.clone()));
+        let made = made.expect(200);
+        right = super::issued(&made);
+        served.log_in(&right).expect("235");
+        let unchanged = Snapshot::of(&served.daemon);
+        let repeated = served.ask_if(&request, &header, Some(body));
+        let repeated = repeated.problem(409, "repeated");
+        assert_eq!(repeated.body["made"], made.body["id"]);
+        assert_eq!(repeated.header("location"), place);
+        assert!(repeated.body["password"].is_null(), "{}", repeated.body);
+        served.log_in(&right).expect("235");
+        assert_eq!(Snapshot::of(&served.daemon), unchanged, "{key}");
+    }
+    served.log_in(&right).expect("235");
+}
+
+#[test]
+fn a_key_that_comes_with_another_request_is_refused() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let [one, other] = [(); 2].map(|()| served.daemon.create());
+    let rotate = |name: &str| format!("POST {DEFAULT}/{name}/rotate");
+    let token = |name: &str| json!({ "name": name, "scope": "org:default:read" });
+    let requests = [
+        (
+            "POST /api/v1/organizations".to_owned(),
+            json!({ "slug": "acme" }),
+        ),
+        (
+            "POST /api/v1/organizations".to_owned(),
+            json!({ "slug": "other" }),
+        ),
+        (format!("POST {DEFAULT}"), json!({ "name": "Printer" })),
+        (format!("POST {DEFAULT}"), json!({})),
+        ("POST /api/v1/tokens".to_owned(), token("t")),
+        ("POST /api/v1/tokens".to_owned(), token("u")),
+        (rotate(&one.username), json!({ "overlap": 60 })),
+        (rotate(&one.username), json!({ "overlap": 61 })),
+        (rotate(&one.username), json!({})),
+        (rotate(&other.username), json!({ "overlap": 60 })),
+    ];
+    for (number, (first, body)) in requests.iter().enumerate() {
+        let header = format!("Idempotency-Key: {number}");
+        let made = served.ask_if(first, &header, Some(body.clone()));
+        assert!(
+            [200, 201].contains(&made.status),
+            "{first} {body}: {}",
+            made.body
+        );
+        let unchanged = Snapshot::of(&served.daemon);
+        for (again, (request, body)) in requests.iter().enumerate() {
+            let answer = served.ask_if(request, &header, Some(body.clone()));
+            match again == number {
+                true => answer.problem(409, "repeated"),
+                false => answer.problem(422, "key-reused"),
+            };
+        }
+        assert_eq!(Snapshot::of(&served.daemon), unchanged, "{first} {body}");
+    }
+}
+
+#[test]
 fn nothing_is_done_to_a_state_that_has_passed() {
     let upstream = Upstream::start();
     let served = Served::start(&upstream);

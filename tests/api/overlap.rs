@@ -105,3 +105,71 @@ fn a_span_has_its_unit_for_the_api_as_for_the_command() {
     }
     served.log_in(&one).expect("235");
 }
+
+#[test]
+fn a_rotation_in_an_overlap_replaces_the_newest_password_and_keeps_the_end_of_the_old_one() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let old = served.daemon.create();
+    let shown = || {
+        let get = format!("GET {DEFAULT}/{}", old.username);
+        served.admin(&get, None).expect(200).body
+    };
+    let began = rotate(&served, &old, 3600).expect(200);
+    assert_eq!(began.body["overlap"], "began");
+    served.log_in(&old).expect("235");
+    assert_eq!(shown()["current_used"], Value::Null);
+
+    let kept = rotate(&served, &old, 7200).expect(200);
+    let (second, third) = (issued(&began), issued(&kept));
+    assert_eq!(kept.body["overlap"], "kept");
+    assert_eq!(kept.body["replaced_used"], Value::Null);
+    assert_eq!(kept.body["previous_until"], began.body["previous_until"]);
+    assert_eq!(
+        kept.body["previous_used"]["count"], 1,
+        "it is the same password"
+    );
+    served.log_in(&second).expect("535 5.7.8");
+    for credential in [&old, &third, &third] {
+        served.log_in(credential).expect("235");
+    }
+    let used = shown();
+    assert_eq!(used["previous_used"]["count"], 2);
+    assert_eq!(used["current_used"]["count"], 2);
+    assert_eq!(used["current_used"]["address"], "127.0.0.1");
+
+    // By command as well, which says what becomes of the one that was in use.
+    let name = &old.username;
+    let told = || served.daemon.succeed(&["credential", "show", name]);
+    eventually("the uses are written", || {
+        told().contains("used 2 times, last ").then_some(())
+    });
+    let document = served
+        .daemon
+        .json(&["credential", "rotate", name, "--overlap", "1d"]);
+    assert_eq!(document["overlap"], "kept");
+    assert_eq!(document["previous_until"], began.body["previous_until"]);
+    assert_eq!(document["replaced_used"]["count"], 2);
+    let fourth = Credential::from_json(document.to_string().as_bytes());
+    served.log_in(&third).expect("535 5.7.8");
+    served.log_in(&old).expect("235");
+    served.log_in(&fourth).expect("235");
+
+    // The newest one is kept by ending the overlap first.
+    let edit = format!("PATCH {DEFAULT}/{name}");
+    let end = Some(json!({ "end_overlap": true }));
+    served.admin(&edit, end).expect(200);
+    let fifth = rotate(&served, &old, 3600).expect(200);
+    assert_eq!(fifth.body["overlap"], "began");
+    served.log_in(&old).expect("535 5.7.8");
+    served.log_in(&fourth).expect("235");
+    served.log_in(&issued(&fifth)).expect("235");
+    let last = format!("POST {DEFAULT}/{name}/rotate");
+    let last = served.admin(&last, None).expect(200);
+    assert_eq!(last.body["overlap"], "none");
+    for credential in [&fourth, &issued(&fifth)] {
+        served.log_in(credential).expect("535 5.7.8");
+    }
+    served.log_in(&issued(&last)).expect("235");
+    served.daemon.succeed(&["audit", "verify"]);
+}

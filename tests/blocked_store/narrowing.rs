@@ -302,3 +302,58 @@ fn a_revocation_that_waits_is_written_at_the_end() {
     let show = ["credential", "show", &credential.username];
     assert_eq!(site.json(&show)["status"], "revoked");
 }
+
+#[test]
+fn a_rotation_in_an_overlap_refuses_the_newest_password_at_once() {
+    let blocked = Blocked::start();
+    let old = blocked.create();
+    let rotate = format!("POST {}/rotate", one(&old));
+    let overlap = || Some(json!({ "overlap": 3_600 }));
+    let newest = crate::api::issued(&blocked.served.admin(&rotate, overlap()).expect(200));
+    let until = || blocked.shown(&old)["previous_until"].clone();
+    let promised = until();
+    blocked.accepts(&newest);
+    let lock = blocked.lock();
+    blocked.narrows(&rotate, overlap());
+    blocked.refuses(&newest);
+    blocked.accepts(&old);
+    lock.commit();
+    let status = || blocked.served.admin("GET /api/v1/status", None);
+    eventually("it is written", || {
+        let status = status().expect(200).body;
+        (status["revocations_not_durable"] == 0).then_some(())
+    });
+    blocked.refuses(&newest);
+    blocked.accepts(&old);
+    assert_eq!(until(), promised);
+    let again = blocked.served.admin(&rotate, overlap()).expect(200);
+    assert_eq!(again.body["overlap"], "kept");
+    blocked.accepts(&crate::api::issued(&again));
+    blocked.accepts(&old);
+}
+
+#[test]
+fn a_rotation_with_an_overlap_brings_no_refused_password_back() {
+    let blocked = Blocked::start();
+    let [replaced, ended] = [(); 2].map(|()| blocked.create());
+    let rotate = |credential| format!("POST {}/rotate", one(credential));
+    let overlap = || Some(json!({ "overlap": 3_600 }));
+    let newest = blocked.served.admin(&rotate(&ended), overlap()).expect(200);
+    let newest = crate::api::issued(&newest);
+    let lock = blocked.lock();
+    blocked.narrows(&rotate(&replaced), None);
+    let end = Some(json!({ "end_overlap": true }));
+    blocked.narrows(&format!("PATCH {}", one(&ended)), end);
+    std::thread::scope(|scope| {
+        let rotating = [&replaced, &ended]
+            .map(|credential| scope.spawn(|| blocked.served.admin(&rotate(credential), overlap())));
+        lock.commit();
+        for rotating in rotating {
+            let status = rotating.join().unwrap().status;
+            assert!([200, 507].contains(&status), "{status}");
+        }
+    });
+    blocked.refuses(&replaced);
+    blocked.refuses(&ended);
+    blocked.accepts(&newest);
+}

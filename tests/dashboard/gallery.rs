@@ -135,7 +135,7 @@ const USAGE: &str = "WITH RECURSIVE hours(back) AS (SELECT 0 UNION ALL SELECT ba
         (back * 31 + key) % 5, iif((back + key * 7) % 37 = 0, 1 + back % 4, 0)
     FROM credentials, hours WHERE back % 24 BETWEEN 2 AND 20";
 
-const LAST_USED: &str = "INSERT OR IGNORE INTO last_used SELECT key, (unixepoch() - key * key * 5000) * 1000, '192.0.2.' || key,
+const LAST_USED: &str = "INSERT OR IGNORE INTO last_used (credential, at, address, tls, mechanism, helo, count) SELECT key, (unixepoch() - key * key * 5000) * 1000, '192.0.2.' || key,
     iif(key % 4 = 0, NULL, 'TLSv1.3'), 'PLAIN', 'host' || key || '.example', key * 1234 FROM credentials WHERE key % 5 <> 4";
 
 const REFUSALS: &str = "INSERT INTO refusals SELECT username, iif(key = 1, 'previous_password', 'wrong_password'),

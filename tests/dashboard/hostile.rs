@@ -36,7 +36,7 @@ fn names_are_text_on_every_page() {
     let made = create(&visit, HOSTILE);
     let _live = Client::logged_in(&dashboard.daemon, &made);
     let used = dashboard.daemon.create();
-    let insert = "INSERT INTO last_used SELECT key, 1, '192.0.2.7', NULL, 'PLAIN', ?, 1 FROM credentials WHERE username = ?";
+    let insert = "INSERT INTO last_used (credential, at, address, tls, mechanism, helo, count) SELECT key, 1, '192.0.2.7', NULL, 'PLAIN', ?, 1 FROM credentials WHERE username = ?";
     let inserted = dashboard.store().execute(insert, [HOSTILE, &used.username]);
     inserted.expect("what a client called itself");
     let guessed = Credential {
@@ -99,7 +99,7 @@ fn invisible_characters_in_names_are_spelled_out() {
         .store()
         .execute(rename, [INVISIBLE])
         .expect("a name");
-    let insert = "INSERT INTO last_used SELECT key, 1, '192.0.2.7', NULL, 'PLAIN', ?, 1 FROM credentials WHERE username = ?";
+    let insert = "INSERT INTO last_used (credential, at, address, tls, mechanism, helo, count) SELECT key, 1, '192.0.2.7', NULL, 'PLAIN', ?, 1 FROM credentials WHERE username = ?";
     let inserted = dashboard
         .store()
         .execute(insert, [INVISIBLE, &made.username]);

@@ -42,7 +42,7 @@ fn fill(dashboard: &Dashboard) {
         )
         .unwrap();
     let mut used = change
-        .prepare("INSERT INTO last_used SELECT key, ?2, '192.0.2.1', 'TLSv1.3', 'PLAIN', 'x', 1 FROM credentials WHERE username = ?1")
+        .prepare("INSERT INTO last_used (credential, at, address, tls, mechanism, helo, count) SELECT key, ?2, '192.0.2.1', 'TLSv1.3', 'PLAIN', 'x', 1 FROM credentials WHERE username = ?1")
         .unwrap();
     for number in 0..CREDENTIALS {
         let created = now - 200 * DAY + i64::try_from(number).unwrap();

@@ -9,7 +9,8 @@ use crate::support::site::Credential;
 with_and_without_scripts!(
     a_rotation_ends_the_old_password_at_once,
     an_overlap_keeps_both_until_it_is_ended,
-    a_rotation_that_another_overtook_is_not_made
+    a_rotation_that_another_overtook_is_not_made,
+    a_rotation_in_an_overlap_says_which_password_stays
 );
 
 fn a_rotation_ends_the_old_password_at_once(scripts: Scripts) {
@@ -83,4 +84,40 @@ fn a_rotation_that_another_overtook_is_not_made(scripts: Scripts) {
     visit.submit("#rotate");
     assert!(!visit.has("#password"), "{}", visit.source());
     dashboard.accepts(&second);
+}
+
+fn a_rotation_in_an_overlap_says_which_password_stays(scripts: Scripts) {
+    let dashboard = Dashboard::start();
+    let visit = dashboard.visit_signed_in(scripts);
+    let old = create(&visit, "Shop");
+    let page = dashboard.page_of(&old);
+    let rotate = || {
+        visit.open(&page);
+        visit.submit("#to-rotate");
+        visit.click("[name=overlap] option[value='3600']");
+    };
+    rotate();
+    assert!(!visit.has("#runs"));
+    let second = visit.submit_for_credential("#rotate");
+    visit.open(&page);
+    assert_eq!(
+        visit.text("#current-used"),
+        "The new password: not used yet"
+    );
+    dashboard.accepts(&second);
+    rotate();
+    let runs = visit.text("#runs");
+    assert!(runs.contains("(used once, last "), "{runs}");
+    assert!(runs.contains("end the overlap first"), "{runs}");
+    visit.examine();
+    let third = visit.submit_for_credential("#rotate");
+    let before = visit.text("#before");
+    assert!(before.contains("An overlap ran already"), "{before}");
+    assert!(
+        before.contains("is wrong from now on (used once, last "),
+        "{before}"
+    );
+    dashboard.refuses(&second);
+    dashboard.accepts(&old);
+    dashboard.accepts(&third);
 }

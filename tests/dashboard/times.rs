@@ -58,7 +58,7 @@ fn times_are_those_of_the_browsers_zone() {
 fn last_used_is_told_in_words_and_exactly() {
     let dashboard = Dashboard::start();
     let made = dashboard.daemon.create();
-    let insert = "INSERT INTO last_used SELECT key, (unixepoch() - 3 * 86400 - 60) * 1000, '192.0.2.7', 'TLSv1.3', 'PLAIN',
+    let insert = "INSERT INTO last_used (credential, at, address, tls, mechanism, helo, count) SELECT key, (unixepoch() - 3 * 86400 - 60) * 1000, '192.0.2.7', 'TLSv1.3', 'PLAIN',
         'shop.example', 7 FROM credentials WHERE username = ?";
     dashboard.daemon.sql(insert, &made.username);
     let visit = dashboard.visit_signed_in(Scripts::Blocked);

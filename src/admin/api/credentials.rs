@@ -22,7 +22,7 @@ use crate::admin::problem::Problem;
 use crate::auth::issue::{self, Issued, LONGEST_OVERLAP, New};
 use crate::policy;
 use crate::sasl::Secret;
-use crate::store::{self, CredentialFilter, CredentialStatus, Wanted};
+use crate::store::{self, CredentialFilter, CredentialStatus, Rotation, Wanted};
 
 use super::field::{Cursor, Limit, Name, Since, Time, exposed, page, present, since_schema, whole};
 use super::limits::{CredentialLimits, CredentialLimitsChange, LimitUse, made as limits_made};
@@ -61,8 +61,10 @@ pub struct Credential {
     expired: bool,
     /// Until when the password before the last rotation is right, too.
     previous_until: Option<Time>,
-    /// The uses of that password since the rotation; null if there was none.
-    previous_used: Option<PreviousUsed>,
+    /// The uses of that password since it was replaced; null if there was none.
+    previous_used: Option<PasswordUsed>,
+    /// The uses of the present password in an overlap since the last rotation; null if there was none.
+    current_used: Option<PasswordUsed>,
     /// Its own limits.
     limits: CredentialLimits,
     /// As whom and from where it may be used.
@@ -106,14 +108,24 @@ pub struct LastUsed {
     count: u64,
 }
 
-/// The latest use of the password before a rotation.
+/// The latest use of one of the two passwords of an overlap.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct PreviousUsed {
+pub struct PasswordUsed {
     at: Time,
     /// The client's IP address.
     address: String,
     /// How many uses there were since the rotation.
     count: u64,
+}
+
+impl From<&store::PasswordUse> for PasswordUsed {
+    fn from(used: &store::PasswordUse) -> PasswordUsed {
+        PasswordUsed {
+            at: Time(used.at),
+            address: used.address.clone(),
+            count: used.count,
+        }
+    }
 }
 
 impl From<CredentialStatus> for Status {
@@ -148,11 +160,8 @@ impl From<&store::Credential> for Credential {
             expires_at: credential.expires_at.map(Time),
             expired: credential.is_expired(crate::clock::now_ms()),
             previous_until: credential.previous_until.map(Time),
-            previous_used: credential.previous_used.as_ref().map(|used| PreviousUsed {
-                at: Time(used.at),
-                address: used.address.clone(),
-                count: used.count,
-            }),
+            previous_used: credential.previous_used.as_ref().map(Into::into),
+            current_used: credential.current_used.as_ref().map(Into::into),
             last_used: credential.last_used.as_ref().map(|used| LastUsed {
                 at: Time(used.at),
                 address: used.address.clone(),
@@ -185,6 +194,44 @@ impl From<&Issued> for IssuedCredential {
         IssuedCredential {
             credential: (&issued.credential).into(),
             password: issued.password.clone(),
+        }
+    }
+}
+
+/// A credential with its new password, which is shown only in this answer.
+#[derive(Serialize, ToSchema)]
+pub struct RotatedCredential {
+    #[serde(flatten)]
+    issued: IssuedCredential,
+    overlap: Overlap,
+    /// The uses of the password that was replaced in a kept overlap; null if there was none.
+    replaced_used: Option<PasswordUsed>,
+}
+
+/// What a rotation did to the older passwords.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// The replaced password is right until `previous_until`.
+    Began,
+    /// An overlap ran already: the replaced password is wrong from now on, and the one before it is
+    /// right until `previous_until`, as before.
+    Kept,
+    /// Every older password is wrong from now on.
+    None,
+}
+
+impl From<&Issued> for RotatedCredential {
+    fn from(issued: &Issued) -> RotatedCredential {
+        let (overlap, replaced_used) = match &issued.rotation {
+            Some(Rotation::Began) => (Overlap::Began, None),
+            Some(Rotation::Kept { replaced_used }) => (Overlap::Kept, replaced_used.as_ref()),
+            Some(Rotation::Ended) | None => (Overlap::None, None),
+        };
+        RotatedCredential {
+            issued: issued.into(),
+            overlap,
+            replaced_used: replaced_used.map(Into::into),
         }
     }
 }
@@ -327,12 +374,11 @@ async fn create_credential(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
     Path(at): Path<InOrganization>,
-    Once(key): Once,
-    Body(new): Body<NewCredential>,
+    Once(once, new): Once<NewCredential>,
 ) -> Result<Created<Confidential<Tagged<IssuedCredential>>>, Problem> {
     desk.change(move |desk| {
         let store = &desk.system.store;
-        let editor = store.by(&caller.actor).once(key.as_deref());
+        let editor = store.by(&caller.actor).once(once.as_ref());
         let limits = limits_made(&new.limits);
         let rules = rules_made(&new.rules).map_err(contradiction)?;
         let new = New {
@@ -425,9 +471,12 @@ async fn edit_credential(
 /// How to rotate.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Rotation {
+#[schema(as = Rotation)]
+struct HowToRotate {
     /// How long the old password stays right, too: a number of seconds, or a span such as `7d`; at most 31 days. Left
-    /// out, it is wrong at once.
+    /// out, every older password is wrong at once. While an overlap runs, the length does not count: the previous
+    /// password keeps its end, and the present one, which this replaces, is wrong at once. To keep that one instead,
+    /// end the overlap first.
     #[serde(default, deserialize_with = "overlap")]
     #[schema(schema_with = overlap_schema)]
     overlap: Option<i64>,
@@ -438,21 +487,27 @@ struct Rotation {
 
 /// Gives a credential a new password, which is in this answer and in no other.
 #[utoipa::path(post, path = "/organizations/{slug}/credentials/{username}/rotate", tag = "credentials",
-    params(OfCredential, IfMatch),
-    request_body = Rotation,
-    responses((status = 200, description = "The credential with its new password.", body = IssuedCredential,
+    params(OfCredential, IfMatch, IdempotencyKey),
+    request_body = HowToRotate,
+    responses((status = 200, description = "The credential with its new password.", body = RotatedCredential,
         headers(("ETag" = String, description = "Its state, for If-Match.")))))]
 async fn rotate_credential(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
     Path(of): Path<OfCredential>,
     Condition(revisions): Condition,
-    Body(how): Body<Rotation>,
-) -> Result<Confidential<Tagged<IssuedCredential>>, Problem> {
+    Once(once, how): Once<HowToRotate>,
+) -> Result<Confidential<Tagged<RotatedCredential>>, Problem> {
     let until = how.overlap.map(overlap_until).transpose()?;
     let target = of.target(revisions);
-    let issued = desk.rotate(&caller.actor, target, until, how.disconnect);
-    Ok(shown_once(&desk, &issued.await?))
+    let issued = desk.rotate(&caller.actor, target, until, how.disconnect, once);
+    let issued = issued.await?;
+    let Confidential(Tagged { revision, body }) = shown_once(&desk, &issued);
+    let body = RotatedCredential {
+        issued: body,
+        ..RotatedCredential::from(&issued)
+    };
+    Ok(Confidential(Tagged { revision, body }))
 }
 
 /// Reads a length in milliseconds.

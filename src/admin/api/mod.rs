@@ -32,7 +32,7 @@ use super::base_path::BasePath;
 use super::desk::Desk;
 
 pub use self::audit::AuditRecord;
-pub use self::credentials::{Credential, IssuedCredential};
+pub use self::credentials::{Credential, IssuedCredential, RotatedCredential};
 pub use self::explain::Explanation;
 pub use self::guard::{Cleared, GuardEntry};
 pub use self::organizations::Organization;

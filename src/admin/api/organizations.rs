@@ -191,12 +191,11 @@ struct NewOrganization {
 async fn create_organization(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
-    Once(key): Once,
-    Body(new): Body<NewOrganization>,
+    Once(once, new): Once<NewOrganization>,
 ) -> Result<Created<Tagged<Organization>>, Problem> {
     caller.require_instance(Access::Admin)?;
     desk.change(move |desk| {
-        let editor = desk.system.store.by(&caller.actor).once(key.as_deref());
+        let editor = desk.system.store.by(&caller.actor).once(once.as_ref());
         let name = new.name.as_ref().map(|name| name.0.as_str());
         let limits = Limits::default().with(&(&new.limits).into());
         let made = editor.create_organization_with(&new.slug.0, name, &limits)?;

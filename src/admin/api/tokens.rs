@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
-use crate::admin::extract::{Body, IdempotencyKey, Once, Path, Query};
+use crate::admin::extract::{IdempotencyKey, Once, Path, Query};
 use crate::admin::problem::Problem;
 use crate::auth::token::{self, IssuedToken};
 use crate::sasl::Secret;
@@ -138,13 +138,12 @@ struct NewToken {
 async fn create_token(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
-    Once(key): Once,
-    Body(new): Body<NewToken>,
+    Once(once, new): Once<NewToken>,
 ) -> Result<Created<Confidential<Json<NewlyIssued>>>, Problem> {
     caller.require(&new.scope.0)?;
     let expires_at = caller.bounded(new.expires_at.map(|time| time.0))?;
     desk.change(move |desk| {
-        let editor = desk.system.store.by(&caller.actor).once(key.as_deref());
+        let editor = desk.system.store.by(&caller.actor).once(once.as_ref());
         let issued = token::issue(editor, &new.name.0, &new.scope.0, expires_at)?;
         Ok(Created {
             location: format!("/api/v1/tokens/{}", issued.token.id),

@@ -6,7 +6,7 @@ use axum::response::Response;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::auth::issue::Issued;
-use crate::store::plain;
+use crate::store::{PasswordUse, plain};
 
 use super::address::of_credential;
 use super::error::ErrorPage;
@@ -30,10 +30,11 @@ pub(super) struct IssuedPage<'a> {
 }
 
 /// What became of the password that was replaced.
-#[derive(Clone, Copy)]
 pub(super) struct Before {
     /// Until when it is right, if it is.
     pub(super) right_until: Option<Stamp>,
+    /// Where an overlap ran already: the uses of the password that was replaced in it.
+    pub(super) replaced_in_overlap: Option<Option<(PasswordUse, Stamp)>>,
     /// Whether the sessions that were live have ended.
     pub(super) disconnected: bool,
 }

@@ -8,7 +8,7 @@ use axum::response::Response;
 
 use crate::admin::problem::{Code, Problem};
 use crate::auth::issue::{self, New};
-use crate::store::Access;
+use crate::store::{Access, Once};
 
 use super::Dashboard;
 use super::address::Path;
@@ -68,7 +68,7 @@ pub(super) async fn create(
             once: unguessable(),
         });
     };
-    let once = form.once()?.to_owned();
+    let once = Once::from(form.once()?);
     let actor = visitor.caller.actor.clone();
     let made = dashboard.desk.change(move |desk| {
         let store = &desk.system.store;

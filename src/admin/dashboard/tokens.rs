@@ -12,7 +12,7 @@ use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::auth::token;
-use crate::store::{Access, Kind, Page, Scope, StoreError, Token};
+use crate::store::{Access, Kind, Once, Page, Scope, StoreError, Token};
 
 use super::Dashboard;
 use super::address::{Path, Query};
@@ -213,7 +213,7 @@ pub(super) async fn create(
         let again = gather(&dashboard, &visitor, None, filled).await?;
         return refused(&again);
     };
-    let once = form.once()?.to_owned();
+    let once = Once::from(form.once()?);
     let made = dashboard.desk.change(move |desk| {
         let editor = desk.system.store.by(&caller.actor).once(Some(&once));
         Ok(token::issue(editor, &meant_name, &meant_scope, meant_end)?)

@@ -42,7 +42,11 @@ impl Recalled {
             match known.judge(digest, now) {
                 None => *ruled_out = true,
                 Some(judged) => {
-                    let proven = |identity| Proven { identity, slot };
+                    let proven = |identity| Proven {
+                        identity,
+                        slot,
+                        overlaps: known.overlaps_at(now),
+                    };
                     return Some(judged.map(proven).map_err(|reason| {
                         Refused::told_apart(reason, known.identity(), known.retired(), tag)
                     }));
@@ -88,13 +92,16 @@ impl Recalled {
     ) -> Result<Proven, Refused> {
         let known = || self.known.iter().flatten();
         match judged {
-            Ok(Proven { identity, slot }) => {
-                let known = self.known[slot as usize].as_ref();
+            Ok(proven) => {
+                let known = self.known[proven.slot as usize].as_ref();
                 let chosen = known.filter(|known| !known.is_generated());
                 let chosen = chosen.map(|known| target(known));
                 match chosen.is_some_and(|chosen| attempt.is_closed_for(chosen)) {
-                    true => Err(Refused::Reason(Reason::WrongPassword, Some(identity), None)),
-                    false => Ok(Proven { identity, slot }),
+                    true => {
+                        let identity = Some(proven.identity);
+                        Err(Refused::Reason(Reason::WrongPassword, identity, None))
+                    }
+                    false => Ok(proven),
                 }
             }
             Err(Refused::Reason(reason, Some(identity), retired_at)) => {

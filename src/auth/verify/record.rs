@@ -3,7 +3,7 @@
 use crate::auth::Peer;
 use crate::auth::refusals::claimed;
 use crate::sasl::Credentials;
-use crate::store::{LastUsed, PreviousUse, RefusedLogin};
+use crate::store::{LastUsed, PasswordUse, RefusedLogin};
 
 use super::now_ms;
 
@@ -52,9 +52,9 @@ pub(super) fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
     }
 }
 
-/// The same, by the password from before a rotation.
-pub(super) fn previous_use(used: &LastUsed) -> PreviousUse {
-    PreviousUse {
+/// The same, of one of two passwords.
+pub(super) fn password_use(used: &LastUsed) -> PasswordUse {
+    PasswordUse {
         at: used.at,
         address: used.address.clone(),
         count: used.count,

@@ -11,6 +11,8 @@ pub(super) struct Proven {
     pub(super) identity: Arc<Identity>,
     /// By which of its passwords.
     pub(super) slot: Slot,
+    /// Whether another password is right, too.
+    pub(super) overlaps: bool,
 }
 
 /// No, or could not tell.

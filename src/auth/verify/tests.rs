@@ -8,7 +8,7 @@ use crate::metrics::StoreOperation;
 use crate::sasl::{Mechanism, Secret};
 use crate::store::{
     Actor, CredentialEdit, CredentialStatus, Effect, Narrowing, NarrowingKey, NewCredential,
-    Object, RefusedLogin,
+    Object, Overlap, RefusedLogin,
 };
 
 const CHEAP: Cost = Cost {
@@ -94,7 +94,8 @@ impl Site {
     fn rotate(&self, username: &str, overlap_until: Option<i64>) -> Issued {
         let actor = tester();
         let editor = self.store.by(&actor);
-        issue::rotate(&self.store, editor, CHEAP, username.into(), overlap_until).unwrap()
+        let overlap = overlap_until.map_or(Overlap::Nothing, Overlap::Until);
+        issue::rotate(&self.store, editor, CHEAP, username.into(), overlap).unwrap()
     }
 
     /// Revokes it for every look-up, and not in the file.
@@ -579,8 +580,46 @@ async fn uses_of_the_previous_password_in_an_overlap_are_counted() {
         tokio::task::yield_now().await; // a use counts for the rotation before it
     }
     site.rotate(&username, Some(now_ms() + 60_000));
+    assert_eq!(used().unwrap().1, 4, "the overlap is kept");
+    site.noted.flush(&site.store);
+    assert_eq!(used().unwrap().1, 4);
+    site.rotate(&username, None);
     site.noted.flush(&site.store);
     assert_eq!(used(), None);
+}
+
+#[tokio::test]
+async fn uses_of_the_present_password_are_counted_in_an_overlap_until_the_next_rotation() {
+    let site = Site::new();
+    let first = site.issue();
+    let username = first.credential.username.clone();
+    let used = || {
+        let mut credential = site.store.credential(username.as_str()).unwrap();
+        site.noted.update(&mut credential);
+        credential.current_used.map(|used| used.count)
+    };
+    assert!(is_accepted(&site.log_in(&first).await));
+    assert_eq!(used(), None, "there is no overlap");
+    let second = site.rotate(&username, Some(now_ms() + 60_000));
+    assert!(is_accepted(&site.log_in(&first).await));
+    assert_eq!(used(), None);
+    for _ in 0..2 {
+        assert!(is_accepted(&site.log_in(&second).await));
+    }
+    assert_eq!(used(), Some(2));
+    site.noted.flush(&site.store);
+    assert_eq!(used(), Some(2));
+    let last = now_ms();
+    while now_ms() == last {
+        tokio::task::yield_now().await;
+    }
+    let third = site.rotate(&username, Some(now_ms() + 60_000));
+    assert_eq!(used(), None);
+    let refused = site.log_in(&second).await;
+    assert_eq!(refused, Verdict::Reject(Reason::PreviousPassword));
+    assert!(is_accepted(&site.log_in(&first).await));
+    assert!(is_accepted(&site.log_in(&third).await));
+    assert_eq!(used(), Some(1));
 }
 
 #[tokio::test]
@@ -767,7 +806,7 @@ async fn the_same_wrong_password_is_hashed_once_until_the_credential_changes() {
     let edit = crate::store::NewPassword {
         hash: &hash,
         tag: None,
-        overlap_until: None,
+        overlap: Overlap::Nothing,
     };
     let actor = tester();
     site.store

@@ -76,6 +76,7 @@ fn create_and_rotate_tell_programs_all_they_need() {
         "expired",
         "previous_until",
         "previous_used",
+        "current_used",
         "limits",
         "rules",
         "last_used",
@@ -92,6 +93,7 @@ fn create_and_rotate_tell_programs_all_they_need() {
     assert_eq!(rotated["id"], made["id"]);
     assert_ne!(rotated["password"], made["password"]);
     assert!(rotated["rotated_at"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(rotated["overlap"], "none");
 }
 
 #[test]
@@ -314,4 +316,35 @@ fn an_expired_credential_is_never_called_active() {
         "{text}"
     );
     assert_eq!(desk.json(&["show", &username])["expired"], true);
+}
+
+#[test]
+fn a_rotation_in_an_overlap_says_which_password_keeps_its_end() {
+    let desk = Desk::new();
+    let made = desk.json(&["create"]);
+    let username = made["username"].as_str().unwrap();
+    let began = desk.json(&["rotate", username, "--overlap", "2h"]);
+    assert_eq!(began["overlap"], "began");
+    let shown = desk.says(&["show", username]).unwrap();
+    assert!(
+        shown.contains("not used yet; a rotation with --overlap replaces it"),
+        "{shown}"
+    );
+    let kept = desk.json(&["rotate", username, "--overlap", "7d"]);
+    assert_eq!(
+        (&kept["overlap"], &kept["replaced_used"]),
+        (&json!("kept"), &json!(null))
+    );
+    assert_eq!(kept["previous_until"], began["previous_until"]);
+    let told = desk
+        .says(&["rotate", username, "--overlap", "30d"])
+        .unwrap();
+    assert!(
+        told.contains("An overlap ran already, and its end stays"),
+        "{told}"
+    );
+    assert!(told.contains("no client had used it"), "{told}");
+    let ended = desk.json(&["rotate", username, "--overlap", "none"]);
+    assert_eq!(ended["overlap"], "none");
+    assert!(ended["previous_until"].is_null());
 }

@@ -4,11 +4,14 @@ use rusqlite::{Connection, Transaction, params};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::clock::steady_ms;
 use crate::policy::{Limits, LimitsChange, Rules, RulesChange};
 
 use super::super::audit::{Event, record};
 use super::super::error::Stop;
-use super::super::{Editor, Kind, StoreError, name, now, organizations, overlap, policy};
+use super::super::{
+    Editor, Kind, Overlap, Rotation, StoreError, login, name, now, organizations, overlap, policy,
+};
 use super::{Credential, CredentialStatus, find, taken};
 
 /// What a credential starts with.
@@ -39,8 +42,17 @@ pub struct NewPassword<'a> {
     pub hash: &'a str,
     /// As in [`NewCredential`].
     pub tag: Option<u32>,
-    /// Until this Unix millisecond the password that it replaces is right, too. `None`: not any more.
-    pub overlap_until: Option<i64>,
+    /// What becomes of the older passwords.
+    pub overlap: Overlap,
+}
+
+/// A credential with a new password.
+#[derive(Clone, Debug)]
+pub struct Rotated {
+    /// As it is now stored.
+    pub credential: Credential,
+    /// What became of the older passwords.
+    pub rotation: Rotation,
 }
 
 /// Which credential is meant, and what must be true of it.
@@ -84,6 +96,11 @@ impl<'a> From<&'a str> for Wanted<'a> {
 impl Wanted<'_> {
     pub(super) fn find(self, connection: &Connection) -> Result<Credential, Stop> {
         let found = find(connection, self.username)?;
+        self.check(found)
+    }
+
+    /// Returns the credential if it is the one that is meant.
+    fn check(self, found: Credential) -> Result<Credential, Stop> {
         if self
             .organization
             .is_some_and(|slug| slug != found.organization)
@@ -140,38 +157,57 @@ impl Editor<'_> {
     /// Replaces the password; the old one is wrong from now on, or from the end of the overlap on. The status stays.
     ///
     /// # Errors
-    /// There is no such credential, it has changed, or the store cannot be written.
+    /// There is no such credential, it has changed, the request is repeated, or the store cannot be written.
     pub fn set_password(
         &self,
         wanted: Wanted,
         password: NewPassword,
-    ) -> Result<Credential, StoreError> {
+    ) -> Result<Rotated, StoreError> {
         self.change(|transaction| {
-            let before = wanted.find(transaction)?;
+            let before = find(transaction, wanted.username)?;
+            self.only_once(transaction, before.id)?;
+            let before = wanted.check(before)?;
+            let stored = login::find(transaction, &self.store.ends, wanted.username)?;
+            let previous = stored.and_then(|login| login.previous);
+            let is_kept = match password.overlap {
+                Overlap::Keeps => previous.is_some(),
+                Overlap::Nothing => false,
+                Overlap::Until(_) => previous.is_some_and(|own| own.until > steady_ms()),
+            };
             let now = now();
             overlap::retire(transaction, before.key, now)?;
+            let (until, rotation) = match password.overlap {
+                _ if is_kept => {
+                    let replaced_used = before.current_used.clone();
+                    (before.previous_until, Rotation::Kept { replaced_used })
+                }
+                Overlap::Until(until) => (Some(until), Rotation::Began),
+                Overlap::Keeps | Overlap::Nothing => (None, Rotation::Ended),
+            };
+            if is_kept {
+                overlap::keep(transaction, before.key)?;
+            } else {
+                overlap::forget(transaction, before.key)?;
+                transaction.execute(
+                    "UPDATE credentials SET previous_hash = iif(?2 IS NULL, NULL, password_hash),
+                         previous_tag = iif(?2 IS NULL, NULL, tag), previous_until = ?2
+                     WHERE key = ?1",
+                    params![before.key, until],
+                )?;
+            }
             transaction.execute(
-                "UPDATE credentials SET previous_hash = iif(?4 IS NULL, NULL, password_hash),
-                     previous_tag = iif(?4 IS NULL, NULL, tag), previous_until = ?4,
-                     password_hash = ?2, tag = ?3, rotated_at = ?5
-                 WHERE key = ?1",
-                params![
-                    before.key,
-                    password.hash,
-                    password.tag,
-                    password.overlap_until,
-                    now
-                ],
+                "UPDATE credentials SET password_hash = ?2, tag = ?3, rotated_at = ?4 WHERE key = ?1",
+                params![before.key, password.hash, password.tag, now],
             )?;
-            let overlap = json!({ "previous_until": password.overlap_until });
-            self.note_credential(
-                transaction,
-                "credential.rotate",
-                &before,
-                None,
-                Some(overlap),
-            )?;
-            find(transaction, wanted.username)
+            let mut after = json!({ "previous_until": until });
+            if is_kept {
+                after["overlap"] = json!("kept");
+            }
+            self.note_credential(transaction, "credential.rotate", &before, None, Some(after))?;
+            Ok(Rotated {
+                credential: find(transaction, wanted.username)?,
+                rotation,
+            })
         })
     }
 

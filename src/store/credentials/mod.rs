@@ -10,7 +10,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Wanted};
+pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Rotated, Wanted};
 pub use self::import::Imported;
 pub use self::table::{CredentialColumn, CredentialOrder};
 
@@ -20,7 +20,7 @@ use crate::policy::{Limits, Rules};
 use super::error::Stop;
 use super::page::Seen;
 use super::{
-    Kind, LastUsed, Page, PreviousUse, Rows, Store, StoreError, count, organizations, overlap,
+    Kind, LastUsed, Page, PasswordUse, Rows, Store, StoreError, count, organizations, overlap,
     policy,
 };
 
@@ -49,8 +49,12 @@ pub struct Credential {
     pub expires_at: Option<i64>,
     /// Until when the password before the last rotation is right, too; past times are left out.
     pub previous_until: Option<i64>,
-    /// The uses of that password since the rotation, as far as they are flushed.
-    pub previous_used: Option<PreviousUse>,
+    /// Since when that password is replaced, in an overlap or after it.
+    pub previous_since: Option<i64>,
+    /// The uses of that password since then, as far as they are flushed.
+    pub previous_used: Option<PasswordUse>,
+    /// The uses of the present password in an overlap, as far as they are flushed.
+    pub current_used: Option<PasswordUse>,
     /// Its own limits.
     pub limits: Limits,
     /// Its rules.
@@ -165,11 +169,13 @@ impl CredentialFilter<'_> {
 const SELECT: &str = "
     SELECT c.id, c.username, o.slug, c.name, c.status, c.created_at, c.rotated_at, c.revoked_at, c.expires_at,
            u.at, u.address, u.tls, u.mechanism, u.helo, u.count, c.key, c.version, c.previous_until,
-           p.at, p.address, p.count, c.limits, c.rules
+           p.at, p.address, p.count, c.limits, c.rules, coalesce(k.since, c.rotated_at), n.at, n.address, n.count
     FROM credentials c
     JOIN organizations o ON o.key = c.organization
     LEFT JOIN last_used u ON u.credential = c.key
-    LEFT JOIN previous_used p ON p.credential = c.key";
+    LEFT JOIN previous_used p ON p.credential = c.key
+    LEFT JOIN current_used n ON n.credential = c.key
+    LEFT JOIN kept_overlaps k ON k.credential = c.key";
 
 pub(super) fn find(connection: &Connection, username: &str) -> Result<Credential, Stop> {
     let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE c.username = ?1"))?;
@@ -202,14 +208,17 @@ fn credential(row: &Row) -> rusqlite::Result<Credential> {
             count: count(row, 14)?,
         }),
     };
-    let previous_used = match row.get::<_, Option<i64>>(18)? {
-        None => None,
-        Some(at) => Some(PreviousUse {
-            at: at.min(now),
-            address: row.get(19)?,
-            count: count(row, 20)?,
-        }),
+    let password_use = |first: usize| {
+        Ok::<_, rusqlite::Error>(match row.get::<_, Option<i64>>(first)? {
+            None => None,
+            Some(at) => Some(PasswordUse {
+                at: at.min(now),
+                address: row.get(first + 1)?,
+                count: count(row, first + 2)?,
+            }),
+        })
     };
+    let previous_since = row.get(23)?;
     Ok(Credential {
         id: id(row.get_ref(0)?)?,
         username: row.get(1)?,
@@ -223,10 +232,12 @@ fn credential(row: &Row) -> rusqlite::Result<Credential> {
         key: row.get(15)?,
         version: row.get(16)?,
         previous_until: match row.get::<_, Option<i64>>(17)? {
-            Some(until) if overlap::end(until, row.get(6)?) > steady_ms() => Some(until),
+            Some(until) if overlap::end(until, previous_since) > steady_ms() => Some(until),
             _ => None,
         },
-        previous_used,
+        previous_since,
+        previous_used: password_use(18)?,
+        current_used: password_use(24)?,
         limits: policy::read(row, 21)?,
         rules: policy::read(row, 22)?,
         last_used,
@@ -282,7 +293,7 @@ impl ToSql for CredentialStatus {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{Fixture, named};
-    use super::super::{LastUsed, Made, Noted};
+    use super::super::{LastUsed, Made, Noted, Once, Overlap};
     use super::*;
 
     #[test]
@@ -543,7 +554,13 @@ mod tests {
     #[test]
     fn a_request_is_carried_out_once_a_key_and_actor() {
         let store = Fixture::new();
-        let create = |username, key| store.edit().once(key).create_credential(named(username));
+        let create = |username, key: Option<&str>| {
+            let once = key.map(Once::from);
+            store
+                .edit()
+                .once(once.as_ref())
+                .create_credential(named(username))
+        };
         let made = create("smtp_a", Some("k")).unwrap();
         let error = create("smtp_b", Some("k")).unwrap_err();
         let repeated = |error| match error {
@@ -560,10 +577,21 @@ mod tests {
         let error = create("smtp_b", Some("other")).unwrap_err();
         assert_eq!(repeated(error).1, None);
         create("smtp_c", None).unwrap();
+        let another = Once {
+            request: [1; 32],
+            ..Once::from("k")
+        };
+        let editor = store.edit().once(Some(&another));
+        for reused in [
+            editor.require_first(),
+            editor.create_credential(named("smtp_d")).map(drop),
+        ] {
+            assert!(matches!(reused, Err(StoreError::KeyReused)), "{reused:?}");
+        }
         let other = super::super::Actor::cli("root");
         store
             .by(&other)
-            .once(Some("k"))
+            .once(Some(&"k".into()))
             .create_credential(named("smtp_d"))
             .unwrap();
         assert!(create("smtp_a", Some("new")).is_err());
@@ -577,19 +605,20 @@ mod tests {
         let store = Fixture::new();
         store.create_credential(named("smtp_a")).unwrap();
         let until = super::super::now() + 60_000;
-        let rotate = |overlap_until| {
+        let rotate = |overlap| {
             let password = NewPassword {
                 hash: "$new",
                 tag: Some(2),
-                overlap_until,
+                overlap,
             };
             store
                 .edit()
                 .set_password("smtp_a".into(), password)
                 .unwrap()
+                .credential
         };
         let previous = || store.lookup("smtp_a").unwrap().unwrap().previous;
-        assert_eq!(rotate(Some(until)).previous_until, Some(until));
+        assert_eq!(rotate(Overlap::Until(until)).previous_until, Some(until));
         let kept = previous().unwrap();
         assert_eq!(
             (kept.password_hash.as_str(), kept.tag, kept.until),
@@ -601,8 +630,8 @@ mod tests {
         };
         let ended = store.edit().edit_credential("smtp_a".into(), end).unwrap();
         assert_eq!((ended.previous_until, previous()), (None, None));
-        rotate(Some(until));
-        assert_eq!(rotate(None).previous_until, None);
+        rotate(Overlap::Until(until));
+        assert_eq!(rotate(Overlap::Nothing).previous_until, None);
         assert_eq!(previous(), None);
     }
 

@@ -21,7 +21,7 @@ use crate::admin::problem::Problem;
 use crate::auth::quota::Use;
 use crate::sessions::LiveSession;
 use crate::store::{
-    AuditFilter, Credential, CredentialStatus, OrganizationStatus, Page, PreviousUse, Usage,
+    AuditFilter, Credential, CredentialStatus, OrganizationStatus, Page, PasswordUse, Usage,
     UsageOf, Wanted,
 };
 
@@ -163,6 +163,11 @@ fn find(desk: &Desk, of: &Of, days: Stretch) -> Result<Known, Problem> {
     })
 }
 
+fn dated(used: PasswordUse) -> (PasswordUse, Stamp) {
+    let at = Stamp(used.at);
+    (used, at)
+}
+
 #[derive(Template)]
 #[template(path = "credential.html")]
 struct CredentialPage {
@@ -178,7 +183,8 @@ struct CredentialPage {
     revoked: Option<Stamp>,
     expires: Option<Stamp>,
     overlap: Option<Stamp>,
-    previous_used: Option<(PreviousUse, Stamp)>,
+    previous_used: Option<(PasswordUse, Stamp)>,
+    current_used: Option<(PasswordUse, Stamp)>,
     last_used: Option<Stamp>,
     messages: Chart,
     refused: Chart,
@@ -270,10 +276,8 @@ async fn page_of(
             revoked: credential.revoked_at.map(Stamp),
             expires,
             overlap: credential.previous_until.map(Stamp),
-            previous_used: (credential.previous_used.clone()).map(|used| {
-                let at = Stamp(used.at);
-                (used, at)
-            }),
+            previous_used: credential.previous_used.clone().map(dated),
+            current_used: credential.current_used.clone().map(dated),
             last_used: credential.last_used.as_ref().map(|used| Stamp(used.at)),
             messages: days.chart(&usage, "messages", |usage| usage.messages),
             refused: days.chart(&usage, "refused logins", |usage| usage.refused),

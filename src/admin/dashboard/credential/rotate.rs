@@ -16,9 +16,9 @@ use crate::admin::dashboard::guard::Visitor;
 use crate::admin::dashboard::issued::{self, Before, Connection};
 use crate::admin::dashboard::stamp::Stamp;
 use crate::admin::problem::{Code, Problem};
-use crate::store::{Access, Credential};
+use crate::store::{Access, Credential, PasswordUse, Rotation};
 
-use super::Of;
+use super::{Of, dated};
 
 /// For how long the old password may stay right, in seconds, and in words.
 const OVERLAPS: [(i64, &str); 5] = [
@@ -29,6 +29,12 @@ const OVERLAPS: [(i64, &str); 5] = [
     (2_592_000, "30 more days"),
 ];
 
+/// The same while an overlap runs, whose end stays.
+const IN_OVERLAP: [(i64, &str); 2] = [
+    (0, "Not at all: both passwords are wrong at once"),
+    (3_600, "Until the end that it has"),
+];
+
 #[derive(Template)]
 #[template(path = "rotate.html")]
 struct RotatePage {
@@ -36,7 +42,10 @@ struct RotatePage {
     path: String,
     credential: Credential,
     live: usize,
-    overlaps: [(i64, &'static str); 5],
+    overlaps: &'static [(i64, &'static str)],
+    /// The end of the overlap that runs.
+    runs_until: Option<Stamp>,
+    current_used: Option<(PasswordUse, Stamp)>,
     /// What the credential must still be when the form is sent, so that it rotates once.
     revision: String,
 }
@@ -57,7 +66,12 @@ pub(super) async fn ask(
         frame,
         path,
         live,
-        overlaps: OVERLAPS,
+        overlaps: match credential.previous_until {
+            Some(_) => &IN_OVERLAP,
+            None => &OVERLAPS,
+        },
+        runs_until: credential.previous_until.map(Stamp),
+        current_used: credential.current_used.clone().map(dated),
         revision: credential.revision(),
         credential,
     })
@@ -86,11 +100,17 @@ pub(super) async fn rotate(
         ..of.target()
     };
     let actor = &visitor.caller.actor;
-    let issued = dashboard.desk.rotate(actor, target, until, disconnect);
+    let issued = dashboard
+        .desk
+        .rotate(actor, target, until, disconnect, None);
     let issued = issued.await.map_err(once_only)?;
     let connection = Connection::of(&dashboard.desk);
     let before = Before {
-        right_until: until.map(Stamp),
+        right_until: issued.credential.previous_until.map(Stamp),
+        replaced_in_overlap: match &issued.rotation {
+            Some(Rotation::Kept { replaced_used }) => Some(replaced_used.clone().map(dated)),
+            _ => None,
+        },
         disconnected: disconnect,
     };
     issued::show(frame, &issued, connection, Some(before))
