@@ -127,7 +127,7 @@ impl Gate {
         let same = NewPassword {
             hash: &login.password_hash,
             tag: login.tag,
-            overlap_until: None,
+            overlap: gatepost::store::Overlap::Nothing,
         };
         self.store
             .by(&Actor::system("bench"))
