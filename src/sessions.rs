@@ -3,7 +3,7 @@
 //! A session enters before its password is verified. Somebody who revokes a credential and then
 //! disconnects it would otherwise miss the session whose verdict was fetched just before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -218,6 +218,13 @@ impl Sessions {
     /// how many. Call it after the change that keeps them from coming back.
     pub fn disconnect_credential(&self, username: &str) -> usize {
         self.disconnect_where(|present| present.username() == username)
+    }
+
+    /// The usernames of all sessions, also of those that are being verified right now.
+    pub fn usernames(&self) -> HashSet<String> {
+        let present = self.lock();
+        let usernames = present.values().map(Present::username);
+        usernames.map(str::to_owned).collect()
     }
 
     /// Ends every session of an organization, and those being verified right now that turn out to

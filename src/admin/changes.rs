@@ -77,7 +77,7 @@ impl Target {
 }
 
 impl Edit {
-    fn borrowed(&self) -> CredentialEdit<'_> {
+    pub(super) fn borrowed(&self) -> CredentialEdit<'_> {
         CredentialEdit {
             name: self.name.as_ref().map(Option::as_deref),
             status: self.status,
@@ -89,7 +89,7 @@ impl Edit {
     }
 
     /// What it gives: unwritten narrowings of the same aspects are undone by it.
-    fn undone(&self, object: &Object) -> Vec<NarrowingKey> {
+    pub(super) fn undone(&self, object: &Object) -> Vec<NarrowingKey> {
         let aspects = [
             (
                 Aspect::Status,
@@ -104,7 +104,7 @@ impl Edit {
     }
 
     /// Whether a credential is not so already, as it is stored.
-    fn changes(&self, credential: &Credential) -> bool {
+    pub(super) fn changes(&self, credential: &Credential) -> bool {
         let differs = |name: &Option<String>| *name != credential.name;
         self.name.as_ref().is_some_and(differs)
             || self
@@ -517,7 +517,7 @@ impl Desk {
         Ok(self.token_up_to_date(revoked))
     }
 
-    fn obeys_any(&self, keys: &[NarrowingKey]) -> bool {
+    pub(super) fn obeys_any(&self, keys: &[NarrowingKey]) -> bool {
         keys.iter().any(|key| self.system.store.obeys(key))
     }
 
@@ -533,7 +533,7 @@ impl Desk {
     }
 
     /// What an edit takes away from a credential.
-    fn narrowings(
+    pub(super) fn narrowings(
         &self,
         credential: &Credential,
         base: Login,

@@ -311,6 +311,22 @@ impl Desk {
         ended
     }
 
+    /// Ends the live sessions of these credentials of an organization.
+    pub(super) fn disconnect_all<'a>(
+        &self,
+        actor: &Actor,
+        slug: &str,
+        usernames: impl Iterator<Item = &'a str>,
+    ) {
+        self.see_changes();
+        let sessions = &self.system.sessions;
+        let live = sessions.usernames();
+        for username in usernames.filter(|username| live.contains(*username)) {
+            let ended = sessions.disconnect_credential(username);
+            self.note_disconnect(actor, username, Some(slug), ended);
+        }
+    }
+
     /// Ends the live sessions of an organization. Returns how many there were.
     pub(super) fn disconnect_organization(&self, actor: &Actor, slug: &str) -> usize {
         self.see_changes();

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod base_path;
+mod bulk;
 mod caller;
 mod changes;
 pub mod client;

@@ -26,6 +26,12 @@ const ANSWERED_WITHIN: Duration = Duration::from_millis(800);
 /// The pause before a change is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Changes that one commit writes without their requests: it keeps others from the store.
+const ENTRIES: usize = 1_000;
+
+/// More changes than these are logged by their number.
+const LOGGED: usize = 10;
+
 /// How many records of ended sessions wait to be written.
 const NOTES: usize = 10_000;
 
@@ -67,6 +73,8 @@ struct Entry {
 struct Request {
     serial: u64,
     keys: Vec<NarrowingKey>,
+    /// Whether it is refused as a whole where one of the rows has changed.
+    is_one: bool,
     /// Earlier narrowings that it undoes.
     undone: Vec<NarrowingKey>,
     write: Write,
@@ -110,6 +118,7 @@ pub(super) struct Ticket {
     revocations: Arc<Revocations>,
     serial: u64,
     keys: Vec<NarrowingKey>,
+    is_one: bool,
     until: Instant,
 }
 
@@ -150,6 +159,7 @@ impl Revocations {
             revocations: self.clone(),
             serial,
             keys,
+            is_one: true,
             until: Instant::now() + ANSWERED_WITHIN,
         }
     }
@@ -233,15 +243,16 @@ impl Revocations {
             }
             let revocations = self.clone();
             // A panic would be a fault of ours; the next round tries again.
-            let _ = tokio::task::spawn_blocking(move || revocations.write()).await;
+            let written = tokio::task::spawn_blocking(move || revocations.write()).await;
+            if written.is_ok_and(|leaves_some| leaves_some) {
+                self.added.notify_one();
+            }
         }
     }
 
     /// Tries once more to write what is not written. Blocks on the store.
     pub(super) fn write_last(&self) {
-        if !self.is_idle() {
-            self.write();
-        }
+        while !self.is_idle() && self.write() {}
     }
 
     /// Says of each narrowing that is not written that the end of the process undoes it.
@@ -269,18 +280,22 @@ impl Revocations {
             && state.notes.is_empty()
     }
 
-    /// Writes all there is in one commit.
-    fn write(&self) {
+    /// Writes requests, and a bounded number of other changes, in one commit. Returns whether that
+    /// is done and more can be written at once.
+    fn write(&self) -> bool {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut entries, requests, notes) = {
+        let (mut entries, leaves_some, requests, notes) = {
             let mut state = self.lock();
-            let alone = state.entries.values().filter(|entry| !entry.has_request);
-            let alone: Vec<_> = alone.cloned().collect();
+            // A change that gives access may hold an entry; the others behind it are not kept waiting.
+            let alone = state.entries.values();
+            let mut alone = alone.filter(|entry| !entry.has_request && entry.held == 0);
+            let entries: Vec<_> = alone.by_ref().take(ENTRIES).cloned().collect();
+            let leaves_some = alone.next().is_some();
             let requests = std::mem::take(&mut state.requests);
-            (alone, requests, state.notes.clone())
+            (entries, leaves_some, requests, state.notes.clone())
         };
         if entries.is_empty() && requests.is_empty() && notes.is_empty() {
-            return;
+            return false;
         }
         let substitute = self.substitute(&mut entries);
         let mut requests = requests.into_iter();
@@ -301,12 +316,14 @@ impl Revocations {
                 let Request {
                     serial,
                     keys,
+                    is_one,
                     undone,
                     write,
                     answer,
                     ..
                 } = request;
-                let made = match self.is_unchanged(batch, &keys) {
+                let checked: &[_] = if is_one { &keys } else { &[] };
+                let made = match self.is_unchanged(batch, checked) {
                     Ok(()) => write(batch),
                     Err(error) => Err(error),
                 };
@@ -333,7 +350,10 @@ impl Revocations {
             state.notes.drain(..notes.len());
             self.recorded
                 .send_modify(|recorded| *recorded += notes.len() as u64);
-            for (key, _) in &done {
+            if done.len() > LOGGED {
+                tracing::info!(changes = done.len(), "the changes are written now");
+            }
+            for (key, _) in done.iter().filter(|_| done.len() <= LOGGED) {
                 // A change that gives access may have overtaken it.
                 if let Some(entry) = state.entries.get(key) {
                     let change = &entry.narrowing;
@@ -355,7 +375,7 @@ impl Revocations {
                 // The client may be gone.
                 let _ = answer.send(made);
             }
-            return;
+            return leaves_some;
         };
         let unanswered = requests.map(|request| (request.serial, request.answer));
         let answered = answers
@@ -365,6 +385,7 @@ impl Revocations {
             leave_alone(&mut state, serial, &error);
             let _ = answer.send(Err(Unwritten::Effective));
         }
+        false
     }
 
     /// The password that takes the place of replaced ones. It is never shown, and is made before
@@ -433,6 +454,14 @@ impl Ticket {
         self.until
     }
 
+    /// For a change of many credentials, each of which may fail alone. Its time to be answered
+    /// begins anew, as the ticket before it was written.
+    pub(super) fn for_each(mut self) -> Ticket {
+        self.is_one = false;
+        self.until = Instant::now() + ANSWERED_WITHIN;
+        self
+    }
+
     /// Has `write` make the whole change, of which the narrowings are a part, and waits for its
     /// commit. If that takes too long the narrowings alone are written. A success undoes the
     /// narrowings in `undone`, if they are not written.
@@ -447,6 +476,7 @@ impl Ticket {
         let request = Request {
             serial: self.serial,
             keys: self.keys.clone(),
+            is_one: self.is_one,
             undone,
             write: Box::new(move |batch| {
                 let made = write(batch)?;
@@ -483,8 +513,17 @@ impl Drop for Ticket {
 /// From now on the narrowings of a request are written without it.
 fn leave_alone(state: &mut State, serial: u64, error: &dyn std::fmt::Display) {
     let entries = state.entries.values_mut();
-    for entry in entries.filter(|entry| entry.serial == serial && entry.has_request) {
+    let own = entries.filter(|entry| entry.serial == serial && entry.has_request);
+    let own: Vec<_> = own.collect();
+    let count = own.len();
+    if count > LOGGED {
+        tracing::error!(changes = count, %error, "the changes count, but they cannot be written yet; trying again every second");
+    }
+    for entry in own {
         entry.has_request = false;
+        if count > LOGGED {
+            continue;
+        }
         let change = &entry.narrowing;
         match (&change.effect, &change.object) {
             (Effect::Revoke, Object::Credential(username)) => {

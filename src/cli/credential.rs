@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::CliError;
+use super::bulk::{self, Action, Many, Place};
 use super::containment::{
     CredentialLimits, RuleOptions, limits_line, rule_lines, show_limits, show_rules,
 };
@@ -83,10 +84,13 @@ pub enum CredentialCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Refuse a credential from now on, without deleting it
+    /// Refuse a credential, or all of a filter, from now on, without deleting it
     Revoke {
         /// Its username
-        username: String,
+        #[arg(required_unless_present_any = ["org", "status", "unused_since", "search"])]
+        username: Option<String>,
+        #[command(flatten)]
+        many: Many,
         /// End its live sessions, too, instead of letting them go on
         #[arg(long)]
         disconnect: bool,
@@ -94,10 +98,14 @@ pub enum CredentialCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Refuse a credential from some time on, or not any more
+    /// Refuse a credential, or all of a filter, from some time on, or not any more
+    #[command(allow_missing_positional = true)]
     Expire {
         /// Its username
-        username: String,
+        #[arg(required_unless_present_any = ["org", "status", "unused_since", "search"])]
+        username: Option<String>,
+        #[command(flatten)]
+        many: Many,
         /// A day or time, or "never"
         #[arg(value_parser = expiry)]
         when: Expiry,
@@ -139,10 +147,13 @@ pub enum CredentialCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Accept a revoked credential again, with the password it had
+    /// Accept a revoked credential, or all of a filter, again, with the password it had
     Enable {
         /// Its username
-        username: String,
+        #[arg(required_unless_present_any = ["org", "status", "unused_since", "search"])]
+        username: Option<String>,
+        #[command(flatten)]
+        many: Many,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -157,10 +168,13 @@ pub enum CredentialCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Delete a credential for good, after asking
+    /// Delete a credential, or all of a filter, for good, after asking
     Delete {
         /// Its username
-        username: String,
+        #[arg(required_unless_present_any = ["org", "status", "unused_since", "search"])]
+        username: Option<String>,
+        #[command(flatten)]
+        many: Many,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -198,6 +212,10 @@ impl CredentialCommand {
         match self {
             Self::List { .. } | Self::Show { .. } => false,
             Self::Limit { limits, .. } => !limits.change().0.is_empty(),
+            Self::Delete { many, .. }
+            | Self::Enable { many, .. }
+            | Self::Expire { many, .. }
+            | Self::Revoke { many, .. } => !many.dry_run,
             Self::Rules { rules, .. } => rules.change() != RulesChange::default(),
             _ => true,
         }
@@ -239,6 +257,15 @@ fn answer(
                 Ok::<_, CliError>((store.credential(username)?, unwritten))
             }
         }
+    };
+    let in_bulk = |many: &Many, action, disconnect, json| {
+        let place = Place {
+            store,
+            actor,
+            running,
+        };
+        let show = |credentials: &[Credential]| list(credentials, false);
+        bulk::run(many, action, disconnect, json, place, show)
     };
     let text = match command {
         Create {
@@ -309,10 +336,35 @@ fn answer(
                 "{username} has a new password, but it could not be shown; rotate it again: gatepost credential rotate {username}"
             )));
         }
+        Delete {
+            username: None,
+            many,
+            yes,
+            disconnect,
+            json,
+        } => return in_bulk(&many, Action::Delete { yes }, disconnect, json),
+        Enable {
+            username: None,
+            many,
+            json,
+        } => return in_bulk(&many, Action::Enable, false, json),
         Expire {
-            username,
+            username: None,
+            many,
+            when,
+            json,
+        } => return in_bulk(&many, Action::Expire(when.0), false, json),
+        Revoke {
+            username: None,
+            many,
+            disconnect,
+            json,
+        } => return in_bulk(&many, Action::Revoke, disconnect, json),
+        Expire {
+            username: Some(username),
             when: Expiry(expires_at),
             json,
+            ..
         } => {
             let change = CredentialEdit {
                 expires_at: Some(expires_at),
@@ -370,9 +422,10 @@ fn answer(
             return Ok(Answer::from(text).or(unwritten));
         }
         Revoke {
-            username,
+            username: Some(username),
             disconnect,
             json,
+            ..
         } => {
             running.needed(disconnect)?;
             let change = CredentialEdit {
@@ -393,7 +446,11 @@ fn answer(
             };
             return Ok(after.answer(text).or(unwritten));
         }
-        Enable { username, json } => {
+        Enable {
+            username: Some(username),
+            json,
+            ..
+        } => {
             let credential = set_status(&username, CredentialStatus::Active)?;
             running.enable(&credential)?;
             told(&credential, json, || {
@@ -420,10 +477,11 @@ fn answer(
             })
         }
         Delete {
-            username,
+            username: Some(username),
             yes,
             disconnect,
             json,
+            ..
         } => {
             running.needed(disconnect)?;
             let credential = store.credential(username.as_str())?;

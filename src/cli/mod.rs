@@ -2,6 +2,7 @@
 
 mod actor;
 mod audit;
+mod bulk;
 mod check;
 mod containment;
 mod credential;

@@ -213,6 +213,24 @@ impl Running {
         self.follow(&credential.username, &path, "active")
     }
 
+    /// As [`Running::enable`], for many credentials.
+    ///
+    /// # Errors
+    /// As [`Running::enable`].
+    pub fn enable_all(&self, asked: &Asked) -> Result<(), CliError> {
+        let Asked { method, path, body } = asked;
+        let told = self
+            .client
+            .as_ref()
+            .map(|client| client.ask::<Value>(method.clone(), path, body.as_ref()));
+        match told {
+            Some(Err(error @ ClientError::Refused { .. })) => Err(CliError::Io(format!(
+                "they are enabled in the store, but the running Gatepost does not take that: {error}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn follow(&self, name: &str, path: &str, status: &str) -> Result<(), CliError> {
         let change = json!({ "status": status });
         let told = self

@@ -7,7 +7,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::policy::{Policy, Rule};
 
 use super::error::Stop;
-use super::{CredentialStatus, OrganizationStatus, Retired, Store, StoreError, overlap, policy};
+use super::{
+    Credential, CredentialStatus, OrganizationStatus, Retired, Store, StoreError, credentials,
+    overlap, policy,
+};
 
 /// A credential as verification sees it.
 ///
@@ -98,6 +101,27 @@ impl Store {
     /// As [`Store::lookup`].
     pub fn stored_login(&self, username: &str) -> Result<Option<Login>, StoreError> {
         self.read(|connection| find(connection, &self.ends, username))
+    }
+
+    /// Reads credentials of one organization with their rows as they are stored, in the order of the
+    /// usernames. `None` stands for a username that no credential of the organization has.
+    ///
+    /// # Errors
+    /// As [`Store::lookup`].
+    pub fn credentials_with_logins(
+        &self,
+        organization: &str,
+        usernames: &[String],
+    ) -> Result<Vec<Option<(Credential, Login)>>, StoreError> {
+        self.read(|connection| {
+            let mut all = Vec::with_capacity(usernames.len());
+            for username in usernames {
+                let credential = credentials::find_in(connection, organization, username)?;
+                let login = find(connection, &self.ends, username)?;
+                all.push(credential.zip(login));
+            }
+            Ok(all)
+        })
     }
 
     /// Replaces the hash of an unchanged password, after the cost of hashing was raised or the credential was imported. Returns the credential's new version,

@@ -302,8 +302,11 @@ impl Store {
 
     /// Goes by the file alone again: the changes are written, or given up.
     pub fn disobey(&self, keys: &[NarrowingKey]) {
-        self.narrowings
-            .change(|all| all.retain(|key, _| !keys.contains(key)));
+        self.narrowings.change(|all| {
+            for key in keys {
+                all.remove(key);
+            }
+        });
         self.advance_epoch();
     }
 

@@ -1,6 +1,7 @@
 //! The administration over HTTP: who may ask, what a change does to logins, and what is never told.
 
 mod answers;
+mod bulk;
 mod conditions;
 mod disconnects;
 mod fairness;

@@ -167,6 +167,9 @@ impl Operation {
                 let text = format!("imported-to-{}:{{PLAIN}}hunter2", about.slug);
                 json!({ "format": "dovecot", "text": text })
             }
+            "change_credentials" => {
+                json!({ "action": "revoke", "usernames": [about.username], "disconnect": true })
+            }
             "rotate_credential" => json!({ "overlap": 60, "disconnect": true }),
             "create_token" => {
                 json!({ "name": "made here", "scope": format!("org:{}:read", about.slug) })

@@ -237,6 +237,18 @@ fn every_page_that_comes_of_doing_something() {
     viewer.show("sign-in-wrong");
     viewer.sign_in(&dashboard.token);
 
+    viewer.open(LIST);
+    for credential in &made[1..4] {
+        viewer.click(&format!("tr[data-username={}] input", credential.username));
+    }
+    viewer.submit("#bulk button[value=expire]");
+    viewer.show("bulk-expire");
+    viewer.open(LIST);
+    viewer.click("#bulk [name=all]");
+    viewer.submit("#bulk button[value=delete]");
+    viewer.submit("#confirmed");
+    viewer.show("bulk-delete-wrong");
+
     viewer.open(&format!("{LIST}/new"));
     viewer.fill("main [name=name]", "Ticket system");
     viewer.submit_for_credential("#create");

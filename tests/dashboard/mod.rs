@@ -1,5 +1,6 @@
 //! The dashboard, in a real browser where a person would use one and over plain HTTP where somebody else might.
 
+mod bulk;
 mod charts;
 mod cookie;
 mod credentials;

@@ -2,6 +2,7 @@
 //! OpenAPI document is made from that.
 
 mod audit;
+mod bulk;
 mod changes;
 mod credentials;
 mod explain;
@@ -69,6 +70,7 @@ fn described() -> OpenApiRouter<Arc<Desk>> {
     OpenApiRouter::new()
         .merge(organizations::routes())
         .merge(credentials::routes())
+        .merge(bulk::routes())
         .merge(import::routes())
         .merge(usage::routes())
         .merge(refusals::routes())

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use askama::Template;
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::Uri;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::try_unfold;
 use serde::Deserialize;
 
+use crate::admin::bulk;
 use crate::admin::desk::Desk;
-use crate::admin::problem::Problem;
+use crate::admin::problem::{Code, Problem};
 use crate::auth::export::{csv_header, csv_line};
 use crate::store::{
     Credential, CredentialColumn, CredentialFilter, CredentialOrder, CredentialStatus,
@@ -102,17 +104,46 @@ impl Asked {
         !self.q.is_empty() || self.status().is_some() || self.unused().is_some()
     }
 
+    /// From the query of a list's address.
+    pub(super) fn of_query(query: &str) -> Result<Asked, Problem> {
+        let uri: Option<Uri> = format!("/?{query}").parse().ok();
+        let asked = uri.and_then(|uri| axum::extract::Query::try_from_uri(&uri).ok());
+        let asked = asked.map(|axum::extract::Query(asked)| asked);
+        asked.ok_or_else(|| Problem::new(Code::Invalid, "list: send the form as the page has it"))
+    }
+
+    /// The address of the list, from its first page on.
+    pub(super) fn list(&self, slug: &str) -> String {
+        let query = self.query();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("/organizations/{slug}/credentials{mark}{query}")
+    }
+
+    /// The credentials of the list as one change means them.
+    pub(super) fn bulk_filter(&self) -> bulk::Filter {
+        bulk::Filter {
+            status: self.status(),
+            unused_since: self.unused_since(),
+            text: Some(self.q.trim().to_owned()).filter(|text| !text.is_empty()),
+        }
+    }
+
     /// The address of the same list as CSV.
     fn csv(&self, slug: &str) -> String {
+        let query = self.query();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("/organizations/{slug}/credentials.csv{mark}{query}")
+    }
+
+    /// What narrows the list, as a query.
+    fn query(&self) -> String {
         let pairs = [
             ("q", self.q.as_str()),
             ("status", &self.status),
             ("unused", &self.unused),
         ];
         let said = pairs.into_iter().filter(|(_, text)| !text.is_empty());
-        let query = form::query(said);
-        let mark = if query.is_empty() { "" } else { "?" };
-        format!("/organizations/{slug}/credentials.csv{mark}{query}")
+        form::query(said)
     }
 
     /// Since when a credential of this list was not used, in Unix milliseconds.

@@ -48,6 +48,12 @@ impl Form {
         found.map_or("", |(_, text)| text)
     }
 
+    /// All that is in fields of this name.
+    pub(super) fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        let own = self.0.iter().filter(move |(own, _)| own == name);
+        own.map(|(_, text)| text.as_str())
+    }
+
     /// Whether a box is ticked.
     pub(super) fn ticked(&self, name: &str) -> bool {
         !self.text(name).is_empty()

@@ -6,6 +6,7 @@
 mod address;
 mod assets;
 mod audit;
+mod bulk;
 mod chart;
 mod containment;
 mod cookies;
@@ -39,6 +40,7 @@ use axum::routing::{any, get, post};
 use super::desk::Desk;
 use super::gate::Gate;
 
+use self::bulk::Selections;
 use self::sign_ins::SignIns;
 
 /// What every page stands on.
@@ -46,6 +48,7 @@ struct Dashboard {
     desk: Arc<Desk>,
     gate: Arc<Gate>,
     sign_ins: SignIns,
+    selections: Selections,
 }
 
 /// Every page. Whatever no other route takes is a page that is not there.
@@ -54,6 +57,7 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         desk,
         gate,
         sign_ins: SignIns::new(),
+        selections: Selections::default(),
     });
     let pages = Router::new()
         .route("/", get(overview::show))
@@ -81,6 +85,11 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         .route(
             "/organizations/{slug}/credentials/new",
             get(new_credential::ask).post(new_credential::create),
+        )
+        .route("/organizations/{slug}/bulk", post(bulk::ask))
+        .route(
+            "/organizations/{slug}/bulk/confirmed",
+            post(bulk::carry_out),
         )
         .route(
             "/organizations/{slug}/import",

@@ -348,3 +348,87 @@ fn a_rotation_in_an_overlap_says_which_password_keeps_its_end() {
     assert_eq!(ended["overlap"], "none");
     assert!(ended["previous_until"].is_null());
 }
+
+#[test]
+fn all_of_a_filter_is_revoked_after_a_look_at_it() {
+    let desk = Desk::new();
+    let [one, two] = [desk.create(), desk.create()];
+    desk.says(&["rename", &two, "Scanner"]).unwrap();
+    let text = desk
+        .says(&["revoke", "--search", "print", "--dry-run"])
+        .unwrap();
+    assert!(text.contains(&one) && !text.contains(&two), "{text}");
+    assert!(
+        text.ends_with("Would revoke 1 credential. Nothing is changed."),
+        "{text}"
+    );
+    let status = |username: &str| desk.json(&["show", username])["status"].clone();
+    assert_eq!(status(&one), "active");
+
+    let text = desk.says(&["revoke", "--search", "print"]).unwrap();
+    assert!(
+        text.contains(&one) && text.ends_with("Revoked 1 credential."),
+        "{text}"
+    );
+    assert_eq!(
+        (status(&one), status(&two)),
+        ("revoked".into(), "active".into())
+    );
+    let done = desk.json(&["revoke", "--unused-since", "0s"]);
+    assert_eq!((&done["selected"], &done["done"]), (&1.into(), &1.into()));
+    assert_eq!(done["usernames"], serde_json::json!([two]));
+    let none = desk.json(&["revoke", "--unused-since", "90d"]);
+    assert_eq!((&none["selected"], &none["done"]), (&0.into(), &0.into()));
+
+    let done = desk.json(&["enable", "--status", "revoked"]);
+    assert_eq!(done["done"], 2);
+    let text = desk
+        .says(&["expire", "2099-01-01", "--org", "default"])
+        .unwrap();
+    assert!(text.ends_with("Set the expiry of 2 credentials."), "{text}");
+    assert!(desk.json(&["show", &one])["expires_at"].is_string());
+    assert_eq!(
+        desk.json(&["expire", "never", "--search", "scan"])["done"],
+        1
+    );
+    assert!(desk.json(&["show", &two])["expires_at"].is_null());
+    // The expiry of one is asked for as before.
+    desk.says(&["expire", &two, "2099-01-01"]).unwrap();
+
+    let refused = desk.says(&["delete", "--org", "default"]).unwrap_err();
+    assert!(
+        refused.to_string().contains("deletes 2 credentials"),
+        "{refused}"
+    );
+    assert_eq!(
+        desk.json(&["delete", "--org", "default", "--dry-run"])["selected"],
+        2
+    );
+    assert_eq!(
+        desk.json(&["delete", "--org", "default", "--yes"])["done"],
+        2
+    );
+    let log = desk
+        .store
+        .audit(crate::store::AuditFilter::default(), Page::ALL);
+    let deleted = |record: &&crate::store::AuditRecord| record.action == "credential.delete";
+    assert_eq!(log.unwrap().rows.iter().filter(deleted).count(), 2);
+}
+
+#[test]
+fn a_username_and_a_filter_are_not_mixed() {
+    for line in [
+        &["revoke"][..],
+        &["delete", "--yes"],
+        &["revoke", "smtp_a", "--unused-since", "90d"],
+        &["revoke", "smtp_a", "--dry-run"],
+        &["enable", "--dry-run"],
+        &["expire", "2099-01-01"],
+        &["revoke", "--unused-since", "soon"],
+    ] {
+        assert!(
+            Line::try_parse_from([&["credential"], line].concat()).is_err(),
+            "{line:?}"
+        );
+    }
+}

@@ -183,6 +183,17 @@ pub(super) fn find(connection: &Connection, username: &str) -> Result<Credential
     found.ok_or_else(|| StoreError::not_found(Kind::Credential, username).into())
 }
 
+/// The credential with this username, if one of the organization with this slug has it.
+pub(super) fn find_in(
+    connection: &Connection,
+    slug: &str,
+    username: &str,
+) -> Result<Option<Credential>, Stop> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE c.username = ?1"))?;
+    let found = statement.query_row([username], credential).optional()?;
+    Ok(found.filter(|found| found.organization == slug))
+}
+
 /// All credentials of the organization with this slug.
 pub(super) fn of_organization(
     connection: &Connection,
