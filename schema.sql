@@ -1,4 +1,4 @@
--- Gatepost's store: the whole schema, as of PRAGMA user_version = 7.
+-- Gatepost's store: the whole schema, as of PRAGMA user_version = 8.
 --
 -- Times are integer Unix milliseconds, UTC. Ids are UUIDv7 in text. The file stays readable and writable for SQLite 3.40
 -- (Debian 12), so that an administrator's sqlite3 shell can change it while the daemon runs; the daemon notices.
@@ -39,15 +39,29 @@ CREATE TABLE credentials (
     previous_tag   INTEGER CHECK (previous_tag BETWEEN 0 AND 4294967295),
     previous_until INTEGER,                                          -- ... which is right before this time, too
     limits         TEXT CHECK (limits IS NULL OR json_valid(limits)),    -- JSON by name; NULL: the instance's
-    rules          TEXT CHECK (rules IS NULL OR json_valid(rules))       -- JSON: what it may do; NULL: anything
+    rules          TEXT CHECK (rules IS NULL OR json_valid(rules)),      -- JSON: what it may do; NULL: anything
+    name_key       TEXT                                              -- sorts a name with letters beyond ASCII
 ) STRICT;
 
 CREATE INDEX credentials_by_organization ON credentials (organization);
 
 -- So that a page of a long table is found in any order without sorting all of it.
-CREATE INDEX credentials_by_name ON credentials (organization, name COLLATE NOCASE);
+CREATE INDEX credentials_by_name ON credentials (organization, coalesce(name_key, lower(name)));
 CREATE INDEX credentials_by_status ON credentials (organization, status);
-CREATE INDEX credentials_by_username ON credentials (organization, username);
+CREATE INDEX credentials_by_username ON credentials (organization, username COLLATE NOCASE);
+
+-- SQLite folds the case of ASCII letters only. Gatepost writes `name_key` for every other name, in the
+-- transaction that sets the name; after another program has written one, with its own next change.
+-- Until then such a name sorts by its octets.
+CREATE INDEX credentials_without_name_key ON credentials (key)
+WHERE name_key IS NULL AND name GLOB '*[^ -~]*';
+
+CREATE TRIGGER credentials_name_key
+AFTER UPDATE OF name ON credentials
+WHEN NEW.name IS NOT OLD.name
+BEGIN
+    UPDATE credentials SET name_key = NULL WHERE key = NEW.key;
+END;
 
 -- A verified password is remembered for one (key, version). The trigger moves the version whoever makes the change. Its own
 -- update names only `version`, which is not in the list, so it cannot set itself off.

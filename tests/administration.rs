@@ -114,6 +114,25 @@ fn the_list_is_narrowed() {
 }
 
 #[test]
+fn names_in_any_script_are_stored_composed_and_found_in_any_case() {
+    let site = Site::new(Config::for_upstream("127.0.0.1:1"));
+    for name in ["Принтер Офис", "e\u{301}tage", "Hauptstraße"] {
+        site.json(&["credential", "create", "--name", name]);
+    }
+    for (wanted, name) in [
+        ("принтер", "Принтер Офис"),
+        ("ÉTAGE", "étage"),
+        ("E\u{301}TAGE", "étage"),
+        ("etage", "étage"),
+        ("STRASSE", "Hauptstraße"),
+    ] {
+        let list = site.json(&["credential", "list", "--search", wanted]);
+        assert_eq!(list.as_array().unwrap().len(), 1, "{wanted}: {list}");
+        assert_eq!(list[0]["name"], name, "{wanted}");
+    }
+}
+
+#[test]
 fn every_change_is_in_the_audit_log_and_tampering_shows() {
     let site = Site::new(Config::for_upstream("127.0.0.1:1"));
     let credential = site.create();

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::error::Stop;
 use super::page::Seen;
+use super::text::Needle;
 use super::{Actor, ActorKind, Editor, Page, Rows, Store, StoreError, now};
 
 /// How many records in a row are from before a time when no newer one is looked for behind them. A
@@ -78,7 +79,7 @@ pub struct AuditFilter<'a> {
     pub action: Option<&'a str>,
     /// Only about this username, slug or token id.
     pub object: Option<&'a str>,
-    /// Only by actors whose name contains this.
+    /// Only by actors whose name contains this, whatever the case and accents of letters.
     pub actor: Option<&'a str>,
     /// Not before this Unix millisecond; see [`Store::audit`].
     pub since: Option<i64>,
@@ -163,7 +164,7 @@ impl AuditFilter<'_> {
         };
         Ok(self.organization.is_none_or(|slug| organization == slug)
             && self.action.is_none_or(is_action)
-            && self.actor.is_none_or(|name| actor.contains(name)))
+            && self.actor.is_none_or(|name| Needle::new(name).is_in(actor)))
     }
 }
 

@@ -28,6 +28,7 @@ mod reading;
 mod refusals;
 mod schema;
 mod spelling;
+mod text;
 mod tokens;
 mod usage;
 
@@ -315,6 +316,7 @@ impl Store {
         let commit = || {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
+            text::fill_name_keys(&transaction)?;
             transaction.commit()?;
             Ok(value)
         };

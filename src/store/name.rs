@@ -1,6 +1,7 @@
 //! What may be stored as a name: slugs and the free names that people give. And how what others chose is shown.
 
 use super::StoreError;
+use super::text::composed;
 
 /// The organization that is always there, for whoever needs only one.
 pub const DEFAULT_ORGANIZATION: &str = "default";
@@ -31,7 +32,7 @@ pub fn check_slug(slug: &str) -> Result<(), StoreError> {
 /// [`StoreError::Invalid`] with what a name is.
 pub fn check_name(name: Option<&str>) -> Result<(), StoreError> {
     let Some(name) = name else { return Ok(()) };
-    if name.chars().count() > LONGEST_NAME {
+    if composed(name).chars().count() > LONGEST_NAME {
         return Err(StoreError::Invalid(format!(
             "the name is longer than {LONGEST_NAME} characters"
         )));

@@ -12,6 +12,7 @@ use crate::policy::{Limits, LimitsChange};
 use super::audit::{Event, record};
 use super::credentials::{self, id, taken};
 use super::error::Stop;
+use super::text::composed;
 use super::{DEFAULT_ORGANIZATION, Editor, Kind, Store, StoreError, count, name, now, policy};
 
 /// An organization.
@@ -150,6 +151,8 @@ impl Editor<'_> {
         limits: &Limits,
     ) -> Result<Organization, StoreError> {
         name::check_slug(slug)?;
+        let name = name.map(composed);
+        let name = name.as_deref();
         name::check_name(name)?;
         self.write(|transaction| {
             let id = Uuid::now_v7();
@@ -187,7 +190,9 @@ impl Editor<'_> {
         revisions: Option<&[String]>,
         edit: OrganizationEdit,
     ) -> Result<Organization, StoreError> {
-        if let Some(name) = edit.name {
+        let new_name = edit.name.map(|name| name.map(composed));
+        let new_name = new_name.as_ref().map(Option::as_deref);
+        if let Some(name) = new_name {
             name::check_name(name)?;
         }
         let change = |transaction: &Transaction| {
@@ -201,7 +206,7 @@ impl Editor<'_> {
                 "UPDATE organizations SET name = ?2, status = ?3, limits = ?4 WHERE slug = ?1",
                 params![
                     slug,
-                    edit.name.unwrap_or(before.name.as_deref()),
+                    new_name.unwrap_or(before.name.as_deref()),
                     edit.status.unwrap_or(before.status).as_str(),
                     policy::written(&limits)?,
                 ],

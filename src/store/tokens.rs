@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::audit::{Event, record};
 use super::credentials::id;
 use super::error::Stop;
+use super::text::composed;
 use super::{Editor, Kind, Page, Rows, Store, StoreError, name, now, organizations};
 
 /// A token as an administrator sees it.
@@ -188,7 +189,8 @@ impl Editor<'_> {
     /// # Errors
     /// The name is not allowed, the organization unknown, the request repeated, or the store cannot be written.
     pub fn create_token(&self, new: NewToken) -> Result<Token, StoreError> {
-        name::check_name(Some(new.name))?;
+        let name = composed(new.name);
+        name::check_name(Some(&name))?;
         self.write(|transaction| {
             let slug = new.scope.organization.as_deref();
             let organization = slug
@@ -201,7 +203,7 @@ impl Editor<'_> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 params![
                     id.to_string(),
-                    new.name,
+                    name,
                     new.hash,
                     organization,
                     new.scope.access,
@@ -274,13 +276,14 @@ fn find(connection: &Connection, which: &str) -> Result<Token, Stop> {
     // name would keep that one from being found, or be found in its place.
     let id = Uuid::parse_str(which).ok();
     let condition = match id {
-        Some(_) => "t.id = ?1",
-        None => "t.name = ?1 AND t.revoked_at IS NULL",
+        Some(_) => "t.id = ?1 AND ?2 IS NOT NULL",
+        None => "t.name IN (?1, ?2) AND t.revoked_at IS NULL",
     };
     let written = id.map_or_else(|| which.to_owned(), |id| id.to_string());
     let mut statement =
         connection.prepare_cached(&format!("{SELECT} WHERE {condition} LIMIT 2"))?;
-    let rows = statement.query_map([written], token)?;
+    // A name that an older Gatepost stored may be in the other spelling.
+    let rows = statement.query_map([&*written, &composed(which)], token)?;
     let mut rows: Vec<_> = rows.collect::<Result<_, _>>()?;
     match (rows.pop(), rows.is_empty()) {
         (Some(only), true) => Ok(only),

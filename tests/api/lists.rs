@@ -64,6 +64,20 @@ fn a_list_comes_page_by_page_in_order_without_a_gap() {
 }
 
 #[test]
+fn names_in_any_script_are_stored_composed_and_found_in_any_case() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let new = json!({ "name": "E\u{301}TAGE" });
+    let made = served.admin(&format!("POST {DEFAULT}"), Some(new));
+    assert_eq!(made.expect(201).body["name"], "ÉTAGE");
+    // étage, composed and not, and without the accent.
+    for wanted in ["%C3%A9tage", "e%CC%81tage", "etage"] {
+        let found = served.admin(&format!("GET {DEFAULT}?text={wanted}"), None);
+        assert_eq!(each(&found.expect(200).body, "name"), ["ÉTAGE"], "{wanted}");
+    }
+}
+
+#[test]
 fn a_list_is_narrowed_also_by_what_is_not_written_yet() {
     let upstream = Upstream::start();
     let served = Served::start(&upstream);

@@ -5,6 +5,29 @@ use std::fs;
 use super::{Dashboard, LIST};
 
 #[test]
+fn the_list_finds_and_sorts_names_in_any_script() {
+    let dashboard = Dashboard::start();
+    let daemon = &dashboard.daemon;
+    for name in ["zebra", "e\u{301}tage 2", "Etage 1", "Принтер Офис"] {
+        daemon.succeed(&["credential", "create", "--name", name]);
+    }
+    let mut plain = dashboard.plain_signed_in(&dashboard.token_for("org:default:read"));
+    let printer = "%D0%BF%D1%80%D0%B8%D0%BD%D1%82%D0%B5%D1%80"; // принтер
+    for address in [
+        format!("{LIST}?q={printer}"),
+        format!("{LIST}.csv?q={printer}"),
+    ] {
+        let body = plain.get(&address).body;
+        assert!(body.contains("Принтер Офис"), "{address}: {body}");
+        assert!(!body.contains("zebra"), "{address}: {body}");
+    }
+    let page = plain.get(&format!("{LIST}?sort=name&dir=asc")).expect(200);
+    let places = ["Etage 1", "étage 2", "zebra", "Принтер Офис"].map(|name| page.body.find(name));
+    assert!(places.iter().all(Option::is_some), "{}", page.body);
+    assert!(places.is_sorted(), "{places:?}");
+}
+
+#[test]
 fn the_list_can_be_downloaded_as_it_is_filtered_by_who_may_see_it() {
     let dashboard = Dashboard::start();
     let daemon = &dashboard.daemon;

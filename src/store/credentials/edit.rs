@@ -9,6 +9,7 @@ use crate::policy::{Limits, LimitsChange, Rules, RulesChange};
 
 use super::super::audit::{Event, record};
 use super::super::error::Stop;
+use super::super::text::composed;
 use super::super::{
     Editor, Kind, Overlap, Rotation, StoreError, login, name, now, organizations, overlap, policy,
 };
@@ -121,7 +122,9 @@ impl Editor<'_> {
     /// The username is taken, the organization unknown, the name not allowed, the request repeated, or the store cannot be
     /// written.
     pub fn create_credential(&self, new: NewCredential) -> Result<Credential, StoreError> {
-        name::check_name(new.name)?;
+        let name = new.name.map(composed);
+        let name = name.as_deref();
+        name::check_name(name)?;
         if let Some(limits) = new.limits {
             check_limits(limits)?;
         }
@@ -138,7 +141,7 @@ impl Editor<'_> {
                         id.to_string(),
                         new.username,
                         organization,
-                        new.name,
+                        name,
                         new.password_hash,
                         new.tag,
                         now(),
@@ -220,12 +223,14 @@ impl Editor<'_> {
         wanted: Wanted,
         edit: CredentialEdit,
     ) -> Result<Credential, StoreError> {
-        if let Some(name) = edit.name {
+        let new_name = edit.name.map(|name| name.map(composed));
+        let new_name = new_name.as_ref().map(Option::as_deref);
+        if let Some(name) = new_name {
             name::check_name(name)?;
         }
         let change = |transaction: &Transaction| {
             let before = wanted.find(transaction)?;
-            let name = edit.name.unwrap_or(before.name.as_deref());
+            let name = new_name.unwrap_or(before.name.as_deref());
             let status = edit.status.unwrap_or(before.status);
             let expires_at = edit.expires_at.unwrap_or(before.expires_at);
             let revoked_at = match status {

@@ -3,6 +3,7 @@
 use rusqlite::params;
 use uuid::Uuid;
 
+use super::super::text::composed;
 use super::super::{Editor, StoreError, name, now, organizations};
 use super::edit::told;
 use super::find;
@@ -36,7 +37,8 @@ impl Editor<'_> {
             let mut added = Vec::new();
             for new in credentials {
                 name::check_username(new.username)?;
-                name::check_name(new.name)?;
+                let name = new.name.map(composed);
+                name::check_name(name.as_deref())?;
                 let mut insert = transaction.prepare_cached(
                     "INSERT INTO credentials (id, username, organization, name, password_hash, created_at, expires_at)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (username) DO NOTHING",
@@ -45,7 +47,7 @@ impl Editor<'_> {
                     Uuid::now_v7().to_string(),
                     new.username,
                     key,
-                    new.name,
+                    name,
                     new.password_hash,
                     now(),
                     new.expires_at,

@@ -19,6 +19,7 @@ use crate::policy::{Limits, Rules};
 
 use super::error::Stop;
 use super::page::Seen;
+use super::text::Needle;
 use super::{
     Kind, LastUsed, Page, PasswordUse, Rows, Store, StoreError, count, organizations, overlap,
     policy,
@@ -83,7 +84,8 @@ pub struct CredentialFilter<'a> {
     pub status: Option<CredentialStatus>,
     /// Only those that were made, and not used, before this Unix millisecond.
     pub unused_since: Option<i64>,
-    /// Only those with this in their name or username, whatever the case of ASCII letters.
+    /// Only those with this in their name or username, whatever the case, accents and width of
+    /// letters.
     pub text: Option<&'a str>,
 }
 
@@ -118,6 +120,7 @@ impl Store {
         filter: CredentialFilter,
         page: Page,
     ) -> Result<Rows<Credential>, StoreError> {
+        let needle = filter.text.map(Needle::new);
         self.read(|connection| {
             let organization = filter
                 .organization
@@ -136,7 +139,7 @@ impl Store {
             let wanted = params![organization, page.after.unwrap_or(0), filter.status];
             page.collect(statement.query(wanted)?, |row| {
                 let key = row.get(15)?;
-                Ok(match filter.passes(row)? {
+                Ok(match filter.passes(needle.as_ref(), row)? {
                     true => Seen::Wanted(key, credential(row)?),
                     false => Seen::LeftOut(key),
                 })
@@ -147,23 +150,26 @@ impl Store {
 
 impl CredentialFilter<'_> {
     /// Whether a row of [`SELECT`] has this text, and was used as long ago.
-    fn passes(&self, row: &Row) -> Result<bool, Stop> {
+    fn passes(&self, needle: Option<&Needle>, row: &Row) -> Result<bool, Stop> {
         if let Some(since) = self.unused_since {
             let (made, used): (i64, Option<i64>) = (row.get(5)?, row.get(9)?);
             if made.max(used.unwrap_or(made)) >= since {
                 return Ok(false);
             }
         }
-        let Some(wanted) = self.text.map(str::to_ascii_lowercase) else {
-            return Ok(true);
-        };
-        let has = |column| {
-            let text: Option<String> = row.get(column)?;
-            let text = text.unwrap_or_default().to_ascii_lowercase();
-            Ok::<_, Stop>(text.contains(&wanted))
-        };
-        Ok(has(1)? || has(3)?)
+        match needle {
+            Some(needle) => Ok(has_text(needle, row, 1)? || has_text(needle, row, 3)?),
+            None => Ok(true),
+        }
     }
+}
+
+/// Whether a column of text holds what is searched for.
+fn has_text(needle: &Needle, row: &Row, column: usize) -> Result<bool, Stop> {
+    let text = row.get_ref(column)?.as_str_or_null();
+    Ok(text
+        .map_err(rusqlite::Error::from)?
+        .is_some_and(|text| needle.is_in(text)))
 }
 
 const SELECT: &str = "

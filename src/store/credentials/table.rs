@@ -1,9 +1,11 @@
 //! Credentials as a table for people: in any order, and page by page.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
+use super::super::error::Stop;
+use super::super::text::Needle;
 use super::super::{Store, StoreError, organizations};
-use super::{Credential, CredentialFilter, SELECT, credential};
+use super::{Credential, CredentialFilter, SELECT, credential, has_text};
 
 /// What a table of credentials is sorted by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -12,11 +14,12 @@ pub enum CredentialColumn {
     Created,
     /// The time of their last use; those never used count as used before all others.
     LastUsed,
-    /// What people call them, whatever the case of ASCII letters; those without a name count as before all others.
+    /// What people call them, whatever the case and accents of letters; those without a name count
+    /// as before all others.
     Name,
     /// Active before revoked.
     Status,
-    /// What clients log in with.
+    /// What clients log in with, whatever the case of ASCII letters.
     Username,
 }
 
@@ -27,9 +30,9 @@ impl CredentialColumn {
         match self {
             CredentialColumn::Created => "c.key",
             CredentialColumn::LastUsed => "u.at",
-            CredentialColumn::Name => "c.name COLLATE NOCASE",
+            CredentialColumn::Name => "coalesce(c.name_key, lower(c.name))",
             CredentialColumn::Status => "c.status",
-            CredentialColumn::Username => "c.username",
+            CredentialColumn::Username => "c.username COLLATE NOCASE",
         }
     }
 }
@@ -60,6 +63,10 @@ impl Store {
                 .organization
                 .map(|slug| organizations::key(connection, slug))
                 .transpose()?;
+            let found = match filter.text {
+                Some(text) => Some(keys_with(connection, organization, text)?),
+                None => None,
+            };
             let (column, direction) = (
                 order.by.sql(),
                 if order.descending { "DESC" } else { "ASC" },
@@ -76,9 +83,7 @@ impl Store {
                 conditions.push("max(c.created_at, coalesce(u.at, c.created_at)) < ?3");
             }
             if filter.text.is_some() {
-                conditions.push(
-                    "instr(lower(c.username || char(10) || coalesce(c.name, '')), lower(?4)) > 0",
-                );
+                conditions.push("c.key IN (SELECT value FROM json_each(?4))");
             }
             let used = match filter.unused_since.is_some() || order.by == CredentialColumn::LastUsed
             {
@@ -95,7 +100,7 @@ impl Store {
                 organization,
                 filter.status,
                 filter.unused_since,
-                filter.text,
+                found,
                 skipped,
                 limit,
             ];
@@ -105,10 +110,30 @@ impl Store {
     }
 }
 
+/// The keys, as a JSON array, of the credentials with this text in their name or username.
+fn keys_with(
+    connection: &Connection,
+    organization: Option<i64>,
+    text: &str,
+) -> Result<String, Stop> {
+    let needle = Needle::new(text);
+    let mut statement = connection.prepare_cached(
+        "SELECT key, username, name FROM credentials WHERE ?1 IS NULL OR organization = ?1",
+    )?;
+    let mut rows = statement.query([organization])?;
+    let mut keys: Vec<i64> = Vec::new();
+    while let Some(row) = rows.next()? {
+        if has_text(&needle, row, 1)? || has_text(&needle, row, 2)? {
+            keys.push(row.get(0)?);
+        }
+    }
+    Ok(serde_json::json!(keys).to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::tests::{Fixture, named};
-    use super::super::super::{LastUsed, Noted};
+    use super::super::super::{LastUsed, Noted, Page};
     use super::super::{CredentialStatus, NewCredential};
     use super::*;
 
@@ -247,10 +272,131 @@ mod tests {
     }
 
     #[test]
+    fn names_sort_without_regard_to_case_and_accents_in_any_script() {
+        let store = Fixture::new();
+        let names = [
+            "Яблоко",
+            "zebra",
+            "étage 2",
+            "Etage 1",
+            "ETAGE 3",
+            "яблоки",
+            "Übung",
+            "ulm",
+            "a",
+            "10",
+            "9",
+        ];
+        for (number, name) in names.iter().enumerate() {
+            let username = format!("smtp_{number}");
+            let new = NewCredential {
+                name: Some(name),
+                ..named(&username)
+            };
+            store.create_credential(new).unwrap();
+        }
+        let order = CredentialOrder {
+            by: CredentialColumn::Name,
+            descending: false,
+        };
+        let sorted = || -> Vec<String> {
+            let found = store.credential_table(CredentialFilter::default(), order, 0, 20);
+            let found = found.unwrap().into_iter();
+            found.map(|found| found.name.unwrap()).collect()
+        };
+        let expected = [
+            "10",
+            "9",
+            "a",
+            "Etage 1",
+            "étage 2",
+            "ETAGE 3",
+            "Übung",
+            "ulm",
+            "zebra",
+            "яблоки",
+            "Яблоко",
+        ];
+        assert_eq!(sorted(), expected);
+        // Names that another program writes follow with the next change.
+        store.shell("UPDATE credentials SET name = 'ÉTAGE 0' WHERE name = 'étage 2'");
+        store.rename_credential("smtp_8", Some("b")).unwrap();
+        let expected = [
+            "10",
+            "9",
+            "b",
+            "ÉTAGE 0",
+            "Etage 1",
+            "ETAGE 3",
+            "Übung",
+            "ulm",
+            "zebra",
+            "яблоки",
+            "Яблоко",
+        ];
+        assert_eq!(sorted(), expected);
+    }
+
+    #[test]
+    fn a_search_folds_case_beyond_ascii_in_names_and_usernames() {
+        let store = Fixture::new();
+        for (username, name) in [
+            ("smtp_a", Some("Принтер Офис")),
+            ("smtp_b", Some("Hauptstraße")),
+            ("smtp_c", Some("e\u{301}tage")),
+            ("jörg@example.test", None),
+        ] {
+            let new = NewCredential {
+                name,
+                ..named(username)
+            };
+            store.create_credential(new).unwrap();
+        }
+        let name = store.credential("smtp_c").unwrap().name;
+        assert_eq!(name.as_deref(), Some("étage"), "stored composed");
+        for (text, expected) in [
+            ("принтер", "smtp_a"),
+            ("STRASSE", "smtp_b"),
+            ("ÉTAGE", "smtp_c"),
+            ("e\u{301}tage", "smtp_c"),
+            ("JÖRG", "jörg@example.test"),
+        ] {
+            let filter = CredentialFilter {
+                text: Some(text),
+                ..CredentialFilter::default()
+            };
+            let order = CredentialOrder {
+                by: CredentialColumn::Created,
+                descending: true,
+            };
+            let table = store.credential_table(filter, order, 0, 9).unwrap();
+            let list = Store::credentials(&store, filter, Page::ALL).unwrap().rows;
+            assert_eq!(table, list, "{text}");
+            let found: Vec<_> = list.iter().map(|found| found.username.as_str()).collect();
+            assert_eq!(found, [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn no_change_reads_all_names_for_those_to_fold() {
+        let plan = Fixture::new().plan(
+            "SELECT key, name FROM credentials
+             WHERE name_key IS NULL AND name GLOB '*[^ -~]*' LIMIT 10",
+        );
+        assert!(plan.contains("credentials_without_name_key"), "{plan}");
+    }
+
+    #[test]
     fn an_index_has_an_organizations_credentials_in_order() {
         let store = Fixture::new();
-        for column in ["c.key", "c.name COLLATE NOCASE", "c.status", "c.username"] {
+        for column in [
+            CredentialColumn::Created,
+            CredentialColumn::Name,
+            CredentialColumn::Status,
+            CredentialColumn::Username,
+        ] {
             for direction in ["ASC", "DESC"] {
+                let column = column.sql();
                 let plan = store.plan(&format!(
                     "SELECT c.key FROM credentials c WHERE c.organization = 1
                      ORDER BY {column} {direction}, c.key {direction} LIMIT 50 OFFSET 50"
