@@ -185,6 +185,26 @@ fn who_is_cut_off_by_the_end_of_a_drain_is_told() {
 }
 
 #[test]
+fn silent_clients_do_not_keep_a_restart_waiting() {
+    let upstream = Upstream::start();
+    let config = config(&upstream).drain_timeout("1h");
+    let gatepost = Gatepost::start(config.text("timeouts", "handshake", "1h"));
+    let _in_handshake = TcpStream::connect(gatepost.submissions).expect("connect");
+    let credential = gatepost.create();
+    let mut in_transaction = Client::logged_in(&gatepost, &credential);
+    in_transaction.expect("MAIL FROM:<sender@example.test>", "250");
+    let mut in_body = Client::logged_in(&gatepost, &credential);
+    in_body.begin_message();
+    in_body.write(b"Subject: stalled\r\n");
+    gatepost.signal(Signal::TERM);
+    in_transaction.reply().expect("421 4.3.2");
+    if let Some(reply) = in_body.try_reply() {
+        reply.expect("421 4.3.2");
+    }
+    assert!(gatepost.wait().success());
+}
+
+#[test]
 fn a_second_sigterm_ends_a_drain() {
     let upstream = Upstream::start();
     let gatepost = Gatepost::start(config(&upstream).drain_timeout("1h"));

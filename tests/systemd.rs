@@ -71,6 +71,143 @@ fn sockets_handed_in_are_known_by_their_addresses() {
 }
 
 #[test]
+fn sockets_handed_in_are_known_by_their_names_where_no_address_is_configured() {
+    let upstream = Upstream::start();
+    let site = Arc::new(Site::new(
+        Config::for_upstream(upstream.address).without_listeners(),
+    ));
+    let metrics = ports::free_address();
+    let sockets = [metrics, site.submissions, site.submission].map(listen);
+    let gatepost = Gatepost::launch(&site, |command| {
+        let sockets = sockets.map(OwnedFd::from).into();
+        let mut command = hand_in(&command, &site.path("log"), sockets);
+        command.env("LISTEN_FDNAMES", "metrics:submissions:submission");
+        command
+    });
+    Client::logged_in(&gatepost, &gatepost.create());
+    Client::submissions(&gatepost).expect("QUIT", "221");
+    let scraped = Command::new("curl")
+        .args(["--silent", "--fail", &format!("http://{metrics}/metrics")])
+        .output()
+        .expect("run curl");
+    assert!(scraped.status.success(), "{scraped:?}");
+}
+
+#[test]
+fn the_administration_and_the_auth_socket_are_known_by_their_names() {
+    let site = Arc::new(Site::new(Config::for_nothing()));
+    let directory = tempfile::tempdir().expect("tempdir");
+    let [admin, auth] = ["admin", "auth"].map(|name| directory.path().join(name));
+    let [bound, asked] = [&admin, &auth].map(|path| UnixListener::bind(path).expect("bind"));
+    let _gatepost = Gatepost::launch(&site, |command| {
+        let sockets = vec![OwnedFd::from(bound), OwnedFd::from(asked)];
+        let mut command = hand_in(&command, &site.path("log"), sockets);
+        command.env("LISTEN_FDNAMES", "admin:auth");
+        command
+    });
+    let answer = AuthClient::over_unix(&auth).ask("AUTH\t7\tPLAIN\tservice=smtp");
+    assert!(answer.starts_with("CONT\t7"), "{answer}");
+    let ready = Command::new("curl")
+        .args(["--silent", "--fail", "--unix-socket"])
+        .arg(&admin)
+        .arg("http://localhost/readyz")
+        .output()
+        .expect("run curl");
+    assert_eq!(String::from_utf8_lossy(&ready.stdout), "ready\n");
+}
+
+#[test]
+fn an_administration_in_clear_text_on_a_network_is_refused() {
+    let site = Site::new(Config::for_nothing());
+    let socket = TcpListener::bind("0.0.0.0:0").expect("listen on every address");
+    let mut command = hand_in(
+        &site.command(&["serve"]),
+        &site.path("log"),
+        vec![socket.into()],
+    );
+    let status = command.env("LISTEN_FDNAMES", "admin").status();
+    assert_eq!(status.expect("run gatepost").code(), Some(78));
+    let log = std::fs::read_to_string(site.path("log")).expect("read the log");
+    assert!(log.contains("over the network in clear text"), "{log}");
+}
+
+#[test]
+fn without_any_address_the_start_says_where_clients_could_come_from() {
+    let site = Site::new(Config::for_nothing());
+    let output = site.run(&["serve"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{stderr}");
+    assert!(stderr.contains("start gatepost.socket"), "{stderr}");
+}
+
+#[test]
+fn a_start_that_fails_ends_later_where_clients_wait_at_sockets() {
+    let site = Site::new(Config::for_upstream("127.0.0.1:1"));
+    std::fs::write(site.path("key.pem"), "no key").expect("spoil the key");
+    let start = Instant::now();
+    let (code, log) = refused(&site, listen(site.submission));
+    assert_eq!(code, Some(78), "{log}");
+    assert!(
+        start.elapsed() >= Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_taken_address_of_metrics_and_administration_does_not_stop_mail() {
+    let upstream = Upstream::start();
+    let [metrics, tcp] = [ports::free_address(), ports::free_address()];
+    let directory = tempfile::tempdir().expect("tempdir");
+    let path = directory.path().join("admin");
+    let config = Config::for_upstream(upstream.address)
+        .text("metrics", "listen", &metrics.to_string())
+        .text("admin", "listen", &tcp.to_string())
+        .text("admin", "socket", path.to_str().expect("UTF-8"));
+    let taken = [metrics, tcp].map(listen);
+    let gatepost = Gatepost::start(config);
+    Client::logged_in(&gatepost, &gatepost.create());
+    let ask = |page: &str| {
+        let output = Command::new("curl")
+            .args(["--silent", "--unix-socket"])
+            .arg(&path)
+            .arg(format!("http://localhost{page}"))
+            .output();
+        String::from_utf8(output.expect("run curl").stdout).expect("UTF-8")
+    };
+    let ready = ask("/readyz");
+    for (kind, address) in [("metrics", metrics), ("admin", tcp)] {
+        let warning = format!("warning: {kind} is not served at {address}");
+        assert!(
+            ready.starts_with("ready\n") && ready.contains(&warning),
+            "{ready}"
+        );
+        let log = gatepost.log();
+        assert!(
+            log.contains(&format!("cannot listen on {address}")),
+            "{log}"
+        );
+    }
+    let status = ask("/api/v1/status");
+    assert_eq!(
+        status.matches("\"fault\":\"cannot listen on").count(),
+        2,
+        "{status}"
+    );
+    let doctor = gatepost.site().run(&["doctor"]);
+    let found = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(found.contains(&metrics.to_string()), "{found}");
+
+    drop(taken);
+    eventually("the addresses are taken once they are free", || {
+        (ask("/readyz") == "ready\n").then_some(())
+    });
+    for address in [metrics, tcp] {
+        TcpStream::connect(address).expect("connect");
+    }
+}
+
+#[test]
 fn what_is_not_handed_in_is_opened() {
     let upstream = Upstream::start();
     let site = Arc::new(Site::new(Config::for_upstream(upstream.address)));

@@ -12,18 +12,24 @@ fn shipped(path: &str) -> String {
     fs::read_to_string(path).expect("read what is shipped")
 }
 
+const UNITS: [&str; 8] = [
+    "gatepost.service",
+    "gatepost.socket",
+    "gatepost-submissions.socket",
+    "gatepost-web.socket",
+    "gatepost-metrics.socket",
+    "gatepost-admin.socket",
+    "gatepost-auth.socket",
+    "gatepost-proxy.socket",
+];
+
 /// The units in a root directory of their own, as an administrator would install them, with the
 /// program under test as their program.
 fn installed() -> TempDir {
     let root = tempfile::tempdir().expect("tempdir");
     let units = root.path().join("etc/systemd/system");
     fs::create_dir_all(units.join("gatepost.service.d")).expect("make directories");
-    for unit in [
-        "gatepost.service",
-        "gatepost.socket",
-        "gatepost-admin.socket",
-        "gatepost-auth.socket",
-    ] {
+    for unit in UNITS {
         let text = shipped(&format!("systemd/{unit}"));
         let text = text.replace("/usr/local/bin/gatepost", env!("CARGO_BIN_EXE_gatepost"));
         fs::write(units.join(unit), text).expect("install a unit");
@@ -32,8 +38,12 @@ fn installed() -> TempDir {
 }
 
 fn install_drop_in(root: &TempDir) {
-    let path = "etc/systemd/system/gatepost.service.d/tcp-upstream.conf";
-    fs::write(root.path().join(path), shipped("systemd/tcp-upstream.conf")).expect("install");
+    let path = "etc/systemd/system/gatepost.service.d/10-tcp-upstream.conf";
+    fs::write(
+        root.path().join(path),
+        shipped("systemd/10-tcp-upstream.conf"),
+    )
+    .expect("install");
 }
 
 /// The verdict of `systemd-analyze security`, and whether the exposure is at most `tenths`.
@@ -64,8 +74,8 @@ fn the_unit_is_as_closed_as_it_is_said_to_be() {
 fn the_unit_with_an_upstream_over_tcp_is_as_closed_as_it_is_said_to_be() {
     let root = installed();
     install_drop_in(&root);
-    let (verdict, within) = exposure(&root, 9);
-    assert!(within && verdict.contains(": 0.9 SAFE"), "{verdict}");
+    let (verdict, within) = exposure(&root, 10);
+    assert!(within && verdict.contains(": 1.0 OK"), "{verdict}");
 }
 
 #[test]
@@ -75,15 +85,7 @@ fn systemd_understands_every_line_of_the_units() {
     let units = root.path().join("etc/systemd/system");
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
-        .args(
-            [
-                "gatepost.service",
-                "gatepost.socket",
-                "gatepost-admin.socket",
-                "gatepost-auth.socket",
-            ]
-            .map(|u| units.join(u)),
-        )
+        .args(UNITS.map(|u| units.join(u)))
         .output()
         .expect("run systemd-analyze");
     // It says what it ignores and still succeeds.
@@ -113,31 +115,32 @@ fn readme_toml(heading: &str) -> toml_edit::ImDocument<String> {
 }
 
 #[test]
-fn the_configuration_in_the_readme_has_the_addresses_of_the_socket_units() {
+fn the_configuration_in_the_readme_leaves_the_addresses_to_the_socket_units() {
     let config = readme_toml("**4. Configuration.**");
-    let listeners = config["listener"].as_array_of_tables().expect("listeners");
-    let listeners: Vec<_> = listeners
-        .iter()
-        .map(|listener| listener["address"].as_str().expect("an address").to_owned())
-        .collect();
-    assert_eq!(listeners, values("gatepost.socket", "ListenStream"));
-    let text = |table: &str, key: &str| config[table][key].as_str().expect(key).to_owned();
-    assert_eq!(
-        [
-            text("admin", "socket"),
-            text("admin", "listen"),
-            text("metrics", "listen")
-        ],
-        *values("gatepost-admin.socket", "ListenStream")
-    );
+    for section in ["listener", "admin", "metrics", "dovecot_auth"] {
+        assert!(config.get(section).is_none(), "{section}");
+    }
     // Inside the unit, nothing else may be opened on the network.
-    assert!(text("upstream", "address").starts_with("unix:/var/spool/postfix/public/"));
-    let auth = values("gatepost-auth.socket", "ListenStream");
-    assert_eq!(
-        [text("dovecot_auth", "listen")],
-        [format!("unix:{}", auth[0])]
-    );
+    let upstream = config["upstream"]["address"].as_str().expect("an address");
+    assert!(upstream.starts_with("unix:/var/spool/postfix/public/"));
+    for (unit, name) in [
+        ("gatepost.socket", "submission"),
+        ("gatepost-submissions.socket", "submissions"),
+        ("gatepost-web.socket", "admin"),
+        ("gatepost-metrics.socket", "metrics"),
+        ("gatepost-admin.socket", "admin"),
+        ("gatepost-auth.socket", "auth"),
+        ("gatepost-proxy.socket", "proxy"),
+    ] {
+        assert_eq!(values(unit, "FileDescriptorName"), [name], "{unit}");
+        // A limit of the one or the other kind would close the ports for good.
+        assert_eq!(values(unit, "StartLimitIntervalSec"), ["0"], "{unit}");
+        assert_eq!(values(unit, "TriggerLimitIntervalSec"), ["0"], "{unit}");
+    }
     assert_eq!(values("gatepost-auth.socket", "SocketMode"), ["0660"]);
+    assert_eq!(values("gatepost-auth.socket", "SocketUser"), ["postfix"]);
+    let readme = shipped("README.md");
+    assert!(readme.contains("smtpd_sasl_path=private/gatepost"));
 }
 
 /// A place for the hook to work on, with a systemctl that only notes what it is asked.

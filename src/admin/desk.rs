@@ -16,6 +16,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::net::hosts::Hosts;
 use crate::net::tls::Tls;
+use crate::net::unopened::Unopened;
 use crate::sasl::Secret;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
@@ -78,6 +79,8 @@ pub struct System {
     pub started_at: i64,
     /// Every listener by its kind, with its address.
     pub listeners: Vec<(String, String)>,
+    /// The listeners that are not open, and why.
+    pub unopened: Unopened,
     /// The places of the upstream of all, then of those of single organizations with their slugs.
     pub upstreams: Vec<(Option<String>, Arc<Hosts>)>,
     /// The name that clients connect to.

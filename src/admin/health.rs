@@ -52,7 +52,7 @@ impl Health {
 }
 
 /// Whether a client that connects now would get its mail through.
-async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
+async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, String) {
     let is_readable = health.store_is_readable().await;
     let system = &health.desk.system;
     let verdict = if system.lifecycle.is_draining() {
@@ -64,15 +64,19 @@ async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) 
     } else if system.metrics.upstream_up.get() != 1 {
         Err("the upstream does not take sessions: is Postfix running?\n")
     } else {
-        Ok(match log::is_dropping() {
-            // Mail goes through all the same.
-            true => "ready\nwarning: log lines are dropped, as the log cannot be written\n",
-            false => "ready\n",
-        })
+        // Mail goes through all the same.
+        let mut text = "ready\n".to_owned();
+        if log::is_dropping() {
+            text += "warning: log lines are dropped, as the log cannot be written\n";
+        }
+        for (kind, address, _) in system.unopened.all() {
+            text += &format!("warning: {kind} is not served at {address}: the log says why\n");
+        }
+        Ok(text)
     };
     match verdict {
         Ok(text) => (StatusCode::OK, text),
-        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
+        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text.to_owned()),
     }
 }
 

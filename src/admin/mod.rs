@@ -33,7 +33,6 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse as _;
 use axum::routing::any;
 use axum::{Extension, Router};
-use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -56,13 +55,13 @@ pub use self::hosts::Hosts;
 
 /// Serves `GET /metrics` until draining, to requests for these `hosts`.
 pub async fn serve_metrics(
-    listener: TcpListener,
+    listener: LocalListener,
     hosts: Hosts,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
 ) {
     let door = Door {
-        listener: LocalListener::Tcp(listener),
+        listener,
         tls: None,
         routes: metrics::routes(metrics, hosts),
     };

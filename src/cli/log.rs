@@ -1,6 +1,9 @@
 //! In which form log lines are written, and where to.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::{self, PanicHookInfo};
 use std::thread;
 
@@ -21,7 +24,7 @@ use super::output::complain;
 /// The system has no thread or no descriptor left.
 pub fn start(log: &Log) -> io::Result<()> {
     panic::set_hook(Box::new(log_panic));
-    let begun = match log.format {
+    let begun = match log.format.unwrap_or_else(default_format) {
         LogFormat::Journald => match Output::journal() {
             Ok(journal) => {
                 log::start(journal)?;
@@ -57,6 +60,26 @@ pub fn start(log: &Log) -> io::Result<()> {
         complain(&format!("no log: {error}"));
     }
     Ok(())
+}
+
+/// The journal gets levels and fields in its own form, and has its own time for each line.
+fn default_format() -> LogFormat {
+    match stderr_is_the_journal() {
+        Some(true) => LogFormat::Journald,
+        _ => LogFormat::Text,
+    }
+}
+
+/// Whether systemd has connected standard error to the journal (systemd.exec(5), JOURNAL_STREAM).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "JOURNAL_STREAM is an interface of systemd's, no setting"
+)]
+fn stderr_is_the_journal() -> Option<bool> {
+    let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    let file = File::from(io::stderr().as_fd().try_clone_to_owned().ok()?);
+    let file = file.metadata().ok()?;
+    Some(stream == format!("{}:{}", file.dev(), file.ino()))
 }
 
 fn start_text(log: &Log) -> io::Result<Result<(), TryInitError>> {

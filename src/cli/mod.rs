@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod export;
+mod generate;
 mod guard;
 mod import;
 mod journal;
@@ -27,12 +28,14 @@ mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 
 use crate::auth::issue::IssueError;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
-use crate::daemon::{self, DaemonError};
+use crate::daemon::{self, DaemonError, Sockets};
 use crate::store::{Fault, Store, StoreError};
 
 use self::running::Running;
@@ -77,6 +80,12 @@ enum Command {
     /// Write credentials as CSV or JSON
     #[command(after_help = export::AFTER_HELP)]
     Export(export::ExportOptions),
+    /// Write man pages and completions for the shells
+    #[command(hide = true)]
+    Generate {
+        /// The directory to write into
+        directory: PathBuf,
+    },
     /// See which networks failed logins came from, and have that forgotten
     #[command(subcommand)]
     Guard(guard::GuardCommand),
@@ -110,8 +119,14 @@ enum Command {
     Token(token::TokenCommand),
 }
 
+/// How long a start that fails lasts at least where the service manager holds the sockets. It would
+/// start Gatepost at once again for a client that waits, and give up after a few starts.
+const SHORTEST_FAILURE: Duration = Duration::from_secs(2);
+
 /// Runs the command line. A failure goes to standard error and into the exit code.
 pub fn main() -> ExitCode {
+    let start = Instant::now();
+    let is_held = Sockets::are_handed_in();
     let outcome = match Arguments::try_parse() {
         Ok(arguments) => run(arguments).map(|()| 0),
         Err(usage) => output::print_usage(&usage),
@@ -119,6 +134,9 @@ pub fn main() -> ExitCode {
     let code = outcome.unwrap_or_else(|error| {
         if !matches!(error, CliError::Closed) {
             output::complain(&error.to_string());
+        }
+        if is_held {
+            thread::sleep(SHORTEST_FAILURE.saturating_sub(start.elapsed()));
         }
         error.exit_code()
     });
@@ -161,6 +179,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
             let store = Store::open(&config.store.path)?;
             export::run(&options, &store, &actor::of_process())
         }
+        Command::Generate { directory } => generate::run(&directory),
         Command::Guard(command) => {
             let config = Config::load(&path)?;
             guard::run(
@@ -284,6 +303,8 @@ impl From<DaemonError> for CliError {
             DaemonError::Store(error) => error.into(),
             DaemonError::Group { .. }
             | DaemonError::Incomplete
+            | DaemonError::Exposed { .. }
+            | DaemonError::NoListener
             | DaemonError::Tls(_)
             | DaemonError::Upstream(_)
             | DaemonError::Passed { .. }

@@ -1,6 +1,6 @@
 //! The Gatepost that runs beside a command: the live sessions, which only it knows and can end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::Method;
@@ -12,7 +12,7 @@ use super::CliError;
 use super::output::{document, note, path_part};
 use crate::admin::api::{Disconnected, List, Session};
 use crate::admin::client::{Client, ClientError};
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_PATH};
 use crate::store::{Credential, Store};
 
 /// How many sessions are asked for at a time.
@@ -20,6 +20,9 @@ const PAGE: &str = "200";
 
 /// The code of a change that counts, but is not written.
 const EFFECTIVE_NOT_DURABLE: &str = "effective-not-durable";
+
+/// The address in gatepost-admin.socket.
+const SHIPPED_SOCKET: &str = "/run/gatepost-admin.sock";
 
 /// How long a command waits for the store before it asks the running Gatepost to refuse what is to
 /// be refused.
@@ -67,9 +70,13 @@ impl Running {
     pub fn of(config: &Config, path: PathBuf) -> Running {
         let admin = config.admin.as_ref();
         let socket = admin.and_then(|admin| admin.socket.as_deref());
+        // Where the file names no socket, the service has the one of gatepost-admin.socket.
+        let shipped = Path::new(SHIPPED_SOCKET);
+        let has_shipped = || path == Path::new(DEFAULT_PATH) && shipped.exists();
+        let socket = socket.or_else(|| has_shipped().then_some(shipped));
         Running {
-            config: path,
             client: socket.map(Client::new),
+            config: path,
         }
     }
 

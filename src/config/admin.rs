@@ -9,8 +9,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
 use super::{Hostname, Network, ProxyAuth, address, flag, section, text};
 
-/// Where the administration listens; either, both or none.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+/// Where the administration listens; either, both or none. With no address, Gatepost serves the
+/// sockets that the service manager hands in.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// A unix socket, whose mode and group say who may use it.

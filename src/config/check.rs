@@ -29,15 +29,13 @@ fn check_completeness(config: &Config) -> Result<(), Problem> {
         let message = format!("missing; {remedy}");
         Err(Problem::new(Key::new([key]), message))
     };
-    if config.listeners.is_empty() {
-        return match config.dovecot_auth {
-            Some(_) => Ok(()),
-            None => missing(
-                "listener",
-                "write at least one [[listener]] with its kind and address, or [dovecot_auth] alone \
-                 if Postfix keeps its listeners",
-            ),
-        };
+    // The service manager may hand in all addresses.
+    if config.listeners.is_empty() && config.tls.is_none() && config.upstream.is_none() {
+        return Ok(());
+    }
+    // Postfix keeps its listeners.
+    if config.listeners.is_empty() && config.dovecot_auth.is_some() {
+        return Ok(());
     }
     if config.tls.is_none() {
         return missing(
@@ -82,8 +80,8 @@ fn tcp_listeners(config: &Config) -> Vec<(Key, SocketAddr)> {
     if let Some(address) = config.admin.as_ref().and_then(|s| s.listen) {
         all.push((Key::new(["admin", "listen"]), address));
     }
-    if let Some(metrics) = &config.metrics {
-        all.push((Key::new(["metrics", "listen"]), metrics.listen));
+    if let Some(address) = config.metrics.as_ref().and_then(|s| s.listen) {
+        all.push((Key::new(["metrics", "listen"]), address));
     }
     all
 }

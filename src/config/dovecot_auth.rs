@@ -19,6 +19,17 @@ pub struct DovecotAuth {
     pub trusted: bool,
 }
 
+impl DovecotAuth {
+    /// The section that names only this address.
+    pub fn at(listen: Endpoint) -> Self {
+        Self {
+            listen,
+            group: None,
+            trusted: false,
+        }
+    }
+}
+
 fn group<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     text::parsed(deserializer, "the name of a group", |text| match text {
         "" => Err("the name is empty; use \"postfix\", or leave the key out".to_owned()),

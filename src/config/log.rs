@@ -12,8 +12,9 @@ use super::text;
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// One line for people, one JSON object for programs, or the journal.
-    pub format: LogFormat,
+    /// One line for people, one JSON object for programs, or the journal. `None` for the journal
+    /// where standard error is the journal's, else text.
+    pub format: Option<LogFormat>,
     /// An [`EnvFilter`] directive that is known to parse.
     #[serde(deserialize_with = "level")]
     pub level: String,
@@ -22,7 +23,7 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self {
-            format: LogFormat::Text,
+            format: None,
             level: "info".to_owned(),
         }
     }

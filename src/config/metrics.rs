@@ -10,9 +10,9 @@ use super::{Hostname, address, admin, flag, number};
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
-    /// Where to listen.
-    #[serde(deserialize_with = "address::socket_address")]
-    pub listen: SocketAddr,
+    /// The address; `None` for the one that the service manager hands in.
+    #[serde(default, deserialize_with = "address::optional_socket_address")]
+    pub listen: Option<SocketAddr>,
     /// Names that may stand in the URL, besides loopback, the address itself and `hostname`.
     #[serde(default, deserialize_with = "admin::names")]
     pub hosts: Vec<Hostname>,
@@ -25,6 +25,17 @@ pub struct Metrics {
         deserialize_with = "number::within::<_, _, 1, 100_000>"
     )]
     pub series: usize,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            hosts: Vec::new(),
+            per_credential: false,
+            series: default_series(),
+        }
+    }
 }
 
 fn default_series() -> usize {

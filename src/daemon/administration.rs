@@ -10,9 +10,10 @@ use crate::config::{Config, Endpoint};
 use crate::lifecycle::Lifecycle;
 use crate::net::hosts;
 use crate::net::listener::{Accept as _, Access, LocalListener};
+use crate::net::unopened::{Unopened, Wanted};
 
 /// Who may use the unix socket where no .socket unit makes it: its owner and its group.
-const ACCESS: Access = Access {
+pub(super) const ACCESS: Access = Access {
     mode: 0o660,
     group: None,
 };
@@ -25,13 +26,13 @@ pub(super) enum For {
     Proxy,
 }
 
-/// Where the administration listens.
-pub(super) fn listeners(
-    config: &Config,
-    sockets: &mut Sockets,
-) -> Result<Vec<(LocalListener, For)>, DaemonError> {
+/// The listeners that are open, and those that are not.
+pub(super) type Listeners = Vec<(Result<LocalListener, Wanted>, For)>;
+
+/// Opens the listeners of the administration. One that cannot be opened is noted in `unopened`.
+pub(super) fn listeners(config: &Config, sockets: &mut Sockets, unopened: &Unopened) -> Listeners {
     let Some(admin) = &config.admin else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
     let unix = admin.socket.clone().map(Endpoint::Unix);
     let proxy = admin.proxy_socket.clone().map(Endpoint::Unix);
@@ -43,14 +44,22 @@ pub(super) fn listeners(
     let endpoints = [(unix, For::Clients), (proxy, For::Proxy), (tcp, by_tls)].into_iter();
     let endpoints = endpoints.filter_map(|(endpoint, who)| Some((endpoint?, who)));
     endpoints
-        .map(|(endpoint, who)| Ok((sockets.local(&endpoint, ACCESS)?, who)))
+        .map(|(endpoint, who)| {
+            let wanted = Wanted {
+                kind: "admin",
+                endpoint,
+                access: ACCESS,
+            };
+            (sockets.local_or_later(wanted, unopened), who)
+        })
         .collect()
 }
 
 /// The administration, open but not serving; none if it listens nowhere.
 pub(super) struct Closed {
-    administration: Administration,
-    listeners: Vec<(LocalListener, For)>,
+    administration: Arc<Administration>,
+    listeners: Listeners,
+    unopened: Unopened,
     /// Not `None` where a listener is for [`For::ClientsByTls`].
     tls: Option<TlsAcceptor>,
     lifecycle: Lifecycle,
@@ -60,7 +69,8 @@ impl Closed {
     /// `places` are all other listeners, by their kind.
     pub(super) fn new(
         config: &Config,
-        listeners: Vec<(LocalListener, For)>,
+        listeners: Listeners,
+        unopened: Unopened,
         mut places: Vec<(String, String)>,
         core: &Core,
     ) -> Result<Option<Closed>, DaemonError> {
@@ -80,7 +90,8 @@ impl Closed {
         {
             return Err(DaemonError::Incomplete);
         }
-        let own = listeners.iter().map(|(listener, _)| listener.place());
+        let open = listeners.iter().filter_map(|(one, _)| one.as_ref().ok());
+        let own = open.map(LocalListener::place);
         places.extend(own.map(|place| ("admin".to_owned(), place)));
         let system = System {
             store: core.store.clone(),
@@ -94,12 +105,14 @@ impl Closed {
             cost: cost(config),
             started_at: crate::clock::steady_ms(),
             listeners: places,
+            unopened: unopened.clone(),
             upstreams: upstreams(core),
             hostname: config.hostname.to_string(),
         };
         Ok(Some(Closed {
-            administration: Administration::new(system, admin),
+            administration: Arc::new(Administration::new(system, admin)),
             listeners,
+            unopened,
             tls: core.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config())),
             lifecycle: core.lifecycle.clone(),
         }))
@@ -111,22 +124,30 @@ impl Closed {
         let Closed {
             administration,
             listeners,
+            unopened,
             tls,
             lifecycle,
         } = self;
-        for (listener, who) in listeners {
-            let tls = match who {
-                For::Clients => None,
-                For::ClientsByTls => tls.clone(),
-                For::Proxy => {
-                    lifecycle.spawn(administration.serve_proxy(listener, lifecycle.clone()));
-                    continue;
-                }
-            };
-            lifecycle.spawn(administration.serve(listener, tls, lifecycle.clone()));
-        }
         // Not waited for: requests that are under way while draining leave something to write, too.
         let unwritten = administration.unwritten();
+        for (listener, who) in listeners {
+            let (administration, unopened) = (administration.clone(), unopened.clone());
+            let (tls, ending) = (tls.clone(), lifecycle.clone());
+            lifecycle.spawn(async move {
+                let listener = match listener {
+                    Ok(listener) => listener,
+                    Err(wanted) => match unopened.open(wanted, ending.clone()).await {
+                        Some(listener) => listener,
+                        None => return,
+                    },
+                };
+                match who {
+                    For::Clients => administration.serve(listener, None, ending).await,
+                    For::ClientsByTls => administration.serve(listener, tls, ending).await,
+                    For::Proxy => administration.serve_proxy(listener, ending).await,
+                }
+            });
+        }
         tokio::spawn(unwritten.keep_writing());
         unwritten
     }

@@ -1,6 +1,7 @@
 //! Why there is no daemon.
 
 use std::io;
+use std::net::SocketAddr;
 
 use rustix::io::Errno;
 
@@ -44,6 +45,19 @@ pub enum DaemonError {
         /// Its name.
         name: String,
     },
+    /// What must not leave the machine in clear text is handed in on a network.
+    #[error(
+        "{address} is handed in by the .socket unit as \"admin\" or \"auth\", and would carry secrets over the network in clear text; use a loopback address there, or for the administration admin.listen with admin.tls = true in config.toml"
+    )]
+    Exposed {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// No address for clients is configured or handed in.
+    #[error(
+        "no address for clients is configured or handed in by systemd: start gatepost.socket, or write at least one [[listener]] with its kind and address, or [dovecot_auth] alone if Postfix keeps its listeners"
+    )]
+    NoListener,
     /// A listener lacks a certificate or an upstream.
     #[error(
         "a listener needs [tls] with certificate and key, and [upstream] with the address of the MTA; write both"

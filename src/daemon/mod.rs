@@ -13,7 +13,6 @@ use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
@@ -22,12 +21,13 @@ use crate::auth::guard::{Guard, Room, Settings as GuardSettings};
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::quota::{self, Quotas};
 use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
-use crate::config::{self, BareNewline, Config, ListenerKind};
+use crate::config::{self, BareNewline, Config, Endpoint, ListenerKind};
 use crate::edge::{Edge, Upstreams, Workers};
 use crate::lifecycle::{Lifecycle, notify};
 use crate::metrics::{Bounds, Metrics};
 use crate::net::listener::{self, Accept as _, LocalListener};
 use crate::net::tls::{self, Tls};
+use crate::net::unopened::{Unopened, Wanted};
 use crate::sessions::Sessions;
 use crate::smtp;
 use crate::smtp::session::Settings;
@@ -120,7 +120,8 @@ pub struct Daemon {
     listeners: Vec<(Arc<config::Listener>, net::TcpListener)>,
     /// And whether the addresses told there are believed.
     auth_socket: Option<(LocalListener, bool)>,
-    metrics_listener: Option<(TcpListener, admin::Hosts)>,
+    metrics_listener: Option<(Result<LocalListener, Wanted>, admin::Hosts)>,
+    unopened: Unopened,
     administration: Option<administration::Closed>,
     connections: usize,
     drain_timeout: Duration,
@@ -147,6 +148,12 @@ impl Daemon {
     /// Opens the store, loads the certificate and binds every address, so that whatever is wrong
     /// shows before anybody is served.
     pub fn new(config: &Config, mut sockets: Sockets) -> Result<Self, DaemonError> {
+        let mut config = config.clone();
+        sockets.complete(&mut config)?;
+        let config = &config;
+        if config.listeners.is_empty() && config.dovecot_auth.is_none() {
+            return Err(DaemonError::NoListener);
+        }
         let metrics = Arc::new(Metrics::bounded(bounds(config))?);
         let (store, own_store) = store::Own::open(&config.store.path)?;
         metrics.store_in_place.set(1);
@@ -223,13 +230,20 @@ impl Daemon {
                 Ok::<_, DaemonError>((listener, auth_socket::is_trusted(socket)))
             })
             .transpose()?;
+        // Mail can do without the metrics and the administration.
+        let unopened = Unopened::default();
         let metrics_listener = config.metrics.as_ref();
         let metrics_listener = metrics_listener
-            .map(|metrics| sockets.tcp(metrics.listen))
-            .transpose()?
-            .map(TcpListener::from_std)
-            .transpose()?;
-        let admin_listeners = administration::listeners(config, &mut sockets)?;
+            .and_then(|metrics| metrics.listen)
+            .map(|address| {
+                let wanted = Wanted {
+                    kind: "metrics",
+                    endpoint: Endpoint::Tcp(address),
+                    access: administration::ACCESS,
+                };
+                sockets.local_or_later(wanted, &unopened)
+            });
+        let admin_listeners = administration::listeners(config, &mut sockets, &unopened);
         sockets.finish()?;
         if edge.is_none() && !listeners.is_empty() {
             return Err(DaemonError::Incomplete);
@@ -245,6 +259,7 @@ impl Daemon {
         places.extend(
             metrics_listener
                 .iter()
+                .flatten()
                 .map(|listener| ("metrics".to_owned(), listener.place())),
         );
         let workers = Workers::start(&lifecycle)?;
@@ -257,9 +272,11 @@ impl Daemon {
         let metrics_hosts = config.metrics.as_ref().map(|metrics| {
             let names = metrics.hosts.iter().chain([&config.hostname]);
             let names = names.map(|name| name.as_str().to_owned());
-            admin::Hosts::new(Some(metrics.listen.ip()), names, "metrics.hosts")
+            let ip = metrics.listen.map(|address| address.ip());
+            admin::Hosts::new(ip, names, "metrics.hosts")
         });
-        let administration = administration::Closed::new(config, admin_listeners, places, &core)?;
+        let administration =
+            administration::Closed::new(config, admin_listeners, unopened.clone(), places, &core)?;
         Ok(Self {
             administration,
             core,
@@ -269,6 +286,7 @@ impl Daemon {
             listeners,
             auth_socket,
             metrics_listener: metrics_listener.zip(metrics_hosts),
+            unopened,
             connections,
             drain_timeout: config.drain_timeout,
             flush_interval: config.last_used.flush_interval,
@@ -396,12 +414,17 @@ impl Daemon {
         }
         // Not waited for: what is happening while draining is worth a scrape.
         if let Some((listener, hosts)) = self.metrics_listener {
-            tokio::spawn(admin::serve_metrics(
-                listener,
-                hosts,
-                metrics.clone(),
-                core.lifecycle.clone(),
-            ));
+            let (metrics, lifecycle) = (metrics.clone(), core.lifecycle.clone());
+            let unopened = self.unopened;
+            tokio::spawn(async move {
+                let listener = match listener {
+                    Ok(listener) => Some(listener),
+                    Err(wanted) => unopened.open(wanted, lifecycle.clone()).await,
+                };
+                if let Some(listener) = listener {
+                    admin::serve_metrics(listener, hosts, metrics, lifecycle).await;
+                }
+            });
         }
         let unwritten = self.administration.map(administration::Closed::open);
         let permits = Arc::new(Semaphore::new(self.connections));

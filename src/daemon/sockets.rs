@@ -2,22 +2,32 @@
 //!
 //! systemd's `.socket` units hold the addresses across restarts, so that who connects meanwhile
 //! waits instead of being refused, and the daemon needs no right to open any. A socket handed in
-//! is known by its own address; its name and its place in the list mean nothing.
+//! is known by its own address. Where the configuration names no address, the name that the unit
+//! gives the socket (`FileDescriptorName=`) decides which part of Gatepost serves it.
 
 use std::net::{self, SocketAddr};
+use std::path::PathBuf;
 
 use listenfd::ListenFd;
 use socket2::Socket;
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::config::Endpoint;
+use crate::config::{Config, DovecotAuth, Endpoint, Listener, ListenerKind};
 use crate::net::listener::{self, Access, LocalListener};
+use crate::net::unopened::{Unopened, Wanted};
 
 use super::DaemonError;
 
 /// The sockets that were handed in and not asked for yet.
 pub struct Sockets {
-    passed: Vec<(Endpoint, Socket)>,
+    passed: Vec<Passed>,
+}
+
+struct Passed {
+    /// `FileDescriptorName=` of the unit; its file name where it has none.
+    name: String,
+    endpoint: Endpoint,
+    socket: Socket,
 }
 
 impl Sockets {
@@ -32,13 +42,97 @@ impl Sockets {
     /// # Errors
     /// When a descriptor is something else than a listening stream socket with an address.
     pub fn from_service_manager() -> Result<Self, DaemonError> {
+        let names = names();
+        let mut names = names.split(':');
         let mut descriptors = ListenFd::from_env();
         let passed = (0..descriptors.len())
             .map(|index| {
-                describe(&mut descriptors, index).ok_or(DaemonError::Passed { index: index + 1 })
+                let name = names.next().unwrap_or_default().to_owned();
+                let (endpoint, socket) = describe(&mut descriptors, index)
+                    .ok_or(DaemonError::Passed { index: index + 1 })?;
+                Ok(Passed {
+                    name,
+                    endpoint,
+                    socket,
+                })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, DaemonError>>()?;
         Ok(Self { passed })
+    }
+
+    /// Whether the service manager holds sockets for this process, whose clients wait meanwhile.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "sd_listen_fds(3) is an interface of variables"
+    )]
+    pub fn are_handed_in() -> bool {
+        std::env::var_os("LISTEN_FDS").is_some()
+    }
+
+    /// Writes the addresses of the named sockets into each part of the configuration that has no
+    /// address of its own.
+    ///
+    /// # Errors
+    /// Listeners are handed in, and the certificate or the upstream is missing. What must not leave
+    /// the machine in clear text is handed in on a network.
+    pub fn complete(&self, config: &mut Config) -> Result<(), DaemonError> {
+        if config.listeners.is_empty() {
+            for kind in [ListenerKind::Submission, ListenerKind::Submissions] {
+                let name = kind.to_string();
+                let own = self.tcp_named(&name).map(|address| Listener {
+                    kind,
+                    address,
+                    proxy_from: Vec::new(),
+                });
+                config.listeners.extend(own);
+            }
+            let is_complete = config.tls.is_some() && config.upstream.is_some();
+            if !config.listeners.is_empty() && !is_complete {
+                return Err(DaemonError::Incomplete);
+            }
+        }
+        let (socket, listen) = (self.unix_named("admin"), self.tcp_named("admin").next());
+        let proxy_socket = self.unix_named("proxy");
+        if config.admin.is_some() || socket.is_some() || listen.is_some() {
+            let admin = config.admin.get_or_insert_default();
+            admin.socket = admin.socket.take().or(socket);
+            admin.listen = admin.listen.or(listen);
+            admin.proxy_socket = admin.proxy_socket.take().or(proxy_socket);
+        }
+        let own_admin = config.admin.as_ref().filter(|admin| !admin.tls);
+        let clear = own_admin.and_then(|admin| admin.listen);
+        for address in clear.into_iter().chain(self.tcp_named("auth")) {
+            if !address.ip().to_canonical().is_loopback() {
+                return Err(DaemonError::Exposed { address });
+            }
+        }
+        if let Some(address) = self.tcp_named("metrics").next() {
+            let metrics = config.metrics.get_or_insert_default();
+            metrics.listen.get_or_insert(address);
+        }
+        if config.dovecot_auth.is_none() {
+            config.dovecot_auth = self.named("auth").next().map(DovecotAuth::at);
+        }
+        Ok(())
+    }
+
+    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Endpoint> + use<'a> {
+        let own = self.passed.iter().filter(move |one| one.name == name);
+        own.map(|one| one.endpoint.clone())
+    }
+
+    fn tcp_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = SocketAddr> + use<'a> {
+        self.named(name).filter_map(|endpoint| match endpoint {
+            Endpoint::Tcp(address) => Some(address),
+            Endpoint::Unix(_) => None,
+        })
+    }
+
+    fn unix_named(&self, name: &str) -> Option<PathBuf> {
+        self.named(name).find_map(|endpoint| match endpoint {
+            Endpoint::Tcp(_) => None,
+            Endpoint::Unix(path) => Some(path),
+        })
     }
 
     /// The TCP socket at this address.
@@ -75,6 +169,19 @@ impl Sockets {
         .map_err(|error| DaemonError::bind(endpoint, error))
     }
 
+    /// The socket, or what is to be opened later: the reason is noted in `unopened`.
+    pub(super) fn local_or_later(
+        &mut self,
+        wanted: Wanted,
+        unopened: &Unopened,
+    ) -> Result<LocalListener, Wanted> {
+        self.local(&wanted.endpoint, wanted.access)
+            .map_err(|error| {
+                unopened.note(&wanted, error.to_string());
+                wanted
+            })
+    }
+
     /// Everything configured has been asked for: what is left would never be answered.
     ///
     /// # Errors
@@ -86,7 +193,7 @@ impl Sockets {
         let addresses: Vec<_> = self
             .passed
             .iter()
-            .map(|(endpoint, _)| endpoint.to_string())
+            .map(|one| one.endpoint.to_string())
             .collect();
         Err(DaemonError::Unconfigured {
             addresses: addresses.join(", "),
@@ -94,9 +201,21 @@ impl Sockets {
     }
 
     fn take(&mut self, endpoint: &Endpoint) -> Option<Socket> {
-        let at = self.passed.iter().position(|(own, _)| own == endpoint)?;
-        Some(self.passed.swap_remove(at).1)
+        let at = self
+            .passed
+            .iter()
+            .position(|one| one.endpoint == *endpoint)?;
+        Some(self.passed.swap_remove(at).socket)
     }
+}
+
+/// The names of the descriptors in their order, with colons between them.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "sd_listen_fds(3) is an interface of variables"
+)]
+fn names() -> String {
+    std::env::var("LISTEN_FDNAMES").unwrap_or_default()
 }
 
 /// A descriptor as a socket with its address, not blocking.

@@ -14,3 +14,4 @@ pub mod secured;
 pub mod slots;
 pub mod stream;
 pub mod tls;
+pub mod unopened;

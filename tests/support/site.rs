@@ -40,6 +40,17 @@ impl Config {
         Config::cheap(false).text("dovecot_auth", "listen", listen)
     }
 
+    /// A configuration without any address; the service manager hands in what is served.
+    pub fn for_nothing() -> Config {
+        Config::cheap(false)
+    }
+
+    /// Leaves `[[listener]]` out.
+    pub fn without_listeners(mut self) -> Config {
+        self.has_listeners = false;
+        self
+    }
+
     fn cheap(has_listeners: bool) -> Config {
         Config {
             tables: BTreeMap::new(),
@@ -199,7 +210,7 @@ impl Site {
         site.renew_certificate();
         std::fs::create_dir(site.path("store")).expect("a directory for the store");
         let mut config = config.text("store", "path", site.store().to_str().unwrap());
-        if config.has_listeners {
+        if config.tables.contains_key("upstream") {
             let path = |name| site.path(name).to_str().unwrap().to_owned();
             config = config
                 .text("tls", "certificate", &path("certificate.pem"))

@@ -51,6 +51,9 @@ struct Listener {
     kind: String,
     /// The address, or `unix:` and a path.
     address: String,
+    /// Why the address is not served; it is taken once it is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<String>,
 }
 
 /// The connections of clients.
@@ -159,7 +162,14 @@ async fn get_status(
         let listener = |(kind, address): &(String, String)| Listener {
             kind: kind.clone(),
             address: address.clone(),
+            fault: None,
         };
+        let unopened = system.unopened.all().into_iter();
+        let unopened = unopened.map(|(kind, address, fault)| Listener {
+            kind: kind.to_owned(),
+            address,
+            fault: Some(fault),
+        });
         let hosts = |hosts: &Arc<Hosts>| hosts.states().into_iter().map(Host::from);
         let upstreams = &system.upstreams;
         let shared = upstreams.iter().filter(|(slug, _)| slug.is_none());
@@ -174,7 +184,12 @@ async fn get_status(
             version: env!("CARGO_PKG_VERSION"),
             started_at: Time(clock::wall_of(system.started_at)),
             uptime_seconds: (clock::steady_ms() - system.started_at) / 1_000,
-            listeners: system.listeners.iter().map(listener).collect(),
+            listeners: system
+                .listeners
+                .iter()
+                .map(listener)
+                .chain(unopened)
+                .collect(),
             connections: Connections {
                 open: system.metrics.connections_open.get().unsigned_abs(),
                 limit: system.metrics.connections_limit.get().unsigned_abs(),

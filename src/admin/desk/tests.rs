@@ -70,6 +70,7 @@ impl Fixture {
             cost: CHEAP,
             started_at: crate::clock::steady_ms(),
             listeners: Vec::new(),
+            unopened: Default::default(),
             upstreams: Vec::new(),
             hostname: "mail.example.test".to_owned(),
         };

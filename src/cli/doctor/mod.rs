@@ -172,11 +172,12 @@ fn completed(mut config: Config, service: Option<&Service>) -> Config {
             }));
         }
     }
-    if let Some(admin) = &mut config.admin {
-        let socket = service
-            .named("admin")
-            .find(|address| address.starts_with('/'));
-        admin.socket = admin.socket.take().or(socket.map(PathBuf::from));
+    let socket = service
+        .named("admin")
+        .find(|address| address.starts_with('/'));
+    if let Some(socket) = socket {
+        let admin = config.admin.get_or_insert_default();
+        admin.socket.get_or_insert_with(|| socket.into());
     }
     if config.dovecot_auth.is_none() {
         let listen = service.named("auth").next();

@@ -406,7 +406,7 @@ fn addresses(config: &Config) -> Vec<(Purpose, SocketAddr)> {
     }
     let admin = config.admin.as_ref().and_then(|admin| admin.listen);
     all.extend(admin.map(|address| (Purpose::Admin, address)));
-    let metrics = config.metrics.as_ref().map(|metrics| metrics.listen);
+    let metrics = config.metrics.as_ref().and_then(|metrics| metrics.listen);
     all.extend(metrics.map(|address| (Purpose::Metrics, address)));
     all
 }

@@ -25,6 +25,7 @@ use crate::smtp::reply::{self, Reply};
 use super::super::Edge;
 use super::super::ending::{Ending, Summary};
 use super::Connection;
+use super::wait::SILENCE_WHILE_DRAINING;
 
 /// How many of the first octets are looked at to tell what a client takes this port for.
 const OPENING: usize = 16;
@@ -58,7 +59,7 @@ pub async fn serve(
     let orders = &enlisted.orders;
     let ends = tokio::select! {
         ends = ends(edge, &mut accepted, &mut place, listener) => ends,
-        ending = cut_off(orders) => Err(ending),
+        ending = stalled(orders) => Err(ending),
     };
     let ends = match ends {
         Ok(ends) => ends,
@@ -110,6 +111,19 @@ async fn cut_off(orders: &Orders) -> Ending {
     match orders.at_least(Order::Abandon).await {
         Order::Disconnect => Ending::Disconnected,
         Order::Abandon | Order::Drain => Ending::CutOff,
+    }
+}
+
+/// Waits for the order to end at once, or for draining to have gone on for longer than an opening
+/// takes: other clients wait for the next process.
+async fn stalled(orders: &Orders) -> Ending {
+    match orders.at_least(Order::Drain).await {
+        Order::Disconnect => Ending::Disconnected,
+        Order::Abandon => Ending::CutOff,
+        Order::Drain => {
+            let ending = timeout(SILENCE_WHILE_DRAINING, cut_off(orders)).await;
+            ending.unwrap_or(Ending::CutOff)
+        }
     }
 }
 
@@ -215,7 +229,7 @@ async fn open(
         ListenerKind::Submission => Ok(ClientStream::Clear(stream)),
         ListenerKind::Submissions => tokio::select! {
             opened = shake_hands(edge, stream, client, listener, greeting(edge)) => opened,
-            ending = cut_off(orders) => Err(ending),
+            ending = stalled(orders) => Err(ending),
         },
     }
 }

@@ -24,6 +24,10 @@ use super::Connection;
 /// others lose nothing by it, and a restart should not wait for them.
 const QUIT_COMES_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a client in a transaction may be silent while the daemon stops. Other clients wait at the
+/// ports for the next process meanwhile.
+pub(super) const SILENCE_WHILE_DRAINING: Duration = Duration::from_secs(5);
+
 /// How long the upstream may take for what stands before the answer to QUIT, which is to come
 /// within five seconds. The word on a message may take longer.
 const BEFORE_QUIT: Duration = Duration::from_secs(4);
@@ -39,6 +43,8 @@ pub(super) enum Due {
     Release,
     /// The client has to leave, as the daemon stops.
     Leave,
+    /// The client has been silent too long for a daemon that stops.
+    Stalled,
     /// The upstream has to answer.
     Upstream,
 }
@@ -48,6 +54,8 @@ impl Connection<'_> {
     pub(super) async fn wait(&mut self) -> Result<(), Ending> {
         enum Event {
             Client(io::Result<usize>),
+            /// A transaction is under way when draining begins: deadlines are shorter from now on.
+            DrainBegun,
             Draining,
             Timeout(Due),
             Upstream(io::Result<()>),
@@ -67,6 +75,7 @@ impl Connection<'_> {
         }
         let (deadline, due) = self.deadline(resting);
         let hears_drain = resting && self.leave_by.is_none();
+        let was_draining = self.is_draining();
         if resting || self.moved.is_much() {
             self.moved.tell(&self.edge.metrics);
         }
@@ -74,6 +83,7 @@ impl Connection<'_> {
         let event = tokio::select! {
             biased;
             () = told(&self.orders, Order::Drain), if hears_drain => Event::Draining,
+            () = told(&self.orders, Order::Drain), if !was_draining => Event::DrainBegun,
             read = readable(&mut self.upstream), if self.upstream.is_some() => Event::Upstream(read),
             read = self.input.read_from(&mut self.stream, most), if listening => Event::Client(read),
             () = self.timer.until(deadline) => Event::Timeout(due),
@@ -99,6 +109,7 @@ impl Connection<'_> {
                 }
                 Ok(())
             }
+            Event::DrainBegun => Ok(()),
             Event::Draining => {
                 self.session.on_drain();
                 let (progress, _) = Latest::both(&mut self.progress, &mut self.engaged);
@@ -117,6 +128,9 @@ impl Connection<'_> {
             }
             // Seen above.
             Event::Timeout(Due::Leave) => Ok(()),
+            Event::Timeout(Due::Stalled) => {
+                Box::pin(self.carry_out_close(reply::SHUTTING_DOWN)).await
+            }
             Event::Timeout(Due::Client) => Box::pin(self.carry_out_close(reply::IDLE)).await,
             Event::Timeout(Due::Release) => {
                 Box::pin(self.release_upstream()).await;
@@ -172,6 +186,10 @@ impl Connection<'_> {
         self.session.wants() == Wants::Line && !busy
     }
 
+    fn is_draining(&self) -> bool {
+        self.orders.given() >= Some(Order::Drain)
+    }
+
     /// Until when something must happen, and what happens otherwise.
     fn deadline(&mut self, resting: bool) -> (Instant, Due) {
         let (progress, engaged) = Latest::both(&mut self.progress, &mut self.engaged);
@@ -193,6 +211,9 @@ impl Connection<'_> {
         }
         if let Some(by) = self.leave_by.filter(|_| resting) {
             return (by, Due::Leave);
+        }
+        if self.is_draining() && self.session.wants() != Wants::Nothing {
+            return (progress + SILENCE_WHILE_DRAINING, Due::Stalled);
         }
         let deadline = match self.session.wants() {
             Wants::Body => return self.body_deadline(progress),
