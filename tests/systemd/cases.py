@@ -1,0 +1,322 @@
+"""Gatepost under a real systemd and beside a real Postfix, from the package to its purge."""
+
+import base64
+import json
+import socket
+import ssl
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+from machine import Machine, eventually
+
+CONFIG = """hostname = "mail.example.org"
+[tls]
+certificate = "/etc/gatepost/fullchain.pem"
+key = "/etc/gatepost/privkey.pem"
+[upstream]
+address = "unix:/var/spool/postfix/public/submit"
+"""
+
+# The service that Gatepost hands sessions to, as the README has it.
+HAND_OVER = """submit unix n - n - - smtpd
+  -o smtpd_authorized_xclient_hosts=127.0.0.1
+  -o smtpd_tls_security_level=none
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_sasl_type=dovecot
+  -o smtpd_sasl_path=private/gatepost
+  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
+  -o mynetworks=
+2525 inet n - y - - smtpd
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_sasl_type=dovecot
+  -o smtpd_sasl_path=private/gatepost
+  -o smtpd_sasl_security_options=noanonymous
+  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
+"""
+
+SOCKETS = [f"gatepost{name}.socket" for name in ("", "-submissions", "-web", "-metrics", "-admin", "-auth")]
+ALL = " ".join(SOCKETS + ["gatepost.service"])
+PORTS = (587, 465, 8587, 9587)
+
+PACKAGES = sys.argv[2]
+
+
+def package(version):
+    return next(Path(PACKAGES).glob(f"gatepost_{version}_*.deb"))
+
+
+class Client:
+    """An SMTP client that says what it is told to."""
+
+    def __init__(self, port, timeout=60):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+        if port == 465:
+            self._encrypt()
+        self.lines = self.socket.makefile("rb")
+        self.greeting = self.reply()
+
+    def _encrypt(self):
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.socket = context.wrap_socket(self.socket)
+
+    def reply(self):
+        while True:
+            line = self.lines.readline().decode()
+            if line[3:4] != "-":
+                return line
+
+    def say(self, line, code):
+        self.socket.sendall(f"{line}\r\n".encode())
+        reply = self.reply()
+        assert reply.startswith(code), f"{line}: {reply!r}"
+
+    def log_in(self, credential, is_plain=False):
+        self.say("EHLO client.example", "250")
+        if not isinstance(self.socket, ssl.SSLSocket) and not is_plain:
+            self.say("STARTTLS", "220")
+            self._encrypt()
+            self.lines = self.socket.makefile("rb")
+            self.say("EHLO client.example", "250")
+        plain = base64.b64encode("\0{}\0{}".format(*credential).encode())
+        self.say(f"AUTH PLAIN {plain.decode()}", "235")
+
+    def send(self, subject):
+        self.say("MAIL FROM:<ann@example.org>", "250")
+        self.say("RCPT TO:<ben@mail.example.org>", "250")
+        self.say("DATA", "354")
+        self.say(f"Subject: {subject}\r\n\r\nhello\r\n.", "250")
+        self.say("QUIT", "221")
+
+    def close(self):
+        self.socket.close()
+
+
+class Knocking:
+    """Connects all the time; no connection may be refused."""
+
+    def __enter__(self):
+        self.stop, self.refused, self.served = threading.Event(), [], 0
+        self.threads = [threading.Thread(target=self._knock) for _ in range(4)]
+        for thread in self.threads:
+            thread.start()
+        eventually("clients are served", lambda: self.served > 4)
+        return self
+
+    def _knock(self):
+        while not self.stop.is_set():
+            try:
+                client = Client(587)
+                # A connection that a killed process had accepted ends without a greeting.
+                self.served += client.greeting.startswith("220")
+                client.close()
+            except ConnectionRefusedError as error:
+                self.refused.append(error)
+            except OSError:
+                pass
+
+    def __exit__(self, *_):
+        before = self.served
+        eventually("clients are served again", lambda: self.served > before + 4)
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+        assert not self.refused, f"{len(self.refused)} of {self.served} connections refused"
+
+
+def is_open(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        return True
+    except ConnectionRefusedError:
+        return False
+
+
+def scrape():
+    with urllib.request.urlopen("http://127.0.0.1:9587/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def the_package_installs_and_opens_nothing(machine):
+    machine.copy(package("0.0.1"), "/root/1.deb")
+    machine.copy(package("0.0.2"), "/root/2.deb")
+    machine.run("dpkg --install /root/1.deb")
+    assert not any(map(is_open, PORTS)), "the installation opens a port"
+    states = machine.try_run(f"systemctl is-enabled {ALL}").stdout.split()
+    assert set(states) == {"disabled"}, states
+    machine.run("gatepost --version && id gatepost && getent group gatepost-admin")
+    machine.run("test -s /usr/share/man/man1/gatepost-credential-create.1.gz")
+    machine.run("bash -n /usr/share/bash-completion/completions/gatepost")
+    machine.run("test -s /usr/share/zsh/vendor-completions/_gatepost")
+    machine.run("test -s /usr/share/fish/vendor_completions.d/gatepost.fish")
+    machine.run("test -s /usr/share/doc/gatepost/examples/fail2ban/filter.d/gatepost.conf")
+    missing = machine.run("ldd /usr/bin/gatepost | grep 'not found' || true")
+    assert not missing, missing
+
+
+def a_message_is_delivered_on_both_ports(machine):
+    machine.run("useradd --create-home ben")
+    machine.write("/etc/gatepost/config.toml", CONFIG)
+    machine.run(
+        "cd /etc/gatepost && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+        " -days 30 -subj /CN=mail.example.org -addext subjectAltName=DNS:mail.example.org"
+        " -keyout privkey.pem -out fullchain.pem 2>&1"
+        " && chgrp gatepost privkey.pem && chmod 0640 privkey.pem"
+    )
+    machine.run("cat >> /etc/postfix/master.cf", input=HAND_OVER)
+    machine.run(
+        "postconf -e myhostname=mail.example.org mydestination=mail.example.org"
+        " inet_interfaces=loopback-only inet_protocols=ipv4 alias_maps= alias_database="
+        " compatibility_level=3.6 && systemctl restart postfix"
+    )
+    machine.run(f"systemctl enable --now {ALL} 2>&1")
+    shown = machine.run("gatepost credential create --name printer --json")
+    made = json.loads(shown)
+    machine.credential = (made["username"], made["password"])
+    for port in (587, 465):
+        client = Client(port)
+        client.log_in(machine.credential)
+        client.send(f"by-{port}")
+        search = f"grep -q 'Subject: by-{port}' /var/mail/ben"
+        eventually("it is delivered", lambda: machine.try_run(search).returncode == 0)
+
+
+def one_restart_of_all_units_keeps_the_ports_25_times(machine):
+    for number in range(25):
+        done = machine.try_run(f"systemctl restart {ALL}")
+        assert done.returncode == 0, f"restart {number}: {done.stderr}\n{machine.journal()}"
+        for port in PORTS:
+            assert is_open(port), f"restart {number}: {port} is closed\n{machine.journal()}"
+        assert Client(587).greeting.startswith("220")
+
+
+def a_failed_start_closes_no_port(machine):
+    faults = [
+        ("chmod 0600 /etc/gatepost/privkey.pem", "chmod 0640 /etc/gatepost/privkey.pem"),
+        ("echo nonsense >> /etc/gatepost/config.toml", "sed -i /nonsense/d /etc/gatepost/config.toml"),
+        ("chown root /var/lib/gatepost/gatepost.db*", "chown gatepost /var/lib/gatepost/gatepost.db*"),
+    ]
+    for spoil, mend in faults:
+        machine.run(f"systemctl stop gatepost.service; {spoil}")
+        waiting = []
+        thread = threading.Thread(target=lambda: waiting.append(Client(587).greeting))
+        thread.start()
+        failures = "systemctl show gatepost --property=NRestarts --value"
+        eventually("starts fail", lambda: int(machine.run(failures)) >= 2)
+        for _ in range(50):
+            assert all(map(is_open, PORTS)), f"{spoil}: a port is closed"
+        machine.run(mend)
+        start = time.monotonic()
+        thread.join(20)
+        assert waiting and waiting[0].startswith("220"), f"{spoil}: {waiting}\n{machine.journal()}"
+        print(f"    {spoil}: served {time.monotonic() - start:.1f} s after it was mended")
+    assert Client(465).greeting.startswith("220")
+
+
+def a_taken_port_of_the_metrics_does_not_stop_mail(machine):
+    machine.run(f"systemctl stop gatepost-metrics.socket gatepost.service")
+    with socket.create_server(("127.0.0.1", 9587)):
+        machine.try_run(f"systemctl restart {ALL}")
+        client = Client(587)
+        client.log_in(machine.credential)
+        client.send("without metrics")
+    machine.run("systemctl restart gatepost-metrics.socket gatepost.service")
+    assert "gatepost_connections_total" in scrape()
+
+
+def a_port_is_changed_by_one_edit(machine):
+    drop_in = "/run/systemd/system/gatepost.socket.d/port.conf"
+    machine.write(drop_in, "[Socket]\nListenStream=\nListenStream=127.0.0.1:2587\n")
+    machine.run(f"systemctl daemon-reload && systemctl restart {ALL}")
+    assert Client(2587).greeting.startswith("220") and not is_open(587)
+    machine.run(f"rm {drop_in} && systemctl daemon-reload && systemctl restart {ALL}")
+    assert Client(587).greeting.startswith("220")
+
+
+def postfix_asks_at_the_auth_socket_with_chroot(machine):
+    path = "/var/spool/postfix/private/gatepost"
+    wanted = ["660", "postfix"]
+    logins = 0
+    for _ in range(3):
+        assert machine.run(f"stat --format='%a %U' {path}").split() == wanted
+        for _ in range(20):
+            client = Client(2525)
+            client.log_in(machine.credential, is_plain=True)
+            client.close()
+            logins += 1
+        machine.run(f"postfix set-permissions && systemctl restart {ALL}")
+    print(f"    {logins} logins")
+
+
+def the_user_of_the_service_can_use_the_command_line(machine):
+    listed = machine.run("sudo -u gatepost gatepost credential list")
+    assert machine.credential[0] in listed
+    machine.run("sudo -u gatepost gatepost credential create --name second")
+
+
+def the_log_is_the_journals(machine):
+    machine.run("systemctl restart gatepost")
+    warnings = machine.run("journalctl --unit=gatepost --priority=warning --output=cat")
+    assert "there is no admin token yet" in warnings and "ready" not in warnings, warnings
+    lines = machine.run("journalctl --unit=gatepost --output=cat --lines=50")
+    assert "ready" in lines
+    doubled = [line for line in lines.splitlines() if line[:4].isdigit() or " INFO " in line]
+    assert not doubled, doubled
+
+
+def restarts_and_kills_refuse_no_connection(machine):
+    with Knocking():
+        for signal in ("TERM", "KILL", "TERM", "KILL"):
+            before = machine.run("systemctl show gatepost --property=MainPID --value")
+            machine.run(f"systemctl kill --signal={signal} gatepost")
+            eventually(
+                "the next process serves",
+                lambda: machine.run("systemctl show gatepost --property=MainPID --value")
+                not in (before, "0\n")
+                and machine.try_run("systemctl is-active gatepost").returncode == 0,
+            )
+
+
+def an_upgrade_refuses_no_connection(machine):
+    with Knocking():
+        machine.run("dpkg --install /root/2.deb")
+    client = Client(587)
+    client.log_in(machine.credential)
+    client.close()
+
+
+def a_removal_keeps_configuration_and_store_and_a_purge_does_not(machine):
+    machine.run("dpkg --remove gatepost")
+    assert not any(map(is_open, PORTS)), "a port stays open"
+    machine.run("test -s /etc/gatepost/config.toml && test -s /var/lib/gatepost/gatepost.db")
+    machine.run("dpkg --purge gatepost")
+    machine.run("test ! -e /etc/gatepost && test ! -e /var/lib/gatepost")
+    left = machine.run("find / -xdev -name '*gatepost*' -not -path '/proc/*' -not -path '/sys/*'")
+    print(f"    left: {left.split()}")
+
+
+CASES = [
+    the_package_installs_and_opens_nothing,
+    a_message_is_delivered_on_both_ports,
+    one_restart_of_all_units_keeps_the_ports_25_times,
+    a_failed_start_closes_no_port,
+    a_taken_port_of_the_metrics_does_not_stop_mail,
+    a_port_is_changed_by_one_edit,
+    postfix_asks_at_the_auth_socket_with_chroot,
+    the_user_of_the_service_can_use_the_command_line,
+    the_log_is_the_journals,
+    restarts_and_kills_refuse_no_connection,
+    an_upgrade_refuses_no_connection,
+    a_removal_keeps_configuration_and_store_and_a_purge_does_not,
+]
+
+with Machine(sys.argv[1]) as machine:
+    for case in CASES:
+        start = time.monotonic()
+        print(f"{case.__name__}", flush=True)
+        case(machine)
+        print(f"    ok, {time.monotonic() - start:.1f} s", flush=True)
