@@ -429,7 +429,7 @@ fn chosen(usernames: Vec<String>) -> Selected {
 }
 
 fn is_unused(credential: &Credential, since: Option<i64>) -> bool {
-    let used = credential.last_used.as_ref().map(|used| used.at);
+    let used = credential.latest_use();
     since.is_none_or(|since| used.is_none_or(|used| used < since))
 }
 

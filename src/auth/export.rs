@@ -47,7 +47,7 @@ fn values(credential: &Credential, hash: Option<&str>) -> Map<String, Value> {
             "organization" => json!(credential.organization),
             "status" => json!(credential.status.as_str()),
             "created" => json!(time(credential.created_at)),
-            "last_used" => json!(used.map(|used| time(used.at))),
+            "last_used" => json!(credential.latest_use().map(time)),
             "last_used_from" => json!(used.map(|used| used.address.as_str())),
             "uses" => json!(used.map_or(0, |used| used.count)),
             _ => Value::Null,

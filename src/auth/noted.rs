@@ -16,8 +16,8 @@ use crate::log::Throttle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::policy::Breach;
 use crate::store::{
-    Breached, Credential, HOUR, LastUsed, Noted, PasswordUse, RefusedLogin, Store, StoreError,
-    Tally, Token, TokenUse, Usage,
+    Breached, Credential, HOUR, LastMessage, LastUsed, Noted, PasswordUse, RefusedLogin, Store,
+    StoreError, Tally, Token, TokenUse, Usage,
 };
 
 use super::refusals::{Refusals, claimed, merged};
@@ -60,6 +60,7 @@ pub(super) struct Unwritten {
 #[derive(Clone, Default)]
 struct Pending {
     uses: HashMap<i64, LastUsed>,
+    messages: HashMap<i64, LastMessage>,
     usage: HashMap<(i64, i64), Usage>,
     tokens: HashMap<i64, TokenUse>,
     previous: HashMap<i64, PasswordUse>,
@@ -183,7 +184,12 @@ impl NotedBatch {
 
     /// Notes what was sent, at this Unix millisecond, with the credential of this key.
     pub fn sent(&self, key: i64, at: i64, usage: &Usage) {
-        self.add_usage(&mut self.lock().pending, (key, at / HOUR), usage);
+        let pending = &mut self.lock().pending;
+        self.add_usage(pending, (key, at / HOUR), usage);
+        if usage.messages > 0 {
+            let count = usage.messages;
+            self.add_message(pending, key, LastMessage { at, count });
+        }
     }
 
     /// Notes a use of the admin token with this key.
@@ -231,6 +237,23 @@ impl NotedBatch {
         // A use of the future is not the latest: the clock was wrong.
         if used.at >= latest.at || latest.at > clock::now_ms() {
             *latest = used;
+        }
+        latest.count = count;
+    }
+
+    fn add_message(&self, pending: &mut Pending, key: i64, message: LastMessage) {
+        let nothing = || LastMessage {
+            count: 0,
+            ..message
+        };
+        let Some(latest) = place(&mut pending.messages, key, self.limit, nothing) else {
+            self.metrics.last_used_dropped.inc();
+            return;
+        };
+        let count = latest.count + message.count;
+        // As with logins.
+        if message.at >= latest.at || latest.at > clock::now_ms() {
+            *latest = message;
         }
         latest.count = count;
     }
@@ -352,6 +375,9 @@ impl NotedBatch {
         for (key, used) in noted.uses {
             self.add_use(pending, key, used);
         }
+        for (key, message) in noted.messages {
+            self.add_message(pending, key, message);
+        }
         for (key, usage) in noted.usage {
             self.add_usage(pending, key, &usage);
         }
@@ -395,6 +421,7 @@ impl Pending {
         let taken = self.clone();
         Noted {
             uses: taken.uses.into_iter().collect(),
+            messages: taken.messages.into_iter().collect(),
             usage: taken.usage.into_iter().collect(),
             tokens: taken.tokens.into_iter().collect(),
             previous: taken.previous.into_iter().collect(),
@@ -426,6 +453,13 @@ impl Pending {
                 newer.count += shown.as_ref().map_or(0, |used| used.count);
                 *shown = Some(newer);
             }
+        }
+        if let Some(newer) = self.messages.get(&credential.key) {
+            let before = credential.last_message.map_or(0, |before| before.count);
+            credential.last_message = Some(LastMessage {
+                at: newer.at.min(now),
+                count: before + newer.count,
+            });
         }
         let Some(newer) = self.uses.get(&credential.key) else {
             return;
@@ -559,9 +593,17 @@ mod tests {
         };
         batch.sent(key, now, &sent);
         batch.refused(key, now);
+        let message = || {
+            let mut credential = store.credential("smtp_a").unwrap();
+            batch.update(&mut credential);
+            let message = credential.last_message;
+            message.map(|message| (message.at, message.count))
+        };
+        assert_eq!(message(), Some((now, 1)));
         batch.flush(&store);
         batch.flush(&store);
         assert_eq!(shown(), Some((now, 1)));
+        assert_eq!(message(), Some((now, 1)));
         batch.accepted(key, used(now + 1));
         assert_eq!(shown(), Some((now + 1, 2)));
         let usage = store

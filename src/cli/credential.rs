@@ -49,7 +49,7 @@ pub enum CredentialCommand {
         /// Only those with this status
         #[arg(long, value_name = "STATUS", value_parser = ["active", "revoked"])]
         status: Option<String>,
-        /// Only those made before, and not used since, this day or time, or for so long (90d)
+        /// Only those made before this day or time, and without a login or a message since, or for so long (90d)
         #[arg(long, value_name = "DATE", value_parser = since)]
         unused_since: Option<i64>,
         /// Only those with this in their name or username
@@ -626,13 +626,13 @@ fn list(credentials: &[Credential], json: bool) -> Result<String, CliError> {
     }
     let now = crate::clock::now();
     let rows = credentials.iter().map(|credential| {
-        let used = credential.last_used.as_ref();
+        let used = credential.latest_use();
         vec![
             name(credential.name.as_deref()),
             shown(&credential.username),
             plain(&credential.organization),
             status(credential, now).to_owned(),
-            used.map_or_else(|| "never".to_owned(), |used| ago(used.at, now)),
+            used.map_or_else(|| "never".to_owned(), |used| ago(used, now)),
             minute(credential.created_at),
         ]
     });
@@ -693,10 +693,10 @@ fn show(credential: &Credential) -> String {
         lines.extend(rule_lines(&credential.rules));
     }
     match &credential.last_used {
-        None => lines.push(("Last used", "never".to_owned())),
+        None => lines.push(("Last login", "never".to_owned())),
         Some(used) => lines.extend([
             (
-                "Last used",
+                "Last login",
                 format!("{} ({})", ago(used.at, now), minute(used.at)),
             ),
             (
@@ -705,6 +705,16 @@ fn show(credential: &Credential) -> String {
             ),
             ("By", format!("{}, {}", plain(&used.mechanism), tls(used))),
             ("Logins", used.count.to_string()),
+        ]),
+    }
+    match credential.last_message {
+        None => lines.push(("Last message", "none".to_owned())),
+        Some(message) => lines.extend([
+            (
+                "Last message",
+                format!("{} ({})", ago(message.at, now), minute(message.at)),
+            ),
+            ("Messages", message.count.to_string()),
         ]),
     }
     let lines = lines

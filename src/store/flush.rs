@@ -10,7 +10,7 @@ use super::{
     refusals, usage,
 };
 
-/// The latest use of a credential, and how many there were.
+/// The latest login with a credential, and how many there were.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LastUsed {
     /// Unix milliseconds.
@@ -27,11 +27,22 @@ pub struct LastUsed {
     pub count: u64,
 }
 
+/// The latest message that the upstream took from a credential's client, and how many it took.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LastMessage {
+    /// Unix milliseconds.
+    pub at: i64,
+    /// How many; in a flush those since the one before, in the store all of them.
+    pub count: u64,
+}
+
 /// What was noted since the last flush.
 #[derive(Clone, Debug, Default)]
 pub struct Noted {
     /// Uses by [`super::Login::key`], at most one a credential.
     pub uses: Vec<(i64, LastUsed)>,
+    /// Messages by [`super::Login::key`], at most one a credential.
+    pub messages: Vec<(i64, LastMessage)>,
     /// Usage by [`super::Login::key`] and hour since 1970.
     pub usage: Vec<((i64, i64), Usage)>,
     /// Uses of admin tokens by [`super::Token::key`].
@@ -67,7 +78,7 @@ impl Noted {
     pub fn len(&self) -> usize {
         let overlaps = self.previous.len() + self.current.len();
         let logins = self.uses.len() + overlaps + self.refusals.len();
-        logins + self.usage.len() + self.tokens.len() + self.breaches.len()
+        logins + self.messages.len() + self.usage.len() + self.tokens.len() + self.breaches.len()
     }
 }
 
@@ -84,6 +95,8 @@ impl Store {
         // In the order of the table, so that each page is touched once.
         let mut uses: Vec<_> = noted.uses.iter().collect();
         uses.sort_unstable_by_key(|(key, _)| *key);
+        let mut messages: Vec<_> = noted.messages.iter().collect();
+        messages.sort_unstable_by_key(|(key, _)| *key);
         let mut usage = noted.usage.clone();
         usage.sort_unstable_by_key(|(key, _)| *key);
         // Before the rows, so that none bears a label that the next start could not date.
@@ -107,6 +120,12 @@ impl Store {
                     i64::try_from(used.count).unwrap_or(i64::MAX),
                     now,
                 ])?;
+            }
+            // Behind the logins, which make the rows.
+            let mut statement = transaction.prepare_cached(MESSAGES)?;
+            for (key, message) in messages {
+                let count = i64::try_from(message.count).unwrap_or(i64::MAX);
+                statement.execute(params![key, message.at.min(now), count, now])?;
             }
             usage::add(transaction, &usage)?;
             usage::prune(transaction)?;
@@ -140,6 +159,13 @@ const UPSERT: &str = "
         mechanism = iif(excluded.at >= old.at OR old.at > ?8, excluded.mechanism, old.mechanism),
         helo      = iif(excluded.at >= old.at OR old.at > ?8, excluded.helo, old.helo),
         count     = old.count + excluded.count";
+
+/// As [`UPSERT`], of messages: ?4 is now.
+const MESSAGES: &str = "
+    UPDATE last_used SET
+        message_at = iif(message_at > ?4, ?2, max(coalesce(message_at, ?2), ?2)),
+        messages   = messages + ?3
+    WHERE credential = ?1";
 
 #[cfg(test)]
 mod tests {
@@ -185,6 +211,41 @@ mod tests {
             .flush(&uses(&[(key, used(10, "192.0.2.3", 2))]))
             .unwrap();
         assert_eq!(latest(), used(31, "192.0.2.2", 6));
+    }
+
+    #[test]
+    fn the_newest_message_wins_and_counts_add_up() {
+        let store = Fixture::new();
+        let key = key(&store, "smtp_a");
+        let send = |at, count| {
+            let messages = vec![(key, LastMessage { at, count })];
+            let noted = Noted {
+                messages,
+                ..Noted::default()
+            };
+            store.flush(&noted).unwrap();
+        };
+        let latest = || {
+            let shown = store.credential("smtp_a").unwrap();
+            let message = shown
+                .last_message
+                .map(|message| (message.at, message.count));
+            (message, shown.latest_use())
+        };
+        store
+            .flush(&uses(&[(key, used(20, "192.0.2.1", 3))]))
+            .unwrap();
+        assert_eq!(latest(), (None, Some(20)));
+        send(10, 1);
+        assert_eq!(latest(), (Some((10, 1)), Some(20)));
+        send(40, 2);
+        send(30, 4);
+        assert_eq!(latest(), (Some((40, 7)), Some(40)));
+        // A clock was ahead when this was written.
+        store.shell("UPDATE last_used SET message_at = 4102444800000");
+        assert!(latest().1.unwrap() <= now());
+        send(50, 1);
+        assert_eq!(latest(), (Some((50, 8)), Some(50)));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub use self::credentials::{
     CredentialStatus, Imported, NewCredential, NewPassword, Rotated, Wanted,
 };
 pub use self::error::{Fault, Kind, Made, StoreError};
-pub use self::flush::{LastUsed, Noted, TokenUse};
+pub use self::flush::{LastMessage, LastUsed, Noted, TokenUse};
 pub use self::lock::{DaemonLock, Holder};
 pub use self::login::{Login, Previous, Refusal};
 pub use self::name::{

@@ -9,6 +9,7 @@ mod full_disk;
 mod generated;
 mod http;
 mod import;
+mod last_message;
 mod limits;
 mod lists;
 mod neighbours;

@@ -79,6 +79,18 @@ fn last_used_is_told_in_words_and_exactly() {
     for word in ["192.0.2.7", "TLSv1.3", "PLAIN", "shop.example"] {
         assert!(used.contains(word), "no {word} in {used}");
     }
+    assert_eq!(visit.text("#last-message"), "None yet");
+    let sent = "UPDATE last_used SET message_at = (unixepoch() - 86400 - 60) * 1000, messages = 4
+        WHERE credential = (SELECT key FROM credentials WHERE username = ?)";
+    dashboard.daemon.sql(sent, &made.username);
+    visit.reload();
+    assert_eq!(visit.text("#messages"), "4");
+    visit.open(LIST);
+    let times = visit.texts(&time);
+    assert!(
+        !times.iter().any(|text| text.contains("3 days")),
+        "{times:?}"
+    );
 }
 
 #[test]

@@ -69,8 +69,10 @@ pub struct Credential {
     limits: CredentialLimits,
     /// As whom and from where it may be used.
     rules: Rules,
-    /// Its latest use; null if there was none.
+    /// Its latest login; null if there was none.
     last_used: Option<LastUsed>,
+    /// Its latest message that the upstream took; null if there was none.
+    last_message: Option<LastMessage>,
     /// How many sessions are logged in with it now.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -92,7 +94,7 @@ pub enum Status {
     Revoked,
 }
 
-/// The latest use of a credential.
+/// The latest login with a credential.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LastUsed {
     at: Time,
@@ -104,7 +106,15 @@ pub struct LastUsed {
     mechanism: String,
     /// What the client called itself.
     helo: String,
-    /// How many uses there were in all.
+    /// How many logins there were in all.
+    count: u64,
+}
+
+/// The latest message sent with a credential.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LastMessage {
+    at: Time,
+    /// How many messages there were in all.
     count: u64,
 }
 
@@ -169,6 +179,10 @@ impl From<&store::Credential> for Credential {
                 mechanism: used.mechanism.clone(),
                 helo: used.helo.clone(),
                 count: used.count,
+            }),
+            last_message: credential.last_message.map(|message| LastMessage {
+                at: Time(message.at),
+                count: message.count,
             }),
             limits: (&credential.limits).into(),
             rules: (&credential.rules).into(),
@@ -303,7 +317,7 @@ struct CredentialsQuery {
     /// Only those with this status.
     #[param(inline)]
     status: Option<Status>,
-    /// Only those made before, and not used since, this time, or for so long.
+    /// Only those made before this time, or as long ago, and without a login or a message since.
     #[param(schema_with = since_schema)]
     unused_since: Option<Since>,
     /// Only those with this in their name or username.
@@ -342,7 +356,7 @@ async fn list_credentials(
         if let Some(since) = filter.unused_since {
             found
                 .rows
-                .retain(|row| row.last_used.as_ref().is_none_or(|used| used.at < since));
+                .retain(|row| row.latest_use().is_none_or(|used| used < since));
         }
         Ok(Json(found.map(|row| view(desk, &row)).into()))
     })

@@ -349,9 +349,8 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
                 store.refuses_unwritten(&credential.username),
                 over,
             ),
-            last_used: credential
-                .last_used
-                .map(|used| (Stamp(used.at), used.address)),
+            last_used: (credential.latest_use().zip(credential.last_used))
+                .map(|(at, used)| (Stamp(at), used.address)),
             created: Stamp(credential.created_at),
             messages: days.chart(&usage, "messages", |usage| usage.messages),
             page: of_credential(slug, &credential.username),
@@ -366,7 +365,7 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
 /// Whether a credential was not used since then. The store does not know of uses that wait to be
 /// written.
 fn is_unused(credential: &Credential, since: Option<i64>) -> bool {
-    let used = credential.last_used.as_ref().map(|used| used.at);
+    let used = credential.latest_use();
     since.is_none_or(|since| used.is_none_or(|used| used < since))
 }
 

@@ -80,6 +80,7 @@ fn create_and_rotate_tell_programs_all_they_need() {
         "limits",
         "rules",
         "last_used",
+        "last_message",
     ];
     assert_eq!(keys.len(), expected.len());
     assert!(expected.iter().all(|key| keys.contains(key)), "{keys:?}");

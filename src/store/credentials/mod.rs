@@ -21,8 +21,8 @@ use super::error::Stop;
 use super::page::Seen;
 use super::text::Needle;
 use super::{
-    Kind, LastUsed, Page, PasswordUse, Rows, Store, StoreError, count, organizations, overlap,
-    policy,
+    Kind, LastMessage, LastUsed, Page, PasswordUse, Rows, Store, StoreError, count, organizations,
+    overlap, policy,
 };
 
 /// A credential, without its password's hash.
@@ -62,8 +62,10 @@ pub struct Credential {
     pub rules: Rules,
     /// Moves with everything that decides logins.
     pub(super) version: i64,
-    /// Its uses, as far as they are flushed.
+    /// Its logins, as far as they are flushed.
     pub last_used: Option<LastUsed>,
+    /// Its messages, as far as they are flushed.
+    pub last_message: Option<LastMessage>,
 }
 
 /// Whether a credential may be used.
@@ -82,7 +84,7 @@ pub struct CredentialFilter<'a> {
     pub organization: Option<&'a str>,
     /// Only those with this status.
     pub status: Option<CredentialStatus>,
-    /// Only those that were made, and not used, before this Unix millisecond.
+    /// Only those that were made before this Unix millisecond, and neither logged in nor sent a message since.
     pub unused_since: Option<i64>,
     /// Only those with this in their name or username, whatever the case, accents and width of
     /// letters.
@@ -90,6 +92,12 @@ pub struct CredentialFilter<'a> {
 }
 
 impl Credential {
+    /// When it was used last: its latest login or message.
+    pub fn latest_use(&self) -> Option<i64> {
+        let login = self.last_used.as_ref().map(|used| used.at);
+        login.max(self.last_message.map(|message| message.at))
+    }
+
     /// A short text that changes with everything that can be edited.
     pub fn revision(&self) -> String {
         let name = self.name.as_deref();
@@ -152,7 +160,7 @@ impl CredentialFilter<'_> {
     /// Whether a row of [`SELECT`] has this text, and was used as long ago.
     fn passes(&self, needle: Option<&Needle>, row: &Row) -> Result<bool, Stop> {
         if let Some(since) = self.unused_since {
-            let (made, used): (i64, Option<i64>) = (row.get(5)?, row.get(9)?);
+            let (made, used): (i64, Option<i64>) = (row.get(5)?, row.get(27)?);
             if made.max(used.unwrap_or(made)) >= since {
                 return Ok(false);
             }
@@ -175,7 +183,8 @@ fn has_text(needle: &Needle, row: &Row, column: usize) -> Result<bool, Stop> {
 const SELECT: &str = "
     SELECT c.id, c.username, o.slug, c.name, c.status, c.created_at, c.rotated_at, c.revoked_at, c.expires_at,
            u.at, u.address, u.tls, u.mechanism, u.helo, u.count, c.key, c.version, c.previous_until,
-           p.at, p.address, p.count, c.limits, c.rules, coalesce(k.since, c.rotated_at), n.at, n.address, n.count
+           p.at, p.address, p.count, c.limits, c.rules, coalesce(k.since, c.rotated_at), n.at, n.address, n.count,
+           u.latest, u.message_at, u.messages
     FROM credentials c
     JOIN organizations o ON o.key = c.organization
     LEFT JOIN last_used u ON u.credential = c.key
@@ -258,6 +267,13 @@ fn credential(row: &Row) -> rusqlite::Result<Credential> {
         limits: policy::read(row, 21)?,
         rules: policy::read(row, 22)?,
         last_used,
+        last_message: match row.get::<_, Option<i64>>(28)? {
+            None => None,
+            Some(at) => Some(LastMessage {
+                at: at.min(now),
+                count: count(row, 29)?,
+            }),
+        },
     })
 }
 

@@ -12,7 +12,7 @@ use super::{Credential, CredentialFilter, SELECT, credential, has_text};
 pub enum CredentialColumn {
     /// The time when they were made.
     Created,
-    /// The time of their last use; those never used count as used before all others.
+    /// The time of their latest login or message; those never used count as used before all others.
     LastUsed,
     /// What people call them, whatever the case and accents of letters; those without a name count
     /// as before all others.
@@ -29,7 +29,7 @@ impl CredentialColumn {
     fn sql(self) -> &'static str {
         match self {
             CredentialColumn::Created => "c.key",
-            CredentialColumn::LastUsed => "u.at",
+            CredentialColumn::LastUsed => "u.latest",
             CredentialColumn::Name => "coalesce(c.name_key, lower(c.name))",
             CredentialColumn::Status => "c.status",
             CredentialColumn::Username => "c.username COLLATE NOCASE",
@@ -80,7 +80,7 @@ impl Store {
                 conditions.push("c.status = ?2");
             }
             if filter.unused_since.is_some() {
-                conditions.push("max(c.created_at, coalesce(u.at, c.created_at)) < ?3");
+                conditions.push("max(c.created_at, coalesce(u.latest, c.created_at)) < ?3");
             }
             if filter.text.is_some() {
                 conditions.push("c.key IN (SELECT value FROM json_each(?4))");
