@@ -157,6 +157,9 @@ const DIFFERENT: &[(Stage, &[u8], u16, u16)] = &[
     (LoggedIn, b"MAIL FROM:a@example.test>", 250, 501),
     (LoggedIn, b"MAIL FROM:<<a@example.test>>", 250, 501),
     (LoggedIn, b"MAIL FROM:(c)a@example.test", 250, 501),
+    (LoggedIn, b"MAIL FROM:<Office <a@example.test>>", 250, 501),
+    (LoggedIn, b"MAIL FROM:<a @example.test>", 250, 501),
+    (LoggedIn, b"MAIL FROM:<a\x01@example.test>", 250, 500),
 ];
 
 struct Pair {

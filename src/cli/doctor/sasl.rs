@@ -14,6 +14,9 @@ use super::finding::Finding;
 use super::settings::{Service, Settings, Version};
 use crate::config::Endpoint;
 
+/// The documented auth socket as smtpd names it: below the queue directory, with chroot and without.
+const AUTH_SOCKET: &str = "private/gatepost";
+
 const CHECK: &str = "sasl";
 const SOCKET: &str = "auth-socket";
 
@@ -193,7 +196,7 @@ fn judge_service(ours: &Ours, service: &Service, settings: &Settings) -> Vec<Fin
         (listen, asked) if ours.another_answers && asked.as_ref() != listen => {}
         (None, asked) => {
             let listen = asked.map_or_else(
-                || "unix:/run/gatepost-auth.sock".to_owned(),
+                || format!("unix:{}", auth_socket(service)),
                 |at| at.to_string(),
             );
             findings.push(
@@ -240,6 +243,12 @@ fn judge_service(ours: &Ours, service: &Service, settings: &Settings) -> Vec<Fin
     findings
 }
 
+/// The documented place of the auth socket.
+fn auth_socket(service: &Service) -> String {
+    let path = service.queue_directory().join(AUTH_SOCKET);
+    path.display().to_string()
+}
+
 /// SASL is off there.
 fn inactive(ours: &Ours, service: &Service, settings: &Settings) -> Finding {
     let mut lines = vec![
@@ -250,9 +259,10 @@ fn inactive(ours: &Ours, service: &Service, settings: &Settings) -> Finding {
     match ours.listen {
         Some(listen) => lines.push(format!("-o smtpd_sasl_path={}", sasl_path(listen, service))),
         None => {
-            lines.push("-o smtpd_sasl_path=/run/gatepost-auth.sock".to_owned());
+            lines.push(format!("-o smtpd_sasl_path={AUTH_SOCKET}"));
             next = format!(
-                "have Gatepost answer first ([dovecot_auth], listen = \"unix:/run/gatepost-auth.sock\" in config.toml, and a restart); {next}"
+                "have Gatepost answer first ([dovecot_auth], listen = \"unix:{}\" in config.toml, and a restart); {next}",
+                auth_socket(service)
             );
         }
     }

@@ -289,7 +289,7 @@ impl Situation {
                 "the unit gives Gatepost no network, and its upstream is {address}: every login gets 454"
             );
             let next = format!(
-                "install the drop-in tcp-upstream.conf, or use Postfix's unix socket; then: systemctl daemon-reload && {RESTART}"
+                "install the drop-in 10-tcp-upstream.conf, or use Postfix's unix socket; then: systemctl daemon-reload && {RESTART}"
             );
             findings.push(Finding::problem("network", found, next).explaining(&[
                 "login",

@@ -301,7 +301,7 @@ fn service(address: &Endpoint) -> Vec<String> {
         "  -o smtpd_tls_security_level=none",
         "  -o smtpd_sasl_auth_enable=yes",
         "  -o smtpd_sasl_type=dovecot",
-        "  -o smtpd_sasl_path=/run/gatepost-auth.sock",
+        "  -o smtpd_sasl_path=private/gatepost",
         "  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject",
         "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject",
         "  -o smtpd_forbid_bare_newline=yes",
