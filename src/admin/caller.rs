@@ -28,7 +28,10 @@ impl Caller {
         }
         Err(Problem::new(
             Code::Forbidden,
-            format!("this needs {needed}, and the token is for {}", self.scope),
+            format!(
+                "this needs {needed}, and {:?} has {}",
+                self.name, self.scope
+            ),
         ))
     }
 

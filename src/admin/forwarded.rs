@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 pub(super) const FORWARDED: &str = "forwarded";
 pub(super) const FOR: &str = "x-forwarded-for";
-const HOST: &str = "x-forwarded-host";
+pub(super) const HOST: &str = "x-forwarded-host";
 const PROTO: &str = "x-forwarded-proto";
 
 /// What the headers of a trusted proxy say.

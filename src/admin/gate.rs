@@ -22,6 +22,7 @@ use crate::store::{Access, Actor, ActorKind, Scope, TokenUse};
 
 use super::caller::Caller;
 use super::desk::Desk;
+use super::forwarded;
 use super::hosts::{Hosts, is_loopback, normal, refuse};
 use super::problem::{Code, Problem};
 use super::proxies::Arrival;
@@ -82,7 +83,13 @@ impl Gate {
         self.hosts
             .check_name(request, "Host", &named_host(request)?)?;
         match arrival.host {
-            Some(host) => self.hosts.check_name(request, "X-Forwarded-Host", &host),
+            Some(host) => {
+                let header = match request.headers().contains_key(forwarded::HOST) {
+                    true => "X-Forwarded-Host",
+                    false => "Forwarded",
+                };
+                self.hosts.check_name(request, header, &host)
+            }
             None => Ok(()),
         }
     }

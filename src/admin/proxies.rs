@@ -74,7 +74,7 @@ impl Proxies {
                 from = %place(request),
                 headers = read.ignored.join(", "),
                 count,
-                "a reverse proxy's headers cannot be read or contradict each other and are ignored; have it set one of X-Forwarded-For and Forwarded and remove the other"
+                "a reverse proxy's headers cannot be read or contradict each other and are ignored; have it set one of X-Forwarded-For and Forwarded, remove the other, and set X-Forwarded-Proto to http or https"
             );
         }
         let extensions = request.extensions_mut();

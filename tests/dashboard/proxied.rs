@@ -269,15 +269,19 @@ fn only_a_trusted_proxy_says_who_the_client_is() {
         .expect(200);
     assert!(page.header("set-cookie").unwrap().ends_with("; Secure"));
     // A name of the proxy's must be allowed as Host must.
-    let foreign = [
-        "X-Forwarded-Host: evil.test".to_owned(),
-        format!("Host: {}", trusting.address),
-    ];
-    let refused = trusting
-        .plain()
-        .send("GET /sign-in", &foreign, &[])
-        .expect(403);
-    assert!(refused.body.contains("X-Forwarded-Host"));
+    for (header, value) in [
+        ("X-Forwarded-Host", "evil.test"),
+        ("Forwarded", "for=192.0.2.1;host=evil.test"),
+    ] {
+        let foreign = [
+            format!("{header}: {value}"),
+            format!("Host: {}", trusting.address),
+        ];
+        let mut plain = trusting.plain();
+        let refused = plain.send("GET /sign-in", &foreign, &[]).expect(403);
+        let named = format!("{header}: &#34;evil.test&#34;");
+        assert!(refused.body.contains(&named), "{}", refused.body);
+    }
 
     let other = Dashboard::start();
     let page = other.plain().send(
