@@ -1,4 +1,4 @@
--- Gatepost's store: the whole schema, as of PRAGMA user_version = 8.
+-- Gatepost's store: the whole schema, as of PRAGMA user_version = 9.
 --
 -- Times are integer Unix milliseconds, UTC. Ids are UUIDv7 in text. The file stays readable and writable for SQLite 3.40
 -- (Debian 12), so that an administrator's sqlite3 shell can change it while the daemon runs; the daemon notices.
@@ -49,6 +49,9 @@ CREATE INDEX credentials_by_organization ON credentials (organization);
 CREATE INDEX credentials_by_name ON credentials (organization, coalesce(name_key, lower(name)));
 CREATE INDEX credentials_by_status ON credentials (organization, status);
 CREATE INDEX credentials_by_username ON credentials (organization, username COLLATE NOCASE);
+
+CREATE INDEX credentials_by_expiry ON credentials (expires_at, organization, status)
+WHERE expires_at IS NOT NULL;
 
 -- SQLite folds the case of ASCII letters only. Gatepost writes `name_key` for every other name, in the
 -- transaction that sets the name; after another program has written one, with its own next change.

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::support::client::Client;
@@ -82,6 +84,30 @@ fn promtool_has_nothing_to_say_about_the_metrics() {
     send(&gatepost, &gatepost.create());
     let said = promtool(&["check", "metrics"], &scrape(address));
     assert_eq!(said, "");
+}
+
+#[test]
+fn credentials_that_expire_within_a_week_and_a_month_are_counted() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let config = Config::for_upstream(upstream.address);
+    let config = config.text("metrics", "listen", &address.to_string());
+    let site = Arc::new(Site::new(config));
+    for days in [1, 7, 30, 90] {
+        let end = Timestamp::now() + SignedDuration::from_hours(24 * days - 1);
+        site.succeed(&["credential", "create", "--expires", &end.to_string()]);
+    }
+    let revoked = site.create();
+    site.sql(
+        "UPDATE credentials SET status = 'revoked', expires_at = 1000 * (unixepoch() + 60)
+         WHERE username = ?1",
+        &revoked.username,
+    );
+    let _gatepost = Gatepost::serve(&site);
+    for (within, count) in [("7d", 2.0), ("30d", 3.0)] {
+        let series = format!("gatepost_credentials_expiring{{within=\"{within}\"}}");
+        wait_for_series(address, &series, count);
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::store::{
-    Actor, Aspect, Batch, Credential, CredentialFilter, CredentialStatus, Effect, Fault, Kind,
-    Login, Narrowing, NarrowingKey, Object, Page, StoreError, Wanted,
+    Actor, Aspect, Batch, Credential, CredentialFilter, CredentialState, CredentialStatus, Effect,
+    Fault, Kind, Login, Narrowing, NarrowingKey, Object, Page, StoreError, Wanted,
 };
 
 use super::changes::Edit;
@@ -48,9 +48,24 @@ pub(super) struct Selection {
 /// A [`CredentialFilter`] that outlives its request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
-    pub(super) status: Option<CredentialStatus>,
+    pub(super) state: Option<CredentialState>,
+    pub(super) expires_until: Option<i64>,
     pub(super) unused_since: Option<i64>,
     pub(super) text: Option<String>,
+}
+
+impl Filter {
+    /// The same for the credentials of the organization with this slug.
+    pub(super) fn within<'a>(&'a self, slug: &'a str) -> CredentialFilter<'a> {
+        CredentialFilter {
+            organization: Some(slug),
+            status: None,
+            state: self.state,
+            expires_until: self.expires_until,
+            unused_since: self.unused_since,
+            text: self.text.as_deref(),
+        }
+    }
 }
 
 /// The credentials of a [`Selection`].
@@ -224,10 +239,11 @@ impl Desk {
         let among: Option<HashSet<String>> = usernames.map(|all| all.into_iter().collect());
         let filter = filter.unwrap_or_default();
         let wanted = CredentialFilter {
-            organization: Some(slug),
-            status: filter.status.or(action.changes_only()),
-            unused_since: filter.unused_since,
-            text: filter.text.as_deref(),
+            status: match filter.state {
+                Some(_) => None,
+                None => action.changes_only(),
+            },
+            ..filter.within(slug)
         };
         let mut selected = Selected::default();
         let mut after = None;
@@ -235,9 +251,8 @@ impl Desk {
             let page = Page { after, limit: ROWS };
             let found = self.system.store.credentials(wanted, page)?;
             for credential in found.rows {
-                // The store does not know of the uses that wait to be written.
                 let credential = self.up_to_date(credential);
-                if !is_unused(&credential, filter.unused_since) {
+                if !wanted.still_passes(&credential) {
                     continue;
                 }
                 if among
@@ -426,11 +441,6 @@ fn chosen(usernames: Vec<String>) -> Selected {
     let more = usernames.len() > MOST;
     usernames.truncate(MOST);
     Selected { usernames, more }
-}
-
-fn is_unused(credential: &Credential, since: Option<i64>) -> bool {
-    let used = credential.latest_use();
-    since.is_none_or(|since| used.is_none_or(|used| used < since))
 }
 
 /// Writes the change of these credentials. One that another process has changed or deleted in the

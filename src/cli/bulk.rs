@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, HashSet};
 
 use axum::http::Method;
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::CliError;
 use super::output::{confirm, document, shown};
 use super::running::{Answer, Asked, Narrowed, Running, Whose, ended};
-use super::time::since;
+use super::time::{since, within};
 use crate::store::{
-    Actor, Credential, CredentialEdit, CredentialFilter, CredentialStatus, Fault, Kind, Page,
-    Store, StoreError, Wanted,
+    Actor, Credential, CredentialEdit, CredentialFilter, CredentialState, CredentialStatus, Fault,
+    Kind, Page, Store, StoreError, Wanted,
 };
 
 /// Credentials in one transaction. It keeps the daemon from the store.
@@ -28,9 +29,12 @@ pub struct Many {
     /// Instead of USERNAME: all of this organization
     #[arg(long, value_name = "SLUG", conflicts_with = "username")]
     org: Option<String>,
-    /// Instead of USERNAME: all with this status
-    #[arg(long, value_name = "STATUS", value_parser = ["active", "revoked"], conflicts_with = "username")]
-    status: Option<String>,
+    /// Instead of USERNAME: all with this status; active means neither expired nor revoked
+    #[arg(long, value_name = "STATUS", value_parser = state(), conflicts_with = "username")]
+    status: Option<CredentialState>,
+    /// Instead of USERNAME: all active ones that expire within so long from now (30d)
+    #[arg(long, value_name = "SPAN", value_parser = within, conflicts_with = "username")]
+    expires_within: Option<i64>,
     /// Instead of USERNAME: all made before, and not used since, this day or time, or for so long (90d)
     #[arg(long, value_name = "DATE", value_parser = since, conflicts_with = "username")]
     unused_since: Option<i64>,
@@ -40,6 +44,12 @@ pub struct Many {
     /// Print which credentials are meant, and change nothing
     #[arg(long, conflicts_with = "username")]
     pub dry_run: bool,
+}
+
+/// Reads a state by its name.
+pub fn state() -> impl TypedValueParser<Value = CredentialState> {
+    let names = CredentialState::ALL.map(CredentialState::as_str);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<CredentialState>())
 }
 
 /// What to do with each credential.
@@ -128,10 +138,9 @@ impl Many {
     fn find(&self, store: &Store, action: Action) -> Result<Vec<Credential>, CliError> {
         let filter = CredentialFilter {
             organization: self.org.as_deref(),
-            status: self.status.as_deref().map(|status| match status {
-                "active" => CredentialStatus::Active,
-                _ => CredentialStatus::Revoked, // clap lets nothing else through
-            }),
+            status: None,
+            state: self.status,
+            expires_until: self.expires_within,
             unused_since: self.unused_since,
             text: self.search.as_deref(),
         };

@@ -12,15 +12,15 @@ use super::containment::{
 };
 use super::output::{ago, confirm, document, minute, name, plain, shown, table};
 use super::running::{Aftermath, Answer, Asked, Narrowed, Running, Whose};
-use super::time::{Expiry, expiry, overlap, since};
+use super::time::{Expiry, expiry, overlap, since, within};
 use crate::admin::api;
 use crate::auth::issue::{Issued, New, issue, rotate};
 use crate::auth::password::Cost;
 use crate::policy::RulesChange;
 use crate::sasl::Secret;
 use crate::store::{
-    Actor, Credential, CredentialEdit, CredentialFilter, CredentialStatus, DEFAULT_ORGANIZATION,
-    LastUsed, Overlap, Page, PasswordUse, Rotation, Store,
+    Actor, Credential, CredentialEdit, CredentialFilter, CredentialState, CredentialStatus,
+    DEFAULT_ORGANIZATION, LastUsed, Overlap, Page, PasswordUse, Rotation, Store,
 };
 
 /// What to do with credentials.
@@ -46,9 +46,12 @@ pub enum CredentialCommand {
         /// Only those of this organization
         #[arg(long, value_name = "SLUG")]
         org: Option<String>,
-        /// Only those with this status
-        #[arg(long, value_name = "STATUS", value_parser = ["active", "revoked"])]
-        status: Option<String>,
+        /// Only those with this status; active means neither expired nor revoked
+        #[arg(long, value_name = "STATUS", value_parser = bulk::state())]
+        status: Option<CredentialState>,
+        /// Only active ones that expire within so long from now (30d)
+        #[arg(long, value_name = "SPAN", value_parser = within)]
+        expires_within: Option<i64>,
         /// Only those made before this day or time, and without a login or a message since, or for so long (90d)
         #[arg(long, value_name = "DATE", value_parser = since)]
         unused_since: Option<i64>,
@@ -87,7 +90,7 @@ pub enum CredentialCommand {
     /// Refuse a credential, or all of a filter, from now on, without deleting it
     Revoke {
         /// Its username
-        #[arg(required_unless_present_any = ["org", "status", "unused_since", "search"])]
+        #[arg(required_unless_present_any = ["org", "status", "expires_within", "unused_since", "search"])]
         username: Option<String>,
         #[command(flatten)]
         many: Many,
@@ -102,7 +105,7 @@ pub enum CredentialCommand {
     #[command(allow_missing_positional = true)]
     Expire {
         /// Its username
-        #[arg(required_unless_present_any = ["org", "status", "unused_since", "search"])]
+        #[arg(required_unless_present_any = ["org", "status", "expires_within", "unused_since", "search"])]
         username: Option<String>,
         #[command(flatten)]
         many: Many,
@@ -150,7 +153,7 @@ pub enum CredentialCommand {
     /// Accept a revoked credential, or all of a filter, again, with the password it had
     Enable {
         /// Its username
-        #[arg(required_unless_present_any = ["org", "status", "unused_since", "search"])]
+        #[arg(required_unless_present_any = ["org", "status", "expires_within", "unused_since", "search"])]
         username: Option<String>,
         #[command(flatten)]
         many: Many,
@@ -171,7 +174,7 @@ pub enum CredentialCommand {
     /// Delete a credential, or all of a filter, for good, after asking
     Delete {
         /// Its username
-        #[arg(required_unless_present_any = ["org", "status", "unused_since", "search"])]
+        #[arg(required_unless_present_any = ["org", "status", "expires_within", "unused_since", "search"])]
         username: Option<String>,
         #[command(flatten)]
         many: Many,
@@ -290,16 +293,16 @@ fn answer(
         List {
             org,
             status,
+            expires_within,
             unused_since,
             search,
             json,
         } => {
             let filter = CredentialFilter {
                 organization: org.as_deref(),
-                status: status.map(|status| match status.as_str() {
-                    "active" => CredentialStatus::Active,
-                    _ => CredentialStatus::Revoked, // clap lets nothing else through
-                }),
+                status: None,
+                state: status,
+                expires_until: expires_within,
                 unused_since,
                 text: search.as_deref(),
             };

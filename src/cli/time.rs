@@ -34,6 +34,15 @@ pub(super) fn since(text: &str) -> Result<i64, String> {
     Ok(crate::clock::now_ms().saturating_sub(length))
 }
 
+/// The end of a span from now, such as "30d".
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn within(text: &str) -> Result<i64, String> {
+    let end = crate::clock::ahead(text);
+    end.ok_or_else(|| format!("{text:?} is no span: write 12h, 7d or 30d"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +71,15 @@ mod tests {
         assert_eq!(since("1970-01-02"), Ok(86_400_000));
         for wrong in ["", "90", "-1d", "1y", "soon"] {
             assert!(since(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_means_so_far_ahead() {
+        let days = within("30d").unwrap() - crate::clock::now_ms();
+        assert!((-60_000..=0).contains(&(days - 30 * 86_400_000)), "{days}");
+        for wrong in ["", "30", "-1d", "1y", "soon", "2027-01-31"] {
+            assert!(within(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -17,7 +17,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 pub use self::frames::Frames;
-pub use self::span::span;
+pub use self::span::{ahead, span};
 
 /// The last Unix millisecond that this module reports, a year before the calendar's end: the year
 /// leaves room for the durations that callers add.

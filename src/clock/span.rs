@@ -11,6 +11,12 @@ pub fn span(text: &str) -> Option<Duration> {
     Duration::try_from(length).ok()
 }
 
+/// The Unix millisecond that lies so far ahead, as [`span`] reads it.
+pub fn ahead(text: &str) -> Option<i64> {
+    let length = i64::try_from(span(text)?.as_millis()).unwrap_or(i64::MAX);
+    Some(super::now_ms().saturating_add(length))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

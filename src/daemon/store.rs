@@ -1,4 +1,5 @@
-//! Watches the store: whether its file is still in place, and how long its audit log is.
+//! Watches the store: whether its file is still in place, how long its audit log is, and how many
+//! credentials expire soon.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,11 +9,14 @@ use tokio::time::Instant;
 
 use crate::auth::NotedBatch;
 use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Within};
 use crate::store::{DaemonLock, Placement, Store, StoreError, Watch};
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often the credentials that expire soon are counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often the log says that the file is missing.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -51,16 +55,24 @@ impl Own {
         let mut own = self;
         let mut told: Option<Instant> = None;
         let mut is_saved = false;
+        let mut counted: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = lifecycle.ended() => return std::future::pending().await,
                 () = tokio::time::sleep(INTERVAL) => {}
+            }
+            let counts = counted.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL);
+            if counts {
+                counted = Some(Instant::now());
             }
             let (looked, counter) = (store.clone(), metrics.clone());
             let look = tokio::task::spawn_blocking(move || {
                 // The poll says so where the store cannot be read.
                 if let Ok(head) = looked.audit_head() {
                     counter.audit_head_sequence.set(head);
+                }
+                if counts {
+                    count_expiring(&looked, &counter);
                 }
                 let placement = own.watch.look();
                 (own, placement)
@@ -127,5 +139,19 @@ impl Own {
                 return error;
             }
         }
+    }
+}
+
+/// Where the store cannot be read, the last count stays.
+fn count_expiring(store: &Store, metrics: &Metrics) {
+    let Ok(expiring) = store.expiring() else {
+        return;
+    };
+    for (within, count) in [
+        (Within::Week, expiring.week),
+        (Within::Month, expiring.month),
+    ] {
+        let gauge = metrics.credentials_expiring.of(within);
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }

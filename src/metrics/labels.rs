@@ -58,6 +58,16 @@ label! {
 }
 
 label! {
+    /// How soon a credential expires.
+    Within {
+        /// Within 7 days.
+        Week = "7d",
+        /// Within 30 days.
+        Month = "30d",
+    }
+}
+
+label! {
     /// What the upstream said to a recipient.
     RecipientOutcome {
         /// It took the recipient.

@@ -16,7 +16,7 @@ use prometheus::{
 pub use family::ByLabel;
 pub use labels::{
     Dialled, Flow, HandshakeFailure, Label, LoginOutcome, MessageOutcome, Path, ProxyFailure,
-    RecipientOutcome, Scope, Shed, StoreOperation,
+    RecipientOutcome, Scope, Shed, StoreOperation, Within,
 };
 pub use moved::Moved;
 pub use usage::{OTHER, Session};
@@ -117,6 +117,8 @@ pub struct Metrics {
     pub store_poll_failures: IntCounter,
     /// Whether the file that is open is the one at the store's path.
     pub store_in_place: IntGauge,
+    /// Active credentials that expire soon, as of the last count.
+    pub credentials_expiring: ByLabel<Within, IntGauge>,
     /// The number of the newest record of the audit log.
     pub audit_head_sequence: IntGauge,
     /// Seconds that callers waited for the store.

@@ -165,6 +165,11 @@ impl Metrics {
                 "audit_head_sequence",
                 "The number of the newest record of the audit log. It never falls.",
             )?,
+            credentials_expiring: made.gauge_by(
+                "credentials_expiring",
+                "Active credentials that expire within so many days, counted every minute.",
+                "within",
+            )?,
             store_seconds: made.histogram_by(
                 "store_operation_seconds",
                 "Time that callers waited for the store, by operation.",

@@ -48,7 +48,7 @@ pub use self::batch::Batch;
 pub use self::breaches::{Breached, Tally};
 pub use self::credentials::{
     Credential, CredentialColumn, CredentialEdit, CredentialFilter, CredentialOrder,
-    CredentialStatus, Imported, NewCredential, NewPassword, Rotated, Wanted,
+    CredentialState, CredentialStatus, Imported, NewCredential, NewPassword, Rotated, Wanted,
 };
 pub use self::error::{Fault, Kind, Made, StoreError};
 pub use self::flush::{LastMessage, LastUsed, Noted, TokenUse};
@@ -94,6 +94,10 @@ const WRITER_PATIENCE: Duration = BUSY_TIMEOUT.saturating_add(Duration::from_sec
 /// How long [`Store::poll`] waits for the writer, before it looks without. It has to answer several
 /// times within the promised 250 ms.
 const POLL_PATIENCE: Duration = Duration::from_millis(20);
+
+/// In milliseconds.
+const WEEK: i64 = 7 * 24 * HOUR;
+const MONTH: i64 = 30 * 24 * HOUR;
 
 /// An open store.
 #[derive(Debug)]
@@ -143,6 +147,15 @@ pub enum StoreReport {
         /// The size of the database in bytes, without its write-ahead log.
         bytes: u64,
     },
+}
+
+/// How many active credentials expire soon.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Expiring {
+    /// Within 7 days.
+    pub week: u64,
+    /// Within 30 days.
+    pub month: u64,
 }
 
 /// How much is in a store.
@@ -214,6 +227,53 @@ impl Store {
     /// The daemon that serves from the store at `path`, if one does and this user may ask.
     pub fn served_by(path: &Path) -> Option<Holder> {
         lock::holder(path)
+    }
+
+    /// How many active credentials expire within 7 and within 30 days. An index answers it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn expiring(&self) -> Result<Expiring, StoreError> {
+        self.read(|connection| {
+            let now = now();
+            let counted =
+                "SELECT count(*) FILTER (WHERE expires_at <= ?2), count(*) FROM credentials
+                           WHERE expires_at > ?1 AND expires_at <= ?3 AND status = 'active'";
+            let ends = params![now, now + WEEK, now + MONTH];
+            Ok(connection.query_row(counted, ends, |row| {
+                Ok(Expiring {
+                    week: count(row, 0)?,
+                    month: count(row, 1)?,
+                })
+            })?)
+        })
+    }
+
+    /// The organizations with active credentials that expire within 30 days, at most `limit`, and how
+    /// many of each do; the most first. With a slug only that organization.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn expiring_in(
+        &self,
+        slug: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(String, u64)>, StoreError> {
+        self.read(|connection| {
+            let now = now();
+            let mut statement = connection.prepare_cached(
+                "SELECT o.slug, c.number FROM
+                     (SELECT organization, count(*) AS number FROM credentials
+                      WHERE expires_at > ?1 AND expires_at <= ?2 AND status = 'active'
+                      GROUP BY organization) c
+                 JOIN organizations o ON o.key = c.organization
+                 WHERE ?3 IS NULL OR o.slug = ?3
+                 ORDER BY c.number DESC, o.slug LIMIT ?4",
+            )?;
+            let wanted = params![now, now + MONTH, slug, limit];
+            let rows = statement.query_map(wanted, |row| Ok((row.get(0)?, count(row, 1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
     }
 
     /// How much is in it.

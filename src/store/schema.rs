@@ -14,7 +14,7 @@ use super::{DEFAULT_ORGANIZATION, StoreError, backup, connection, now, text};
 pub(super) const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2. A test holds their outcome against [`SCHEMA`].
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
@@ -22,6 +22,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/6.sql"),
     include_str!("migrations/7.sql"),
     include_str!("migrations/8.sql"),
+    include_str!("migrations/9.sql"),
 ];
 
 /// The newest version this build knows.

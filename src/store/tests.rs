@@ -768,6 +768,121 @@ fn an_overlap_that_a_rotation_keeps_lasts_as_long_as_was_asked_for_first() {
 }
 
 #[test]
+fn lists_tables_and_counts_agree_on_which_credentials_are_active_and_expire_soon() {
+    let clocks = Driven::at(1_800_000_000_000);
+    let store = Fixture::new();
+    store.create_organization("acme", None).unwrap();
+    let now = clocks.wall();
+    for (username, organization, end) in [
+        ("smtp_past", "default", Some(-1)),
+        ("smtp_now", "default", Some(0)),
+        ("smtp_day", "default", Some(DAY)),
+        ("smtp_week", "acme", Some(7 * DAY)),
+        ("smtp_month", "default", Some(30 * DAY)),
+        ("smtp_later", "default", Some(30 * DAY + 1)),
+        ("smtp_never", "default", None),
+        ("smtp_revoked", "default", Some(DAY)),
+        ("smtp_both", "default", Some(-1)),
+    ] {
+        let new = NewCredential {
+            organization,
+            expires_at: end.map(|end| now + end),
+            ..named(username)
+        };
+        store.create_credential(new).unwrap();
+    }
+    for username in ["smtp_revoked", "smtp_both"] {
+        let revoked = CredentialStatus::Revoked;
+        store.set_status(username, revoked).unwrap();
+    }
+    let found = |filter: CredentialFilter| {
+        let list = store.store.credentials(filter, Page::ALL).unwrap().rows;
+        let order = CredentialOrder {
+            by: CredentialColumn::Created,
+            descending: false,
+        };
+        let table = store.credential_table(filter, order, 0, 10).unwrap();
+        assert_eq!(list, table);
+        assert!(
+            list.iter()
+                .all(|credential| filter.still_passes(credential))
+        );
+        let names = list.iter().map(|credential| &credential.username[5..]);
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let within = |days: i64| CredentialFilter {
+        expires_until: Some(now + days * DAY),
+        ..CredentialFilter::default()
+    };
+    let in_state = |state| CredentialFilter {
+        state: Some(state),
+        ..CredentialFilter::default()
+    };
+    for (filter, expected) in [
+        (
+            in_state(CredentialState::Active),
+            "day week month later never",
+        ),
+        (in_state(CredentialState::Expired), "past now"),
+        (in_state(CredentialState::Revoked), "revoked both"),
+        (within(7), "day week"),
+        (within(30), "day week month"),
+        (
+            CredentialFilter {
+                organization: Some("default"),
+                ..within(30)
+            },
+            "day month",
+        ),
+        (
+            CredentialFilter {
+                text: Some("ee"),
+                ..within(30)
+            },
+            "week",
+        ),
+        (
+            CredentialFilter {
+                unused_since: Some(0),
+                ..within(30)
+            },
+            "",
+        ),
+        (
+            CredentialFilter {
+                state: Some(CredentialState::Revoked),
+                ..within(30)
+            },
+            "",
+        ),
+    ] {
+        assert_eq!(found(filter), expected, "{filter:?}");
+    }
+    let counts = |week, month| Some(Expiring { week, month });
+    assert_eq!(store.expiring().ok(), counts(2, 3));
+    let both = [("default".to_owned(), 2), ("acme".to_owned(), 1)];
+    assert_eq!(store.expiring_in(None, 10).unwrap(), both);
+    assert_eq!(store.expiring_in(None, 1).unwrap(), both[..1]);
+    assert_eq!(store.expiring_in(Some("acme"), 10).unwrap(), both[1..]);
+    clocks.pass(DAY + 1);
+    assert_eq!(store.expiring().ok(), counts(1, 3));
+    assert_eq!(found(in_state(CredentialState::Expired)), "past now day");
+}
+
+#[test]
+fn an_index_finds_the_credentials_that_expire_soon() {
+    let store = Fixture::new();
+    let plan = store.plan(
+        "SELECT count(*) FROM credentials
+         WHERE expires_at > 1 AND expires_at <= 2 AND status = 'active'",
+    );
+    assert!(
+        plan.contains("COVERING INDEX credentials_by_expiry"),
+        "{plan}"
+    );
+}
+
+#[test]
 fn an_overlap_lasts_as_long_as_was_asked_for() {
     for step in [-30 * DAY, -HOUR, HOUR, 30 * DAY] {
         let clocks = Driven::at(1_800_000_000_000);

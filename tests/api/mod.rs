@@ -4,6 +4,7 @@ mod answers;
 mod bulk;
 mod conditions;
 mod disconnects;
+mod expiring;
 mod fairness;
 mod full_disk;
 mod generated;

@@ -9,11 +9,12 @@ use crate::support::client::Client;
 use crate::support::upstream::Upstream;
 
 /// Query parameters that name nobody.
-const NAMELESS: [&str; 13] = [
+const NAMELESS: [&str; 14] = [
     "action",
     "after",
     "by",
     "disconnect",
+    "expires_within",
     "force",
     "from",
     "limit",

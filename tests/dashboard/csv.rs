@@ -76,6 +76,52 @@ fn the_list_can_be_downloaded_as_it_is_filtered_by_who_may_see_it() {
 }
 
 #[test]
+fn the_list_and_its_file_know_expired_credentials_and_those_that_expire_soon() {
+    let dashboard = Dashboard::start();
+    let daemon = &dashboard.daemon;
+    let end = |days: i64| jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days - 1);
+    for (name, days) in [("Week", 7), ("Month", 30), ("Later", 31 * 2)] {
+        let end = end(days).to_string();
+        daemon.succeed(&["credential", "create", "--name", name, "--expires", &end]);
+    }
+    let past = daemon.create();
+    let expire = "UPDATE credentials SET name = 'Past', expires_at = 1 WHERE username = ?1";
+    daemon.sql(expire, &past.username);
+    daemon.succeed(&["credential", "create", "--name", "Ever"]);
+    let mut plain = dashboard.plain_signed_in(&dashboard.token);
+    let all = ["Week", "Month", "Later", "Past", "Ever"];
+    for (query, expected) in [
+        ("status=active", vec!["Week", "Month", "Later", "Ever"]),
+        ("status=expired", vec!["Past"]),
+        ("status=revoked", vec![]),
+        ("expires=7", vec!["Week"]),
+        ("expires=30", vec!["Week", "Month"]),
+        ("expires=30&status=expired", vec![]),
+        ("expires=30&unused=90", vec![]),
+        ("expires=never", all.to_vec()),
+    ] {
+        for address in [format!("{LIST}?{query}"), format!("{LIST}.csv?{query}")] {
+            let body = plain.get(&address).expect(200).body;
+            let shown = |name: &&&str| {
+                body.contains(&format!(">{name}</a>")) || body.contains(&format!(",{name},"))
+            };
+            let found: Vec<_> = all.iter().filter(shown).copied().collect();
+            assert_eq!(found, expected, "{address}");
+        }
+    }
+    let overview = plain.get("/").expect(200).body;
+    let link = format!("<a href=\"{LIST}?expires=30\">2 of default</a>");
+    assert!(overview.contains(&link), "{overview}");
+    let page = plain.get(&format!("{LIST}?expires=30")).expect(200).body;
+    assert!(page.contains("<option value=\"30\" selected>Within 30 days"));
+    // What is changed is what is shown, on every page of it.
+    assert!(
+        page.contains("name=\"list\" value=\"expires=30\""),
+        "{page}"
+    );
+}
+
+#[test]
 fn a_long_list_comes_whole() {
     let dashboard = Dashboard::start();
     let path = dashboard.daemon.path("store").join("passwd");

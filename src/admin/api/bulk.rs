@@ -15,8 +15,8 @@ use crate::admin::desk::Desk;
 use crate::admin::extract::{Body, Path};
 use crate::admin::problem::Problem;
 
-use super::credentials::Status;
-use super::field::{Since, Time, present, since_schema};
+use super::credentials::StateNow;
+use super::field::{Since, Time, Within, present, since_schema, within_schema};
 use super::organizations::InOrganization;
 
 /// The largest body, in octets.
@@ -65,8 +65,12 @@ enum BulkAction {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct BulkFilter {
-    /// Only those with this status.
-    status: Option<Status>,
+    /// Only those in this state.
+    #[schema(inline)]
+    status: Option<StateNow>,
+    /// Only active ones that expire within so long from now.
+    #[schema(schema_with = within_schema)]
+    expires_within: Option<Within>,
     /// Only those made before, and not used since, this time, or for so long.
     #[schema(schema_with = since_schema)]
     unused_since: Option<Since>,
@@ -137,7 +141,8 @@ impl BulkChange {
         Ok(bulk::Selection {
             usernames: self.usernames,
             filter: self.filter.map(|filter| bulk::Filter {
-                status: filter.status.map(Into::into),
+                state: filter.status.map(Into::into),
+                expires_until: filter.expires_within.map(|end| end.0),
                 unused_since: filter.unused_since.map(|since| since.0),
                 text: filter.text.filter(|text| !text.is_empty()),
             }),

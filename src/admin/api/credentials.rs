@@ -22,9 +22,12 @@ use crate::admin::problem::Problem;
 use crate::auth::issue::{self, Issued, LONGEST_OVERLAP, New};
 use crate::policy;
 use crate::sasl::Secret;
-use crate::store::{self, CredentialFilter, CredentialStatus, Rotation, Wanted};
+use crate::store::{self, CredentialFilter, CredentialState, CredentialStatus, Rotation, Wanted};
 
-use super::field::{Cursor, Limit, Name, Since, Time, exposed, page, present, since_schema, whole};
+use super::field::{
+    Cursor, Limit, Name, Since, Time, Within, exposed, page, present, since_schema, whole,
+    within_schema,
+};
 use super::limits::{CredentialLimits, CredentialLimitsChange, LimitUse, made as limits_made};
 use super::organizations::InOrganization;
 use super::reply::{Confidential, Created, List, Tagged};
@@ -94,6 +97,19 @@ pub enum Status {
     Revoked,
 }
 
+/// Whether a credential is accepted now. Each credential is in one state.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = CredentialState)]
+pub(super) enum StateNow {
+    /// Accepted.
+    Active,
+    /// Refused because of its expiry alone.
+    Expired,
+    /// Revoked, whether it has expired or not.
+    Revoked,
+}
+
 /// The latest login with a credential.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LastUsed {
@@ -152,6 +168,16 @@ impl From<Status> for CredentialStatus {
         match status {
             Status::Active => CredentialStatus::Active,
             Status::Revoked => CredentialStatus::Revoked,
+        }
+    }
+}
+
+impl From<StateNow> for CredentialState {
+    fn from(state: StateNow) -> CredentialState {
+        match state {
+            StateNow::Active => CredentialState::Active,
+            StateNow::Expired => CredentialState::Expired,
+            StateNow::Revoked => CredentialState::Revoked,
         }
     }
 }
@@ -314,9 +340,12 @@ impl OfCredential {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct CredentialsQuery {
-    /// Only those with this status.
+    /// Only those in this state.
     #[param(inline)]
-    status: Option<Status>,
+    status: Option<StateNow>,
+    /// Only active ones that expire within so long from now.
+    #[param(schema_with = within_schema)]
+    expires_within: Option<Within>,
     /// Only those made before this time, or as long ago, and without a login or a message since.
     #[param(schema_with = since_schema)]
     unused_since: Option<Since>,
@@ -342,7 +371,9 @@ async fn list_credentials(
     desk.run(move |desk| {
         let filter = CredentialFilter {
             organization: Some(&at.slug),
-            status: query.status.map(Into::into),
+            status: None,
+            state: query.status.map(Into::into),
+            expires_until: query.expires_within.map(|end| end.0),
             unused_since: query.unused_since.map(|time| time.0),
             text: query.text.as_deref(),
         };
@@ -352,12 +383,7 @@ async fn list_credentials(
             .store
             .credentials(filter, page)?
             .map(|row| desk.up_to_date(row));
-        // The store does not know of the uses that wait to be written.
-        if let Some(since) = filter.unused_since {
-            found
-                .rows
-                .retain(|row| row.latest_use().is_none_or(|used| used < since));
-        }
+        found.rows.retain(|row| filter.still_passes(row));
         Ok(Json(found.map(|row| view(desk, &row)).into()))
     })
     .await

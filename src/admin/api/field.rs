@@ -54,6 +54,25 @@ impl<'de> Deserialize<'de> for Since {
     }
 }
 
+/// A time ahead, as a span from now such as `30d`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Within(pub(super) i64);
+
+impl<'de> Deserialize<'de> for Within {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Within, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let end = crate::clock::ahead(&text);
+        let wrong = || serde::de::Error::custom("write within how long, such as \"30d\"");
+        end.map(Within).ok_or_else(wrong)
+    }
+}
+
+pub(super) fn within_schema() -> Schema {
+    let span = ObjectBuilder::new().schema_type(Type::String);
+    let span = span.pattern(Some("^[1-9][0-9]{0,3}[hdw]$"));
+    span.examples(["30d"]).build().into()
+}
+
 pub(super) fn since_schema() -> Schema {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let time = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));

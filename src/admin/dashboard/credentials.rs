@@ -16,8 +16,8 @@ use crate::admin::desk::Desk;
 use crate::admin::problem::{Code, Problem};
 use crate::auth::export::{csv_header, csv_line};
 use crate::store::{
-    Credential, CredentialColumn, CredentialFilter, CredentialOrder, CredentialStatus,
-    Organization, OrganizationStatus, Page, UsageOf,
+    Credential, CredentialColumn, CredentialOrder, CredentialState, CredentialStatus, Organization,
+    OrganizationStatus, Page, UsageOf,
 };
 
 use super::Dashboard;
@@ -59,6 +59,7 @@ const COLUMNS: [(CredentialColumn, &str, &str); 5] = [
 pub(super) struct Asked {
     q: String,
     status: String,
+    expires: String,
     unused: String,
     sort: String,
     dir: String,
@@ -66,18 +67,18 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn status(&self) -> Option<CredentialStatus> {
-        match &*self.status {
-            "active" => Some(CredentialStatus::Active),
-            "revoked" => Some(CredentialStatus::Revoked),
-            _ => None,
-        }
+    fn state(&self) -> Option<CredentialState> {
+        self.status.parse().ok()
     }
 
     /// Days in which it was not used.
     fn unused(&self) -> Option<i64> {
-        let days = self.unused.parse().ok();
-        days.filter(|days| (1..=3_650).contains(days))
+        days(&self.unused)
+    }
+
+    /// Days within which it expires.
+    fn expires(&self) -> Option<i64> {
+        days(&self.expires)
     }
 
     fn order(&self) -> CredentialOrder {
@@ -101,7 +102,8 @@ impl Asked {
     }
 
     fn is_narrowed(&self) -> bool {
-        !self.q.is_empty() || self.status().is_some() || self.unused().is_some()
+        let days = self.unused().or(self.expires());
+        !self.q.is_empty() || self.state().is_some() || days.is_some()
     }
 
     /// From the query of a list's address.
@@ -122,7 +124,8 @@ impl Asked {
     /// The credentials of the list as one change means them.
     pub(super) fn bulk_filter(&self) -> bulk::Filter {
         bulk::Filter {
-            status: self.status(),
+            state: self.state(),
+            expires_until: self.expires_until(),
             unused_since: self.unused_since(),
             text: Some(self.q.trim().to_owned()).filter(|text| !text.is_empty()),
         }
@@ -140,6 +143,7 @@ impl Asked {
         let pairs = [
             ("q", self.q.as_str()),
             ("status", &self.status),
+            ("expires", &self.expires),
             ("unused", &self.unused),
         ];
         let said = pairs.into_iter().filter(|(_, text)| !text.is_empty());
@@ -152,14 +156,10 @@ impl Asked {
         Some(crate::clock::now_ms() - days * DAY)
     }
 
-    /// The credentials of this list, of those of the organization with this slug.
-    fn filter<'a>(&'a self, slug: &'a str, unused_since: Option<i64>) -> CredentialFilter<'a> {
-        CredentialFilter {
-            organization: Some(slug),
-            status: self.status(),
-            unused_since,
-            text: Some(self.q.trim()).filter(|text| !text.is_empty()),
-        }
+    /// Until when a credential of this list expires, in Unix milliseconds.
+    fn expires_until(&self) -> Option<i64> {
+        let days = self.expires()?;
+        Some(crate::clock::now_ms() + days * DAY)
     }
 
     /// The address of the same list in another order or at another page.
@@ -168,6 +168,7 @@ impl Asked {
         let pairs = [
             ("q", self.q.as_str()),
             ("status", &self.status),
+            ("expires", &self.expires),
             ("unused", &self.unused),
             ("sort", sort),
             ("dir", if descending { "desc" } else { "asc" }),
@@ -178,6 +179,12 @@ impl Asked {
             .filter(|(name, text)| !text.is_empty() && (*name, *text) != ("page", "1"));
         format!("?{}", form::query(said))
     }
+}
+
+/// A number of days that the list takes.
+fn days(text: &str) -> Option<i64> {
+    let days = text.parse().ok();
+    days.filter(|days| (1..=3_650).contains(days))
 }
 
 #[derive(Template)]
@@ -328,8 +335,8 @@ fn columns(asked: &Asked, order: CredentialOrder) -> Vec<Column> {
 fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row>, bool), Problem> {
     let store = &desk.system.store;
     let organization = store.organization(slug)?;
-    let since = asked.unused_since();
-    let filter = asked.filter(slug, since);
+    let filter = asked.bulk_filter();
+    let filter = filter.within(slug);
     let offset = (asked.page() - 1) * ROWS;
     let mut found = store.credential_table(filter, asked.order(), offset, ROWS + 1)?;
     let more = found.len() > ROWS as usize;
@@ -337,7 +344,7 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
     let found = found
         .into_iter()
         .map(|credential| desk.up_to_date(credential));
-    let found = found.filter(|credential| is_unused(credential, since));
+    let found = found.filter(|credential| filter.still_passes(credential));
     let days = Stretch::days();
     let row = |credential: Credential| {
         let of = UsageOf::Credential(credential.key);
@@ -362,13 +369,6 @@ fn find(desk: &Desk, slug: &str, asked: &Asked) -> Result<(Organization, Vec<Row
     Ok((organization, rows, more))
 }
 
-/// Whether a credential was not used since then. The store does not know of uses that wait to be
-/// written.
-fn is_unused(credential: &Credential, since: Option<i64>) -> bool {
-    let used = credential.latest_use();
-    since.is_none_or(|since| used.is_none_or(|used| used < since))
-}
-
 /// Sends the whole list as CSV, in the order in which the credentials were made, some at a time.
 pub(super) async fn csv(
     State(dashboard): State<Arc<Dashboard>>,
@@ -380,11 +380,11 @@ pub(super) async fn csv(
     desk.run(move |desk| Ok(desk.system.store.organization(&known)?))
         .await?;
     let file = format!("attachment; filename=\"credentials-{slug}.csv\"");
-    let since = asked.unused_since();
+    let filter = asked.bulk_filter();
     let begin = Some((csv_header(false), None));
     // A state is what to send before the credentials behind a key; the last one has no more.
     let parts = try_unfold(begin, move |part| {
-        let (desk, slug, asked) = (desk.clone(), slug.clone(), asked.clone());
+        let (desk, slug, filter) = (desk.clone(), slug.clone(), filter.clone());
         async move {
             let Some((mut text, after)) = part else {
                 return Ok::<_, std::io::Error>(None);
@@ -394,15 +394,16 @@ pub(super) async fn csv(
                     after,
                     limit: CSV_ROWS,
                 };
-                let filter = asked.filter(&slug, since);
+                let filter = filter.within(&slug);
                 let found = desk.system.store.credentials(filter, page)?;
-                Ok(found.map(|credential| desk.up_to_date(credential)))
+                let mut found = found.map(|credential| desk.up_to_date(credential));
+                found.rows.retain(|row| filter.still_passes(row));
+                Ok(found)
             });
             let found = found
                 .await
                 .map_err(|problem| std::io::Error::other(problem.detail().to_owned()))?;
-            let rows = found.rows.iter().filter(|row| is_unused(row, since));
-            text.extend(rows.map(|row| csv_line(row, None)));
+            text.extend(found.rows.iter().map(|row| csv_line(row, None)));
             let rest = found.next.map(|next| (String::new(), Some(next)));
             Ok(Some((text, rest)))
         }
@@ -423,15 +424,17 @@ mod tests {
         let asked = Asked {
             q: "a&b".to_owned(),
             status: "nonsense".to_owned(),
+            expires: "soon".to_owned(),
             unused: "-1".to_owned(),
             sort: "password".to_owned(),
             dir: "up".to_owned(),
             page: "0".to_owned(),
         };
         assert_eq!(
-            (asked.status(), asked.unused(), asked.page()),
-            (None, None, 1)
+            (asked.state(), asked.unused(), asked.expires()),
+            (None, None, None)
         );
+        assert_eq!(asked.page(), 1);
         let order = asked.order();
         assert_eq!(
             (order.by, order.descending),

@@ -22,6 +22,9 @@ use super::stamp::Stamp;
 /// How many of the newest changes are shown.
 const NEWEST: u32 = 8;
 
+/// How many organizations are named whose credentials expire soon.
+const EXPIRING: u32 = 10;
+
 /// How long a certificate may still last before that is worth a warning.
 const SOON: i64 = 14 * 24 * 3_600_000;
 
@@ -33,6 +36,8 @@ struct Overview {
     sessions: usize,
     messages: Chart,
     refused: Chart,
+    /// Organizations with credentials that expire within 30 days, and how many do.
+    expiring: Vec<(String, u64)>,
     newest: Vec<Entry>,
 }
 
@@ -79,18 +84,25 @@ pub(super) async fn show(
     let gathered = dashboard
         .desk
         .run(move |desk| gather(desk, own.as_deref(), hours));
-    let (health, sessions, usage, newest) = gathered.await?;
+    let (health, sessions, usage, expiring, newest) = gathered.await?;
     page(&Overview {
         frame: visitor.frame(Section::Overview),
         health,
         sessions,
         messages: hours.chart(&usage, "messages", |usage| usage.messages),
         refused: hours.chart(&usage, "refused logins", |usage| usage.refused),
+        expiring,
         newest,
     })
 }
 
-type Gathered = (Option<Health>, usize, Vec<(i64, Usage)>, Vec<Entry>);
+type Gathered = (
+    Option<Health>,
+    usize,
+    Vec<(i64, Usage)>,
+    Vec<(String, u64)>,
+    Vec<Entry>,
+);
 
 fn gather(desk: &Desk, own: Option<&str>, hours: Stretch) -> Result<Gathered, Problem> {
     let system = &desk.system;
@@ -118,7 +130,8 @@ fn gather(desk: &Desk, own: Option<&str>, hours: Stretch) -> Result<Gathered, Pr
         None => Some(health(desk)?),
     };
     let newest = newest.rows.iter().map(Entry::from).collect();
-    Ok((health, sessions, usage, newest))
+    let expiring = system.store.expiring_in(own, EXPIRING)?;
+    Ok((health, sessions, usage, expiring, newest))
 }
 
 fn health(desk: &Desk) -> Result<Health, Problem> {

@@ -5,6 +5,7 @@ mod import;
 mod table;
 
 use std::fmt;
+use std::str::FromStr;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -77,13 +78,28 @@ pub enum CredentialStatus {
     Revoked,
 }
 
+/// Whether a credential is accepted now, and if not, why. Each credential is in one state.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CredentialState {
+    /// Accepted.
+    Active,
+    /// Refused because of its expiry alone.
+    Expired,
+    /// Revoked, whether it has expired or not.
+    Revoked,
+}
+
 /// Which credentials are wanted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CredentialFilter<'a> {
     /// Only those of the organization with this slug.
     pub organization: Option<&'a str>,
-    /// Only those with this status.
+    /// Only those with this status, expired or not.
     pub status: Option<CredentialStatus>,
+    /// Only those in this state.
+    pub state: Option<CredentialState>,
+    /// Only active ones that expire by this Unix millisecond.
+    pub expires_until: Option<i64>,
     /// Only those that were made before this Unix millisecond, and neither logged in nor sent a message since.
     pub unused_since: Option<i64>,
     /// Only those with this in their name or username, whatever the case, accents and width of
@@ -136,7 +152,8 @@ impl Store {
                 .transpose()?;
             // What an index can tell stands in the statement, and of the rest a bounded number of
             // rows is looked at.
-            let within = match (organization, filter.status) {
+            let status = filter.stored_status();
+            let within = match (organization, status) {
                 (Some(_), Some(_)) => "c.organization = ?1 AND c.status = ?3",
                 (Some(_), None) => "c.organization = ?1 AND ?3 IS NULL",
                 (None, _) => "?1 IS NULL AND (?3 IS NULL OR c.status = ?3)",
@@ -144,7 +161,7 @@ impl Store {
             let mut statement = connection.prepare_cached(&format!(
                 "{SELECT} WHERE {within} AND c.key > ?2 ORDER BY c.key"
             ))?;
-            let wanted = params![organization, page.after.unwrap_or(0), filter.status];
+            let wanted = params![organization, page.after.unwrap_or(0), status];
             page.collect(statement.query(wanted)?, |row| {
                 let key = row.get(15)?;
                 Ok(match filter.passes(needle.as_ref(), row)? {
@@ -157,8 +174,38 @@ impl Store {
 }
 
 impl CredentialFilter<'_> {
-    /// Whether a row of [`SELECT`] has this text, and was used as long ago.
+    /// The status that a credential must have in the store to pass.
+    fn stored_status(&self) -> Option<CredentialStatus> {
+        let of_state = self.state.map(|state| match state {
+            CredentialState::Active | CredentialState::Expired => CredentialStatus::Active,
+            CredentialState::Revoked => CredentialStatus::Revoked,
+        });
+        self.status.or(of_state)
+    }
+
+    /// Whether a credential of a list still passes with its unwritten uses and its unwritten
+    /// revocation, of which the store does not know. Organization and text do not change so.
+    pub fn still_passes(&self, credential: &Credential) -> bool {
+        let used = credential.latest_use();
+        let is_unused = |since| used.is_none_or(|used| used < since);
+        self.unused_since.is_none_or(is_unused)
+            && self.has_state(credential.status, credential.expires_at)
+    }
+
+    fn has_state(&self, status: CredentialStatus, expires_at: Option<i64>) -> bool {
+        let state = CredentialState::of(status, expires_at, super::now());
+        let is_soon =
+            |until| state == CredentialState::Active && expires_at.is_some_and(|end| end <= until);
+        self.status.is_none_or(|wanted| wanted == status)
+            && self.state.is_none_or(|wanted| wanted == state)
+            && self.expires_until.is_none_or(is_soon)
+    }
+
+    /// Whether a row of [`SELECT`] has this text and this state, and was used as long ago.
     fn passes(&self, needle: Option<&Needle>, row: &Row) -> Result<bool, Stop> {
+        if !self.has_state(row.get(4)?, row.get(8)?) {
+            return Ok(false);
+        }
         if let Some(since) = self.unused_since {
             let (made, used): (i64, Option<i64>) = (row.get(5)?, row.get(27)?);
             if made.max(used.unwrap_or(made)) >= since {
@@ -288,6 +335,55 @@ pub(super) fn taken(error: rusqlite::Error, kind: Kind, name: &str) -> Stop {
             StoreError::already_exists(kind, name).into()
         }
         _ => error.into(),
+    }
+}
+
+impl CredentialState {
+    /// Every state.
+    pub const ALL: [CredentialState; 3] = [
+        CredentialState::Active,
+        CredentialState::Expired,
+        CredentialState::Revoked,
+    ];
+
+    /// As people write and read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CredentialState::Active => "active",
+            CredentialState::Expired => "expired",
+            CredentialState::Revoked => "revoked",
+        }
+    }
+
+    fn of(status: CredentialStatus, expires_at: Option<i64>, now: i64) -> CredentialState {
+        match status {
+            CredentialStatus::Revoked => CredentialState::Revoked,
+            CredentialStatus::Active if expires_at.is_some_and(|end| end <= now) => {
+                CredentialState::Expired
+            }
+            CredentialStatus::Active => CredentialState::Active,
+        }
+    }
+
+    /// The condition for a row of credentials `c`; `?4` is now.
+    fn sql(self) -> &'static str {
+        match self {
+            CredentialState::Active => {
+                "c.status = 'active' AND (c.expires_at IS NULL OR c.expires_at > ?4)"
+            }
+            CredentialState::Expired => "c.status = 'active' AND c.expires_at <= ?4",
+            CredentialState::Revoked => "c.status = 'revoked'",
+        }
+    }
+}
+
+impl FromStr for CredentialState {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<CredentialState, &'static str> {
+        let mut all = CredentialState::ALL.into_iter();
+        all.find(|state| state.as_str() == text)
+            .ok_or("write active, expired or revoked")
     }
 }
 

@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::super::error::Stop;
 use super::super::text::Needle;
 use super::super::{Store, StoreError, organizations};
-use super::{Credential, CredentialFilter, SELECT, credential, has_text};
+use super::{Credential, CredentialFilter, CredentialState, SELECT, credential, has_text};
 
 /// What a table of credentials is sorted by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -75,6 +75,12 @@ impl Store {
             if filter.status.is_some() {
                 conditions.push("c.status = ?2");
             }
+            if let Some(state) = filter.state {
+                conditions.push(state.sql());
+            }
+            if filter.expires_until.is_some() {
+                conditions.push("c.status = 'active' AND c.expires_at > ?4 AND c.expires_at <= ?5");
+            }
             if filter.unused_since.is_some() {
                 conditions.push("max(c.created_at, coalesce(u.latest, c.created_at)) < ?3");
             }
@@ -84,19 +90,28 @@ impl Store {
                 false => "",
             };
             let order = format!("ORDER BY {column} {direction}, c.key {direction}");
+            // SQLite would look at every credential in the order of the list.
+            let index = match filter.expires_until.is_some()
+                || filter.state == Some(CredentialState::Expired)
+            {
+                true => "INDEXED BY credentials_by_expiry",
+                false => "",
+            };
             // Only a search needs more than an index has.
             let (texts, skipped_here, limit_here) = match filter.text {
                 Some(_) => (", c.username, c.name", 0, -1),
                 None => ("", skipped, i64::from(limit)),
             };
             let mut statement = connection.prepare_cached(&format!(
-                "SELECT c.key{texts} FROM credentials c {used} WHERE {} {order} LIMIT ?5 OFFSET ?4",
+                "SELECT c.key{texts} FROM credentials c {index} {used} WHERE {} {order} LIMIT ?7 OFFSET ?6",
                 conditions.join(" AND ")
             ))?;
             let wanted = params![
                 organization,
                 filter.status,
                 filter.unused_since,
+                super::super::now(),
+                filter.expires_until,
                 skipped_here,
                 limit_here,
             ];
