@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use criterion::Criterion;
-use gatepost::auth::guard::{Guard, Room, Settings};
+use gatepost::auth::guard::{ConnectionLimits, Guard, Settings};
 use gatepost::metrics::Metrics;
 use gatepost::sasl::Reason;
 
@@ -13,7 +13,7 @@ fn guard(networks: u32) -> Guard {
     let settings = Settings {
         enabled: true,
         exempt: vec!["127.0.0.0/8".parse().expect("a network")],
-        room: Room {
+        room: ConnectionLimits {
             total: 2048,
             per_client: 16,
             per_network: 64,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput};
-use gatepost::auth::NotedBatch;
+use gatepost::auth::ActivityBatch;
 use gatepost::auth::quota::{Defaults, Quotas};
 use gatepost::metrics::Metrics;
 use gatepost::policy::{Limit, Limits, Policy, Setting};
@@ -24,7 +24,7 @@ pub fn bench(criterion: &mut Criterion) {
     let store = Store::open(&directory.path().join("gatepost.db")).expect("a new store");
     let store = Arc::new(store);
     let metrics = Arc::new(Metrics::new().expect("metrics"));
-    let noted = Arc::new(NotedBatch::new(1000, metrics.clone()));
+    let noted = Arc::new(ActivityBatch::new(1000, metrics.clone()));
     let quotas = Quotas::new(store.clone(), noted, metrics, Defaults::default());
     let quotas = Arc::new(quotas);
     let runtime = Builder::new_current_thread().build().expect("a runtime");

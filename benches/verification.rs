@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion};
 use gatepost::auth::issue::{Issued, New, issue};
 use gatepost::auth::password::{Cost, Hasher};
 use gatepost::auth::quota::{Defaults, Quotas};
-use gatepost::auth::{Authenticator, NotedBatch, Peer};
+use gatepost::auth::{ActivityBatch, Authenticator, Peer};
 use gatepost::config;
 use gatepost::metrics::Metrics;
 use gatepost::sasl::{Credentials, Mechanism, Verdict};
@@ -82,7 +82,7 @@ impl Gate {
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let hasher = Hasher::start(cost, auth.workers, auth.queue, metrics.clone());
         let pending = config::LastUsed::default().pending;
-        let noted = Arc::new(NotedBatch::new(pending, metrics.clone()));
+        let noted = Arc::new(ActivityBatch::new(pending, metrics.clone()));
         let (known, none) = (metrics.clone(), Defaults::default());
         let quotas = Quotas::new(store.clone(), noted.clone(), known, none);
         let authenticator = Authenticator::new(

@@ -173,6 +173,35 @@ fn what_is_said_would_become_of_a_login_becomes_of_it() {
 }
 
 #[test]
+fn every_obstacle_is_listed_and_the_first_is_the_reason() {
+    let upstream = Upstream::start();
+    let (gatepost, _socket) = start(&upstream);
+    let credential = gatepost.create();
+    let username = credential.username.as_str();
+    let expire = "UPDATE credentials SET expires_at = 1000 WHERE username = ?1";
+    gatepost.sql(expire, username);
+    let run = |arguments: &[&str]| gatepost.succeed(arguments);
+    let fence = [
+        "credential",
+        "rules",
+        username,
+        "--networks",
+        "192.0.2.0/24",
+    ];
+    run(&fence);
+    run(&["credential", "revoke", username]);
+    run(&["organization", "suspend", "default"]);
+    agrees(&gatepost, &credential, "535 5.7.8", Some("revoked"));
+    let explained = explain(&gatepost, username, LAPTOP, &[]);
+    let checks = explained["checks"].as_array().expect("checks").iter();
+    let failed = checks.filter(|check| check["finding"] == "refuses");
+    let failed: Vec<_> = failed
+        .map(|check| check["check"].as_str().unwrap())
+        .collect();
+    assert_eq!(failed, ["status", "organization", "expiry", "networks"]);
+}
+
+#[test]
 fn who_is_banned_is_told_from_whom_and_without_a_daemon_from_the_store() {
     let upstream = Upstream::start();
     let (gatepost, _socket) = start(&upstream);

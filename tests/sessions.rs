@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gatepost::auth::password::{Cost, Hasher};
 use gatepost::auth::quota::{Defaults, Quotas};
-use gatepost::auth::{Authenticator, NotedBatch};
+use gatepost::auth::{ActivityBatch, Authenticator};
 use gatepost::config::{self, ListenerKind};
 use gatepost::edge::{Edge, Upstreams};
 use gatepost::lifecycle::Lifecycle;
@@ -96,7 +96,7 @@ fn edge(site: &Site, sessions: Arc<Sessions>, refusal_delay: Duration) -> Arc<Ed
         lanes: config.auth.lanes,
     };
     let hasher = Hasher::start(cost, 1, 100, metrics.clone()).expect("threads");
-    let noted = Arc::new(NotedBatch::new(100, metrics.clone()));
+    let noted = Arc::new(ActivityBatch::new(100, metrics.clone()));
     let quotas = Quotas::new(
         store.clone(),
         noted.clone(),

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::auth::explain::{self, Asked, Explanation, Sources};
+use crate::auth::explain::{self, Explanation, Question, Sources};
 use crate::auth::import::{Format, Import, ImportError, Report};
 use crate::auth::password::Cost;
 use crate::auth::quota::{Quotas, Use};
-use crate::auth::{Authenticator, NotedBatch, guard, spelling};
+use crate::auth::{ActivityBatch, Authenticator, guard, spelling};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::net::hosts::Hosts;
@@ -62,7 +62,7 @@ pub struct System {
     /// Who verifies logins.
     pub authenticator: Arc<Authenticator>,
     /// What waits to be written.
-    pub noted: Arc<NotedBatch>,
+    pub noted: Arc<ActivityBatch>,
     /// What everybody has sent, and may send.
     pub quotas: Arc<Quotas>,
     /// Who is connected.
@@ -226,7 +226,7 @@ impl Desk {
     }
 
     /// What would become of a login at this moment.
-    pub(super) fn explain(&self, asked: Asked) -> Result<Explanation, Problem> {
+    pub(super) fn explain(&self, asked: Question) -> Result<Explanation, Problem> {
         let System {
             store,
             authenticator,
@@ -351,7 +351,7 @@ impl Desk {
     pub(super) fn clear_guard(
         &self,
         actor: &Actor,
-        wanted: guard::Wanted,
+        wanted: guard::ClearTarget,
     ) -> Result<usize, Problem> {
         let System {
             store,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
+use super::guard::Target;
 use crate::clock::Moment;
 use crate::policy::Rule;
 use crate::sasl::{Identity, Reason, Secret};
@@ -16,33 +17,33 @@ use crate::store::{Login, Previous, Retired};
 
 /// What a username and a password come to. Comparing two takes constant time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digest(blake3::Hash);
+pub(crate) struct Digest(blake3::Hash);
 
 impl Digest {
     /// A part of it, to tell pairs apart where a mistake does no harm.
-    pub fn mark(self) -> u32 {
+    pub(crate) fn mark(self) -> u32 {
         let [a, b, c, d, ..] = *self.0.as_bytes();
         u32::from_le_bytes([a, b, c, d])
     }
 
     /// A larger part of it.
-    pub fn word(self) -> u64 {
+    pub(crate) fn word(self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = *self.0.as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 }
 
 /// Makes digests that mean nothing outside this process.
-pub struct Digester([u8; 32]);
+pub(crate) struct Digester([u8; 32]);
 
 impl Digester {
     /// With a fresh key.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(rand::random())
     }
 
     /// The digest of a pair. The username's length keeps pairs apart that run together alike.
-    pub fn digest(&self, username: &str, password: &Secret) -> Digest {
+    pub(crate) fn digest(&self, username: &str, password: &Secret) -> Digest {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(&(username.len() as u64).to_le_bytes());
         hasher.update(username.as_bytes());
@@ -53,7 +54,7 @@ impl Digester {
 
 /// Which of a credential's passwords: during an overlap after a rotation there are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
+pub(crate) enum PasswordSlot {
     /// The one that is to be used.
     Current,
     /// The one that it replaced.
@@ -62,13 +63,13 @@ pub enum Slot {
 
 /// A password that was right for one state of a row.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct CacheEntry {
     digest: Digest,
     key: i64,
     version: i64,
     /// Of the stored hash: key and version say the same, unless somebody put back an older row.
     password_hash: blake3::Hash,
-    slot: Slot,
+    slot: PasswordSlot,
     /// Whether it was generated here, so that nobody guesses it.
     generated: bool,
     /// When the credential expires, if it does, in Unix milliseconds.
@@ -83,9 +84,9 @@ pub struct Known {
     epoch: AtomicU64,
 }
 
-impl Known {
+impl CacheEntry {
     /// `digest` was right for the password in `slot` of `login`, which was read in `epoch`.
-    pub fn new(digest: Digest, login: &Login, slot: Slot, epoch: u64) -> Self {
+    pub(crate) fn new(digest: Digest, login: &Login, slot: PasswordSlot, epoch: u64) -> Self {
         Self {
             digest,
             key: login.key,
@@ -102,13 +103,13 @@ impl Known {
     }
 
     /// Whether nothing has changed since the row was last seen.
-    pub fn is_fresh(&self, epoch: u64) -> bool {
+    pub(crate) fn is_fresh(&self, epoch: u64) -> bool {
         self.epoch.load(Ordering::Acquire) == epoch
     }
 
     /// Whether the row, read in `epoch`, is still in the same state; if so the entry is fresh
     /// again.
-    pub fn revalidate(&self, login: &Login, epoch: u64) -> bool {
+    pub(crate) fn revalidate(&self, login: &Login, epoch: u64) -> bool {
         let same = (self.key, self.version) == (login.key, login.version)
             && self.password_hash == hash_of(login, self.slot)
             && self.expires_at == expiry_of(login)
@@ -125,10 +126,14 @@ impl Known {
 
     /// Judges a password against the one known to be right. `None` when that does not decide: the other password of an
     /// overlap may be meant.
-    pub fn judge(&self, digest: Digest, now: Moment) -> Option<Result<Arc<Identity>, Reason>> {
+    pub(crate) fn evaluate(
+        &self,
+        digest: Digest,
+        now: Moment,
+    ) -> Option<Result<Arc<Identity>, Reason>> {
         let overlaps = self.overlaps_at(now);
         // Of the previous password the end says nothing of the current one.
-        let is_current = self.slot == Slot::Current;
+        let is_current = self.slot == PasswordSlot::Current;
         if self.expires_at.is_some_and(|end| end <= now.wall) {
             return is_current.then_some(Err(Reason::Expired));
         }
@@ -142,43 +147,46 @@ impl Known {
     }
 
     /// Whether this is the password, though perhaps its time is over.
-    pub fn is(&self, digest: Digest) -> bool {
+    pub(crate) fn is(&self, digest: Digest) -> bool {
         self.digest == digest
     }
 
     /// Whether it was generated here.
-    pub fn is_generated(&self) -> bool {
+    pub(crate) fn is_generated(&self) -> bool {
         self.generated
     }
 
-    /// The version of the row that it was right for.
-    pub fn version(&self) -> i64 {
-        self.version
+    /// The state of the credential for which the password is right.
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            key: self.key,
+            version: self.version,
+        }
     }
 
     /// Whether the row had two right passwords when it was read.
-    pub fn overlaps(&self) -> bool {
+    pub(crate) fn overlaps(&self) -> bool {
         self.overlap_until.is_some()
     }
 
     /// Whether both passwords of the row are right now.
-    pub fn overlaps_at(&self, now: Moment) -> bool {
+    pub(crate) fn overlaps_at(&self, now: Moment) -> bool {
         self.overlap_until.is_some_and(|end| end > now.steady())
     }
 
     /// The passwords that this one, or one after them, replaced.
-    pub fn retired(&self) -> &[Retired] {
+    pub(crate) fn retired(&self) -> &[Retired] {
         &self.retired
     }
 
     /// Whose password it is.
-    pub fn identity(&self) -> Arc<Identity> {
+    pub(crate) fn identity(&self) -> Arc<Identity> {
         self.identity.load_full()
     }
 }
 
 /// Whose credential it is.
-pub fn identity_of(login: &Login) -> Arc<Identity> {
+pub(crate) fn identity_of(login: &Login) -> Arc<Identity> {
     Arc::new(Identity {
         key: login.key,
         username: login.username.as_str().into(),
@@ -187,18 +195,18 @@ pub fn identity_of(login: &Login) -> Arc<Identity> {
     })
 }
 
-fn hash_of(login: &Login, slot: Slot) -> blake3::Hash {
+fn hash_of(login: &Login, slot: PasswordSlot) -> blake3::Hash {
     let text = match (slot, &login.previous) {
-        (Slot::Current, _) => login.password_hash.as_str(),
-        (Slot::Previous, Some(previous)) => previous.password_hash.as_str(),
-        (Slot::Previous, None) => "",
+        (PasswordSlot::Current, _) => login.password_hash.as_str(),
+        (PasswordSlot::Previous, Some(previous)) => previous.password_hash.as_str(),
+        (PasswordSlot::Previous, None) => "",
     };
     blake3::hash(text.as_bytes())
 }
 
-fn is_generated(login: &Login, slot: Slot) -> bool {
+fn is_generated(login: &Login, slot: PasswordSlot) -> bool {
     let tag = match (slot, &login.previous) {
-        (Slot::Previous, Some(previous)) => previous.tag,
+        (PasswordSlot::Previous, Some(previous)) => previous.tag,
         _ => login.tag,
     };
     tag.is_some()
@@ -261,7 +269,7 @@ mod tests {
     #[test]
     fn an_entry_is_true_of_one_state_of_the_row() {
         let digest = Digester::new().digest("smtp_a", &Secret::new("right"));
-        let known = Known::new(digest, &login(3), Slot::Current, 10);
+        let known = CacheEntry::new(digest, &login(3), PasswordSlot::Current, 10);
         assert!(known.is_fresh(10) && !known.is_fresh(11));
         assert!(!known.revalidate(&login(4), 11) && !known.is_fresh(11));
         let put_back = Login {
@@ -276,17 +284,21 @@ mod tests {
     fn right_wrong_and_expired_are_told_apart() {
         let digester = Digester::new();
         let digest = |password: &str| digester.digest("smtp_a", &Secret::new(password));
-        let known = Known::new(digest("right"), &login(1), Slot::Current, 0);
+        let known = CacheEntry::new(digest("right"), &login(1), PasswordSlot::Current, 0);
         assert_eq!(
-            known.judge(digest("right"), at(999)).unwrap().unwrap().key,
+            known
+                .evaluate(digest("right"), at(999))
+                .unwrap()
+                .unwrap()
+                .key,
             7
         );
         assert_eq!(
-            known.judge(digest("wrong"), at(999)),
+            known.evaluate(digest("wrong"), at(999)),
             Some(Err(Reason::WrongPassword))
         );
         assert_eq!(
-            known.judge(digest("right"), at(1000)),
+            known.evaluate(digest("right"), at(1000)),
             Some(Err(Reason::Expired))
         );
     }
@@ -303,17 +315,20 @@ mod tests {
             }),
             ..login(1)
         };
-        let current = Known::new(digest("new"), &overlapping, Slot::Current, 0);
-        let previous = Known::new(digest("old"), &overlapping, Slot::Previous, 0);
-        assert!(matches!(current.judge(digest("new"), at(499)), Some(Ok(_))));
-        assert_eq!(current.judge(digest("old"), at(499)), None);
+        let current = CacheEntry::new(digest("new"), &overlapping, PasswordSlot::Current, 0);
+        let previous = CacheEntry::new(digest("old"), &overlapping, PasswordSlot::Previous, 0);
         assert!(matches!(
-            previous.judge(digest("old"), at(499)),
+            current.evaluate(digest("new"), at(499)),
             Some(Ok(_))
         ));
-        assert_eq!(previous.judge(digest("old"), at(500)), None);
+        assert_eq!(current.evaluate(digest("old"), at(499)), None);
+        assert!(matches!(
+            previous.evaluate(digest("old"), at(499)),
+            Some(Ok(_))
+        ));
+        assert_eq!(previous.evaluate(digest("old"), at(500)), None);
         assert_eq!(
-            current.judge(digest("old"), at(500)),
+            current.evaluate(digest("old"), at(500)),
             Some(Err(Reason::WrongPassword))
         );
         assert!(current.revalidate(&overlapping, 1) && previous.revalidate(&overlapping, 1));

@@ -8,13 +8,13 @@ use crate::store::Credential;
 use super::import::COLUMNS;
 
 /// A line of CSV that names the columns, with its end.
-pub fn csv_header(with_hashes: bool) -> String {
+pub(crate) fn csv_header(with_hashes: bool) -> String {
     let names = columns(with_hashes).map(str::to_owned);
     line(names)
 }
 
 /// A line of CSV, with its end.
-pub fn csv_line(credential: &Credential, hash: Option<&str>) -> String {
+pub(crate) fn csv_line(credential: &Credential, hash: Option<&str>) -> String {
     let values = values(credential, hash);
     let cells = columns(hash.is_some()).map(|column| match &values[column] {
         Value::Null => String::new(),
@@ -25,7 +25,7 @@ pub fn csv_line(credential: &Credential, hash: Option<&str>) -> String {
 }
 
 /// An object of the JSON document.
-pub fn json_object(credential: &Credential, hash: Option<&str>) -> Value {
+pub(crate) fn json_object(credential: &Credential, hash: Option<&str>) -> Value {
     Value::Object(values(credential, hash))
 }
 

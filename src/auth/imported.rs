@@ -38,7 +38,7 @@ const LONGEST_SALT: usize = 64;
 
 /// How a password was hashed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Scheme {
+pub(crate) enum Scheme {
     /// argon2i, version 1.3.
     Argon2i,
     /// argon2id, version 1.3.
@@ -63,7 +63,7 @@ pub enum Scheme {
 
 /// Why a hash cannot be taken. It never says anything of the hash itself.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub enum Unusable {
+pub(crate) enum Unusable {
     /// It begins like no known hash.
     #[error(
         "its password is no hash that is known here; if it is the password itself, write {{PLAIN}} before it"
@@ -104,7 +104,7 @@ const NOT_TAKEN: [(&str, Unusable); 9] = [
 
 impl Scheme {
     /// For people.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Scheme::Argon2i => "argon2i",
             Scheme::Argon2id => "argon2id",
@@ -123,7 +123,7 @@ impl Scheme {
     ///
     /// # Errors
     /// What keeps it from being used.
-    pub fn of(hash: &str) -> Result<Scheme, Unusable> {
+    pub(crate) fn of(hash: &str) -> Result<Scheme, Unusable> {
         if let Some(stored) = hash.strip_prefix('{') {
             return match stored.split_once('}') {
                 Some(("PBKDF2", rest)) => Pbkdf2::read(rest).map(|_| Scheme::Pbkdf2),

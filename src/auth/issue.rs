@@ -25,7 +25,7 @@ const USERNAME_LENGTH: usize = 16;
 const PASSWORD_LENGTH: usize = 32;
 
 /// The longest an old password may be kept beside a new one, in milliseconds: 31 days.
-pub const LONGEST_OVERLAP: i64 = 31 * 24 * 3_600_000;
+pub(crate) const LONGEST_OVERLAP: i64 = 31 * 24 * 3_600_000;
 
 /// A second collision of 95-bit names in a row is not chance.
 const ATTEMPTS: u32 = 3;
@@ -110,7 +110,7 @@ pub fn issue(store: &Store, editor: Editor, cost: Cost, new: New) -> Result<Issu
 ///
 /// # Errors
 /// The username is unknown, or hashing or the store fails; then the old password stays.
-pub fn rotate(
+pub(crate) fn rotate(
     store: &Store,
     editor: Editor,
     cost: Cost,
@@ -126,7 +126,7 @@ pub fn rotate(
 }
 
 /// A password that is not stored yet.
-pub struct Password {
+pub(crate) struct Password {
     secret: Secret,
     hash: String,
     tag: u32,
@@ -134,7 +134,7 @@ pub struct Password {
 
 impl Password {
     /// What is to be stored.
-    pub fn stored(&self, overlap: Overlap) -> NewPassword<'_> {
+    pub(crate) fn stored(&self, overlap: Overlap) -> NewPassword<'_> {
         NewPassword {
             hash: &self.hash,
             tag: Some(self.tag),
@@ -143,7 +143,7 @@ impl Password {
     }
 
     /// What was stored together with this password.
-    pub fn issued(self, rotated: Rotated) -> Issued {
+    pub(crate) fn issued(self, rotated: Rotated) -> Issued {
         Issued {
             credential: rotated.credential,
             password: self.secret,
@@ -155,7 +155,7 @@ impl Password {
     ///
     /// # Errors
     /// The configured cost cannot be paid.
-    pub fn generate(cost: Cost, store: &Store) -> Result<Password, HashError> {
+    pub(crate) fn generate(cost: Cost, store: &Store) -> Result<Password, HashError> {
         let secret = Secret::new(random("sk_", PASSWORD_LENGTH));
         Ok(Password {
             hash: password::hash(&secret, cost)?,
@@ -166,7 +166,7 @@ impl Password {
 }
 
 /// Whether a username looks like one that is generated here, so that nobody finds it by trying.
-pub fn is_generated(username: &str) -> bool {
+pub(crate) fn is_generated(username: &str) -> bool {
     let random = username.strip_prefix(USERNAME_PREFIX);
     random.is_some_and(|random| {
         random.len() == USERNAME_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -175,7 +175,7 @@ pub fn is_generated(username: &str) -> bool {
 
 /// A username in lower case, as it is stored and compared where case is folded. Only ASCII letters
 /// fold, as in Dovecot, and the case of a generated name always counts.
-pub fn folded(username: &str) -> Cow<'_, str> {
+pub(crate) fn folded(username: &str) -> Cow<'_, str> {
     let is_folded = !username.bytes().any(|byte| byte.is_ascii_uppercase());
     match is_folded || is_generated(username) {
         true => Cow::Borrowed(username),
@@ -184,7 +184,7 @@ pub fn folded(username: &str) -> Cow<'_, str> {
 }
 
 /// `prefix` and `length` characters of [0-9A-Za-z], each equally likely, straight from the operating system's generator.
-pub fn random(prefix: &str, length: usize) -> String {
+pub(crate) fn random(prefix: &str, length: usize) -> String {
     // Linux's getrandom does not fail once the system is up, and without randomness there is nothing sensible left to do.
     let mut generator = UnwrapErr(SysRng);
     let mut text = String::with_capacity(prefix.len() + length); // no reallocation leaves a copy behind

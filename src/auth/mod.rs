@@ -1,26 +1,29 @@
-//! Verification: is this client who it says it is?
+//! Verification: whether a client is the credential that it claims to be.
 //!
-//! Cheapest first: the cache of right passwords, the row's state, the tag, and only then argon2.
-//! One rule keeps every step honest: nothing counts that was read before the store's epoch moved.
+//! `verify/machine.rs` holds the decision. Not here: a session's protocol, and what a credential
+//! may do after its login.
 
+mod activity;
 mod cache;
-mod containment;
-pub mod explain;
-pub mod export;
+pub(crate) mod explain;
+pub(crate) mod export;
 pub mod guard;
-pub mod import;
+pub(crate) mod import;
 mod imported;
 pub mod issue;
-mod noted;
+mod login_rules;
 pub mod password;
+mod peer;
 pub mod quota;
-mod refusal;
+mod refusal_delay;
 mod refusals;
-pub mod spelling;
-pub mod token;
+pub(crate) mod spelling;
+mod store_poller;
+pub(crate) mod token;
 mod verify;
-mod watch;
 
-pub use noted::{NotedBatch, flush_regularly};
-pub use verify::{Authenticator, Peer};
-pub use watch::{Polls, watch};
+pub use activity::ActivityBatch;
+pub(crate) use activity::flush_regularly;
+pub use peer::Peer;
+pub(crate) use store_poller::poll_regularly;
+pub use verify::Authenticator;

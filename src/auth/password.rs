@@ -52,7 +52,7 @@ impl Cost {
 pub struct HashError(String);
 
 /// Hashes a new password, with a salt from the operating system, into a PHC string.
-pub fn hash(password: &Secret, cost: Cost) -> Result<String, HashError> {
+pub(crate) fn hash(password: &Secret, cost: Cost) -> Result<String, HashError> {
     let error = |error: &dyn std::fmt::Display| HashError(format!("argon2: {error}"));
     let params = Params::new(cost.memory_kib, cost.iterations, cost.lanes, None)
         .map_err(|source| error(&source))?;
@@ -64,7 +64,7 @@ pub fn hash(password: &Secret, cost: Cost) -> Result<String, HashError> {
 
 /// What comparing a password with a stored hash showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Match {
+pub(crate) enum Match {
     /// Wrong.
     No,
     /// Right; `outdated` if the hash is not argon2id, or costs less than configured today.
@@ -76,11 +76,11 @@ pub enum Match {
 
 /// The same, and how long it took.
 #[derive(Clone, Copy, Debug)]
-pub struct Compared {
+pub(crate) struct Compared {
     /// What it showed.
-    pub found: Match,
+    pub(crate) found: Match,
     /// How long a thread was at it.
-    pub took: Duration,
+    pub(crate) took: Duration,
 }
 
 fn matches(
@@ -185,12 +185,16 @@ impl Hasher {
     }
 
     /// How many threads there are.
-    pub fn workers(&self) -> usize {
+    pub(crate) fn workers(&self) -> usize {
         self.workers
     }
 
     /// Compares a password with a stored hash.
-    pub async fn matches(&self, password: Secret, stored: String) -> Result<Compared, Outage> {
+    pub(crate) async fn matches(
+        &self,
+        password: Secret,
+        stored: String,
+    ) -> Result<Compared, Outage> {
         let today = self.cost;
         let compare = move |memory: &mut Vec<Block>| {
             let begun = Instant::now();
@@ -202,13 +206,13 @@ impl Hasher {
     }
 
     /// Hashes a password at today's cost.
-    pub async fn rehash(&self, password: Secret) -> Result<String, Outage> {
+    pub(crate) async fn rehash(&self, password: Secret) -> Result<String, Outage> {
         let cost = self.cost;
         self.run(self.counted(move |_| hash(&password, cost))).await
     }
 
     /// Waits for a thread as a password does, and has it do nothing.
-    pub async fn pass(&self) -> Result<(), Outage> {
+    pub(crate) async fn pass(&self) -> Result<(), Outage> {
         self.run(|_| Ok(())).await
     }
 

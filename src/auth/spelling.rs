@@ -6,16 +6,16 @@ use super::issue;
 
 /// A credential whose username a client nearly sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Near {
+pub(crate) struct Near {
     /// The credential.
-    pub credential: OtherCase,
+    pub(crate) credential: OtherCase,
     has_blanks: bool,
     has_other_case: bool,
 }
 
 impl Near {
     /// The hint as a sentence.
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let username = plain(&self.credential.username);
         let blanks = "blanks at its ends";
         match (self.has_blanks, self.has_other_case) {
@@ -42,7 +42,7 @@ impl Near {
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn near(store: &Store, usernames: &[&str]) -> Result<Vec<Option<Near>>, StoreError> {
+pub(crate) fn near(store: &Store, usernames: &[&str]) -> Result<Vec<Option<Near>>, StoreError> {
     let trimmed: Vec<_> = usernames.iter().map(|username| username.trim()).collect();
     let found = store.in_any_case(&trimmed)?;
     let pairs = found.into_iter().zip(usernames.iter().zip(trimmed));
@@ -62,7 +62,10 @@ pub fn near(store: &Store, usernames: &[&str]) -> Result<Vec<Option<Near>>, Stor
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn hints(store: &Store, refusals: &[RefusedLogin]) -> Result<Vec<Option<String>>, StoreError> {
+pub(crate) fn hints(
+    store: &Store,
+    refusals: &[RefusedLogin],
+) -> Result<Vec<Option<String>>, StoreError> {
     let usernames: Vec<_> = refusals.iter().map(|one| one.username.as_str()).collect();
     let nears = near(store, &usernames)?.into_iter();
     Ok(nears.map(|near| Some(near?.words())).collect())

@@ -19,16 +19,16 @@ const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 
 /// A token together with its secret, for the only time.
 #[derive(Debug)]
-pub struct IssuedToken {
+pub(crate) struct IssuedToken {
     /// As it is now stored.
-    pub token: Token,
+    pub(crate) token: Token,
     /// What is presented: `gp_` and 40 characters; nowhere else.
-    pub secret: Secret,
+    pub(crate) secret: Secret,
 }
 
 /// Why a text does not give access.
 #[derive(Debug, Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// Nobody ever got it.
     #[error("this is not a token: a token is gp_ and 40 letters and digits; was it copied whole?")]
     Malformed,
@@ -44,7 +44,7 @@ pub enum TokenError {
 ///
 /// # Errors
 /// As [`Editor::create_token`]; then nothing was made.
-pub fn issue(
+pub(crate) fn issue(
     editor: Editor,
     name: &str,
     scope: &Scope,
@@ -67,10 +67,10 @@ pub fn issue(
 
 /// What a token is found by. It gives the token away to nobody.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct TokenHash([u8; 32]);
+pub(crate) struct TokenHash([u8; 32]);
 
 /// The hash of what is presented as a token.
-pub fn hash(text: &str) -> TokenHash {
+pub(crate) fn hash(text: &str) -> TokenHash {
     TokenHash(*blake3::hash(text.as_bytes()).as_bytes())
 }
 
@@ -78,7 +78,7 @@ pub fn hash(text: &str) -> TokenHash {
 ///
 /// # Errors
 /// There is none, or the store cannot be read.
-pub fn find(store: &Store, hash: TokenHash, now_ms: i64) -> Result<Token, TokenError> {
+pub(crate) fn find(store: &Store, hash: TokenHash, now_ms: i64) -> Result<Token, TokenError> {
     // Found by its hash, so that the time this takes tells nothing about what would be a token.
     match store.token_by_hash(&hash.0)? {
         Some(token) if token.is_valid(now_ms) => Ok(token),
@@ -87,7 +87,7 @@ pub fn find(store: &Store, hash: TokenHash, now_ms: i64) -> Result<Token, TokenE
 }
 
 /// Whether `text` could be a token; its checksum is right then.
-pub fn is_well_formed(text: &str) -> bool {
+pub(crate) fn is_well_formed(text: &str) -> bool {
     let (whole, checked) = (PREFIX.len() + LENGTH + CHECK_LENGTH, PREFIX.len() + LENGTH);
     text.len() == whole
         && text.is_ascii()

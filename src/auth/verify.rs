@@ -1,40 +1,44 @@
-//! From credentials to a verdict.
+//! From credentials to a verdict: carries out the steps that the machine names.
 
-mod core;
-mod flight;
-mod recalled;
+pub(super) mod cached;
+pub(super) mod machine;
+mod permit;
 mod record;
-mod refused;
-mod strangers;
+mod single_flight;
+mod verifier;
 
-use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use moka::future::Cache;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::metrics::{LoginOutcome, Metrics};
+use crate::clock::{self, Moment};
+use crate::metrics::{LoginOutcome, Metrics, Path};
 use crate::sasl::{Bar, Credentials, Outage, Reason, Verdict};
 use crate::store::Store;
 
-use self::core::{Asked, Core};
-use self::record::{log_refusal, password_use, refused_login, used};
-use self::refused::{Proven, Refused};
-use super::cache::Digester;
-use super::containment::{contain, count};
-use super::guard::{Attempt, Guard, Settings};
+use self::machine::{
+    Accepted, Candidate, CompareOutcome, Input, Rejected, Request, Step, Verification,
+};
+use self::permit::Holder;
+use self::record::{log_rejection, password_use, rejected_login, used};
+use self::single_flight::Offer;
+use self::verifier::Verifier;
+use super::activity::ActivityBatch;
+use super::cache::Digest;
+use super::guard::{Attempt, Guard, HashPermit, Outcome, Settings, Target};
 use super::issue;
-use super::noted::NotedBatch;
+use super::login_rules::{count_broken_rule, report_broken_rules};
 use super::password::Hasher;
-use super::quota::{self, Allowance, Quotas};
-use super::refusal;
-use super::watch::{self, Polls};
+use super::peer::Peer;
+use super::quota::{self, Quotas, SessionQuota};
+use super::refusal_delay;
+use super::store_poller::{self, StorePoller};
 
-/// How long a login may wait for its turn before it is told to come back.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A login that is not judged by then is put off.
+const JUDGED_WITHIN: Duration = Duration::from_secs(10);
 
 // The results in logs and metrics.
 const ACCEPT: &str = "accept";
@@ -42,50 +46,32 @@ const BARRED: &str = "barred";
 const REJECT: &str = "reject";
 const UNAVAILABLE: &str = "unavailable";
 
-/// Where a claim comes from.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// The client's address.
-    pub address: IpAddr,
-    /// The version of TLS, if there is TLS.
-    pub tls: Option<&'static str>,
-    /// What the client calls itself.
-    pub helo: Arc<str>,
-}
-
-/// Answers whether clients are who they say they are.
 pub struct Authenticator {
-    core: Arc<Core>,
+    verifier: Arc<Verifier>,
     guard: Arc<Guard>,
-    noted: Arc<NotedBatch>,
+    activity: Arc<ActivityBatch>,
     quotas: Arc<Quotas>,
     refusal_delay: Duration,
     folds_case: bool,
-    /// How long a stranger waits for what a hash shows.
-    patience: Duration,
+    /// Whether the store can be polled again before a rejection is due.
+    may_await_poll: bool,
+    /// How long an unknown client waits for a permit and a hash.
+    permit_timeout: Duration,
 }
 
-/// How many previous passwords are remembered; overlaps are few and pass.
-const PREVIOUS_ENTRIES: u64 = 10_000;
-
-/// Of how many names it is remembered why they were refused. Of those that are tried again and again, by devices with an old
-/// password or by people who guess, there are few.
-const REFUSED_ENTRIES: u64 = 1_000;
-
 impl Authenticator {
-    /// Verifies against `store`, remembers at most `cache_entries` right passwords, and answers
-    /// refusals `refusal_delay` after the claim.
+    /// Caches at most `cache_entries` right passwords, and answers rejections `refusal_delay`
+    /// after the request.
     pub fn new(
         store: Arc<Store>,
         hasher: Hasher,
-        noted: Arc<NotedBatch>,
+        activity: Arc<ActivityBatch>,
         quotas: Arc<Quotas>,
         metrics: Arc<Metrics>,
         cache_entries: u64,
         refusal_delay: Duration,
     ) -> Self {
         metrics.logins(ACCEPT, "");
-        metrics.logins(BARRED, Bar::Sessions.as_str());
         for reason in Reason::ALL {
             metrics.logins(REJECT, reason.as_str());
         }
@@ -95,236 +81,310 @@ impl Authenticator {
         for outage in Outage::ALL {
             metrics.logins(UNAVAILABLE, outage.as_str());
         }
-        let guard = Arc::new(Guard::new(Settings::off(), metrics.clone()));
-        let core = Core {
-            store,
-            cache: Cache::new(cache_entries),
-            previous: Cache::new(cache_entries.min(PREVIOUS_ENTRIES)),
-            refused: Cache::new(cache_entries.min(REFUSED_ENTRIES)),
-            polls: Arc::default(),
-            may_ask_again: refusal::is_later_than(watch::NEXT, refusal_delay),
-            digester: Digester::new(),
-            hasher,
-            renewing: Semaphore::new(1),
-            metrics,
-        };
+        let guard = Guard::new(Settings::off(), metrics.clone());
         Self {
-            core: Arc::new(core),
-            guard,
-            noted,
+            verifier: Arc::new(Verifier::new(store, hasher, metrics, cache_entries)),
+            guard: Arc::new(guard),
+            activity,
             quotas,
-            patience: refusal::patience(refusal_delay),
+            may_await_poll: refusal_delay::is_later_than(store_poller::NEXT, refusal_delay),
+            permit_timeout: refusal_delay::permit_timeout(refusal_delay),
             refusal_delay,
             folds_case: false,
         }
     }
 
-    /// Takes usernames that Gatepost did not generate without regard to case, if `folds`.
-    pub fn folding_case(self, folds: bool) -> Self {
+    /// With `folds`, ignores the case of usernames that Gatepost did not generate.
+    pub(crate) fn folding_case(self, folds: bool) -> Self {
         Self {
             folds_case: folds,
             ..self
         }
     }
 
-    /// Whether usernames that Gatepost did not generate are taken without regard to case.
-    pub fn folds_case(&self) -> bool {
+    pub(crate) fn folds_case(&self) -> bool {
         self.folds_case
     }
 
-    /// With a guard; without one, everybody may guess for ever.
-    pub fn guarded_by(self, guard: Arc<Guard>) -> Self {
+    /// Without a guard, clients may guess without limit.
+    pub(crate) fn guarded_by(self, guard: Arc<Guard>) -> Self {
         Self { guard, ..self }
     }
 
-    /// Who counts what is refused.
-    pub fn guard(&self) -> &Arc<Guard> {
+    pub(crate) fn guard(&self) -> &Arc<Guard> {
         &self.guard
     }
 
-    /// When the store is asked whether another process wrote.
-    pub fn polls(&self) -> Arc<Polls> {
-        self.core.polls.clone()
+    pub(crate) fn store_poller(&self) -> Arc<StorePoller> {
+        self.verifier.poller.clone()
     }
 
-    /// How many right passwords are remembered.
-    pub fn remembered(&self) -> u64 {
-        self.core.cache.entry_count() + self.core.previous.entry_count()
+    /// How many right passwords are cached.
+    pub(crate) fn cached(&self) -> u64 {
+        self.verifier.cached()
     }
 
-    /// The verdict on a claim. A refusal takes its time; dropping the future is fine.
+    /// The verdict on a claim. A rejection comes at its time; dropping the future is safe.
     pub async fn verify(&self, credentials: Credentials, peer: &Peer) -> Verdict {
         self.decide(credentials, peer, None).await
     }
 
-    /// The verdict on a claim that begins a session here, and what the session may do.
-    pub async fn admit(
+    /// The verdict on a claim that opens a session, and the quota of the session.
+    pub(crate) async fn admit(
         &self,
         credentials: Credentials,
         peer: &Peer,
-    ) -> (Verdict, Option<Allowance>) {
-        let mut allowance = None;
-        let verdict = self.decide(credentials, peer, Some(&mut allowance)).await;
-        (verdict, allowance)
+    ) -> (Verdict, Option<SessionQuota>) {
+        let mut quota = None;
+        let verdict = self.decide(credentials, peer, Some(&mut quota)).await;
+        (verdict, quota)
     }
 
     async fn decide(
         &self,
         mut credentials: Credentials,
         peer: &Peer,
-        session: Option<&mut Option<Allowance>>,
+        quota: Option<&mut Option<SessionQuota>>,
     ) -> Verdict {
-        // Before anything is kept or looked up by it, so that one credential has one name everywhere.
+        // First of all, so that a credential has one username in caches, metrics and records.
         if self.folds_case {
             credentials.username = issue::folded(&credentials.username).into_owned();
         }
-        let epoch = self.core.store.epoch();
         let begun = Instant::now();
-        let metrics = &self.core.metrics;
-        let attempt = self.guard.attempt(peer.address);
-        let asked = Asked {
+        let store = &self.verifier.store;
+        let mut driver = Driver {
+            authenticator: self,
             credentials: &credentials,
-            digest: self.core.digest(&credentials),
-            attempt: &attempt,
             peer,
-            guard: &self.guard,
-            cut: begun + self.patience,
-            held_back: AtomicU64::new(0),
+            quota,
+            begun,
+            epoch: store.epoch(),
+            digest: self.verifier.digest(&credentials),
+            tag: store.tag(credentials.password.expose()),
+            // An unknown client needs the time for a permit, if people chose the username.
+            may_await_poll: self.may_await_poll && issue::is_generated(&credentials.username),
+            polling: Duration::ZERO,
         };
-        let judged = tokio::time::timeout(PATIENCE, self.core.judge(&asked)).await;
-        let held_back = Duration::from_micros(asked.held_back.load(Ordering::Relaxed));
-        let took = begun.elapsed().saturating_sub(held_back);
-        metrics.auth_seconds.observe(took.as_secs_f64());
-        metrics
-            .cache_entries
-            .set(i64::try_from(self.remembered()).unwrap_or(i64::MAX));
-        let mut judged = judged.unwrap_or(Err(Refused::Outage(Outage::Busy)));
-        if let Ok(proven) = judged {
-            let contained = contain(&proven.identity, peer, metrics, &self.noted, now_ms());
-            judged = match (contained, session) {
-                (Err(reason), _) => Err(Refused::Reason(reason, Some(proven.identity), None)),
-                (Ok(()), None) => Ok(proven),
-                (Ok(()), Some(allowance)) => self.enter(proven, epoch, allowance).await,
-            };
-        }
-        let judged = judged.map_err(|refused| barred(refused, &attempt));
-        let judged = self.core.as_if_hashed(judged, &asked).await;
-        let refused = match judged {
-            Ok(proven) => return self.accept(proven, &asked, peer),
-            Err(refused) => refused,
+        let request = Request {
+            username: &credentials.username,
+            has_authzid: credentials.acts_for.is_some(),
+            digest: driver.digest,
+            tag: driver.tag,
+            address: peer.address,
+            may_await_poll: driver.may_await_poll,
         };
-        let is_unheard = matches!(refused, Refused::Unheard);
-        let (verdict, due) = self.refuse(refused, &asked, peer);
-        tokio::time::sleep_until(begun + due).await;
-        // Counted now, because who came with others of whom one has logged in meanwhile does not guess.
-        match is_unheard && self.guard.unheard(&attempt) {
-            true => Verdict::Barred(Bar::Guard),
-            false => verdict,
-        }
-    }
-
-    fn accept(&self, proven: Proven, asked: &Asked, peer: &Peer) -> Verdict {
-        let Proven {
-            identity,
-            slot,
-            overlaps,
-        } = proven;
-        let metrics = &self.core.metrics;
-        metrics.logins(ACCEPT, "").inc();
-        metrics.login_of(
-            &identity.organization,
-            &identity.username,
-            LoginOutcome::Accepted,
-        );
-        self.guard.accepted(asked.attempt, identity.key);
-        let used = used(asked.credentials, peer);
-        if overlaps {
-            let own = password_use(&used);
-            self.noted.used_in_overlap(identity.key, slot, own);
-        }
-        self.noted.accepted(identity.key, used);
-        Verdict::Accept(identity)
-    }
-
-    /// Writes a refusal down. What to answer, and how long after the claim.
-    fn refuse(&self, refused: Refused, asked: &Asked, peer: &Peer) -> (Verdict, Duration) {
-        let (metrics, credentials) = (&self.core.metrics, asked.credentials);
-        match refused {
-            Refused::Barred(bar) => {
-                metrics.logins(BARRED, bar.as_str()).inc();
-                let refusal = refused_login(credentials, peer, bar.as_str(), None);
-                // Who has too many sessions has proven who they are.
-                self.noted.turned_away(refusal, bar == Bar::Sessions);
-                log_refusal(credentials, peer, BARRED, bar.as_str());
-                (Verdict::Barred(bar), Duration::ZERO)
+        let attempt = self.guard.attempt(peer.address);
+        let (mut machine, mut step) = Verification::begin(request, attempt);
+        loop {
+            match driver.carry_out(step, machine.attempt()).await {
+                ControlFlow::Break(verdict) => return verdict,
+                ControlFlow::Continue(input) => step = machine.next(input, Moment::now()),
             }
-            Refused::Reason(reason, claimed_identity, retired_at) => {
-                let key = claimed_identity.as_ref().map(|identity| identity.key);
-                let mark = asked.digest.mark();
-                let follows = self.guard.refused(asked.attempt, reason, key, mark);
-                metrics.logins(REJECT, reason.as_str()).inc();
-                let refusal = refused_login(credentials, peer, reason.as_str(), retired_at);
-                self.noted.turned_away(refusal, claimed_identity.is_some());
-                count(reason, metrics);
-                // Unknown names are nobody's, and anybody's to make up.
-                if let Some(identity) = claimed_identity {
-                    metrics.login_of(
-                        &identity.organization,
-                        &identity.username,
-                        LoginOutcome::Refused,
-                    );
-                    self.noted.refused(identity.key, now_ms());
-                }
-                log_refusal(credentials, peer, REJECT, reason.as_str());
-                let verdict = match follows.barred {
-                    true => Verdict::Barred(Bar::Guard),
-                    false => Verdict::Reject(reason),
-                };
-                let delay = refusal::delay(self.refusal_delay * follows.slowness);
-                (verdict, delay)
-            }
-            Refused::Unheard => self.put_off(Outage::Busy, asked, peer),
-            Refused::Outage(outage) => self.put_off(outage, asked, peer),
         }
     }
+}
 
-    fn put_off(&self, outage: Outage, asked: &Asked, peer: &Peer) -> (Verdict, Duration) {
-        let metrics = &self.core.metrics;
-        metrics.logins(UNAVAILABLE, outage.as_str()).inc();
-        log_refusal(asked.credentials, peer, UNAVAILABLE, outage.as_str());
-        let delay = refusal::delay(self.refusal_delay);
-        (Verdict::Unavailable(outage), delay)
+/// One claim on its way to a verdict.
+struct Driver<'a> {
+    authenticator: &'a Authenticator,
+    credentials: &'a Credentials,
+    peer: &'a Peer,
+    /// Where the quota of the session goes, if the claim opens a session.
+    quota: Option<&'a mut Option<SessionQuota>>,
+    begun: Instant,
+    /// The store's epoch at the request.
+    epoch: u64,
+    digest: Digest,
+    tag: u32,
+    may_await_poll: bool,
+    /// The time spent on waiting for polls.
+    polling: Duration,
+}
+
+impl Driver<'_> {
+    async fn carry_out(
+        &mut self,
+        step: Step,
+        attempt: &Attempt<'_>,
+    ) -> ControlFlow<Verdict, Input> {
+        let Authenticator {
+            verifier, guard, ..
+        } = self.authenticator;
+        let username = &self.credentials.username;
+        let deadline = self.begun + JUDGED_WITHIN;
+        let cut = self.begun + self.authenticator.permit_timeout;
+        ControlFlow::Continue(match step {
+            Step::Recall => {
+                let epoch = verifier.store.epoch();
+                Input::Cached(epoch, verifier.recall(username).await)
+            }
+            Step::AwaitPoll => {
+                let since = Instant::now();
+                let is_polled = timeout_at(deadline, verifier.poller.next()).await;
+                self.polling += since.elapsed();
+                let epoch = || verifier.store.epoch();
+                Input::Polled(is_polled.unwrap_or(false).then(epoch))
+            }
+            Step::Lookup { epoch, may_reuse } => {
+                let may_remember = self.may_await_poll;
+                let row = verifier.row(username, self.tag, epoch, may_reuse, may_remember);
+                in_time(timeout_at(deadline, row).await)
+            }
+            Step::AcquirePermit(client) => {
+                let permit = timeout_at(cut, guard.hash_permit(client)).await;
+                Input::Permit(permit.ok().and_then(Result::ok))
+            }
+            Step::Compare(candidate, permit) => {
+                // Boxed, so that the future of every session stays small.
+                let compared = Box::pin(self.compare(candidate, permit, attempt));
+                in_time(timeout_at(deadline, compared).await)
+            }
+            Step::Measure(path) => {
+                self.measure(path);
+                Input::Measured
+            }
+            Step::SimulateHash(permit) => {
+                let name = verifier.digest_of_name(username);
+                let hash = verifier.simulate_hash(permit, name, self.digest, guard.clone(), cut);
+                Input::Simulated(Box::pin(hash).await)
+            }
+            Step::Enter(accepted) => self.enter(accepted, attempt).await,
+            Step::Count(rejected) => Input::Counted(self.count(rejected, attempt)),
+            Step::Delay(slowness) => {
+                let delay = self.authenticator.refusal_delay * slowness;
+                sleep_until(self.begun + refusal_delay::jittered(delay)).await;
+                Input::Delayed
+            }
+            Step::CountTimeout => Input::Counted(guard.hash_permit_timeout(attempt)),
+            Step::Done(verdict) => return ControlFlow::Break(verdict),
+        })
     }
 
-    async fn enter(
+    async fn compare(
         &self,
-        proven: Proven,
-        epoch: u64,
-        allowance: &mut Option<Allowance>,
-    ) -> Result<Proven, Refused> {
-        match self.quotas.enter(&proven.identity, epoch).await {
-            Ok(entered) => *allowance = Some(entered),
-            Err(quota::Refused::Barred(bar)) => return Err(Refused::Barred(bar)),
-            Err(quota::Refused::Unknown(outage)) => return Err(Refused::Outage(outage)),
+        candidate: Arc<Candidate>,
+        permit: Option<HashPermit>,
+        attempt: &Attempt<'_>,
+    ) -> Result<Input, Outage> {
+        let Authenticator {
+            verifier, guard, ..
+        } = self.authenticator;
+        let username = &self.credentials.username;
+        verifier.forget(username, &candidate.stale).await;
+        let offer = Offer {
+            candidate,
+            password: self.credentials.password.clone(),
+            digest: self.digest,
+        };
+        let target = Target::of(&offer.candidate.login);
+        let outcome = match permit {
+            Some(permit) => {
+                let holder = Holder {
+                    guard: guard.clone(),
+                    address: self.peer.address,
+                    client: attempt.client(),
+                    cut: self.begun + self.authenticator.permit_timeout,
+                };
+                verifier.compare_with_permit(permit, offer, holder).await?
+            }
+            None => verifier.compare_shared(offer).await?,
+        };
+        if let CompareOutcome::Mismatch = outcome {
+            guard.remember_wrong(Some(target), self.digest);
         }
-        Ok(proven)
+        Ok(Input::Compared(outcome))
+    }
+
+    fn measure(&self, path: Option<Path>) {
+        let verifier = &self.authenticator.verifier;
+        let metrics = &verifier.metrics;
+        if let Some(path) = path {
+            metrics.verdict_by(path);
+        }
+        let took = self.begun.elapsed().saturating_sub(self.polling);
+        metrics.auth_seconds.observe(took.as_secs_f64());
+        let cached = i64::try_from(verifier.cached());
+        metrics.cache_entries.set(cached.unwrap_or(i64::MAX));
+    }
+
+    /// Opens the session and keeps the use of the credential.
+    async fn enter(&mut self, accepted: Accepted, attempt: &Attempt<'_>) -> Input {
+        let (metrics, activity) = (
+            &self.authenticator.verifier.metrics,
+            &self.authenticator.activity,
+        );
+        let identity = &accepted.identity;
+        report_broken_rules(identity, self.peer, metrics, activity, clock::now_ms());
+        if let Some(quota) = &mut self.quota {
+            match self.authenticator.quotas.enter(identity, self.epoch).await {
+                Ok(entered) => **quota = Some(entered),
+                Err(quota::Refused::Barred(bar)) => return Input::Throttled(bar),
+                Err(quota::Refused::Unknown(outage)) => return Input::Failed(outage),
+            }
+        }
+        metrics.logins(ACCEPT, "").inc();
+        let accept = LoginOutcome::Accepted;
+        metrics.login_of(&identity.organization, &identity.username, accept);
+        self.authenticator.guard.accepted(attempt, identity.key);
+        let used = used(self.credentials, self.peer);
+        if accepted.overlaps {
+            let own = password_use(&used);
+            activity.used_in_overlap(identity.key, accepted.slot, own);
+        }
+        activity.accepted(identity.key, used);
+        Input::Entered
+    }
+
+    /// Counts, logs and keeps a rejection.
+    fn count(&self, rejected: Rejected, attempt: &Attempt<'_>) -> Outcome {
+        let Authenticator {
+            guard, activity, ..
+        } = self.authenticator;
+        let metrics = &self.authenticator.verifier.metrics;
+        let (result, reason) = match &rejected {
+            Rejected::NoHashPermit => (UNAVAILABLE, Outage::Busy.as_str()),
+            Rejected::Reason { reason, .. } => (REJECT, reason.as_str()),
+            Rejected::Throttled(bar) => (BARRED, bar.as_str()),
+            Rejected::Unavailable(outage) => (UNAVAILABLE, outage.as_str()),
+        };
+        let keep = |retired_at, is_known| {
+            let rejection = rejected_login(self.credentials, self.peer, reason, retired_at);
+            activity.turned_away(rejection, is_known);
+        };
+        let mut outcome = Outcome::default();
+        match &rejected {
+            // A client with too many sessions has proven its identity.
+            Rejected::Throttled(bar) => keep(None, *bar == Bar::Sessions),
+            Rejected::Reason {
+                reason,
+                identity,
+                retired_at,
+            } => {
+                let key = identity.as_ref().map(|identity| identity.key);
+                outcome = guard.refused(attempt, *reason, key, self.digest.mark());
+                keep(*retired_at, identity.is_some());
+                count_broken_rule(*reason, metrics);
+                // Clients make unknown usernames up; metrics must not keep a series for each.
+                if let Some(identity) = identity {
+                    let refused = LoginOutcome::Refused;
+                    metrics.login_of(&identity.organization, &identity.username, refused);
+                    activity.refused(identity.key, clock::now_ms());
+                }
+            }
+            Rejected::NoHashPermit | Rejected::Unavailable(_) => {}
+        }
+        metrics.logins(result, reason).inc();
+        log_rejection(self.credentials, self.peer, result, reason);
+        outcome
     }
 }
 
-/// Who is turned away is not told why: that would be one more guess.
-fn barred(refused: Refused, attempt: &Attempt) -> Refused {
-    match refused {
-        Refused::Reason(_, claimed, _)
-            if attempt.is_barred_for(claimed.as_ref().map(|identity| identity.key)) =>
-        {
-            Refused::Barred(Bar::Guard)
-        }
-        refused => refused,
+fn in_time(answer: Result<Result<Input, Outage>, Elapsed>) -> Input {
+    match answer {
+        Ok(Ok(input)) => input,
+        Ok(Err(outage)) => Input::Failed(outage),
+        Err(_) => Input::Failed(Outage::Busy),
     }
-}
-
-fn now_ms() -> i64 {
-    crate::clock::now_ms()
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use super::output::{document, plain, print, shown};
 use super::running::Running;
 use crate::admin::api::Explanation;
 use crate::admin::client::{Client, ClientError};
-use crate::auth::NotedBatch;
-use crate::auth::explain::{Asked, Sources, explain};
+use crate::auth::ActivityBatch;
+use crate::auth::explain::{Question, Sources, explain};
 use crate::auth::guard::Guard;
 use crate::auth::quota::Quotas;
 use crate::config::Config;
@@ -80,7 +80,7 @@ fn by_store(
     let failed = |error: &dyn std::fmt::Display| CliError::Io(error.to_string());
     let metrics = Arc::new(Metrics::new().map_err(|error| failed(&error))?);
     let guard = Guard::load(daemon::guard_settings(config, 1), metrics.clone(), store)?;
-    let noted = Arc::new(NotedBatch::new(1, metrics.clone()));
+    let noted = Arc::new(ActivityBatch::new(1, metrics.clone()));
     let quotas = Quotas::new(store.clone(), noted, metrics, daemon::defaults(config));
     let sources = Sources {
         store,
@@ -88,7 +88,7 @@ fn by_store(
         quotas: &quotas,
         folds_case: config.auth.username_case.folds(),
     };
-    let asked = Asked {
+    let asked = Question {
         username: &options.username,
         organization: None,
         from: options.from,

@@ -13,7 +13,7 @@ use super::output::{ago, document, minute, print, remark, table};
 use super::running::Running;
 use crate::admin::api::{Cleared, GuardEntry, List};
 use crate::admin::client::{Client, ClientError};
-use crate::auth::guard::{Wanted, stored};
+use crate::auth::guard::{ClearTarget, stored};
 use crate::store::{Actor, Store};
 
 /// How many are asked for at a time.
@@ -64,7 +64,7 @@ pub fn run(
             }
         }
         GuardCommand::Clear { network, json } => {
-            let wanted: Wanted = network
+            let wanted: ClearTarget = network
                 .parse()
                 .map_err(|error| CliError::Refused(format!("{error}")))?;
             let (cleared, without) = match ask(running, |client| clear(client, wanted))? {
@@ -144,7 +144,7 @@ fn all(client: &Client) -> Result<Vec<GuardEntry>, ClientError> {
     }
 }
 
-fn clear(client: &Client, wanted: Wanted) -> Result<Cleared, ClientError> {
+fn clear(client: &Client, wanted: ClearTarget) -> Result<Cleared, ClientError> {
     let mut query = Serializer::new(String::new());
     query.append_pair("network", &wanted.to_string());
     let path = format!("/api/v1/guard?{}", query.finish());
@@ -152,7 +152,7 @@ fn clear(client: &Client, wanted: Wanted) -> Result<Cleared, ClientError> {
 }
 
 /// Without a daemon. One that runs all the same, and cannot be asked, goes by what it remembers.
-fn clear_stored(wanted: Wanted, store: &Store, actor: &Actor) -> Result<usize, CliError> {
+fn clear_stored(wanted: ClearTarget, store: &Store, actor: &Actor) -> Result<usize, CliError> {
     let rows = store.penalties()?.into_iter().map(|row| row.network);
     let networks: Vec<_> = rows
         .filter(|network| network.parse().is_ok_and(|network| wanted.takes(network)))
@@ -164,7 +164,7 @@ fn clear_stored(wanted: Wanted, store: &Store, actor: &Actor) -> Result<usize, C
     Ok(networks.len())
 }
 
-fn told(wanted: &Wanted, count: usize) -> String {
+fn told(wanted: &ClearTarget, count: usize) -> String {
     match count {
         0 => format!("Nothing is held against {wanted}."),
         1 => format!("Cleared {wanted}: 1 network."),

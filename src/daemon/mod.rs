@@ -17,10 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
-use crate::auth::guard::{Guard, Room, Settings as GuardSettings};
+use crate::auth::guard::{ConnectionLimits, Guard, Settings as GuardSettings};
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::quota::{self, Quotas};
-use crate::auth::{Authenticator, NotedBatch, flush_regularly, watch};
+use crate::auth::{ActivityBatch, Authenticator, flush_regularly, poll_regularly};
 use crate::config::{self, BareNewline, Config, Endpoint, ListenerKind};
 use crate::edge::{Edge, Upstreams, Workers};
 use crate::lifecycle::{Lifecycle, notify};
@@ -63,7 +63,7 @@ pub fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
     GuardSettings {
         enabled: guard.enabled,
         exempt,
-        room: Room {
+        room: ConnectionLimits {
             total: guard.unauthenticated,
             per_client: guard.per_address,
             per_network: guard.per_network,
@@ -132,7 +132,7 @@ pub struct Daemon {
 /// The parts that the listeners, the auth socket and the administration share.
 struct Core {
     store: Arc<Store>,
-    noted: Arc<NotedBatch>,
+    noted: Arc<ActivityBatch>,
     metrics: Arc<Metrics>,
     quotas: Arc<Quotas>,
     authenticator: Arc<Authenticator>,
@@ -164,7 +164,10 @@ impl Daemon {
         if let Some(tls) = &tls {
             metrics.tls_certificate_not_after.set(tls.not_after());
         }
-        let noted = Arc::new(NotedBatch::new(config.last_used.pending, metrics.clone()));
+        let noted = Arc::new(ActivityBatch::new(
+            config.last_used.pending,
+            metrics.clone(),
+        ));
         if let Some(words) = unreachable_usernames(config, &store)? {
             tracing::warn!("{words}");
         }
@@ -378,9 +381,9 @@ impl Daemon {
             // Already stopping if there is no receiver any more.
             let _ = displace.send(kept.await).await;
         });
-        tokio::spawn(watch(
+        tokio::spawn(poll_regularly(
             core.store.clone(),
-            core.authenticator.polls(),
+            core.authenticator.store_poller(),
             metrics.clone(),
             core.lifecycle.clone(),
         ));
@@ -488,7 +491,7 @@ struct Serving {
     displaced: mpsc::Receiver<StoreError>,
     lifecycle: Lifecycle,
     drain_timeout: Duration,
-    noted: Arc<NotedBatch>,
+    noted: Arc<ActivityBatch>,
     guard: Arc<Guard>,
     store: Arc<Store>,
     unwritten: Option<admin::Unwritten>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::auth::NotedBatch;
+use crate::auth::ActivityBatch;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, Within};
 use crate::store::{DaemonLock, Placement, Store, StoreError, Watch};
@@ -48,7 +48,7 @@ impl Own {
     pub(super) async fn keep(
         self,
         store: Arc<Store>,
-        noted: Arc<NotedBatch>,
+        noted: Arc<ActivityBatch>,
         metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> StoreError {

@@ -176,7 +176,7 @@ impl Asked {
             Ok(Step::Challenge(..)) => protocol::unavailable(id),
             Ok(Step::Done(credentials)) => self.verify(id, credentials, &peer).await,
             Err(error) => {
-                self.authenticator.guard().disturbed(peer.address);
+                self.authenticator.guard().protocol_noise(peer.address);
                 protocol::broken_off(id, error)
             }
         }

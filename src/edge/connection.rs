@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::auth::guard::Place;
-use crate::auth::quota::Allowance;
+use crate::auth::guard::ConnectionSlot;
+use crate::auth::quota::SessionQuota;
 use crate::config::Listener;
 use crate::lifecycle::Orders;
 use crate::metrics::{self, Moved};
@@ -55,7 +55,7 @@ struct Connection<'a> {
     session: Session,
     stream: ClientStream,
     /// Among the connections that have not logged in, while it is one of them.
-    place: Option<Place>,
+    place: Option<ConnectionSlot>,
     input: Buffer,
     output: Vec<u8>,
     lines: LineReader,
@@ -67,7 +67,7 @@ struct Connection<'a> {
     /// How much of the message under way was sent upstream, in octets.
     message_bytes: u64,
     /// What an authenticated session may do.
-    allowance: Option<Allowance>,
+    allowance: Option<SessionQuota>,
     /// Counts what an authenticated session does.
     counted: Option<metrics::Session>,
     timer: Timer,
@@ -105,7 +105,7 @@ impl<'a> Connection<'a> {
         edge: &'a Arc<Edge>,
         ends: Proxied,
         stream: ClientStream,
-        place: Option<Place>,
+        place: Option<ConnectionSlot>,
         orders: Orders,
         listener: &'a Listener,
         summary: &'a mut Summary,
@@ -204,7 +204,10 @@ impl<'a> Connection<'a> {
         };
         self.input.consume(taken);
         if self.session.take_nonsense() {
-            self.edge.authenticator.guard().disturbed(self.peer.ip());
+            self.edge
+                .authenticator
+                .guard()
+                .protocol_noise(self.peer.ip());
         }
         Some(task)
     }

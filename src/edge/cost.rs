@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use crate::auth::issue::{self, New};
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::quota::{Defaults, Quotas};
-use crate::auth::{Authenticator, NotedBatch};
+use crate::auth::{ActivityBatch, Authenticator};
 use crate::config::{Config, Listener, ListenerKind};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -152,7 +152,7 @@ impl Site {
 fn edge(config: &Config, store: Arc<Store>) -> Edge {
     let metrics = Arc::new(Metrics::new().unwrap());
     let hasher = Hasher::start(CHEAP, 1, 100, metrics.clone()).unwrap();
-    let noted = Arc::new(NotedBatch::new(100, metrics.clone()));
+    let noted = Arc::new(ActivityBatch::new(100, metrics.clone()));
     let defaults = Defaults::default();
     let quotas = Quotas::new(store.clone(), noted.clone(), metrics.clone(), defaults);
     let quotas = Arc::new(quotas);

@@ -14,7 +14,7 @@ use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::extract::Query;
 use crate::admin::problem::Problem;
-use crate::auth::explain::{Asked, Check, Explanation as Told};
+use crate::auth::explain::{Check, Explanation as Told, Question};
 use crate::store::plain;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
@@ -67,7 +67,7 @@ pub struct ExplainedCheck {
 
 impl Explanation {
     /// As it is answered.
-    pub fn of(asked: Asked, told: &Told) -> Explanation {
+    pub(crate) fn of(asked: Question, told: &Told) -> Explanation {
         let check = |check: &Check| ExplainedCheck {
             check: check.check.to_owned(),
             finding: check.finding.as_str().to_owned(),
@@ -77,7 +77,7 @@ impl Explanation {
             username: plain(asked.username),
             from: asked.from.to_canonical().to_string(),
             accepted: told.obstacle().is_none(),
-            reply: told.reply().to_owned(),
+            reply: told.reply(),
             reason: told.reason().map(str::to_owned),
             mail_refused: told.mail_obstacle().is_some(),
             checks: told.checks.iter().map(check).collect(),
@@ -96,7 +96,7 @@ async fn explain(
     Query(query): Query<ExplainQuery>,
 ) -> Result<Json<Explanation>, Problem> {
     desk.run(move |desk| {
-        let asked = Asked {
+        let asked = Question {
             username: &query.username,
             organization: caller.scope.organization.as_deref(),
             from: query.from,

@@ -13,7 +13,7 @@ use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::extract::Query;
 use crate::admin::problem::{Code, Problem};
-use crate::auth::guard::{Charge, Wanted};
+use crate::auth::guard::{ClearTarget, PenaltyView};
 use crate::store::Access;
 
 use super::field::{Cursor, Limit, Time};
@@ -46,8 +46,8 @@ pub struct GuardEntry {
     pub why: String,
 }
 
-impl From<Charge> for GuardEntry {
-    fn from(charge: Charge) -> GuardEntry {
+impl From<PenaltyView> for GuardEntry {
+    fn from(charge: PenaltyView) -> GuardEntry {
         GuardEntry {
             network: charge.network.to_string(),
             scope: charge.scope().to_owned(),
@@ -140,7 +140,7 @@ async fn clear_guard(
     .await
 }
 
-fn wanted(text: &str) -> Result<Wanted, Problem> {
+fn wanted(text: &str) -> Result<ClearTarget, Problem> {
     let wanted = text.trim().parse();
     wanted.map_err(|error| Problem::new(Code::NotFound, format!("network: {error}")))
 }

@@ -208,7 +208,7 @@ async fn get_status(
                 bytes: size.bytes,
             },
             cache: Cache {
-                entries: system.authenticator.remembered(),
+                entries: system.authenticator.cached(),
             },
             sessions: system.sessions.count(),
             revocations_not_durable: system.store.unwritten(),

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use crate::admin::problem::{Code, Problem};
-use crate::auth::guard::{Charge, Standing, Wanted};
+use crate::auth::guard::{ClearTarget, PenaltyView, Status};
 use crate::store::Access;
 
 use super::Dashboard;
@@ -30,12 +30,12 @@ struct Row {
     why: String,
 }
 
-impl From<Charge> for Row {
-    fn from(charge: Charge) -> Row {
+impl From<PenaltyView> for Row {
+    fn from(charge: PenaltyView) -> Row {
         let (state, class) = match charge.standing() {
-            Standing::Banned => ("Banned", "bad"),
-            Standing::Slowed => ("Slowed", "warning"),
-            Standing::Counted => ("Counted", ""),
+            Status::Banned => ("Banned", "bad"),
+            Status::Slowed => ("Slowed", "warning"),
+            Status::Counted => ("Counted", ""),
         };
         Row {
             network: charge.network.to_string(),
@@ -68,7 +68,7 @@ pub(super) async fn list(
         .desk
         .run(|desk| Ok(desk.system.authenticator.guard().list()));
     let charges = listed.await?;
-    let is_banned = |charge: &&Charge| charge.standing() == Standing::Banned;
+    let is_banned = |charge: &&PenaltyView| charge.standing() == Status::Banned;
     page(&NetworksPage {
         frame: visitor.frame(Section::Guard),
         total: charges.len(),
@@ -84,7 +84,7 @@ pub(super) async fn clear(
     form: Form,
 ) -> Result<Response, ErrorPage> {
     visitor.caller.require_instance(Access::Admin)?;
-    let wanted: Wanted = form
+    let wanted: ClearTarget = form
         .text("network")
         .trim()
         .parse()

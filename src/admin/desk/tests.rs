@@ -39,7 +39,7 @@ impl Fixture {
         std::fs::write(path("key"), pair.signing_key.serialize_pem()).unwrap();
         let store = Arc::new(Store::open(&path("gatepost.db")).unwrap());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let noted = Arc::new(NotedBatch::new(100, metrics.clone()));
+        let noted = Arc::new(ActivityBatch::new(100, metrics.clone()));
         let hasher = Hasher::start(CHEAP, 1, 100, metrics.clone()).unwrap();
         let (none, known) = (Default::default(), metrics.clone());
         let quotas = Arc::new(Quotas::new(store.clone(), noted.clone(), known, none));

@@ -18,7 +18,7 @@ const KNOWN_NETWORK: usize = 4;
 
 /// How many connections that have not logged in may be open.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Room {
+pub struct ConnectionLimits {
     /// In all. A quarter is for those who logged in before.
     pub total: usize,
     /// From one client.
@@ -29,7 +29,7 @@ pub struct Room {
 
 /// Which of them is used up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Full {
+pub(crate) enum LimitReached {
     /// The client's.
     Client,
     /// That of the network around it.
@@ -39,22 +39,22 @@ pub enum Full {
 }
 
 /// Counts them.
-pub struct Admission {
-    room: Room,
+pub(crate) struct Admission {
+    room: ConnectionLimits,
     open: AtomicUsize,
     by_prefix: [Mutex<HashMap<Prefix, usize>>; SHARDS],
     hasher: RandomState,
 }
 
 /// A connection that counts until this is dropped.
-pub struct Place {
+pub struct ConnectionSlot {
     admission: Arc<Admission>,
     prefixes: [Prefix; 2],
 }
 
 impl Admission {
     /// Nobody is there.
-    pub fn new(room: Room) -> Self {
+    pub(crate) fn new(room: ConnectionLimits) -> Self {
         Self {
             room,
             open: AtomicUsize::new(0),
@@ -64,18 +64,18 @@ impl Admission {
     }
 
     /// How many there are.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
     /// Lets a connection in, if there is room.
-    pub fn enter(
+    pub(crate) fn enter(
         self: &Arc<Self>,
         client: Prefix,
         network: Prefix,
         is_known: bool,
-    ) -> Result<Place, Full> {
-        let Room {
+    ) -> Result<ConnectionSlot, LimitReached> {
+        let ConnectionLimits {
             total,
             per_client,
             per_network,
@@ -89,19 +89,19 @@ impl Admission {
             false => (total - total / 4, per_client, per_network),
         };
         if !self.add(client, per_client) {
-            return Err(Full::Client);
+            return Err(LimitReached::Client);
         }
         if !self.add(network, per_network) {
             self.subtract(client);
-            return Err(Full::Network);
+            return Err(LimitReached::Network);
         }
-        let place = Place {
+        let place = ConnectionSlot {
             admission: self.clone(),
             prefixes: [client, network],
         };
         // Before it is looked at: what came at the same moment counts as well.
         if self.open.fetch_add(1, Ordering::Relaxed) >= total {
-            return Err(Full::Total);
+            return Err(LimitReached::Total);
         }
         Ok(place)
     }
@@ -136,7 +136,7 @@ impl Admission {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
         for prefix in self.prefixes {
@@ -151,13 +151,17 @@ mod tests {
 
     use super::*;
 
-    const ROOM: Room = Room {
+    const ROOM: ConnectionLimits = ConnectionLimits {
         total: 100,
         per_client: 3,
         per_network: 5,
     };
 
-    fn enter(admission: &Arc<Admission>, address: [u8; 4], is_known: bool) -> Result<Place, Full> {
+    fn enter(
+        admission: &Arc<Admission>,
+        address: [u8; 4],
+        is_known: bool,
+    ) -> Result<ConnectionSlot, LimitReached> {
         let address = IpAddr::from(address);
         let (client, network) = (Prefix::client(address), Prefix::network(address));
         admission.enter(client, network, is_known)
@@ -171,13 +175,13 @@ mod tests {
             .collect();
         assert_eq!(
             enter(&admission, [10, 0, 0, 1], false).err(),
-            Some(Full::Client)
+            Some(LimitReached::Client)
         );
         places.push(enter(&admission, [10, 0, 0, 2], false).ok().unwrap());
         places.push(enter(&admission, [10, 0, 0, 2], false).ok().unwrap());
         assert_eq!(
             enter(&admission, [10, 0, 0, 3], false).err(),
-            Some(Full::Network)
+            Some(LimitReached::Network)
         );
         // Who is known is not held up by the neighbours.
         places.push(enter(&admission, [10, 0, 0, 3], true).ok().unwrap());
@@ -200,7 +204,10 @@ mod tests {
             .map(|host| enter(&admission, [10, 0, 0, host], true).ok().unwrap())
             .collect();
         let (own, elsewhere) = ([10, 0, 0, 1], [10, 0, 1, 1]);
-        assert_eq!(enter(&admission, own, true).err(), Some(Full::Network));
+        assert_eq!(
+            enter(&admission, own, true).err(),
+            Some(LimitReached::Network)
+        );
         assert!(enter(&admission, elsewhere, true).is_ok());
         assert!(enter(&admission, elsewhere, false).is_ok());
         drop(places);
@@ -215,7 +222,7 @@ mod tests {
             .collect();
         assert_eq!(
             enter(&admission, [10, 2, 0, 1], false).err(),
-            Some(Full::Total)
+            Some(LimitReached::Total)
         );
         assert_eq!(admission.open(), 75);
         let known: Vec<_> = (0..25)
@@ -223,7 +230,7 @@ mod tests {
             .collect();
         assert_eq!(
             enter(&admission, [10, 4, 0, 1], true).err(),
-            Some(Full::Total)
+            Some(LimitReached::Total)
         );
         drop((strangers, known));
         assert_eq!(admission.open(), 0);

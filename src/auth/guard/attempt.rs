@@ -1,44 +1,37 @@
-//! One login, as the guard sees it on its way to a verdict.
-
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+//! One login as the guard sees it.
 
 use crate::store::Login;
 
 use super::Guard;
-use super::chosen::Target;
-use super::lanes::Turn;
+use super::imported_guesses::Target;
 use super::prefix::Prefix;
 use crate::auth::cache::Digest;
 use crate::clock::steady_ms;
 
-/// A login from one address, and what is learnt about it.
+/// A login from one address, and the facts that decide how its failure counts.
 pub struct Attempt<'a> {
     guard: &'a Guard,
-    /// The client and its network, unless nothing is held against them.
+    /// The client and its network; `None` if the client is exempt.
     prefixes: Option<[Prefix; 2]>,
-    /// Which of them is banned.
-    bar: Option<Prefix>,
+    ban: Option<Prefix>,
     now: i64,
-    /// Whether a refusal says nothing against the client.
-    harmless: AtomicBool,
-    /// The key of the credential, if people chose its password; keys begin at 1.
-    chosen: AtomicI64,
-    /// And its version.
-    version: AtomicI64,
-    /// Whether a stranger's turn was asked for, or need not be.
-    had_turn: AtomicBool,
+    /// Whether a rejection says nothing against the client.
+    is_benign: bool,
+    /// The credential at whose human-chosen password the client guesses.
+    guessed: Option<Target>,
+    /// Whether the client has waited for a hash permit, or need not.
+    is_permit_settled: bool,
 }
 
-/// What follows from a failure.
+/// The consequence of a failure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Consequence {
-    /// How many times later than usual the refusal comes.
-    pub slowness: u32,
-    /// Whether the client is told to go away.
-    pub barred: bool,
+pub struct Outcome {
+    /// How many refusal delays the rejection takes.
+    pub(crate) slowness: u32,
+    pub(crate) barred: bool,
 }
 
-impl Default for Consequence {
+impl Default for Outcome {
     fn default() -> Self {
         Self {
             slowness: 1,
@@ -47,25 +40,25 @@ impl Default for Consequence {
     }
 }
 
-/// Why a password is not hashed.
+/// Whether the offered password may be hashed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Held {
-    /// Strangers have no turn now.
-    Busy,
-    /// It was found wrong before, or it is not looked at.
-    Refused,
+pub(crate) enum MayHash {
+    /// The password was wrong before, or the credential is closed to unknown clients.
+    No,
+    WithPermit(Prefix),
+    Yes,
 }
 
 impl<'a> Attempt<'a> {
     pub(super) fn new(
         guard: &'a Guard,
         prefixes: [Prefix; 2],
-        bar: Option<Prefix>,
+        ban: Option<Prefix>,
         now: i64,
     ) -> Self {
         Self {
             prefixes: Some(prefixes),
-            bar,
+            ban,
             ..Self::exempt(guard, now)
         }
     }
@@ -74,21 +67,30 @@ impl<'a> Attempt<'a> {
         Self {
             guard,
             prefixes: None,
-            bar: None,
+            ban: None,
             now,
-            harmless: AtomicBool::new(false),
-            chosen: AtomicI64::new(0),
-            version: AtomicI64::new(0),
-            had_turn: AtomicBool::new(false),
+            is_benign: false,
+            guessed: None,
+            is_permit_settled: false,
         }
+    }
+
+    /// The same attempt if no ban held against the client.
+    pub(crate) fn unbanned(self) -> Self {
+        Self { ban: None, ..self }
+    }
+
+    /// The same attempt if the client were exempt.
+    pub(crate) fn exempted(self) -> Self {
+        Self::exempt(self.guard, self.now)
     }
 
     pub(super) fn prefixes(&self) -> Option<[Prefix; 2]> {
         self.prefixes
     }
 
-    /// The client, unless nothing is held against it.
-    pub fn client(&self) -> Option<Prefix> {
+    /// `None` if the client is exempt.
+    pub(crate) fn client(&self) -> Option<Prefix> {
         self.prefixes.map(|[client, _]| client)
     }
 
@@ -96,138 +98,110 @@ impl<'a> Attempt<'a> {
         self.now
     }
 
-    /// Whether it comes from where too many failed.
-    pub fn is_barred(&self) -> bool {
-        self.bar.is_some()
+    pub(super) fn is_barred(&self) -> bool {
+        self.ban.is_some()
     }
 
-    /// Whether it can be turned away without a look at what it claims: there is nobody whom it might be.
-    pub fn is_barred_for_all(&self) -> bool {
-        let Some((bar, [client, _])) = self.bar.zip(self.prefixes) else {
+    /// Whether the ban holds for every credential, so that the username need not be looked up.
+    pub(crate) fn is_barred_for_all(&self) -> bool {
+        let Some((ban, [client, _])) = self.ban.zip(self.prefixes) else {
             return false;
         };
-        !bar.is_network() || !self.guard.trust.knows_client(client, self.now)
+        !ban.is_network() || !self.guard.trust.knows_client(client, self.now)
     }
 
-    /// Whether it is turned away, claiming to be the credential with this key or nobody there is.
-    pub fn is_barred_for(&self, credential: Option<i64>) -> bool {
+    /// Whether the ban holds for the credential with this key, or for an unknown username.
+    pub(crate) fn is_barred_for(&self, credential: Option<i64>) -> bool {
         let trusts = || credential.is_some_and(|credential| self.trusts(credential));
-        self.bar.is_some_and(|bar| !bar.is_network() || !trusts())
+        self.ban.is_some_and(|ban| !ban.is_network() || !trusts())
     }
 
-    /// Whether the credential with this key was used from there before.
-    pub fn trusts(&self, credential: i64) -> bool {
+    /// Whether the credential was used from this client before.
+    pub(crate) fn trusts(&self, credential: i64) -> bool {
         self.prefixes
             .is_none_or(|[client, _]| self.guard.trust.knows(credential, client, self.now))
     }
 
-    /// Whether the password that people chose for this credential is not for strangers now: too many of them guessed at it.
-    pub fn is_closed_for(&self, target: Target) -> bool {
-        self.guard.chosen.is_closed(target, self.now) && !self.trusts(target.key)
+    /// Whether too many wrong guesses closed this credential to unknown clients.
+    pub(crate) fn is_closed_for(&self, target: Target) -> bool {
+        self.guard.imported_guesses.is_closed(target, self.now) && !self.trusts(target.key)
     }
 
-    /// Where the password is or was the right one, a refusal means a forgotten device, and says nothing against the client.
-    pub fn excuse_if(&self, is_right: bool) {
-        self.harmless.fetch_or(is_right, Ordering::Relaxed);
+    /// A password that is or was right means a forgotten device: its rejection does not count
+    /// against the client.
+    pub(crate) fn mark_benign(&mut self, is_benign: bool) {
+        self.is_benign |= is_benign;
     }
 
-    pub(super) fn is_harmless(&self) -> bool {
-        self.harmless.load(Ordering::Relaxed)
+    pub(super) fn is_benign(&self) -> bool {
+        self.is_benign
     }
 
-    /// A password that people may have chosen for this credential was guessed, in vain. The same one again is no further
-    /// guess, and one that nobody looks at is none.
-    pub fn guessed_wrong(&self, target: Target, digest: Digest) {
-        let wrong = &self.guard.wrong;
-        if !self.is_closed_for(target) && !wrong.knows(mark_of(target, digest), self.now) {
-            wrong.note(mark_of(target, digest), steady_ms());
-            self.may_guess(target);
+    /// The cache rejected a password that people may have chosen. Repeating the password is no
+    /// further guess, and neither is a guess at a closed credential.
+    pub(crate) fn guessed_wrong(&mut self, target: Target, digest: Digest) {
+        if !self.is_closed_for(target) && !self.guard.wrong.knows(mark_of(target, digest), self.now)
+        {
+            self.guard.wrong.note(mark_of(target, digest), steady_ms());
+            self.guesses_at(target);
         }
     }
 
-    fn may_guess(&self, target: Target) {
-        self.chosen.store(target.key, Ordering::Relaxed);
-        self.version.store(target.version, Ordering::Relaxed);
+    pub(crate) fn guesses_at(&mut self, target: Target) {
+        self.guessed = Some(target);
     }
 
-    pub(super) fn chosen(&self) -> Option<Target> {
-        let target = Target {
-            key: self.chosen.load(Ordering::Relaxed),
-            version: self.version.load(Ordering::Relaxed),
-        };
-        Some(target).filter(|target| target.key != 0)
+    pub(super) fn guessed(&self) -> Option<Target> {
+        self.guessed
     }
 
-    /// Waits until the password may be hashed. `tag` is the offered one's: with that of the stored one it is as good as right,
-    /// and never kept waiting.
-    ///
-    /// # Errors
-    /// It is not hashed.
-    pub async fn turn(
-        &self,
-        login: &Login,
-        tag: u32,
-        digest: Digest,
-    ) -> Result<Option<Turn>, Held> {
+    /// Whether this password of the credential was found wrong lately.
+    pub(crate) fn knows_wrong(&self, target: Target, digest: Digest) -> bool {
+        self.guard.wrong.knows(mark_of(target, digest), steady_ms())
+    }
+
+    /// Whether the offered password may be hashed. `tag` is the offered password's; a password with
+    /// a stored tag is as good as right and never waits.
+    pub(crate) fn may_hash(&mut self, login: &Login, tag: u32, digest: Digest) -> MayHash {
         if !takes_guesses(login, tag, self.now) {
-            return Ok(None);
+            return MayHash::Yes;
         }
         let target = Target::of(login);
         if self.is_closed_for(target) {
-            return Err(Held::Refused);
+            return MayHash::No;
         }
-        let is_known = || self.guard.wrong.knows(mark_of(target, digest), steady_ms());
-        if is_known() {
-            self.had_turn.store(true, Ordering::Relaxed);
-            return Err(Held::Refused);
+        if self.knows_wrong(target, digest) {
+            self.is_permit_settled = true;
+            return MayHash::No;
         }
-        let turn = match self.stranger_to(Some(login.key)) {
-            None => None,
-            Some(client) => Some(self.wait(client).await?),
-        };
-        // The same may have been found wrong meanwhile.
-        if is_known() {
-            return Err(Held::Refused);
+        match self.unknown_client(Some(login.key)) {
+            None => {
+                self.guesses_at(target);
+                MayHash::Yes
+            }
+            Some(client) => {
+                self.is_permit_settled = true;
+                MayHash::WithPermit(client)
+            }
         }
-        self.may_guess(target);
-        Ok(turn)
     }
 
-    /// Waits as long as for a turn to have a password hashed, although there is nothing to hash. `None` if that is not called
-    /// for: there was a turn already, or the same was refused a while ago, or it is no stranger.
-    ///
-    /// # Errors
-    /// Strangers have no turn now.
-    pub async fn idle_turn(
-        &self,
-        credential: Option<i64>,
-        digest: Digest,
-    ) -> Result<Option<Turn>, Held> {
-        let mark = mark_of(Target::NOBODY, digest);
-        let is_known = || self.guard.wrong.knows(mark, steady_ms());
-        let is_settled = self.had_turn.load(Ordering::Relaxed) || is_known();
-        let Some(client) = self.stranger_to(credential).filter(|_| !is_settled) else {
-            return Ok(None);
-        };
-        let turn = self.wait(client).await?;
-        Ok(Some(turn).filter(|_| !is_known()))
+    /// The unknown client that must wait for a permit although its password is not hashed. `None` if
+    /// the client has waited already, or the same rejection was delayed lately.
+    pub(crate) fn dummy_permit(&self, credential: Option<i64>, digest: Digest) -> Option<Prefix> {
+        let is_settled = self.is_permit_settled || self.knows_wrong(Target::NOBODY, digest);
+        self.unknown_client(credential).filter(|_| !is_settled)
     }
 
-    /// The client, unless the credential with this key was used from there before.
-    fn stranger_to(&self, credential: Option<i64>) -> Option<Prefix> {
+    /// The client, unless the credential was used from there before.
+    fn unknown_client(&self, credential: Option<i64>) -> Option<Prefix> {
         let [client, _] = self.prefixes?;
         let is_trusted = credential.is_some_and(|credential| self.trusts(credential));
         (!is_trusted).then_some(client)
     }
-
-    async fn wait(&self, client: Prefix) -> Result<Turn, Held> {
-        self.had_turn.store(true, Ordering::Relaxed);
-        let turn = self.guard.lanes.turn(client, self.now).await;
-        turn.map_err(|_| Held::Busy)
-    }
 }
 
-/// Whether a guess at this credential's password can reach argon2: it has no tag that would tell.
+/// Whether a guess at this credential's password can reach a hash: no tag rejects the guess.
 fn takes_guesses(login: &Login, tag: u32, now: i64) -> bool {
     let previous = login.previous.as_ref();
     let previous = previous.filter(|previous| previous.until > now);
@@ -237,7 +211,7 @@ fn takes_guesses(login: &Login, tag: u32, now: i64) -> bool {
     has_chosen && !is_generated
 }
 
-/// What tells a name and password apart, for as long as the credential stays as it is.
+/// Stands for a username and password for as long as the credential's row stays the same.
 pub(super) fn mark_of(target: Target, digest: Digest) -> u64 {
     // Any odd factor spreads the version over all bits.
     digest.word()

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const TURNS: usize = 4;
 
 /// The right to shake hands, in two shares.
-pub struct Handshakes {
+pub(crate) struct Handshakes {
     all: Arc<Semaphore>,
     /// What strangers may have of it.
     strangers: Arc<Semaphore>,
@@ -17,14 +17,14 @@ pub struct Handshakes {
 }
 
 /// Leave to shake hands, until it is dropped.
-pub struct Handshake {
+pub(crate) struct Handshake {
     _permits: [Option<OwnedSemaphorePermit>; 2],
     turns: Option<Arc<Semaphore>>,
 }
 
 impl Handshakes {
     /// So many at a time, three quarters of them for strangers.
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self {
             all: Arc::new(Semaphore::new(count)),
             strangers: Arc::new(Semaphore::new(count - count / 4)),
@@ -33,7 +33,7 @@ impl Handshakes {
     }
 
     /// Waits for leave.
-    pub async fn begin(&self, is_known: bool) -> Handshake {
+    pub(crate) async fn begin(&self, is_known: bool) -> Handshake {
         // Neither is ever closed, so there is always a permit in the end.
         let stranger = match is_known {
             true => None,
@@ -49,7 +49,7 @@ impl Handshakes {
 
 impl Handshake {
     /// What each step that costs the processor needs a permit of, if it needs any.
-    pub fn turns(&self) -> Option<&Semaphore> {
+    pub(crate) fn turns(&self) -> Option<&Semaphore> {
         self.turns.as_deref()
     }
 }

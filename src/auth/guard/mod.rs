@@ -5,9 +5,9 @@
 
 mod admission;
 mod attempt;
-mod chosen;
 mod handshakes;
-mod lanes;
+mod hash_admission;
+mod imported_guesses;
 mod penalty;
 mod prefix;
 mod state;
@@ -29,22 +29,23 @@ use crate::metrics::{Metrics, Scope, Shed};
 use crate::sasl::Reason;
 use crate::store::{Store, StoreError};
 
-use self::admission::{Admission, Full};
-use self::chosen::ChosenPasswords;
+use self::admission::{Admission, LimitReached};
 use self::handshakes::{Handshake, Handshakes};
-use self::lanes::Lanes;
+use self::hash_admission::HashAdmission;
+use self::imported_guesses::ImportedGuessLimiter;
 use self::penalty::{CLIENT_BAN, Failure, NETWORK_BAN, Penalty};
 use self::table::Table;
 use self::trust::Trust;
 use self::wrong::WrongPasswords;
 use super::cache::Digest;
 
-pub use self::admission::{Place, Room};
-pub use self::attempt::{Attempt, Consequence, Held};
-pub use self::chosen::Target;
-pub use self::lanes::Turn;
-pub use self::prefix::{NoNetwork, Prefix};
-pub use self::state::{Charge, Standing, Wanted, stored};
+pub use self::admission::{ConnectionLimits, ConnectionSlot};
+pub(crate) use self::attempt::MayHash;
+pub use self::attempt::{Attempt, Outcome};
+pub(crate) use self::hash_admission::{HashDenied, HashPermit};
+pub(crate) use self::imported_guesses::Target;
+pub(crate) use self::prefix::Prefix;
+pub(crate) use self::state::{ClearTarget, PenaltyView, Status, stored};
 
 /// How many clients are told apart, and how many networks.
 const CLIENTS: usize = 65_536;
@@ -64,7 +65,7 @@ pub struct Settings {
     /// Who is never counted.
     pub exempt: Vec<Network>,
     /// How many connections that have not logged in may be open.
-    pub room: Room,
+    pub room: ConnectionLimits,
     /// How many TLS handshakes may be under way.
     pub handshakes: usize,
     /// How many threads hash passwords.
@@ -75,11 +76,11 @@ pub struct Settings {
 
 impl Settings {
     /// That let everybody do everything.
-    pub fn off() -> Self {
+    pub(crate) fn off() -> Self {
         Self {
             enabled: false,
             exempt: Vec::new(),
-            room: Room {
+            room: ConnectionLimits {
                 total: usize::MAX,
                 per_client: usize::MAX,
                 per_network: usize::MAX,
@@ -99,8 +100,8 @@ pub struct Guard {
     trust: Trust,
     /// What of it is to be written: the credential's key and the client.
     unwritten: Mutex<HashMap<(i64, Prefix), i64>>,
-    lanes: Lanes,
-    chosen: ChosenPasswords,
+    hash_admission: HashAdmission,
+    imported_guesses: ImportedGuessLimiter,
     wrong: WrongPasswords,
     admission: Arc<Admission>,
     handshakes: Handshakes,
@@ -119,8 +120,8 @@ impl Guard {
             networks: Table::new(NETWORKS),
             trust: Trust::default(),
             unwritten: Mutex::default(),
-            lanes: Lanes::new(settings.threads, settings.queue),
-            chosen: ChosenPasswords::default(),
+            hash_admission: HashAdmission::new(settings.threads, settings.queue),
+            imported_guesses: ImportedGuessLimiter::default(),
             wrong: WrongPasswords::default(),
             admission: Arc::new(Admission::new(settings.room)),
             handshakes: Handshakes::new(settings.handshakes),
@@ -135,7 +136,7 @@ impl Guard {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn load(
+    pub(crate) fn load(
         settings: Settings,
         metrics: Arc<Metrics>,
         store: &Store,
@@ -165,7 +166,7 @@ impl Guard {
     ///
     /// # Errors
     /// Why it is closed.
-    pub fn admit(&self, address: IpAddr) -> Result<Option<Place>, Shed> {
+    pub fn admit(&self, address: IpAddr) -> Result<Option<ConnectionSlot>, Shed> {
         let shed = |why| {
             self.metrics.guard_shed.of(why).inc();
             why
@@ -182,9 +183,9 @@ impl Guard {
         let entered = self.admission.enter(client, network, is_known);
         let place = entered.map_err(|full| {
             shed(match full {
-                Full::Client => Shed::PerAddress,
-                Full::Network => Shed::PerNetwork,
-                Full::Total => Shed::Unauthenticated,
+                LimitReached::Client => Shed::PerAddress,
+                LimitReached::Network => Shed::PerNetwork,
+                LimitReached::Total => Shed::Unauthenticated,
             })
         })?;
         Ok(Some(place))
@@ -192,7 +193,7 @@ impl Guard {
 
     /// Waits for leave to shake hands. Somebody's whole network may be at it; those who logged in before have a share that
     /// strangers cannot use up.
-    pub async fn handshake(&self, address: IpAddr) -> Handshake {
+    pub(crate) async fn handshake(&self, address: IpAddr) -> Handshake {
         let is_known = self.is_exempt(address)
             || self
                 .trust
@@ -201,7 +202,7 @@ impl Guard {
     }
 
     /// Somebody sent nonsense in the place of a login.
-    pub fn disturbed(&self, address: IpAddr) {
+    pub(crate) fn protocol_noise(&self, address: IpAddr) {
         let attempt = self.attempt(address);
         if let Some([client, network]) = attempt.prefixes().filter(|_| !attempt.is_barred()) {
             let now = attempt.now();
@@ -229,17 +230,17 @@ impl Guard {
 
     /// A login succeeded.
     pub fn accepted(&self, attempt: &Attempt, credential: i64) {
-        self.chosen.succeeded(credential);
+        self.imported_guesses.succeeded(credential);
         if let Some([client, _]) = attempt.prefixes() {
             self.trust_from_now(credential, client, attempt.now());
         }
     }
 
     /// A stranger's password turned out right when nobody waited for that any more. The next try is a login.
-    pub fn proved_late(&self, stranger: Prefix, target: Target) {
+    pub(crate) fn late_success(&self, stranger: Prefix, target: Target) {
         let now = steady_ms();
-        if !self.chosen.is_closed(target, now) {
-            self.chosen.succeeded(target.key);
+        if !self.imported_guesses.is_closed(target, now) {
+            self.imported_guesses.succeeded(target.key);
             self.trust_from_now(target.key, stranger, now);
         }
     }
@@ -263,21 +264,21 @@ impl Guard {
         reason: Reason,
         credential: Option<i64>,
         mark: u32,
-    ) -> Consequence {
+    ) -> Outcome {
         let failure = match reason {
             Reason::ActsForAnother => Failure::Noise,
             // A device that somebody forgot, or took along.
             Reason::PreviousPassword | Reason::Network => Failure::Harmless,
-            _ if attempt.is_harmless() => Failure::Harmless,
+            _ if attempt.is_benign() => Failure::Harmless,
             // Also of a name that there is not, or a ban would tell which there are.
             _ => Failure::Guess(mark),
         };
         // Where somebody chose the password, guesses are counted wherever they come from.
-        if let Some(target) = attempt.chosen().filter(|_| failure != Failure::Harmless) {
+        if let Some(target) = attempt.guessed().filter(|_| failure != Failure::Harmless) {
             self.guessed(target);
         }
         let Some([client, network]) = attempt.prefixes() else {
-            return Consequence::default();
+            return Outcome::default();
         };
         let now = attempt.now();
         let is_trusted = credential.is_some_and(|credential| attempt.trusts(credential));
@@ -285,7 +286,7 @@ impl Guard {
         self.count(client, failure, !is_known, now);
         if is_trusted {
             let own = self.score(client, now) / penalty::LENIENCE;
-            return Consequence {
+            return Outcome {
                 slowness: penalty::slowness(own),
                 barred: false,
             };
@@ -294,37 +295,46 @@ impl Guard {
         let slowness = penalty::slowness(self.score(client, now))
             + penalty::slowness_of_network(self.score(network, now));
         let barred = !is_known && self.is_banned(client, now);
-        Consequence { slowness, barred }
+        Outcome { slowness, barred }
     }
 
     /// A stranger was told to come back, since there was no turn or it took too long. That counts a little where nobody logged
     /// in before: a flood must not go on for as long as it keeps others from their turns, and those others, whose password may
     /// be right, must not be banned for coming again. Whether the client is to go away.
-    pub fn unheard(&self, attempt: &Attempt) -> bool {
+    pub(crate) fn hash_permit_timeout(&self, attempt: &Attempt) -> Outcome {
+        let mut outcome = Outcome::default();
         let Some([client, network]) = attempt.prefixes() else {
-            return false;
+            return outcome;
         };
-        let now = steady_ms();
-        if self.trust.knows_client(client, now) {
-            return false;
+        let now = attempt.now();
+        if !self.trust.knows_client(client, now) {
+            self.count(client, Failure::Noise, true, now);
+            self.count(network, Failure::Noise, true, now);
+            outcome.barred = self.is_banned(client, now);
         }
-        self.count(client, Failure::Noise, true, now);
-        self.count(network, Failure::Noise, true, now);
-        self.is_banned(client, now)
+        outcome
+    }
+
+    /// Waits for the permit to hash for an unknown client.
+    ///
+    /// # Errors
+    /// The client asks too often, or too many clients wait.
+    pub(crate) async fn hash_permit(&self, client: Prefix) -> Result<HashPermit, HashDenied> {
+        self.hash_admission.permit(client, steady_ms()).await
     }
 
     /// A stranger's password was hashed, which took so long.
-    pub fn hashed(&self, took: Duration) {
-        self.lanes.took(took);
+    pub(crate) fn hashed(&self, took: Duration) {
+        self.hash_admission.took(took);
     }
 
     /// How long hashing a stranger's password would take; always about the same for the same name.
-    pub fn hash_time(&self, name: u32) -> Duration {
-        self.lanes.hash_time(name)
+    pub(crate) fn hash_time(&self, name: u32) -> Duration {
+        self.hash_admission.hash_time(name)
     }
 
     /// A stranger's password is wrong, for the credential if there is one; the same need not be looked at again.
-    pub fn found_wrong(&self, target: Option<Target>, digest: Digest) {
+    pub(crate) fn remember_wrong(&self, target: Option<Target>, digest: Digest) {
         let now = steady_ms();
         for target in target.into_iter().chain([Target::NOBODY]) {
             self.wrong.note(attempt::mark_of(target, digest), now);
@@ -332,15 +342,15 @@ impl Guard {
     }
 
     /// A password that somebody chose was guessed, in vain.
-    pub fn guessed(&self, target: Target) {
+    pub(crate) fn guessed(&self, target: Target) {
         let credential = target.key;
-        match self.chosen.failed(target, steady_ms()) {
-            Some(chosen::SUSPICIOUS) => tracing::warn!(
+        match self.imported_guesses.failed(target, steady_ms()) {
+            Some(imported_guesses::SUSPICIOUS) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
                 "somebody guesses the password of a credential that was imported; rotate it to a generated one"
             ),
-            Some(chosen::LIMIT) => tracing::warn!(
+            Some(imported_guesses::LIMIT) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
                 "after 100 wrong passwords in a row, an imported credential is for an hour refused where it was not used before"

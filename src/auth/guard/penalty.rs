@@ -10,15 +10,15 @@ const LEAK: i64 = 60_000;
 const POINT: u32 = 5;
 
 /// The score from which a client is banned.
-pub const CLIENT_BAN: f64 = 10.0;
+pub(crate) const CLIENT_BAN: f64 = 10.0;
 /// The score from which logins from a whole network are barred.
-pub const NETWORK_BAN: f64 = 30.0;
+pub(crate) const NETWORK_BAN: f64 = 30.0;
 /// The score from which refusals to a client come later and later.
 const CLIENT_SLOW: f64 = 5.0;
 /// The score from which refusals to a whole network come later.
 const NETWORK_SLOW: f64 = 15.0;
 /// How much more a client may fail where the credential it claims was used from there before.
-pub const LENIENCE: f64 = 10.0;
+pub(crate) const LENIENCE: f64 = 10.0;
 
 /// No score is higher, so that even the worst is forgotten in less than two hours.
 const CEILING: f64 = CLIENT_BAN * LENIENCE;
@@ -36,7 +36,7 @@ const REPEATED: u16 = 24;
 
 /// One failure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// A name and password that are not right; the mark tells such pairs apart.
     Guess(u32),
     /// The right password, of a credential that may not log in. Or the same wrong one as before. That is a device somebody
@@ -48,7 +48,7 @@ pub enum Failure {
 
 /// What a client or a network has run up.
 #[derive(Clone, Debug)]
-pub struct Penalty {
+pub(crate) struct Penalty {
     fifths: u32,
     /// When that was the score. A failure leaves it within the minute, so that a point is forgotten every full one.
     at: i64,
@@ -59,12 +59,12 @@ pub struct Penalty {
     next: u8,
     bans: u8,
     /// Whether it has changed since it was last written.
-    pub unwritten: bool,
+    pub(crate) unwritten: bool,
 }
 
 impl Penalty {
     /// Nothing yet.
-    pub fn new(now: i64) -> Self {
+    pub(crate) fn new(now: i64) -> Self {
         Self {
             fifths: 0,
             at: now,
@@ -79,7 +79,7 @@ impl Penalty {
     }
 
     /// As it was stored.
-    pub fn stored(score: f64, at: i64, bans: u8, banned_until: Option<i64>) -> Self {
+    pub(crate) fn stored(score: f64, at: i64, bans: u8, banned_until: Option<i64>) -> Self {
         Self {
             fifths: fifths(score),
             bans,
@@ -89,7 +89,7 @@ impl Penalty {
     }
 
     /// The score now.
-    pub fn score(&self, now: i64) -> f64 {
+    pub(crate) fn score(&self, now: i64) -> f64 {
         f64::from(self.fifths(now)) / f64::from(POINT)
     }
 
@@ -99,33 +99,33 @@ impl Penalty {
     }
 
     /// Until when it is banned, if it is.
-    pub fn banned_until(&self, now: i64) -> Option<i64> {
+    pub(crate) fn banned_until(&self, now: i64) -> Option<i64> {
         (now < self.banned_until).then_some(self.banned_until)
     }
 
     /// When the last ban ends or ended, if there was one.
-    pub fn last_ban(&self) -> Option<i64> {
+    pub(crate) fn last_ban(&self) -> Option<i64> {
         (self.banned_until != 0).then_some(self.banned_until)
     }
 
     /// How many bans there were in a row.
-    pub fn bans(&self) -> u8 {
+    pub(crate) fn bans(&self) -> u8 {
         self.bans
     }
 
     /// When a failure last counted, to the minute.
-    pub fn at(&self) -> i64 {
+    pub(crate) fn at(&self) -> i64 {
         self.at
     }
 
     /// Whether nothing is left that would have to be known: no score, no ban in a row with the next, and no mark.
-    pub fn is_forgotten(&self, now: i64) -> bool {
+    pub(crate) fn is_forgotten(&self, now: i64) -> bool {
         let last = self.at.max(self.banned_until);
         self.score(now) == 0.0 && now > last.saturating_add(LONGEST)
     }
 
     /// Takes a failure in. Whether it counts.
-    pub fn add(&mut self, failure: Failure, now: i64) -> bool {
+    pub(crate) fn add(&mut self, failure: Failure, now: i64) -> bool {
         let weight = match failure {
             Failure::Guess(mark) if self.is_new(mark, now) => POINT,
             Failure::Guess(_) | Failure::Harmless => 0,
@@ -145,7 +145,7 @@ impl Penalty {
     }
 
     /// Bans it if the score has come to `threshold`. Returns for how long, if this did it.
-    pub fn ban(&mut self, threshold: f64, doubling: bool, now: i64) -> Option<Duration> {
+    pub(crate) fn ban(&mut self, threshold: f64, doubling: bool, now: i64) -> Option<Duration> {
         if self.score(now) < threshold || self.banned_until(now).is_some() {
             return None;
         }
@@ -162,7 +162,7 @@ impl Penalty {
     }
 
     /// How long the last of so many bans in a row lasts, in milliseconds.
-    pub fn length(bans: u8, doubling: bool) -> i64 {
+    pub(crate) fn length(bans: u8, doubling: bool) -> i64 {
         let times = match doubling {
             true => u32::from(bans.saturating_sub(1)),
             false => 0,
@@ -198,7 +198,7 @@ fn hour(now: i64) -> u16 {
 }
 
 /// How many times later than usual a refusal comes to a client with this score.
-pub fn slowness(client: f64) -> u32 {
+pub(crate) fn slowness(client: f64) -> u32 {
     match client {
         ..CLIENT_SLOW => 1,
         ..6.0 => 2,
@@ -209,7 +209,7 @@ pub fn slowness(client: f64) -> u32 {
 }
 
 /// How much is added to that where the whole network has this score.
-pub fn slowness_of_network(network: f64) -> u32 {
+pub(crate) fn slowness_of_network(network: f64) -> u32 {
     if network < NETWORK_SLOW { 0 } else { 2 }
 }
 

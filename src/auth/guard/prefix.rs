@@ -13,7 +13,7 @@ const LOOPBACK: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// A client (an IPv4 address, or the IPv6 /64 that one subscriber has) or the network around it (/24 or /48).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Prefix {
+pub(crate) struct Prefix {
     /// As IPv6; IPv4 is mapped. What lies behind the prefix is zero.
     octets: [u8; 16],
     /// Of the IPv6 address.
@@ -22,12 +22,12 @@ pub struct Prefix {
 
 impl Prefix {
     /// What a client is known by.
-    pub fn client(address: IpAddr) -> Self {
+    pub(crate) fn client(address: IpAddr) -> Self {
         Self::of(address, MAPPED + 32, 64)
     }
 
     /// What it shares with its neighbours.
-    pub fn network(address: IpAddr) -> Self {
+    pub(crate) fn network(address: IpAddr) -> Self {
         Self::of(address, MAPPED + 24, 48)
     }
 
@@ -47,7 +47,7 @@ impl Prefix {
     }
 
     /// Whether it is one of those that clients share.
-    pub fn is_network(self) -> bool {
+    pub(crate) fn is_network(self) -> bool {
         match self.address() {
             IpAddr::V4(_) => self.length < MAPPED + 32,
             IpAddr::V6(_) => self.length < 64,
@@ -55,13 +55,13 @@ impl Prefix {
     }
 
     /// Whether it stands for the clients whose address is unknown (0.0.0.0 and ::).
-    pub fn is_unattributed(self) -> bool {
+    pub(crate) fn is_unattributed(self) -> bool {
         self.address().is_unspecified()
     }
 
     /// Whether all of `other` lies in it. IPv4 lies in no network of IPv6, although it is kept in
     /// IPv6 form here.
-    pub fn covers(self, other: Self) -> bool {
+    pub(crate) fn covers(self, other: Self) -> bool {
         self.is_v4() == other.is_v4()
             && other.length >= self.length
             && Self::cut(other.octets.into(), self.length) == self
@@ -72,7 +72,7 @@ impl Prefix {
     }
 
     /// The last address in it.
-    pub fn last(self) -> IpAddr {
+    pub(crate) fn last(self) -> IpAddr {
         let host = u128::MAX.checked_shr(u32::from(self.length)).unwrap_or(0);
         let last = IpAddr::V6((u128::from_be_bytes(self.octets) | host).into());
         match self.length {
@@ -82,7 +82,7 @@ impl Prefix {
     }
 
     /// The first address in it.
-    pub fn address(self) -> IpAddr {
+    pub(crate) fn address(self) -> IpAddr {
         let address = IpAddr::V6(self.octets.into());
         match self.length {
             MAPPED.. => address.to_canonical(),
@@ -105,7 +105,7 @@ impl fmt::Display for Prefix {
 /// A text that names no network.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NoNetwork(String);
+pub(crate) struct NoNetwork(String);
 
 impl FromStr for Prefix {
     type Err = NoNetwork;

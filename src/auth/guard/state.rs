@@ -24,7 +24,7 @@ const AT_ONCE: usize = 4_096;
 
 /// What follows from what is held against a network.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Standing {
+pub(crate) enum Status {
     /// Nobody of it may log in.
     Banned,
     /// Refusals come later.
@@ -33,9 +33,9 @@ pub enum Standing {
     Counted,
 }
 
-impl Standing {
+impl Status {
     /// Its stable name.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Banned => "banned",
             Self::Slowed => "slowed",
@@ -46,22 +46,22 @@ impl Standing {
 
 /// What is held against one network.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Charge {
+pub(crate) struct PenaltyView {
     /// Whom it is about.
-    pub network: Prefix,
+    pub(crate) network: Prefix,
     /// What it has run up.
-    pub score: f64,
+    pub(crate) score: f64,
     /// When a failure last counted, in Unix milliseconds.
-    pub at: i64,
+    pub(crate) at: i64,
     /// How many bans there were in a row.
-    pub bans: u8,
+    pub(crate) bans: u8,
     /// Until when it is banned, in Unix milliseconds.
-    pub banned_until: Option<i64>,
+    pub(crate) banned_until: Option<i64>,
     /// Whether somebody logged in from there lately.
-    pub is_known: bool,
+    pub(crate) is_known: bool,
 }
 
-impl Charge {
+impl PenaltyView {
     fn of(network: Prefix, penalty: &Penalty, is_known: bool, now: i64) -> Option<Self> {
         let charge = Self {
             network,
@@ -78,21 +78,21 @@ impl Charge {
     }
 
     /// What follows.
-    pub fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Status {
         match self.banned_until {
-            Some(_) => Standing::Banned,
-            None if self.slowness() > 1 => Standing::Slowed,
-            None => Standing::Counted,
+            Some(_) => Status::Banned,
+            None if self.slowness() > 1 => Status::Slowed,
+            None => Status::Counted,
         }
     }
 
     /// What kind of network it is.
-    pub fn scope(&self) -> &'static str {
+    pub(crate) fn scope(&self) -> &'static str {
         scope(self.network).as_str()
     }
 
     /// The same in words.
-    pub fn why(&self) -> String {
+    pub(crate) fn why(&self) -> String {
         let banned = self.banned_until.is_some();
         match (scope(self.network), banned) {
             (Scope::Address, true) => {
@@ -122,9 +122,9 @@ impl Charge {
 }
 
 /// The worst first.
-fn sorted(mut charges: Vec<Charge>) -> Vec<Charge> {
+fn sorted(mut charges: Vec<PenaltyView>) -> Vec<PenaltyView> {
     charges.sort_by(|one, other| {
-        let rank = |charge: &Charge| (charge.banned_until.is_some(), charge.score);
+        let rank = |charge: &PenaltyView| (charge.banned_until.is_some(), charge.score);
         let ((one_banned, one_score), (other_banned, other_score)) = (rank(one), rank(other));
         other_banned
             .cmp(&one_banned)
@@ -136,16 +136,16 @@ fn sorted(mut charges: Vec<Charge>) -> Vec<Charge> {
 
 /// Whose penalties are to be cleared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wanted {
+pub(crate) enum ClearTarget {
     /// Those that keep this address out: its own and its network's.
     Address(IpAddr),
     /// All in this network.
     Network(Prefix),
 }
 
-impl Wanted {
+impl ClearTarget {
     /// Whether `prefix` is one of them.
-    pub fn takes(self, prefix: Prefix) -> bool {
+    pub(crate) fn takes(self, prefix: Prefix) -> bool {
         match self {
             Self::Address(address) => {
                 prefix == Prefix::client(address) || prefix == Prefix::network(address)
@@ -155,7 +155,7 @@ impl Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for ClearTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.to_canonical().fmt(f),
@@ -164,7 +164,7 @@ impl fmt::Display for Wanted {
     }
 }
 
-impl FromStr for Wanted {
+impl FromStr for ClearTarget {
     type Err = NoNetwork;
 
     fn from_str(text: &str) -> Result<Self, NoNetwork> {
@@ -202,21 +202,21 @@ pub(super) fn read(store: &Store, mut take: impl FnMut(Prefix, Penalty)) -> Resu
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn stored(store: &Store) -> Result<Vec<Charge>, StoreError> {
+pub(crate) fn stored(store: &Store) -> Result<Vec<PenaltyView>, StoreError> {
     let now = steady_ms();
     let known = store.trusted_networks(clock::now_ms() - super::trust::REMEMBERED)?;
     let known: HashSet<_> = known.into_iter().map(|trusted| trusted.network).collect();
     let mut charges = Vec::new();
     read(store, |network, penalty| {
         let is_known = known.contains(&network.to_string());
-        charges.extend(Charge::of(network, &penalty, is_known, now));
+        charges.extend(PenaltyView::of(network, &penalty, is_known, now));
     })?;
     Ok(sorted(charges))
 }
 
 impl Guard {
     /// What is held against whom, the worst first. Copies and sorts tens of thousands, where there are so many.
-    pub fn list(&self) -> Vec<Charge> {
+    pub(crate) fn list(&self) -> Vec<PenaltyView> {
         let now = steady_ms();
         let mut charges = Vec::new();
         for table in [&self.clients, &self.networks] {
@@ -228,10 +228,10 @@ impl Guard {
     }
 
     /// The same of those who are wanted. Looks at two for an address, and at all for a network.
-    pub fn among(&self, wanted: Wanted) -> Vec<Charge> {
+    pub(crate) fn among(&self, wanted: ClearTarget) -> Vec<PenaltyView> {
         let address = match wanted {
-            Wanted::Address(address) => address,
-            Wanted::Network(_) => {
+            ClearTarget::Address(address) => address,
+            ClearTarget::Network(_) => {
                 let mut charges = self.list();
                 charges.retain(|charge| wanted.takes(charge.network));
                 return charges;
@@ -246,8 +246,8 @@ impl Guard {
         sorted(charges.collect())
     }
 
-    fn charge(&self, network: Prefix, penalty: &Penalty, now: i64) -> Option<Charge> {
-        Charge::of(network, penalty, self.is_known(network, now), now)
+    fn charge(&self, network: Prefix, penalty: &Penalty, now: i64) -> Option<PenaltyView> {
+        PenaltyView::of(network, penalty, self.is_known(network, now), now)
     }
 
     /// Whether it is a client from which somebody logged in lately: then no ban holds.
@@ -260,7 +260,12 @@ impl Guard {
     ///
     /// # Errors
     /// It could not be written; it counts until the process ends.
-    pub fn clear(&self, wanted: Wanted, store: &Store, actor: &Actor) -> Result<usize, StoreError> {
+    pub(crate) fn clear(
+        &self,
+        wanted: ClearTarget,
+        store: &Store,
+        actor: &Actor,
+    ) -> Result<usize, StoreError> {
         store.by(actor).may_change()?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cleared: BTreeSet<_> = [&self.clients, &self.networks]
@@ -319,7 +324,7 @@ impl Guard {
     }
 
     /// Writes all that has changed, once nothing changes any more. Blocks on the store.
-    pub fn write_all(&self, store: &Store) {
+    pub(crate) fn write_all(&self, store: &Store) {
         // Bounded, should something change after all.
         for _ in 0..=(CLIENTS + NETWORKS) / AT_ONCE {
             if !self.write(store) {
@@ -330,7 +335,7 @@ impl Guard {
 
     /// Writes what has changed, as much as is written at a time, and forgets what is over. Whether more may be left. Blocks
     /// on the store.
-    pub fn write(&self, store: &Store) -> bool {
+    pub(crate) fn write(&self, store: &Store) -> bool {
         let now = steady_ms();
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.follow(store);

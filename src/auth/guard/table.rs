@@ -14,7 +14,7 @@ const ROOM: usize = 224;
 type Shard = HashMap<Prefix, Penalty>;
 
 /// Who has run up what. When there is no room, the least is forgotten first, and a ban never.
-pub struct Table {
+pub(crate) struct Table {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     /// How many entries there are, since most of the time there are none.
@@ -25,7 +25,7 @@ pub struct Table {
 
 impl Table {
     /// With room for at most `entries`.
-    pub fn new(entries: usize) -> Self {
+    pub(crate) fn new(entries: usize) -> Self {
         let shards = (entries / ROOM).max(1);
         Self {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
@@ -36,12 +36,12 @@ impl Table {
     }
 
     /// How many entries there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
     /// Looks at an entry, if there is one.
-    pub fn look<T>(&self, prefix: Prefix, look: impl FnOnce(&Penalty) -> T) -> Option<T> {
+    pub(crate) fn look<T>(&self, prefix: Prefix, look: impl FnOnce(&Penalty) -> T) -> Option<T> {
         if self.len() == 0 {
             return None;
         }
@@ -49,7 +49,7 @@ impl Table {
     }
 
     /// Changes an entry, made if need be. `None` if there is no room because all others are banned.
-    pub fn change<T>(
+    pub(crate) fn change<T>(
         &self,
         prefix: Prefix,
         now: i64,
@@ -67,7 +67,7 @@ impl Table {
     }
 
     /// Forgets every entry of which `unwanted` says so. Returns which these were.
-    pub fn remove(&self, unwanted: impl Fn(Prefix, &Penalty) -> bool) -> Vec<Prefix> {
+    pub(crate) fn remove(&self, unwanted: impl Fn(Prefix, &Penalty) -> bool) -> Vec<Prefix> {
         let mut removed = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +84,7 @@ impl Table {
     }
 
     /// Shows every entry.
-    pub fn for_each(&self, mut look: impl FnMut(Prefix, &mut Penalty)) {
+    pub(crate) fn for_each(&self, mut look: impl FnMut(Prefix, &mut Penalty)) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for (prefix, penalty) in shard.iter_mut() {
@@ -95,7 +95,7 @@ impl Table {
 
     /// Shows entries for as long as `look` wants more, beginning in the shard where it last had enough, so that none waits
     /// for ever.
-    pub fn go_on(&self, mut look: impl FnMut(Prefix, &mut Penalty) -> bool) {
+    pub(crate) fn go_on(&self, mut look: impl FnMut(Prefix, &mut Penalty) -> bool) {
         let first = self.next.load(Ordering::Relaxed);
         for step in 0..self.shards.len() {
             let at = (first + step) % self.shards.len();

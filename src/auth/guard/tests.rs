@@ -11,7 +11,7 @@ fn settings() -> Settings {
     Settings {
         enabled: true,
         exempt: vec!["192.0.2.99".parse().unwrap()],
-        room: Room {
+        room: ConnectionLimits {
             total: 100,
             per_client: 16,
             per_network: 64,
@@ -34,7 +34,7 @@ fn in_network(network: u8, host: u8) -> IpAddr {
     IpAddr::from([198, 51, network, host])
 }
 
-fn fail(guard: &Guard, from: IpAddr, credential: Option<i64>, mark: u32) -> Consequence {
+fn fail(guard: &Guard, from: IpAddr, credential: Option<i64>, mark: u32) -> Outcome {
     let attempt = guard.attempt(from);
     guard.refused(&attempt, Reason::WrongPassword, credential, mark)
 }
@@ -154,13 +154,13 @@ fn a_forgotten_device_harms_nobody() {
     let guard = guard();
     let from = address("203.0.113.7");
     for _ in 0..1000 {
-        assert_eq!(fail(&guard, from, Some(OWNER), 7), Consequence::default());
+        assert_eq!(fail(&guard, from, Some(OWNER), 7), Outcome::default());
     }
     for mark in 0..100 {
-        let attempt = guard.attempt(from);
-        attempt.excuse_if(true);
+        let mut attempt = guard.attempt(from);
+        attempt.mark_benign(true);
         let follows = guard.refused(&attempt, Reason::Revoked, Some(OWNER), mark);
-        assert_eq!(follows, Consequence::default());
+        assert_eq!(follows, Outcome::default());
     }
     let [charge] = &guard.list()[..1] else {
         panic!("one client")
@@ -173,10 +173,10 @@ fn nonsense_bans_after_fifty() {
     let guard = guard();
     let from = address("203.0.113.7");
     for _ in 0..49 {
-        guard.disturbed(from);
+        guard.protocol_noise(from);
     }
     assert!(guard.admit(from).is_ok());
-    guard.disturbed(from);
+    guard.protocol_noise(from);
     assert_eq!(guard.admit(from).err(), Some(Shed::Banned));
 }
 
@@ -201,7 +201,7 @@ fn clients_whose_address_is_unknown_are_slowed_down_together_and_never_banned() 
         assert!(!guard.attempt(from).trusts(7) && !guard.attempt(from).is_barred());
     }
     let follows = fail(&guard, address("198.51.100.1"), None, 1);
-    assert_eq!(follows, Consequence::default());
+    assert_eq!(follows, Outcome::default());
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn the_exempt_are_never_counted() {
     let from = address("192.0.2.99");
     for mark in 0..100 {
         let follows = fail(&guard, from, None, mark);
-        assert_eq!(follows, Consequence::default());
-        guard.disturbed(from);
+        assert_eq!(follows, Outcome::default());
+        guard.protocol_noise(from);
     }
     let places: Vec<_> = (0..200).map(|_| guard.admit(from)).collect();
     assert!(places.iter().all(|place| matches!(place, Ok(None))));
@@ -224,7 +224,7 @@ fn the_exempt_are_never_counted() {
     for mark in 0..100 {
         assert_eq!(
             fail(&off, address("203.0.113.7"), None, mark),
-            Consequence::default()
+            Outcome::default()
         );
     }
 }
@@ -372,7 +372,7 @@ fn bans_scores_and_trust_survive_a_restart() {
     };
     assert_eq!(networks(&restarted), networks(&guard));
     let shown = stored(&disk.store).unwrap();
-    assert_eq!((shown[0].standing(), shown.len()), (Standing::Banned, 4));
+    assert_eq!((shown[0].standing(), shown.len()), (Status::Banned, 4));
 }
 
 #[test]
@@ -560,8 +560,8 @@ fn what_is_wanted_is_found_as_in_the_list() {
         ("198.51.101.0/24", 3),
         ("198.51.0.0/16", 6),
     ] {
-        let wanted: Wanted = text.parse().unwrap();
-        let networks = |charges: Vec<Charge>| charges.into_iter().map(|charge| charge.network);
+        let wanted: ClearTarget = text.parse().unwrap();
+        let networks = |charges: Vec<PenaltyView>| charges.into_iter().map(|charge| charge.network);
         let listed = networks(guard.list()).filter(|network| wanted.takes(*network));
         let among: Vec<_> = networks(guard.among(wanted)).collect();
         assert_eq!(among, listed.collect::<Vec<_>>(), "{text}");

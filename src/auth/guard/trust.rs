@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::prefix::Prefix;
 
 /// How long a login is remembered, in milliseconds.
-pub const REMEMBERED: i64 = 30 * 24 * 3_600_000;
+pub(crate) const REMEMBERED: i64 = 30 * 24 * 3_600_000;
 
 /// How old what is remembered must be to be worth writing again.
 const REFRESHED: i64 = 6 * 3_600_000;
 
 /// How many clients of one credential are remembered.
-pub const OF_ONE: usize = 16;
+pub(crate) const OF_ONE: usize = 16;
 
 const SHARDS: usize = 64;
 
@@ -25,7 +25,7 @@ const ROOM: usize = 4096;
 
 /// The clients that logged in lately.
 #[derive(Default)]
-pub struct Trust {
+pub(crate) struct Trust {
     /// By the credential's key: from where, and when.
     credentials: Sharded<i64, Vec<(Prefix, i64)>>,
     /// With which credentials, and when.
@@ -64,7 +64,7 @@ impl<K: std::hash::Hash + Eq + Copy, V> Sharded<K, V> {
 
 impl Trust {
     /// The credential with this key was used by `client`. Whether that is worth writing.
-    pub fn note(&self, credential: i64, client: Prefix, at: i64) -> bool {
+    pub(crate) fn note(&self, credential: i64, client: Prefix, at: i64) -> bool {
         let is_fresh = {
             let mut credentials = self.credentials.of(credential);
             if credentials.len() >= ROOM && !credentials.contains_key(&credential) {
@@ -104,7 +104,7 @@ impl Trust {
     }
 
     /// Forgets the clients of which `unwanted` says so.
-    pub fn forget_clients(&self, unwanted: impl Fn(Prefix) -> bool) {
+    pub(crate) fn forget_clients(&self, unwanted: impl Fn(Prefix) -> bool) {
         self.credentials.retain(|_, known| {
             known.retain(|(client, _)| !unwanted(*client));
             !known.is_empty()
@@ -113,7 +113,7 @@ impl Trust {
     }
 
     /// Forgets where these credentials were used from.
-    pub fn forget_credentials(&self, unwanted: &HashSet<i64>) {
+    pub(crate) fn forget_credentials(&self, unwanted: &HashSet<i64>) {
         self.credentials.retain(|key, _| !unwanted.contains(key));
         self.clients.retain(|_, uses| {
             uses.retain(|(credential, _)| !unwanted.contains(credential));
@@ -122,7 +122,7 @@ impl Trust {
     }
 
     /// The keys of the credentials that are remembered.
-    pub fn keys(&self) -> Vec<i64> {
+    pub(crate) fn keys(&self) -> Vec<i64> {
         let mut keys = HashSet::new();
         self.credentials.retain(|key, _| {
             keys.insert(*key);
@@ -137,7 +137,7 @@ impl Trust {
     }
 
     /// Whether the credential with this key was used by `client` lately.
-    pub fn knows(&self, credential: i64, client: Prefix, now: i64) -> bool {
+    pub(crate) fn knows(&self, credential: i64, client: Prefix, now: i64) -> bool {
         let credentials = self.credentials.of(credential);
         let known = credentials.get(&credential);
         known.is_some_and(|known| {
@@ -148,7 +148,7 @@ impl Trust {
     }
 
     /// Whether any credential was used by `client` lately.
-    pub fn knows_client(&self, client: Prefix, now: i64) -> bool {
+    pub(crate) fn knows_client(&self, client: Prefix, now: i64) -> bool {
         let clients = self.clients.of(client);
         let uses = clients.get(&client);
         uses.is_some_and(|uses| uses.iter().any(|(_, at)| now - at < REMEMBERED))

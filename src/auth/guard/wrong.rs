@@ -13,7 +13,7 @@ const SHARDS: usize = 64;
 type Entry = (u64, i64);
 
 /// Wrong passwords by a keyed hash; a newer one takes the place of an older.
-pub struct WrongPasswords {
+pub(crate) struct WrongPasswords {
     shards: Vec<Mutex<Vec<Entry>>>,
 }
 
@@ -27,12 +27,12 @@ impl Default for WrongPasswords {
 
 impl WrongPasswords {
     /// Remembers one.
-    pub fn note(&self, hash: u64, now: i64) {
+    pub(crate) fn note(&self, hash: u64, now: i64) {
         self.of(hash, |place| *place = (hash, now));
     }
 
     /// Whether it was found wrong within that time.
-    pub fn knows(&self, hash: u64, now: i64) -> bool {
+    pub(crate) fn knows(&self, hash: u64, now: i64) -> bool {
         self.of(hash, |(known, at)| {
             *known == hash && (0..REMEMBERED).contains(&(now - *at))
         })

@@ -5,7 +5,7 @@ use super::time::expiry;
 
 /// The columns there may be. The first two must be there; the ones behind the fourth are those of
 /// an export.
-pub const COLUMNS: [&str; 10] = [
+pub(crate) const COLUMNS: [&str; 10] = [
     "username",
     "password",
     "name",

@@ -27,14 +27,13 @@ use self::line::{Line, Lines};
 use self::record::{Offered, Read, Record};
 use self::report::Repetitions;
 
-pub use self::csv::COLUMNS;
-pub use self::record::TAKEN;
-pub use self::report::{Left, Repeated, Report, Taken};
-pub use self::time::{Expiry, expiry, time};
+pub(crate) use self::csv::COLUMNS;
+pub(crate) use self::report::{Left, Report, Taken};
+pub(crate) use self::time::{Expiry, expiry, time};
 
 /// Forms of files.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Comma-separated; the first line names the columns.
     Csv,
     /// A passwd-file of Dovecot's.
@@ -45,26 +44,26 @@ pub enum Format {
 
 /// What to do with a file.
 #[derive(Clone, Copy, Debug)]
-pub struct Import<'a> {
+pub(crate) struct Import<'a> {
     /// What the file is.
-    pub format: Format,
+    pub(crate) format: Format,
     /// The slug of the organization that the credentials are to belong to.
-    pub organization: &'a str,
+    pub(crate) organization: &'a str,
     /// Whether to change nothing and only report.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Whether usernames are stored in lower case.
-    pub fold_case: bool,
+    pub(crate) fold_case: bool,
     /// The most credentials that one file may have: more would lock the store for too long.
-    pub credentials: usize,
+    pub(crate) credentials: usize,
     /// The most passwords in the clear, each of which costs an argon2.
-    pub plain: usize,
+    pub(crate) plain: usize,
     /// Threads that hash them.
-    pub workers: usize,
+    pub(crate) workers: usize,
 }
 
 /// Why nothing was imported.
 #[derive(Debug, Error)]
-pub enum ImportError {
+pub(crate) enum ImportError {
     /// The file is not what it should be.
     #[error("{0}")]
     File(String),
@@ -90,7 +89,7 @@ impl Import<'_> {
     ///
     /// # Errors
     /// As [`ImportError`]; then nothing was imported.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         input: impl BufRead,
         store: &Store,

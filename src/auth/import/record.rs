@@ -8,7 +8,7 @@ use crate::auth::imported::{Scheme, unhex};
 use crate::sasl::Secret;
 
 /// The schemes that are taken, for people.
-pub const TAKEN: &str = "ARGON2ID, ARGON2I, BLF-CRYPT, SHA512-CRYPT, SHA256-CRYPT, CRYPT, PBKDF2, SSHA512, SSHA256, SSHA and PLAIN";
+pub(crate) const TAKEN: &str = "ARGON2ID, ARGON2I, BLF-CRYPT, SHA512-CRYPT, SHA256-CRYPT, CRYPT, PBKDF2, SSHA512, SSHA256, SSHA and PLAIN";
 
 /// Base64 with or without padding: some LDAP servers leave it out.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(

@@ -11,48 +11,48 @@ const LISTED: usize = 10;
 
 /// The fate of each line that says something.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// The slug of the organization.
-    pub organization: String,
+    pub(crate) organization: String,
     /// Whether nothing was changed.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Lines that became credentials, or would.
-    pub taken: Vec<Taken>,
+    pub(crate) taken: Vec<Taken>,
     /// Lines that did not.
-    pub left: Vec<Left>,
+    pub(crate) left: Vec<Left>,
     /// Usernames that stand in several lines.
-    pub repeated: Vec<Repeated>,
+    pub(crate) repeated: Vec<Repeated>,
 }
 
 /// A line that became a credential.
 #[derive(Debug, Serialize)]
-pub struct Taken {
+pub(crate) struct Taken {
     /// Its number, from 1; of a JSON document the position in its list.
-    pub line: usize,
+    pub(crate) line: usize,
     /// As it is stored.
-    pub username: String,
+    pub(crate) username: String,
     /// How its password was hashed.
-    pub scheme: &'static str,
+    pub(crate) scheme: &'static str,
 }
 
 /// A line that did not become a credential.
 #[derive(Debug, Serialize)]
-pub struct Left {
+pub(crate) struct Left {
     /// As in [`Taken`].
-    pub line: usize,
+    pub(crate) line: usize,
     /// Control characters are escaped; `None` where the line may hold something else there.
-    pub username: Option<String>,
+    pub(crate) username: Option<String>,
     /// For people.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// A username that stands in several lines.
 #[derive(Debug, Serialize)]
-pub struct Repeated {
+pub(crate) struct Repeated {
     /// As it is stored.
-    pub username: String,
+    pub(crate) username: String,
     /// All lines.
-    pub lines: Vec<usize>,
+    pub(crate) lines: Vec<usize>,
 }
 
 impl Left {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 ///
 /// # Errors
 /// What to write instead.
-pub fn time(text: &str) -> Result<i64, String> {
+pub(crate) fn time(text: &str) -> Result<i64, String> {
     let day = || {
         let date: Date = text.parse().ok()?;
         TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()
@@ -22,7 +22,7 @@ pub fn time(text: &str) -> Result<i64, String> {
 ///
 /// # Errors
 /// What to write instead.
-pub fn expiry(text: &str) -> Result<Expiry, String> {
+pub(crate) fn expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" {
         return Ok(Expiry(None));
     }
@@ -35,4 +35,4 @@ pub fn expiry(text: &str) -> Result<Expiry, String> {
 
 /// When something ends, in Unix milliseconds, if ever.
 #[derive(Clone, Copy, Debug)]
-pub struct Expiry(pub Option<i64>);
+pub(crate) struct Expiry(pub Option<i64>);

@@ -3,7 +3,7 @@
 
 /// The bucket of one sender. Times are microseconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     full_at: i64,
 }
 
@@ -11,7 +11,7 @@ const SECOND: i64 = 1_000_000;
 
 impl Bucket {
     /// Takes one at `now`; false if there is none.
-    pub fn take(&mut self, now: i64, per_second: u64) -> bool {
+    pub(crate) fn take(&mut self, now: i64, per_second: u64) -> bool {
         let one = Self::one(per_second);
         // A clock that is put back must not keep it empty for longer than filling takes.
         let full_at = self.full_at.clamp(now, now + SECOND);
@@ -21,12 +21,12 @@ impl Bucket {
     }
 
     /// Takes one back that was not used after all.
-    pub fn put_back(&mut self, per_second: u64) {
+    pub(crate) fn put_back(&mut self, per_second: u64) {
         self.full_at -= Self::one(per_second);
     }
 
     /// How many are missing in it at `now`.
-    pub fn taken(&self, now: i64, per_second: u64) -> u64 {
+    pub(crate) fn taken(&self, now: i64, per_second: u64) -> u64 {
         let missing = (self.full_at - now).clamp(0, SECOND).unsigned_abs();
         missing.div_ceil(Self::one(per_second).unsigned_abs().max(1))
     }

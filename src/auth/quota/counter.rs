@@ -10,16 +10,16 @@ use super::window::{Sent, Window};
 
 /// A limit that is reached, and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Over {
+pub(crate) struct Over {
     /// Which one.
-    pub limit: Limit,
+    pub(crate) limit: Limit,
     /// The most there may be.
-    pub ceiling: u64,
+    pub(crate) ceiling: u64,
 }
 
 /// What to do about a limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Take nothing.
     Refuse,
     /// Say so, and take it all the same.
@@ -31,7 +31,7 @@ type Sum = fn(&mut Window, Moment) -> u64;
 
 /// The counts of one sender; shared by all its sessions.
 #[derive(Debug, Default)]
-pub struct Counter(Mutex<State>);
+pub(crate) struct Counter(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -49,7 +49,12 @@ struct State {
 
 impl Counter {
     /// Takes a message, unless a limit is reached and `manner` is to refuse.
-    pub fn take_message(&self, ceilings: &Ceilings, now: Moment, manner: Manner) -> Option<Over> {
+    pub(crate) fn take_message(
+        &self,
+        ceilings: &Ceilings,
+        now: Moment,
+        manner: Manner,
+    ) -> Option<Over> {
         let mut state = self.lock();
         let over = state.message_over(ceilings, now);
         if over.is_none() || manner == Manner::Report {
@@ -59,7 +64,12 @@ impl Counter {
     }
 
     /// Takes a recipient in the same way.
-    pub fn take_recipient(&self, ceilings: &Ceilings, now: Moment, manner: Manner) -> Option<Over> {
+    pub(crate) fn take_recipient(
+        &self,
+        ceilings: &Ceilings,
+        now: Moment,
+        manner: Manner,
+    ) -> Option<Over> {
         let mut state = self.lock();
         let over = state.recipient_over(ceilings, now);
         if over.is_none() || manner == Manner::Report {
@@ -69,7 +79,7 @@ impl Counter {
     }
 
     /// Takes a session in the same way.
-    pub fn take_session(&self, ceilings: &Ceilings, manner: Manner) -> Option<Over> {
+    pub(crate) fn take_session(&self, ceilings: &Ceilings, manner: Manner) -> Option<Over> {
         let mut state = self.lock();
         let over = over(ceilings, Limit::Sessions, state.sessions);
         if over.is_none() || manner == Manner::Report {
@@ -79,19 +89,19 @@ impl Counter {
     }
 
     /// A session has ended.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         let mut state = self.lock();
         state.sessions = state.sessions.saturating_sub(1);
     }
 
     /// What was taken was not sent.
-    pub fn release(&self, taken: Sent) {
+    pub(crate) fn release(&self, taken: Sent) {
         self.lock().release(taken);
     }
 
     /// A message was taken in vain, since another limit is reached: its place in the second is free
     /// again, too, if it had one: which it had not where it was taken although a limit was `over`.
-    pub fn withdraw_message(&self, ceilings: &Ceilings, over: Option<Over>) {
+    pub(crate) fn withdraw_message(&self, ceilings: &Ceilings, over: Option<Over>) {
         let mut state = self.lock();
         state.release(Sent {
             messages: 1,
@@ -104,20 +114,20 @@ impl Counter {
     }
 
     /// Whether it is known what was sent before, as dated after so many steps of the wall clock.
-    pub fn is_known(&self, steps: u64) -> bool {
+    pub(crate) fn is_known(&self, steps: u64) -> bool {
         let state = self.lock();
         state.window.is_some() && state.steps == steps
     }
 
     /// Runs `work` while nothing is noted here, and returns what has been so far.
-    pub fn settled<T>(&self, work: impl FnOnce() -> T) -> (Sent, T) {
+    pub(crate) fn settled<T>(&self, work: impl FnOnce() -> T) -> (Sent, T) {
         let state = self.lock();
         (state.noted, work())
     }
 
     /// What was sent before is known: it is in `window`, but for what was noted since `noted`.
     /// After a step of the wall clock it takes the place of what was known until then.
-    pub fn know(&self, mut window: Window, noted: Sent, now: Moment, steps: u64) {
+    pub(crate) fn know(&self, mut window: Window, noted: Sent, now: Moment, steps: u64) {
         let mut state = self.lock();
         let since = Sent {
             messages: state.noted.messages.saturating_sub(noted.messages),
@@ -135,7 +145,7 @@ impl Counter {
     }
 
     /// How much there is of what this limit counts, if it counts something over time.
-    pub fn used(&self, limit: Limit, ceilings: &Ceilings, now: Moment) -> Option<u64> {
+    pub(crate) fn used(&self, limit: Limit, ceilings: &Ceilings, now: Moment) -> Option<u64> {
         let mut state = self.lock();
         let (messages, recipients) = (state.reserved.messages, state.reserved.recipients);
         match limit {
@@ -161,7 +171,13 @@ impl Counter {
 
 /// Notes with both what was `sent`, of which `taken` was reserved. `record` puts it where the next
 /// start finds it; nobody who reads that sees only one of the two.
-pub fn note(both: [&Counter; 2], now: Moment, sent: Sent, taken: Sent, record: impl FnOnce()) {
+pub(crate) fn note(
+    both: [&Counter; 2],
+    now: Moment,
+    sent: Sent,
+    taken: Sent,
+    record: impl FnOnce(),
+) {
     // Always the credential before its organization, so that no two wait for each other.
     let [first, second] = both;
     let mut states = [first.lock(), second.lock()];

@@ -4,9 +4,9 @@
 //! What was sent is noted by the hour in the store anyway. Whoever has a limit that looks back is
 //! read from there once, at the first need after a start; from then on memory knows.
 
-mod allowance;
 mod bucket;
 mod counter;
+mod session_quota;
 mod told;
 mod window;
 
@@ -21,11 +21,11 @@ use crate::policy::{Ceilings, Limit, Limits, Policy, Rule};
 use crate::sasl::{Bar, Identity, Outage};
 use crate::store::{HOUR, Span, Store, StoreError, Usage, UsageOf};
 
-use super::noted::NotedBatch;
+use super::activity::ActivityBatch;
 use counter::Counter;
 use window::{Sent, Window};
 
-pub use allowance::Allowance;
+pub use session_quota::SessionQuota;
 
 /// How many are remembered before those without sessions are forgotten; they are read again.
 const REMEMBERED: usize = 65_536;
@@ -58,7 +58,7 @@ enum Owner {
 /// The counts of everybody.
 pub struct Quotas {
     store: Arc<Store>,
-    noted: Arc<NotedBatch>,
+    noted: Arc<ActivityBatch>,
     metrics: Arc<Metrics>,
     defaults: Defaults,
     counters: Mutex<HashMap<Owner, Arc<Counter>>>,
@@ -66,18 +66,18 @@ pub struct Quotas {
 
 /// How far one limit is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
+pub(crate) struct Use {
     /// Which one.
-    pub limit: Limit,
+    pub(crate) limit: Limit,
     /// The most there may be.
-    pub ceiling: u64,
+    pub(crate) ceiling: u64,
     /// How much there is now; `None` where each message is looked at alone.
-    pub used: Option<u64>,
+    pub(crate) used: Option<u64>,
 }
 
 impl Use {
     /// Whether what comes next would be one too many, and not only for a moment.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.limit != Limit::MessagesPerSecond && self.used.is_some_and(|used| used >= self.ceiling)
     }
 }
@@ -95,7 +95,7 @@ impl Quotas {
     /// Nobody has sent anything yet, as far as this process knows.
     pub fn new(
         store: Arc<Store>,
-        noted: Arc<NotedBatch>,
+        noted: Arc<ActivityBatch>,
         metrics: Arc<Metrics>,
         defaults: Defaults,
     ) -> Self {
@@ -109,7 +109,7 @@ impl Quotas {
     }
 
     /// The instance's defaults.
-    pub fn defaults(&self) -> &Defaults {
+    pub(crate) fn defaults(&self) -> &Defaults {
         &self.defaults
     }
 
@@ -121,8 +121,8 @@ impl Quotas {
         self: &Arc<Self>,
         identity: &Arc<Identity>,
         epoch: u64,
-    ) -> Result<Allowance, Refused> {
-        let mut allowance = Allowance::new(self, identity, epoch);
+    ) -> Result<SessionQuota, Refused> {
+        let mut allowance = SessionQuota::new(self, identity, epoch);
         let known = tokio::time::timeout(PATIENCE, allowance.know()).await;
         let error = match known {
             Ok(Ok(())) => None,
@@ -148,7 +148,11 @@ impl Quotas {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn uses_of_credential(&self, key: i64, limits: &Limits) -> Result<Vec<Use>, StoreError> {
+    pub(crate) fn uses_of_credential(
+        &self,
+        key: i64,
+        limits: &Limits,
+    ) -> Result<Vec<Use>, StoreError> {
         let ceilings = limits.over(&self.defaults.credential);
         self.uses(&Owner::Credential(key), &ceilings)
     }
@@ -157,7 +161,7 @@ impl Quotas {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn uses_of_organization(
+    pub(crate) fn uses_of_organization(
         &self,
         slug: &str,
         limits: &Limits,

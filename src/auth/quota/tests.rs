@@ -23,7 +23,7 @@ impl Site {
     fn open(directory: &std::path::Path) -> Quotas {
         let store = Arc::new(Store::open(&directory.join("gatepost.db")).unwrap());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let noted = Arc::new(NotedBatch::new(100, metrics.clone()));
+        let noted = Arc::new(ActivityBatch::new(100, metrics.clone()));
         Quotas::new(store, noted, metrics, Defaults::default())
     }
 

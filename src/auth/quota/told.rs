@@ -9,7 +9,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// What was logged in one session, and what was not yet. There is one entry at most for each way of not being allowed.
 #[derive(Debug, Default)]
-pub struct Told<V>(Vec<Entry<V>>);
+pub(crate) struct Told<V>(Vec<Entry<V>>);
 
 #[derive(Debug)]
 struct Entry<V> {
@@ -24,7 +24,7 @@ struct Entry<V> {
 
 impl<V: Default> Told<V> {
     /// How many times are to be logged now, if it is time. Else `value` is kept for later.
-    pub fn count(
+    pub(crate) fn count(
         &mut self,
         breach: Breach,
         value: impl FnOnce() -> V,
@@ -49,7 +49,7 @@ impl<V: Default> Told<V> {
     }
 
     /// What was not logged, with the latest value and how often it happened; then nothing is left of it.
-    pub fn rest(&mut self) -> Vec<(Breach, V, u64)> {
+    pub(crate) fn rest(&mut self) -> Vec<(Breach, V, u64)> {
         let entries = std::mem::take(&mut self.0).into_iter();
         let entries = entries.filter(|entry| entry.since > 0);
         entries

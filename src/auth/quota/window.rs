@@ -29,16 +29,16 @@ const LONGEST_MONTH: i64 = 31 * 24 * HOUR;
 
 /// Messages and recipients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// Messages the upstream took.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Recipients it took.
-    pub recipients: u64,
+    pub(crate) recipients: u64,
 }
 
 impl Sent {
     /// Adds another one's numbers.
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.messages = self.messages.saturating_add(other.messages);
         self.recipients = self.recipients.saturating_add(other.recipients);
     }
@@ -90,7 +90,7 @@ impl<T: Copy + Default, const N: usize> Ring<T, N> {
 
 /// The sums of one sender.
 #[derive(Clone, Debug)]
-pub struct Window {
+pub(crate) struct Window {
     /// Messages; no limit counts the recipients of an hour.
     minutes: Ring<u64, MINUTES>,
     hours: Ring<Sent, HOURS>,
@@ -105,7 +105,7 @@ pub struct Window {
 
 impl Window {
     /// Nothing was sent before `now`.
-    pub fn new(now: Moment) -> Self {
+    pub(crate) fn new(now: Moment) -> Self {
         Self {
             minutes: Ring::new(MINUTE, now.steady()),
             hours: Ring::new(HOUR, now.steady()),
@@ -118,7 +118,7 @@ impl Window {
 
     /// The Unix millisecond since which the sums must be known: the begin of the month, or of the
     /// day that slides.
-    pub fn since(now: Moment, frames: &Frames) -> i64 {
+    pub(crate) fn since(now: Moment, frames: &Frames) -> i64 {
         let day = (now.wall.div_euclid(HOUR) - HOURS as i64 + 1) * HOUR;
         let since = Month::by_wall(now.wall).begin.min(day);
         if frames.is_one() {
@@ -131,7 +131,7 @@ impl Window {
     }
 
     /// Adds what is sent at `now`.
-    pub fn add(&mut self, now: Moment, sent: Sent) {
+    pub(crate) fn add(&mut self, now: Moment, sent: Sent) {
         self.advance(now);
         self.add_at(now.steady(), sent);
         self.in_month.add(sent);
@@ -140,7 +140,7 @@ impl Window {
     /// Adds what the store has for the hour that began when the wall clock showed `hour`. The store
     /// does not know when in the hour that was, so it counts as late as it can be, and an hour of
     /// the future as this moment.
-    pub fn add_hour(&mut self, hour: i64, sent: Sent, now: Moment, frames: &Frames) {
+    pub(crate) fn add_hour(&mut self, hour: i64, sent: Sent, now: Moment, frames: &Frames) {
         self.advance(now);
         let last = hour.saturating_add(HOUR - 1);
         let (mut at, mut counts_until) = (None, i64::MIN);
@@ -168,7 +168,7 @@ impl Window {
 
     /// Takes over the minutes and hours of a window that was counted in this process, because they
     /// are more exact than those from the store.
-    pub fn keep_spans_of(&mut self, known: &Window) {
+    pub(crate) fn keep_spans_of(&mut self, known: &Window) {
         // Hours of the future are dated anew, because the wall clock has changed.
         if !known.has_future {
             self.minutes = known.minutes.clone();
@@ -178,14 +178,14 @@ impl Window {
 
     /// How many messages were sent in the 60 minutes before `now`, and in the rest of the minute
     /// they begin in.
-    pub fn hour(&mut self, now: Moment) -> u64 {
+    pub(crate) fn hour(&mut self, now: Moment) -> u64 {
         self.advance(now);
         let sum = |sum: u64, messages: &u64| sum.saturating_add(*messages);
         self.minutes.sums.iter().fold(0, sum)
     }
 
     /// What was sent in the 24 hours before `now`, and in the rest of the hour they begin in.
-    pub fn day(&mut self, now: Moment) -> Sent {
+    pub(crate) fn day(&mut self, now: Moment) -> Sent {
         self.advance(now);
         let mut sum = Sent::default();
         for sent in &self.hours.sums {
@@ -195,7 +195,7 @@ impl Window {
     }
 
     /// What was sent in the calendar month.
-    pub fn month(&mut self, now: Moment) -> Sent {
+    pub(crate) fn month(&mut self, now: Moment) -> Sent {
         self.advance(now);
         let mut sum = self.in_month;
         for (until, sent) in &self.carried {

@@ -1,14 +1,13 @@
-//! What is written down of a login, in the log and for whoever asks later.
+//! The log line and the records of a login.
 
-use crate::auth::Peer;
+use crate::auth::peer::Peer;
 use crate::auth::refusals::claimed;
+use crate::clock;
 use crate::sasl::Credentials;
 use crate::store::{LastUsed, PasswordUse, RefusedLogin};
 
-use super::now_ms;
-
-/// The one line for each refused login; its form is documented for fail2ban and the like.
-pub(super) fn log_refusal(credentials: &Credentials, peer: &Peer, result: &str, reason: &str) {
+/// Logs one line for each rejected login, in the form that is documented for fail2ban.
+pub(super) fn log_rejection(credentials: &Credentials, peer: &Peer, result: &str, reason: &str) {
     tracing::info!(
         target: "gatepost::auth",
         address = %peer.address.to_canonical(),
@@ -21,14 +20,13 @@ pub(super) fn log_refusal(credentials: &Credentials, peer: &Peer, result: &str, 
     );
 }
 
-/// The same for whoever asks later why.
-pub(super) fn refused_login(
+pub(super) fn rejected_login(
     credentials: &Credentials,
     peer: &Peer,
     reason: &str,
     retired_at: Option<i64>,
 ) -> RefusedLogin {
-    let now = now_ms();
+    let now = clock::now_ms();
     RefusedLogin {
         username: credentials.username.clone(),
         reason: reason.to_owned(),
@@ -40,10 +38,9 @@ pub(super) fn refused_login(
     }
 }
 
-/// A login that succeeded.
 pub(super) fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
     LastUsed {
-        at: now_ms(),
+        at: clock::now_ms(),
         address: peer.address.to_canonical().to_string(),
         tls: peer.tls.map(str::to_owned),
         mechanism: credentials.mechanism.as_str().to_owned(),
@@ -52,7 +49,7 @@ pub(super) fn used(credentials: &Credentials, peer: &Peer) -> LastUsed {
     }
 }
 
-/// The same, of one of two passwords.
+/// The part of a use that is kept for each password of an overlap.
 pub(super) fn password_use(used: &LastUsed) -> PasswordUse {
     PasswordUse {
         at: used.at,

@@ -10,6 +10,7 @@ use crate::store::{
     Actor, CredentialEdit, CredentialStatus, Effect, Narrowing, NarrowingKey, NewCredential,
     Object, Overlap, RefusedLogin,
 };
+use std::net::IpAddr;
 
 const CHEAP: Cost = Cost {
     memory_kib: 64,
@@ -28,7 +29,7 @@ struct Site {
     authenticator: Arc<Authenticator>,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
-    noted: Arc<NotedBatch>,
+    noted: Arc<ActivityBatch>,
     directory: tempfile::TempDir,
 }
 
@@ -44,7 +45,7 @@ impl Site {
         let store = Arc::new(Store::open(&directory.path().join(FILE)).unwrap());
         let metrics = Arc::new(Metrics::new().unwrap());
         let hasher = Hasher::start(cost, 1, 100, metrics.clone()).unwrap();
-        let last_used = Arc::new(NotedBatch::new(100, metrics.clone()));
+        let last_used = Arc::new(ActivityBatch::new(100, metrics.clone()));
         let authenticator = Authenticator::new(
             store.clone(),
             hasher,
@@ -125,7 +126,7 @@ impl Site {
     /// How long strangers wait for a hash from now on.
     fn set_patience(&mut self, patience: Duration) {
         let authenticator = Arc::get_mut(&mut self.authenticator).unwrap();
-        authenticator.patience = patience;
+        authenticator.permit_timeout = patience;
     }
 
     /// Has the credential with this key used from `address`.
@@ -236,7 +237,7 @@ fn is_accepted(verdict: &Verdict) -> bool {
 /// Refusals come late enough to ask the store again, and it is asked all the time.
 fn unhurried() -> Site {
     let site = Site::with(CHEAP, Duration::from_millis(500));
-    let (store, polls) = (site.store.clone(), site.authenticator.polls());
+    let (store, polls) = (site.store.clone(), site.authenticator.store_poller());
     tokio::spawn(async move {
         loop {
             polls.ask(&store).unwrap();
@@ -468,7 +469,7 @@ async fn during_an_overlap_both_passwords_are_right_and_a_wrong_one_costs_nothin
     let old = site.issue();
     let username = old.credential.username.clone();
     assert!(is_accepted(&site.log_in(&old).await));
-    let new = site.rotate(&username, Some(now_ms() + 60_000));
+    let new = site.rotate(&username, Some(crate::clock::now_ms() + 60_000));
     for _ in 0..2 {
         assert!(is_accepted(&site.log_in(&new).await));
         assert!(is_accepted(&site.log_in(&old).await));
@@ -489,7 +490,7 @@ async fn an_overlap_that_is_ended_early_is_over() {
     let site = Site::new();
     let old = site.issue();
     let username = old.credential.username.clone();
-    let new = site.rotate(&username, Some(now_ms() + 60_000));
+    let new = site.rotate(&username, Some(crate::clock::now_ms() + 60_000));
     assert!(is_accepted(&site.log_in(&old).await));
     let end = CredentialEdit {
         end_overlap: true,
@@ -556,7 +557,7 @@ async fn uses_of_the_previous_password_in_an_overlap_are_counted() {
     let old = site.issue();
     let username = old.credential.username.clone();
     assert!(is_accepted(&site.log_in(&old).await));
-    let new = site.rotate(&username, Some(now_ms() + 60_000));
+    let new = site.rotate(&username, Some(crate::clock::now_ms() + 60_000));
     let used = || {
         let mut credential = site.store.credential(username.as_str()).unwrap();
         site.noted.update(&mut credential);
@@ -575,11 +576,11 @@ async fn uses_of_the_previous_password_in_an_overlap_are_counted() {
     assert_eq!(used(), told);
     assert!(is_accepted(&site.log_in(&old).await));
     assert_eq!(used().unwrap().1, 4);
-    let last = now_ms();
-    while now_ms() == last {
+    let last = crate::clock::now_ms();
+    while crate::clock::now_ms() == last {
         tokio::task::yield_now().await; // a use counts for the rotation before it
     }
-    site.rotate(&username, Some(now_ms() + 60_000));
+    site.rotate(&username, Some(crate::clock::now_ms() + 60_000));
     assert_eq!(used().unwrap().1, 4, "the overlap is kept");
     site.noted.flush(&site.store);
     assert_eq!(used().unwrap().1, 4);
@@ -600,7 +601,7 @@ async fn uses_of_the_present_password_are_counted_in_an_overlap_until_the_next_r
     };
     assert!(is_accepted(&site.log_in(&first).await));
     assert_eq!(used(), None, "there is no overlap");
-    let second = site.rotate(&username, Some(now_ms() + 60_000));
+    let second = site.rotate(&username, Some(crate::clock::now_ms() + 60_000));
     assert!(is_accepted(&site.log_in(&first).await));
     assert_eq!(used(), None);
     for _ in 0..2 {
@@ -609,11 +610,11 @@ async fn uses_of_the_present_password_are_counted_in_an_overlap_until_the_next_r
     assert_eq!(used(), Some(2));
     site.noted.flush(&site.store);
     assert_eq!(used(), Some(2));
-    let last = now_ms();
-    while now_ms() == last {
+    let last = crate::clock::now_ms();
+    while crate::clock::now_ms() == last {
         tokio::task::yield_now().await;
     }
-    let third = site.rotate(&username, Some(now_ms() + 60_000));
+    let third = site.rotate(&username, Some(crate::clock::now_ms() + 60_000));
     assert_eq!(used(), None);
     let refused = site.log_in(&second).await;
     assert_eq!(refused, Verdict::Reject(Reason::PreviousPassword));
@@ -652,7 +653,7 @@ async fn every_refusal_is_noted_by_its_name() {
 async fn a_chosen_password_is_right_during_its_overlap_too() {
     let site = Site::new();
     site.import("printer", "hunter2");
-    let new = site.rotate("printer", Some(now_ms() + 60_000));
+    let new = site.rotate("printer", Some(crate::clock::now_ms() + 60_000));
     assert!(is_accepted(&site.verify("printer", "hunter2").await));
     assert!(is_accepted(&site.log_in(&new).await));
     let hashed = site.paths()[0];
@@ -864,7 +865,7 @@ async fn guesses_at_a_chosen_password_keep_nobody_out_with_a_generated_one() {
     let stranger = site.verify_from([10, 9, 0, 1], "printer", "hunter2").await;
     assert_eq!(stranger, Verdict::Reject(Reason::WrongPassword));
     // The old password stays right for a while, and can still be guessed at.
-    let rotated = site.rotate("printer", Some(now_ms() + 3_600_000));
+    let rotated = site.rotate("printer", Some(crate::clock::now_ms() + 3_600_000));
     guess(1).await;
     for network in 0..3 {
         let stranger = site.verify_from([10, 8, network, 1], "printer", "hunter2");
@@ -1080,7 +1081,7 @@ async fn a_right_password_is_trusted_though_its_hash_took_too_long() {
     };
     let guard = Arc::new(Guard::new(settings, site.metrics.clone()));
     let authenticator = Arc::get_mut(&mut site.authenticator).unwrap();
-    (authenticator.guard, authenticator.patience) = (guard.clone(), Duration::ZERO);
+    (authenticator.guard, authenticator.permit_timeout) = (guard.clone(), Duration::ZERO);
     for name in ["printer", "fenced"] {
         site.import_at(SLOW, name, "hunter2");
     }

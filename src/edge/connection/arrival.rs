@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::auth::guard::Place;
+use crate::auth::guard::ConnectionSlot;
 use crate::config::{Listener, ListenerKind};
 use crate::lifecycle::{Order, Orders};
 use crate::log::Throttle;
@@ -52,7 +52,7 @@ pub fn shed(stream: &TcpStream, kind: ListenerKind, why: Shed) {
 pub async fn serve(
     edge: &Arc<Edge>,
     mut accepted: Accepted,
-    mut place: Option<Place>,
+    mut place: Option<ConnectionSlot>,
     listener: &Listener,
 ) {
     let enlisted = edge.lifecycle.enlist();
@@ -131,7 +131,7 @@ async fn stalled(orders: &Orders) -> Ending {
 async fn ends(
     edge: &Edge,
     accepted: &mut Accepted,
-    place: &mut Option<Place>,
+    place: &mut Option<ConnectionSlot>,
     listener: &Listener,
 ) -> Result<Proxied, Ending> {
     let (peer, stream) = (accepted.peer, &mut accepted.stream);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::auth::quota::Allowance;
+use crate::auth::quota::SessionQuota;
 use crate::metrics::MessageOutcome;
 use crate::smtp::data::{Progress, Scanner};
 use crate::smtp::reply;
@@ -38,7 +38,7 @@ pub(super) enum Lost {
 }
 
 impl Body {
-    fn new(edge: &Edge, session: &Session, allowance: Option<&Allowance>) -> Self {
+    fn new(edge: &Edge, session: &Session, allowance: Option<&SessionQuota>) -> Self {
         let (instance, size) = (edge.bare_newline, session.message_size());
         Self {
             scanner: match allowance {
@@ -57,7 +57,7 @@ fn current<'b>(
     body: &'b mut Option<Body>,
     edge: &Arc<Edge>,
     session: &Session,
-    allowance: Option<&Allowance>,
+    allowance: Option<&SessionQuota>,
 ) -> &'b mut Body {
     body.get_or_insert_with(|| Body::new(edge, session, allowance))
 }

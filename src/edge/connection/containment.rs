@@ -1,6 +1,6 @@
 //! What limits and rules say to a session that is under way: at MAIL, at RCPT, and to a body.
 
-use crate::auth::quota::Allowance;
+use crate::auth::quota::SessionQuota;
 use crate::log::Throttle;
 use crate::policy::{self, Denial, Rule};
 use crate::smtp::data::{BareNewline, Refusal, Scanner};
@@ -36,7 +36,7 @@ impl Connection<'_> {
 
 /// The scanner for a message, where the instance's way with bare newlines and the largest size are
 /// these.
-pub(super) fn scanner(allowance: &Allowance, instance: BareNewline, size: u64) -> Scanner {
+pub(super) fn scanner(allowance: &SessionQuota, instance: BareNewline, size: u64) -> Scanner {
     let rules = &allowance.policy().rules;
     let bare_newline = match rules.bare_newline {
         None => instance,
@@ -52,7 +52,7 @@ pub(super) fn scanner(allowance: &Allowance, instance: BareNewline, size: u64) -
 }
 
 /// A body has ended: what limits and rules say of it is logged and counted.
-pub(super) fn body_over(allowance: &mut Allowance, scanner: &Scanner) {
+pub(super) fn body_over(allowance: &mut SessionQuota, scanner: &Scanner) {
     allowance.next_message();
     if let Some(fault) = scanner.from_fault() {
         allowance.broken(Rule::HeaderFrom, &Fault::as_str(fault));

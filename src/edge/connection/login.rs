@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::Peer;
-use crate::auth::quota::Allowance;
+use crate::auth::quota::SessionQuota;
 use crate::sasl::{Credentials, Identity, Verdict};
 use crate::sessions;
 use crate::smtp::client_name;
@@ -38,7 +38,7 @@ impl Connection<'_> {
             Verdict::Accept(identity) => entry.authenticated(identity),
             _ => self.summary.entry = None,
         }
-        let limit = self.allowance.as_ref().and_then(Allowance::message_size);
+        let limit = self.allowance.as_ref().and_then(SessionQuota::message_size);
         self.session.limit_message_size(limit);
         verdict
     }

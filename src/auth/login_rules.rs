@@ -6,43 +6,36 @@ use crate::metrics::Metrics;
 use crate::policy::{Breach, Rule, action};
 use crate::sasl::{Identity, Reason};
 
-use super::Peer;
-use super::noted::NotedBatch;
+use super::activity::ActivityBatch;
+use super::peer::Peer;
 
-/// Whether who proved to be `identity` may log in from where `peer` is. What is only reported is
-/// logged and counted here.
-pub(super) fn contain(
+/// Logs and counts the rules that a login breaks and that only report.
+pub(super) fn report_broken_rules(
     identity: &Identity,
     peer: &Peer,
     metrics: &Metrics,
-    noted: &NotedBatch,
+    activity: &ActivityBatch,
     now_ms: i64,
-) -> Result<(), Reason> {
+) {
     let policy = &identity.policy;
-    let report = |rule, value: &dyn Display| {
-        let refused = false;
-        let breach = Breach::Rule { rule, refused };
-        metrics.breached(breach);
-        noted.breached(identity.key, breach, now_ms);
-        log_rule(identity, rule, value, refused, 1);
-    };
-    if !policy.rules.allows_network(peer.address) {
-        if !policy.rules.reports(Rule::Networks) {
-            return Err(Reason::Network);
+    let ends = policy.expiry_reported.is_some_and(|end| end <= now_ms);
+    for (rule, is_broken) in [
+        (Rule::Networks, !policy.rules.allows_network(peer.address)),
+        (Rule::Expiry, ends),
+        (Rule::Suspended, policy.suspension_reported),
+    ] {
+        if is_broken {
+            let refused = false;
+            let breach = Breach::Rule { rule, refused };
+            metrics.breached(breach);
+            activity.breached(identity.key, breach, now_ms);
+            log_rule(identity, rule, &peer.address.to_canonical(), refused, 1);
         }
-        report(Rule::Networks, &peer.address.to_canonical());
     }
-    if policy.expiry_reported.is_some_and(|end| end <= now_ms) {
-        report(Rule::Expiry, &peer.address.to_canonical());
-    }
-    if policy.suspension_reported {
-        report(Rule::Suspended, &peer.address.to_canonical());
-    }
-    Ok(())
 }
 
 /// The rule by which a login is refused, if it is one; its line in the log is that of the login.
-pub(super) fn count(reason: Reason, metrics: &Metrics) {
+pub(super) fn count_broken_rule(reason: Reason, metrics: &Metrics) {
     let rule = match reason {
         Reason::Expired => Rule::Expiry,
         Reason::Network => Rule::Networks,

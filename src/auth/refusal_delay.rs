@@ -13,17 +13,17 @@ const JITTER: u32 = 20;
 const LEAST: Duration = Duration::from_millis(500);
 
 /// How long a stranger's hash is waited for: a refusal is due no sooner.
-pub fn patience(base: Duration) -> Duration {
+pub(crate) fn permit_timeout(base: Duration) -> Duration {
     LEAST.max(base * (100 - JITTER) / 100)
 }
 
 /// Whether every refusal comes later than `time` after its claim.
-pub fn is_later_than(time: Duration, base: Duration) -> bool {
+pub(crate) fn is_later_than(time: Duration, base: Duration) -> bool {
     base * (100 - JITTER) / 100 > time
 }
 
 /// The whole time from claim to refusal, with jitter.
-pub fn delay(base: Duration) -> Duration {
+pub(crate) fn jittered(base: Duration) -> Duration {
     let percent = rand::rng().random_range(100 - JITTER..=100 + JITTER);
     base * percent / 100
 }
@@ -35,13 +35,13 @@ mod tests {
     #[test]
     fn the_delay_varies_around_its_base() {
         let base = Duration::from_secs(1);
-        let delays: Vec<_> = (0..200).map(|_| delay(base)).collect();
+        let delays: Vec<_> = (0..200).map(|_| jittered(base)).collect();
         assert!(
             delays
                 .iter()
                 .all(|delay| (800..=1200).contains(&delay.as_millis()))
         );
         assert!(delays.iter().any(|delay| *delay != delays[0]));
-        assert!(delays.iter().all(|delay| *delay >= patience(base)));
+        assert!(delays.iter().all(|delay| *delay >= permit_timeout(base)));
     }
 }

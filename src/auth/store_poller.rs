@@ -17,20 +17,20 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long the cache is believed while the store cannot be asked.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long [`Polls::next`] waits at most, if the store answers.
-pub const NEXT: Duration = Duration::from_millis(300);
+/// How long [`StorePoller::next`] waits at most, if the store answers.
+pub(super) const NEXT: Duration = Duration::from_millis(300);
 
 /// How often the store was asked, for those who want to be sure that nothing has changed until now.
 #[derive(Debug, Default)]
-pub struct Polls {
+pub(crate) struct StorePoller {
     begun: AtomicU64,
     /// The latest that was answered.
     answered: Sender<u64>,
 }
 
-impl Polls {
+impl StorePoller {
     /// Asks now, and blocks until there is an answer.
-    pub fn ask(&self, store: &Store) -> Result<(), StoreError> {
+    pub(crate) fn ask(&self, store: &Store) -> Result<(), StoreError> {
         let poll = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         store.poll()?;
         self.answered.send_replace(poll);
@@ -39,7 +39,7 @@ impl Polls {
 
     /// Waits until the store has answered what it is asked from now on; false if that takes longer than [`NEXT`]. By then
     /// the epoch has moved on for whatever another process had written before.
-    pub async fn next(&self) -> bool {
+    pub(crate) async fn next(&self) -> bool {
         let begun = self.begun.load(Ordering::Acquire);
         let mut answered = self.answered.subscribe();
         let next = answered.wait_for(|poll| *poll > begun);
@@ -47,10 +47,10 @@ impl Polls {
     }
 }
 
-/// Polls until everything else has ended.
-pub async fn watch(
+/// StorePoller until everything else has ended.
+pub(crate) async fn poll_regularly(
     store: Arc<Store>,
-    polls: Arc<Polls>,
+    polls: Arc<StorePoller>,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
 ) {

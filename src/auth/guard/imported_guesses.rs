@@ -8,10 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::store::Login;
 
 /// So many failures in a row are worth a word in the log.
-pub const SUSPICIOUS: u32 = 20;
+pub(crate) const SUSPICIOUS: u32 = 20;
 
 /// After so many in a row, only those are heard who were there before.
-pub const LIMIT: u32 = 100;
+pub(crate) const LIMIT: u32 = 100;
 
 /// For how long, in milliseconds.
 const CLOSED: i64 = 3_600_000;
@@ -21,7 +21,7 @@ const ENTRIES: usize = 65_536;
 
 /// Failures in a row, by the credential's key.
 #[derive(Default)]
-pub struct ChosenPasswords {
+pub(crate) struct ImportedGuessLimiter {
     /// How many are watched, since there are almost always none.
     count: AtomicUsize,
     failures: Mutex<HashMap<i64, Failures>>,
@@ -29,19 +29,19 @@ pub struct ChosenPasswords {
 
 /// A credential as it is now: with another version, its password may be another.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Target {
+pub(crate) struct Target {
     /// The credential's key.
-    pub key: i64,
+    pub(crate) key: i64,
     /// The version of its row.
-    pub version: i64,
+    pub(crate) version: i64,
 }
 
 impl Target {
     /// What a login with a name that nobody has would be one of; keys begin at 1.
-    pub const NOBODY: Self = Self { key: 0, version: 0 };
+    pub(crate) const NOBODY: Self = Self { key: 0, version: 0 };
 
     /// What a login would be one of.
-    pub fn of(login: &Login) -> Self {
+    pub(crate) fn of(login: &Login) -> Self {
         Self {
             key: login.key,
             version: login.version,
@@ -56,10 +56,10 @@ struct Failures {
     closed_until: i64,
 }
 
-impl ChosenPasswords {
+impl ImportedGuessLimiter {
     /// Counts a failure, and returns how many there were in a row. None counts while only those are heard who were there
     /// before: nobody else is looked at, and that hour must end.
-    pub fn failed(&self, target: Target, now: i64) -> Option<u32> {
+    pub(crate) fn failed(&self, target: Target, now: i64) -> Option<u32> {
         let mut failures = self.lock();
         if failures.len() >= ENTRIES && !failures.contains_key(&target.key) {
             failures.retain(|_, failures| failures.in_a_row >= SUSPICIOUS);
@@ -88,7 +88,7 @@ impl ChosenPasswords {
     }
 
     /// Forgets the failures: the right password was given.
-    pub fn succeeded(&self, credential: i64) {
+    pub(crate) fn succeeded(&self, credential: i64) {
         if self.count.load(Ordering::Acquire) > 0 {
             let mut failures = self.lock();
             failures.remove(&credential);
@@ -97,7 +97,7 @@ impl ChosenPasswords {
     }
 
     /// Whether only those are heard who logged in from where they are before.
-    pub fn is_closed(&self, target: Target, now: i64) -> bool {
+    pub(crate) fn is_closed(&self, target: Target, now: i64) -> bool {
         self.count.load(Ordering::Acquire) > 0
             && self.lock().get(&target.key).is_some_and(|failures| {
                 failures.version == target.version && now < failures.closed_until
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_hundred_failures_in_a_row_close_it_for_an_hour() {
-        let chosen = ChosenPasswords::default();
+        let chosen = ImportedGuessLimiter::default();
         for count in 1..LIMIT {
             assert_eq!(chosen.failed(target(1), 0), Some(count));
             assert!(!chosen.is_closed(target(1), 0));
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn another_password_begins_anew() {
-        let chosen = ChosenPasswords::default();
+        let chosen = ImportedGuessLimiter::default();
         for _ in 0..LIMIT {
             chosen.failed(target(1), 0);
         }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn it_does_not_grow_without_end() {
-        let chosen = ChosenPasswords::default();
+        let chosen = ImportedGuessLimiter::default();
         for _ in 0..LIMIT {
             chosen.failed(target(-1), 0);
         }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::auth::containment::{log_normalized, log_rule};
+use crate::auth::login_rules::{log_normalized, log_rule};
 use crate::clock::{self, Moment};
 use crate::policy::{Breach, Ceilings, Denial, Limit, OddOctet, Party, Policy, Rule};
 use crate::sasl::{Bar, Identity};
@@ -18,7 +18,7 @@ use super::{Owner, PATIENCE, Quotas, reports_limits, sent};
 
 /// One session's way to the counts it shares with others. What it has taken and not sent is given
 /// back when it is dropped.
-pub struct Allowance {
+pub struct SessionQuota {
     quotas: Arc<Quotas>,
     identity: Arc<Identity>,
     policy: Arc<Policy>,
@@ -82,7 +82,7 @@ const RECIPIENT: Sent = Sent {
     recipients: 1,
 };
 
-impl Allowance {
+impl SessionQuota {
     pub(super) fn new(quotas: &Arc<Quotas>, identity: &Arc<Identity>, epoch: u64) -> Self {
         let organization = Owner::Organization(identity.organization.clone());
         let mut allowance = Self {
@@ -155,12 +155,12 @@ impl Allowance {
     }
 
     /// What holds.
-    pub fn policy(&self) -> &Arc<Policy> {
+    pub(crate) fn policy(&self) -> &Arc<Policy> {
         &self.policy
     }
 
     /// The largest message that may be sent, in octets, if that is limited.
-    pub fn message_size(&self) -> Option<u64> {
+    pub(crate) fn message_size(&self) -> Option<u64> {
         self.smallest(Limit::MessageSize)
             .map(|(_, ceiling)| ceiling)
     }
@@ -177,7 +177,7 @@ impl Allowance {
     ///
     /// # Errors
     /// The store cannot be read now.
-    pub async fn refresh(&mut self) -> Result<(), StoreError> {
+    pub(crate) async fn refresh(&mut self) -> Result<(), StoreError> {
         match tokio::time::timeout(PATIENCE, self.read_again()).await {
             Ok(read) => read,
             Err(_) => Err(StoreError::Invalid(format!(
@@ -207,7 +207,7 @@ impl Allowance {
     }
 
     /// Whether something may have changed.
-    pub fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.quotas.store.epoch() != self.epoch || clock::steps() != self.steps
     }
 
@@ -250,7 +250,7 @@ impl Allowance {
     }
 
     /// The MAIL that was allowed last was not sent after all.
-    pub fn withdraw_mail(&mut self) {
+    pub(crate) fn withdraw_mail(&mut self) {
         if self.mails > 0 {
             self.mails -= 1;
             self.release(MESSAGE);
@@ -333,7 +333,7 @@ impl Allowance {
     }
 
     /// The upstream session is gone, with all that was not answered.
-    pub fn upstream_gone(&mut self) {
+    pub(crate) fn upstream_gone(&mut self) {
         let unanswered = Sent {
             messages: self.mails + u64::from(self.open),
             recipients: self.asked.len() as u64,
@@ -345,7 +345,7 @@ impl Allowance {
     }
 
     /// The client is gone: the session's place among those there may be is free.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         if std::mem::take(&mut self.has_begun) {
             self.credential.counter.leave();
             self.organization.counter.leave();
@@ -369,7 +369,7 @@ impl Allowance {
     }
 
     /// A message turned out larger than its limit allows, or would have, were it not only reported.
-    pub fn sized(&self, octets: u64) {
+    pub(crate) fn sized(&self, octets: u64) {
         let limit = Limit::MessageSize;
         for side in [&self.credential, &self.organization] {
             let reported = side
@@ -388,7 +388,7 @@ impl Allowance {
 
     /// A rule is broken; true if that is to be refused. It is counted either way, and logged, unless it was only reported a
     /// moment ago.
-    pub fn broken(&self, rule: Rule, value: &dyn Display) -> bool {
+    pub(crate) fn broken(&self, rule: Rule, value: &dyn Display) -> bool {
         let refused = !self.policy.rules.reports(rule);
         let breach = Breach::Rule { rule, refused };
         self.note_breach(breach);
@@ -407,7 +407,7 @@ impl Allowance {
 
     /// A message body held an odd octet. The message is counted either way, and one that was encoded
     /// anew is logged, unless one was a moment ago.
-    pub fn odd_octet(&self, octet: OddOctet, refused: bool) {
+    pub(crate) fn odd_octet(&self, octet: OddOctet, refused: bool) {
         let breach = Breach::Octet { octet, refused };
         self.note_breach(breach);
         if refused {
@@ -486,7 +486,7 @@ fn log_limit(identity: &Identity, breach: Breach, value: u64, count: u64) {
     );
 }
 
-impl Drop for Allowance {
+impl Drop for SessionQuota {
     fn drop(&mut self) {
         let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (breach, ceiling, count) in told.limits.rest() {

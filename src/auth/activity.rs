@@ -22,14 +22,14 @@ use crate::store::{
 
 use super::refusals::{Refusals, claimed, merged};
 
-use super::cache::Slot;
+use super::cache::PasswordSlot;
 use super::guard::Guard;
 
 /// How long it may take between a commit that others see and the end of its flush.
 const LANDING: Duration = Duration::from_millis(100);
 
 /// What waits to be written.
-pub struct NotedBatch {
+pub struct ActivityBatch {
     state: Mutex<State>,
     /// Held while a flush is under way, however long the store takes. Nothing that clients wait for
     /// takes it.
@@ -69,7 +69,7 @@ struct Pending {
     breaches: HashMap<(i64, Breach), Tally>,
 }
 
-impl NotedBatch {
+impl ActivityBatch {
     /// Of each kind, at most `limit` wait at a time.
     pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl NotedBatch {
     }
 
     /// Notes an accepted login with the credential of this key.
-    pub fn accepted(&self, key: i64, used: LastUsed) {
+    pub(crate) fn accepted(&self, key: i64, used: LastUsed) {
         let usage = Usage {
             accepted: 1,
             ..Usage::default()
@@ -93,7 +93,7 @@ impl NotedBatch {
     }
 
     /// Notes a refused login, at this Unix millisecond, with the credential of this key.
-    pub fn refused(&self, key: i64, at: i64) {
+    pub(crate) fn refused(&self, key: i64, at: i64) {
         let usage = Usage {
             refused: 1,
             ..Usage::default()
@@ -102,17 +102,17 @@ impl NotedBatch {
     }
 
     /// Notes which password an accepted login in an overlap had.
-    pub fn used_in_overlap(&self, key: i64, slot: Slot, used: PasswordUse) {
+    pub(crate) fn used_in_overlap(&self, key: i64, slot: PasswordSlot, used: PasswordUse) {
         let pending = &mut self.lock().pending;
         let uses = match slot {
-            Slot::Current => &mut pending.current,
-            Slot::Previous => &mut pending.previous,
+            PasswordSlot::Current => &mut pending.current,
+            PasswordSlot::Previous => &mut pending.previous,
         };
         self.add_password_use(uses, key, used);
     }
 
     /// Notes why a login was refused, with a username that a credential has or not.
-    pub fn turned_away(&self, mut refusal: RefusedLogin, is_known: bool) {
+    pub(crate) fn turned_away(&self, mut refusal: RefusedLogin, is_known: bool) {
         if !is_known {
             refusal.username = claimed(&refusal.username).to_owned();
         }
@@ -123,7 +123,7 @@ impl NotedBatch {
     }
 
     /// Notes that a limit or rule did something to the mail of the credential of this key, at this Unix millisecond.
-    pub fn breached(&self, key: i64, breach: Breach, at: i64) {
+    pub(crate) fn breached(&self, key: i64, breach: Breach, at: i64) {
         self.add_breach(&mut self.lock().pending, (key, breach), Tally::once(at));
     }
 
@@ -131,7 +131,7 @@ impl NotedBatch {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn breaches(&self, store: &Store, key: i64) -> Result<Vec<Breached>, StoreError> {
+    pub(crate) fn breaches(&self, store: &Store, key: i64) -> Result<Vec<Breached>, StoreError> {
         let mut all = store.breaches(key)?;
         let now = clock::now_ms();
         for ((owner, breach), tally) in self.lock().parts().flat_map(|part| &part.breaches) {
@@ -156,7 +156,11 @@ impl NotedBatch {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn refusals(&self, store: &Store, username: &str) -> Result<Vec<RefusedLogin>, StoreError> {
+    pub(crate) fn refusals(
+        &self,
+        store: &Store,
+        username: &str,
+    ) -> Result<Vec<RefusedLogin>, StoreError> {
         let stored = store.refusals(username)?;
         let state = self.lock();
         let waiting = state.parts().map(|part| part.refusals.of(username));
@@ -167,7 +171,7 @@ impl NotedBatch {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn unknown_refusals(&self, store: &Store) -> Result<Vec<RefusedLogin>, StoreError> {
+    pub(crate) fn unknown_refusals(&self, store: &Store) -> Result<Vec<RefusedLogin>, StoreError> {
         let stored = store.unknown_refusals()?;
         let waiting = self
             .lock()
@@ -183,7 +187,7 @@ impl NotedBatch {
     }
 
     /// Notes what was sent, at this Unix millisecond, with the credential of this key.
-    pub fn sent(&self, key: i64, at: i64, usage: &Usage) {
+    pub(crate) fn sent(&self, key: i64, at: i64, usage: &Usage) {
         let pending = &mut self.lock().pending;
         self.add_usage(pending, (key, at / HOUR), usage);
         if usage.messages > 0 {
@@ -193,7 +197,7 @@ impl NotedBatch {
     }
 
     /// Notes a use of the admin token with this key.
-    pub fn token_used(&self, key: i64, used: TokenUse) {
+    pub(crate) fn token_used(&self, key: i64, used: TokenUse) {
         let tokens = &mut self.lock().pending.tokens;
         if let Some(place) = place(tokens, key, self.limit, || used.clone()) {
             *place = used;
@@ -202,7 +206,7 @@ impl NotedBatch {
 
     /// Brings what the store says of a credential's last use up to now. What waits here is later
     /// than what the store has, whatever the clock said.
-    pub fn update(&self, credential: &mut Credential) {
+    pub(crate) fn update(&self, credential: &mut Credential) {
         let now = clock::now_ms();
         let state = self.lock();
         for part in state.parts() {
@@ -211,7 +215,7 @@ impl NotedBatch {
     }
 
     /// Brings what the store says of a token's last use up to now.
-    pub fn update_token(&self, token: &mut Token) {
+    pub(crate) fn update_token(&self, token: &mut Token) {
         let now = clock::now_ms();
         let state = self.lock();
         for newer in state.parts().filter_map(|part| part.tokens.get(&token.key)) {
@@ -285,7 +289,7 @@ impl NotedBatch {
     }
 
     /// Writes what waits. If that fails it waits on. Blocks on the store.
-    pub fn flush(&self, store: &Store) {
+    pub(crate) fn flush(&self, store: &Store) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(noted) = self.take() else {
             return;
@@ -314,7 +318,7 @@ impl NotedBatch {
     }
 
     /// How many uses are not written.
-    pub fn waiting(&self) -> i64 {
+    pub(crate) fn waiting(&self) -> i64 {
         self.lock().uses_waiting()
     }
 
@@ -490,8 +494,8 @@ fn place<K: Eq + Hash, V>(
 }
 
 /// Flushes every `interval` until everything else has ended, and has the guard written.
-pub async fn flush_regularly(
-    batch: Arc<NotedBatch>,
+pub(crate) async fn flush_regularly(
+    batch: Arc<ActivityBatch>,
     guard: Arc<Guard>,
     store: Arc<Store>,
     interval: Duration,
@@ -531,8 +535,8 @@ mod tests {
         }
     }
 
-    fn batch(limit: usize) -> NotedBatch {
-        NotedBatch::new(limit, Arc::new(Metrics::new().unwrap()))
+    fn batch(limit: usize) -> ActivityBatch {
+        ActivityBatch::new(limit, Arc::new(Metrics::new().unwrap()))
     }
 
     #[test]
