@@ -556,7 +556,7 @@ fn replace_password(
     }
 }
 
-fn created(issued: &Issued, json: bool) -> Result<String, CliError> {
+pub(super) fn created(issued: &Issued, json: bool) -> Result<String, CliError> {
     if json {
         return document(&api::IssuedCredential::from(issued));
     }

@@ -22,6 +22,7 @@ mod refusals;
 mod running;
 mod serve;
 mod sessions;
+mod setup;
 mod store;
 mod time;
 mod token;
@@ -111,6 +112,9 @@ enum Command {
     /// See who is logged in now, and end that
     #[command(subcommand)]
     Sessions(sessions::SessionsCommand),
+    /// Put Gatepost in front of this machine's Postfix, or take that back
+    #[command(after_help = setup::AFTER_HELP)]
+    Setup(setup::SetupOptions),
     /// Check the store thoroughly
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -224,6 +228,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
             let config = Config::load(&path)?;
             sessions::run(command, &Running::of(&config, path))
         }
+        Command::Setup(options) => setup::run(&options),
         Command::Store(command) => store::run(command, &Config::load(&path)?.store.path),
         Command::Token(command) => {
             let config = Config::load(&path)?;
@@ -232,6 +237,16 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
             token::run(command, &store, &actor::of_process(), &running)
         }
     }
+}
+
+/// Carries out another command of this program in this process.
+///
+/// # Errors
+/// As [`run`].
+fn invoke(words: &[&str]) -> Result<(), CliError> {
+    let words = std::iter::once("gatepost").chain(words.iter().copied());
+    let arguments = Arguments::try_parse_from(words);
+    run(arguments.map_err(|error| CliError::Refused(error.to_string()))?)
 }
 
 /// Why a command failed; each variant is an exit code (sysexits.h, where it has one).

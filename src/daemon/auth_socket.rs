@@ -19,7 +19,8 @@ pub fn access(socket: &DovecotAuth) -> Result<Access, DaemonError> {
     Ok(Access { mode: MODE, group })
 }
 
-fn group_id(name: &str) -> Result<u32, DaemonError> {
+/// The number of a local group, which may be given as a number, too.
+pub fn group_id(name: &str) -> Result<u32, DaemonError> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }

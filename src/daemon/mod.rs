@@ -34,7 +34,7 @@ use crate::smtp::session::Settings;
 use crate::store::{Store, StoreError, plain};
 use crate::{admin, dovecot};
 
-pub use auth_socket::{access as auth_socket_access, concern as auth_socket_concern};
+pub use auth_socket::{access as auth_socket_access, concern as auth_socket_concern, group_id};
 pub use certificate::pairs;
 pub use error::DaemonError;
 

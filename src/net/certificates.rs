@@ -108,7 +108,7 @@ impl Certificate {
     }
 
     /// Whether a client that asks for `name` can be shown it (RFC 6125, 6.4.3: `*` is one whole label).
-    fn is_for(&self, name: &str) -> bool {
+    pub fn is_for(&self, name: &str) -> bool {
         let rest = name.split_once('.').map(|(_, rest)| rest);
         self.names.iter().any(|own| match own.strip_prefix("*.") {
             Some(own) => rest.is_some_and(|rest| rest.eq_ignore_ascii_case(own)),

@@ -1,15 +1,14 @@
 """Gatepost under a real systemd and beside a real Postfix, from the package to its purge."""
 
-import base64
 import json
 import socket
-import ssl
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
+import setup_cases
+from clients import Client, Knocking, is_open, scrape
 from machine import Machine, eventually
 
 CONFIG = """hostname = "mail.example.org"
@@ -38,7 +37,8 @@ HAND_OVER = """submit unix n - n - - smtpd
   -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
 """
 
-SOCKETS = [f"gatepost{name}.socket" for name in ("", "-submissions", "-web", "-metrics", "-admin", "-auth")]
+NAMES = ("", "-submissions", "-web", "-metrics", "-admin", "-auth")
+SOCKETS = [f"gatepost{name}.socket" for name in NAMES]
 ALL = " ".join(SOCKETS + ["gatepost.service"])
 PORTS = (587, 465, 8587, 9587)
 
@@ -49,98 +49,6 @@ def package(version):
     return next(Path(PACKAGES).glob(f"gatepost_{version}_*.deb"))
 
 
-class Client:
-    """An SMTP client that says what it is told to."""
-
-    def __init__(self, port, timeout=60):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
-        if port == 465:
-            self._encrypt()
-        self.lines = self.socket.makefile("rb")
-        self.greeting = self.reply()
-
-    def _encrypt(self):
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        self.socket = context.wrap_socket(self.socket)
-
-    def reply(self):
-        while True:
-            line = self.lines.readline().decode()
-            if line[3:4] != "-":
-                return line
-
-    def say(self, line, code):
-        self.socket.sendall(f"{line}\r\n".encode())
-        reply = self.reply()
-        assert reply.startswith(code), f"{line}: {reply!r}"
-
-    def log_in(self, credential, is_plain=False):
-        self.say("EHLO client.example", "250")
-        if not isinstance(self.socket, ssl.SSLSocket) and not is_plain:
-            self.say("STARTTLS", "220")
-            self._encrypt()
-            self.lines = self.socket.makefile("rb")
-            self.say("EHLO client.example", "250")
-        plain = base64.b64encode("\0{}\0{}".format(*credential).encode())
-        self.say(f"AUTH PLAIN {plain.decode()}", "235")
-
-    def send(self, subject):
-        self.say("MAIL FROM:<ann@example.org>", "250")
-        self.say("RCPT TO:<ben@mail.example.org>", "250")
-        self.say("DATA", "354")
-        self.say(f"Subject: {subject}\r\n\r\nhello\r\n.", "250")
-        self.say("QUIT", "221")
-
-    def close(self):
-        self.socket.close()
-
-
-class Knocking:
-    """Connects all the time; no connection may be refused."""
-
-    def __enter__(self):
-        self.stop, self.refused, self.served = threading.Event(), [], 0
-        self.threads = [threading.Thread(target=self._knock) for _ in range(4)]
-        for thread in self.threads:
-            thread.start()
-        eventually("clients are served", lambda: self.served > 4)
-        return self
-
-    def _knock(self):
-        while not self.stop.is_set():
-            try:
-                client = Client(587)
-                # A connection that a killed process had accepted ends without a greeting.
-                self.served += client.greeting.startswith("220")
-                client.close()
-            except ConnectionRefusedError as error:
-                self.refused.append(error)
-            except OSError:
-                pass
-
-    def __exit__(self, *_):
-        before = self.served
-        eventually("clients are served again", lambda: self.served > before + 4)
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
-        assert not self.refused, f"{len(self.refused)} of {self.served} connections refused"
-
-
-def is_open(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-        return True
-    except ConnectionRefusedError:
-        return False
-
-
-def scrape():
-    with urllib.request.urlopen("http://127.0.0.1:9587/metrics", timeout=10) as answer:
-        return answer.read().decode()
-
-
 def the_package_installs_and_opens_nothing(machine):
     machine.copy(package("0.0.1"), "/root/1.deb")
     machine.copy(package("0.0.2"), "/root/2.deb")
@@ -148,6 +56,7 @@ def the_package_installs_and_opens_nothing(machine):
     assert not any(map(is_open, PORTS)), "the installation opens a port"
     states = machine.try_run(f"systemctl is-enabled {ALL}").stdout.split()
     assert set(states) == {"disabled"}, states
+    machine.run("useradd --create-home ben")
     machine.run("gatepost --version && id gatepost && getent group gatepost-admin")
     machine.run("test -s /usr/share/man/man1/gatepost-credential-create.1.gz")
     machine.run("bash -n /usr/share/bash-completion/completions/gatepost")
@@ -159,7 +68,6 @@ def the_package_installs_and_opens_nothing(machine):
 
 
 def a_message_is_delivered_on_both_ports(machine):
-    machine.run("useradd --create-home ben")
     machine.write("/etc/gatepost/config.toml", CONFIG)
     machine.run(
         "cd /etc/gatepost && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
@@ -290,7 +198,9 @@ def an_upgrade_refuses_no_connection(machine):
 
 
 def a_removal_keeps_configuration_and_store_and_a_purge_does_not(machine):
-    machine.run("dpkg --remove gatepost")
+    machine.run("mkdir /etc/gatepost/before-setup")
+    said = machine.run("dpkg --remove gatepost 2>&1")
+    assert "gatepost setup --undo" in said, said
     assert not any(map(is_open, PORTS)), "a port stays open"
     machine.run("test -s /etc/gatepost/config.toml && test -s /var/lib/gatepost/gatepost.db")
     machine.run("dpkg --purge gatepost")
@@ -301,6 +211,7 @@ def a_removal_keeps_configuration_and_store_and_a_purge_does_not(machine):
 
 CASES = [
     the_package_installs_and_opens_nothing,
+    *setup_cases.CASES,
     a_message_is_delivered_on_both_ports,
     one_restart_of_all_units_keeps_the_ports_25_times,
     a_failed_start_closes_no_port,
@@ -314,8 +225,10 @@ CASES = [
     a_removal_keeps_configuration_and_store_and_a_purge_does_not,
 ]
 
+# Names of cases on the command line leave the others out.
+wanted = [case for case in CASES if not sys.argv[3:] or case.__name__ in sys.argv[3:]]
 with Machine(sys.argv[1]) as machine:
-    for case in CASES:
+    for case in wanted:
         start = time.monotonic()
         print(f"{case.__name__}", flush=True)
         case(machine)

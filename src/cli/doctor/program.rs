@@ -24,8 +24,12 @@ pub fn output(programs: &[&str], arguments: &[&str], limit: Duration) -> Result<
             Ok(output) => {
                 let words = String::from_utf8_lossy(&output.stderr);
                 let fatal = words.lines().find(|line| line.contains("fatal:"));
-                let failed = format!("{program} failed");
-                return Err(fatal.map_or(failed, str::to_owned));
+                let last = words.lines().rev().find(|line| !line.trim().is_empty());
+                return Err(match (fatal, last) {
+                    (Some(fatal), _) => fatal.to_owned(),
+                    (None, Some(last)) => format!("{program} failed: {last}"),
+                    (None, None) => format!("{program} failed"),
+                });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("{program}: {error}")),
