@@ -100,7 +100,24 @@ const SAME: &[(Stage, &[u8])] = &[
     (LoggedIn, b"MAIL FROM:<a\\@example.test>"),
     (LoggedIn, b"MAIL FROM:a\\@example.test"),
     (LoggedIn, b"MAIL FROM:<@a.test,@b.test:a@example.test>"),
+    (LoggedIn, b"MAIL FROM:< >"),
+    (LoggedIn, b"MAIL FROM:<<>>"),
+    (LoggedIn, b"MAIL FROM:\"\""),
+    (LoggedIn, b"MAIL FROM:<Name <>>"),
+    (LoggedIn, b"MAIL FROM:<Name <a@example.test>> SIZE=10"),
+    (LoggedIn, b"MAIL FROM:a\\ b@example.test SIZE=10"),
+    (LoggedIn, b"MAIL FROM:<a@example.test\\>"),
+    (LoggedIn, b"MAIL FROM:<a@example.test>x"),
+    (LoggedIn, b"MAIL FROM:<a@example.test b>"),
+    (LoggedIn, b"MAIL FROM:<\"a\"b@example.test>"),
+    (LoggedIn, b"MAIL FROM:<\"a@example.test>"),
+    (LoggedIn, b"MAIL FROM:<Name, x <a@example.test>>"),
+    (LoggedIn, b"MAIL FROM:<Name <a@example.test> x>"),
+    (LoggedIn, b"MAIL FROM:<@a.test:>"),
     (LoggedIn, b"MAIL FROM:<a@[192.0.2.7]>"),
+    (LoggedIn, b"MAIL FROM:<a@b+c>"),
+    (LoggedIn, b"MAIL FROM:<a@>"),
+    (LoggedIn, b"MAIL FROM:<@>"),
     (LoggedIn, b"MAIL FROM:<a>"),
     (LoggedIn, b"MAIL FROM:a"),
     (LoggedIn, b"MAIL FROM:<a@example.test"),
@@ -153,12 +170,11 @@ const DIFFERENT: &[(Stage, &[u8], u16, u16)] = &[
     (Greeted, b"DATA", 503, 530),
     (Greeted, b"MAIL FROM:<a@example.test>", 250, 530),
     (LoggedIn, b"MAIL FROM:<a@example.test> BODY=x", 555, 501),
-    (LoggedIn, b"MAIL FROM:<a@example.test>;", 250, 501),
-    (LoggedIn, b"MAIL FROM:a@example.test>", 250, 501),
-    (LoggedIn, b"MAIL FROM:<<a@example.test>>", 250, 501),
-    (LoggedIn, b"MAIL FROM:(c)a@example.test", 250, 501),
-    (LoggedIn, b"MAIL FROM:<Office <a@example.test>>", 250, 501),
-    (LoggedIn, b"MAIL FROM:<a @example.test>", 250, 501),
+    (LoggedIn, b"MAIL FROM:<Name: <a@example.test>>", 501, 250),
+    (LoggedIn, b"MAIL FROM:<Name:a@example.test;>", 250, 501),
+    (LoggedIn, b"MAIL FROM:<a(@example.test>", 250, 501),
+    (LoggedIn, b"MAIL FROM:<a@[192.0.2.7>", 250, 501),
+    (LoggedIn, b"MAIL FROM:<>a@example.test", 250, 501),
     (LoggedIn, b"MAIL FROM:<a\x01@example.test>", 250, 500),
 ];
 
@@ -228,6 +244,91 @@ fn command_lines_get_the_code_that_postfix_gives() {
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Spellings of recipients that Postfix takes.
+const SPELLINGS: &[&str] = &[
+    "a@example.test",
+    "<a@example.test>",
+    "< a@example.test >",
+    "<a @ example . test>",
+    "<a\t@example.test>",
+    "<<a@example.test>>",
+    "a@example.test>",
+    "<a@example.test>>",
+    "<a@example.test>;",
+    "a@example.test,",
+    ",a@example.test",
+    "<a@example.test;>",
+    "<Office <a@example.test>>",
+    "<Office at home <a@example.test>>",
+    "<\"Of>fice\" <a@example.test>>",
+    "<b@example.test <a@example.test>>",
+    "<Office (x) <a@example.test> (y)>",
+    "a<a@example.test>",
+    "(x)a@example.test",
+    "<a(>)@example.(\\)y)test>",
+    "<a((x)y)@example.test>",
+    "<a)@example.test>",
+    "<\"a\"@example.test>",
+    "<\"a@example.test\">",
+    "<a@\"example\".test>",
+    "<\"a\".b@example.test>",
+    "<\"a b\"@example.test>",
+    "<\"a\tb\"@example.test>",
+    "<\"a>b\"@example.test>",
+    "<\"a\\\"b\\\\\"@example.test>",
+    "<\"a@b\"@example.test>",
+    "<\"\"@example.test>",
+    "<\\a@example.test>",
+    "<a\\@example.test>",
+    "<a\\@b@example.test>",
+    "<a@b@example.test>",
+    "a\\ b@example.test",
+    "<a\\\tb@example.test>",
+    "<a\\>b@example.test>",
+    "<a\\\"b\\\\@example.test>",
+    "a@example.test\\",
+    "a:b@example.test",
+    "mailto:a@example.test",
+    ".a..b.@example.test",
+    "[a]@example.test",
+    "a%b@example.test",
+    "a!b@example.test",
+    "'a'@example.test",
+    "<@b.test,@c.test:a@example.test>",
+    "@b.test:a@example.test",
+    "<@example.test>",
+    "\u{e9}@example.test",
+    "<\"\u{e9} b\"@example.test>",
+];
+
+#[test]
+fn postfix_reads_the_same_address_as_in_the_spelling_that_came() {
+    let settings = "virtual_mailbox_maps = inline:{box@example.test=box/}\n\
+                    smtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 1000\n";
+    let postfix = Postfix::start_with(Sockets::Tcp, settings);
+    let config = Config::for_upstream(postfix.upstream()).number("limits", "errors", 1_000);
+    let gatepost = Gatepost::start(postfix.asks(config));
+    let credential = gatepost.create();
+    let pair = Pair {
+        gatepost,
+        postfix,
+        credential,
+    };
+    let [mut gatepost, mut postfix] = pair.sessions().map(|mut client| {
+        client.log_in(&pair.credential);
+        client.expect("MAIL FROM:<sender@example.test> SMTPUTF8", "250");
+        client
+    });
+    for spelling in SPELLINGS {
+        let line = format!("RCPT TO:{spelling}");
+        // Postfix names the address in the refusal.
+        let refusal = postfix.command(&line);
+        let text = refusal.lines.join("\n");
+        assert!(text.starts_with("550 5.1.1 <"), "{line}: {text}");
+        assert_eq!(gatepost.command(&line).lines, refusal.lines, "{line}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::xtext;
 
 /// MAIL without the parameters that the upstream must not get, or `None` where all may go there.
 /// `size` is the largest message accepted, in octets.
-pub fn mail(path: Path, offered: &Extensions, size: u64) -> Result<Option<Vec<u8>>, Reply> {
+pub fn mail(path: &Path, offered: &Extensions, size: u64) -> Result<Option<Vec<u8>>, Reply> {
     check_path(path, offered)?;
     let mut kept: Vec<(&[u8], Option<&[u8]>)> = Vec::new();
     let mut changed = false;
@@ -62,7 +62,7 @@ pub fn mail(path: Path, offered: &Extensions, size: u64) -> Result<Option<Vec<u8
 }
 
 /// The size that the client states, where it is a number.
-pub fn stated_size(path: Path) -> Option<u64> {
+pub fn stated_size(path: &Path) -> Option<u64> {
     let mut parameters = path.parameters();
     let (_, value) =
         parameters.find(|(keyword, _)| matches!(Keyword::parse(keyword), Some(Keyword::Size)))?;
@@ -75,7 +75,7 @@ pub fn stated_size(path: Path) -> Option<u64> {
 }
 
 /// Whether RCPT may go upstream as it came.
-pub fn rcpt(path: Path, offered: &Extensions) -> Result<(), Reply> {
+pub fn rcpt(path: &Path, offered: &Extensions) -> Result<(), Reply> {
     check_path(path, offered)?;
     check(!path.address.is_empty())?;
     for (keyword, value) in path.parameters() {
@@ -134,7 +134,7 @@ fn is_one_of(value: &[u8], allowed: [&[u8]; 2]) -> bool {
         .any(|allowed| value.eq_ignore_ascii_case(allowed))
 }
 
-fn check_path(path: Path, offered: &Extensions) -> Result<(), Reply> {
+fn check_path(path: &Path, offered: &Extensions) -> Result<(), Reply> {
     if path.address.is_ascii() || offered.smtputf8 {
         Ok(())
     } else {
@@ -156,8 +156,8 @@ fn check_size(value: &[u8], limit: u64) -> Result<(), Reply> {
     }
 }
 
-fn rebuild(path: Path, parameters: &[(&[u8], Option<&[u8]>)]) -> Vec<u8> {
-    let mut mail = [b"MAIL FROM:<", path.address, b">"].concat();
+fn rebuild(path: &Path, parameters: &[(&[u8], Option<&[u8]>)]) -> Vec<u8> {
+    let mut mail = [b"MAIL FROM:<", &*path.address, b">"].concat();
     for (keyword, value) in parameters {
         mail.push(b' ');
         mail.extend_from_slice(keyword);
@@ -187,11 +187,11 @@ mod tests {
 
     fn sent(line: &str, offered: &Extensions) -> Result<String, u16> {
         match Command::parse(line.as_bytes()) {
-            Ok(Command::Mail(path)) => mail(path, offered, 1000)
+            Ok(Command::Mail(path)) => mail(&path, offered, 1000)
                 .map(|rebuilt| rebuilt.unwrap_or_else(|| line.into()))
                 .map(|line| String::from_utf8(line).unwrap())
                 .map_err(|reply| reply.code),
-            Ok(Command::Rcpt(path)) => rcpt(path, offered)
+            Ok(Command::Rcpt(path)) => rcpt(&path, offered)
                 .map(|()| line.to_owned())
                 .map_err(|reply| reply.code),
             other => panic!("{line}: {other:?}"),

@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod extensions;
 pub mod header;
 pub mod line;
+pub mod mailbox;
 pub mod proxy;
 pub mod relay;
 pub mod reply;

@@ -550,8 +550,8 @@ impl Session {
         }
     }
 
-    fn mail<'a>(&mut self, handed: Handed, path: Path<'a>, line: &'a [u8]) -> Action<'a> {
-        match envelope::mail(path, &self.extensions, self.offered_size()) {
+    fn mail<'a>(&mut self, handed: Handed, path: Path, line: &[u8]) -> Action<'a> {
+        match envelope::mail(&path, &self.extensions, self.offered_size()) {
             Err(refusal) => {
                 self.state = State::Ready(handed);
                 self.refuse(refusal)
@@ -567,7 +567,7 @@ impl Session {
                 let brackets = 2;
                 let envelope = Envelope::Mail {
                     path: start..start + path.address.len() + brackets,
-                    size: envelope::stated_size(path),
+                    size: envelope::stated_size(&path),
                 };
                 self.state = State::Admitting { handed, envelope };
                 Action::Admit
@@ -575,8 +575,8 @@ impl Session {
         }
     }
 
-    fn rcpt<'a>(&mut self, handed: Handed, path: Path<'a>, line: &'a [u8]) -> Action<'a> {
-        match envelope::rcpt(path, &self.extensions) {
+    fn rcpt<'a>(&mut self, handed: Handed, path: Path, line: &[u8]) -> Action<'a> {
+        match envelope::rcpt(&path, &self.extensions) {
             Err(refusal) => {
                 self.state = State::Ready(handed);
                 self.refuse_recipient(refusal)
@@ -649,7 +649,7 @@ impl Session {
     /// MAIL for an upstream that may offer something else than the one it was written for.
     fn mail_again<'a>(&mut self, line: &[u8]) -> Action<'a> {
         let mail = match Command::parse(line) {
-            Ok(Command::Mail(path)) => envelope::mail(path, &self.extensions, self.offered_size()),
+            Ok(Command::Mail(path)) => envelope::mail(&path, &self.extensions, self.offered_size()),
             _ => Err(reply::OUT_OF_ORDER),
         };
         match mail {
