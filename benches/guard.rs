@@ -13,7 +13,7 @@ fn guard(networks: u32) -> Guard {
     let settings = Settings {
         enabled: true,
         exempt: vec!["127.0.0.0/8".parse().expect("a network")],
-        room: ConnectionLimits {
+        connections: ConnectionLimits {
             total: 2048,
             per_client: 16,
             per_network: 64,

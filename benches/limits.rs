@@ -41,10 +41,10 @@ pub fn bench(criterion: &mut Criterion) {
     group.bench_function("message", |bencher| {
         bencher.iter(|| {
             allowance
-                .mail(b"<sender@example.org>", Some(1000))
+                .reserve_message(b"<sender@example.org>", Some(1000))
                 .expect("no limit reached");
             allowance.mail_answered(true);
-            allowance.recipient().expect("no limit reached");
+            allowance.reserve_recipient().expect("no limit reached");
             allowance.recipient_answered(true);
             allowance.next_message();
             allowance.note(&SENT);

@@ -1,8 +1,8 @@
-//! What is noted while clients are served, gathered in memory and written in batches: who was last here, what they sent, who
-//! was refused and why, what limits and rules did, and which admin token was used.
+//! Records of what clients did, gathered in memory and written in batches: last uses, usage,
+//! rejections, broken limits and rules, and uses of admin tokens.
 //!
-//! Nothing about this may cost a login anything: a full map or a store that cannot be written is
-//! counted, and the login goes on.
+//! A record must never cost a login: a full map or a store that cannot be written is counted, and
+//! the login goes on.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,19 +20,18 @@ use crate::store::{
     StoreError, Tally, Token, TokenUse, Usage,
 };
 
-use super::refusals::{Refusals, claimed, merged};
+use super::refusals::{Refusals, loggable_username, merged};
 
 use super::cache::PasswordSlot;
 use super::guard::Guard;
 
-/// How long it may take between a commit that others see and the end of its flush.
-const LANDING: Duration = Duration::from_millis(100);
+/// The longest time between a commit and the end of its flush.
+const COMMIT_TIME: Duration = Duration::from_millis(100);
 
-/// What waits to be written.
+/// The records that wait to be written.
 pub struct ActivityBatch {
     state: Mutex<State>,
-    /// Held while a flush is under way, however long the store takes. Nothing that clients wait for
-    /// takes it.
+    /// Held during a flush, however long the store takes. No client waits for this lock.
     writing: Mutex<()>,
     limit: usize,
     metrics: Arc<Metrics>,
@@ -41,19 +40,18 @@ pub struct ActivityBatch {
 #[derive(Default)]
 struct State {
     pending: Pending,
-    /// What the flush under way took.
+    /// The records of the flush under way.
     in_flight: Option<Arc<Pending>>,
-    /// How many flushes have ended.
+    /// The number of flushes that have ended.
     flushes: u64,
 }
 
-/// Usage that is not written, at one moment.
+/// Usage that was not written at one moment.
 pub(super) struct Unwritten {
     /// By credential key and hour.
     pub(super) usage: Vec<((i64, i64), Usage)>,
-    /// How many flushes had ended.
+    /// The number of flushes that had ended.
     flushes: u64,
-    /// Whether a flush was under way.
     is_flushing: bool,
 }
 
@@ -70,7 +68,7 @@ struct Pending {
 }
 
 impl ActivityBatch {
-    /// Of each kind, at most `limit` wait at a time.
+    /// At most `limit` records of each kind wait.
     pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             state: Mutex::default(),
@@ -80,7 +78,7 @@ impl ActivityBatch {
         }
     }
 
-    /// Notes an accepted login with the credential of this key.
+    /// Notes an accepted login.
     pub(crate) fn accepted(&self, key: i64, used: LastUsed) {
         let usage = Usage {
             accepted: 1,
@@ -92,7 +90,7 @@ impl ActivityBatch {
         self.metrics.last_used_pending.set(state.uses_waiting());
     }
 
-    /// Notes a refused login, at this Unix millisecond, with the credential of this key.
+    /// Notes a rejected login, at a Unix millisecond.
     pub(crate) fn refused(&self, key: i64, at: i64) {
         let usage = Usage {
             refused: 1,
@@ -101,7 +99,7 @@ impl ActivityBatch {
         self.add_usage(&mut self.lock().pending, (key, at / HOUR), &usage);
     }
 
-    /// Notes which password an accepted login in an overlap had.
+    /// Notes a login with one of the two passwords of an overlap.
     pub(crate) fn used_in_overlap(&self, key: i64, slot: PasswordSlot, used: PasswordUse) {
         let pending = &mut self.lock().pending;
         let uses = match slot {
@@ -111,10 +109,10 @@ impl ActivityBatch {
         self.add_password_use(uses, key, used);
     }
 
-    /// Notes why a login was refused, with a username that a credential has or not.
-    pub(crate) fn turned_away(&self, mut refusal: RefusedLogin, is_known: bool) {
+    /// Notes a rejection for the lists of rejections.
+    pub(crate) fn note_rejection(&self, mut refusal: RefusedLogin, is_known: bool) {
         if !is_known {
-            refusal.username = claimed(&refusal.username).to_owned();
+            refusal.username = loggable_username(&refusal.username).to_owned();
         }
         let count = refusal.count;
         if !self.lock().pending.refusals.add(refusal, is_known) {
@@ -122,12 +120,12 @@ impl ActivityBatch {
         }
     }
 
-    /// Notes that a limit or rule did something to the mail of the credential of this key, at this Unix millisecond.
+    /// Notes the effect of a limit or rule on mail, at a Unix millisecond.
     pub(crate) fn breached(&self, key: i64, breach: Breach, at: i64) {
         self.add_breach(&mut self.lock().pending, (key, breach), Tally::once(at));
     }
 
-    /// What limits and rules did to the mail of the credential of this key up to now, the latest first.
+    /// All effects of limits and rules on the credential's mail, the latest first.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -152,7 +150,7 @@ impl ActivityBatch {
         Ok(all)
     }
 
-    /// The refused logins with this username up to now, the latest first.
+    /// All rejections of a username, the latest first.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -167,7 +165,7 @@ impl ActivityBatch {
         Ok(waiting.fold(stored, merged))
     }
 
-    /// The refused logins with usernames that nobody has up to now, the latest first.
+    /// All rejections of unknown usernames, the latest first.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -179,14 +177,14 @@ impl ActivityBatch {
             .map(|part| part.refusals.unknown())
             .collect::<Vec<_>>();
         let mut waiting = waiting.into_iter().fold(Vec::new(), merged);
-        // Not every refusal looks the name up.
+        // Some rejections come before the look-up of the username.
         let names = waiting.iter().map(|refusal| refusal.username.clone());
         let unknown = store.unknown_among(names.collect())?;
         waiting.retain(|refusal| unknown.contains(&refusal.username));
         Ok(merged(stored, waiting))
     }
 
-    /// Notes what was sent, at this Unix millisecond, with the credential of this key.
+    /// Notes sent mail, at a Unix millisecond.
     pub(crate) fn sent(&self, key: i64, at: i64, usage: &Usage) {
         let pending = &mut self.lock().pending;
         self.add_usage(pending, (key, at / HOUR), usage);
@@ -196,7 +194,7 @@ impl ActivityBatch {
         }
     }
 
-    /// Notes a use of the admin token with this key.
+    /// Notes a use of an admin token.
     pub(crate) fn token_used(&self, key: i64, used: TokenUse) {
         let tokens = &mut self.lock().pending.tokens;
         if let Some(place) = place(tokens, key, self.limit, || used.clone()) {
@@ -204,8 +202,8 @@ impl ActivityBatch {
         }
     }
 
-    /// Brings what the store says of a credential's last use up to now. What waits here is later
-    /// than what the store has, whatever the clock said.
+    /// Merges waiting records into a credential from the store. Waiting records are later than
+    /// stored records, whatever their times.
     pub(crate) fn update(&self, credential: &mut Credential) {
         let now = clock::now_ms();
         let state = self.lock();
@@ -214,7 +212,7 @@ impl ActivityBatch {
         }
     }
 
-    /// Brings what the store says of a token's last use up to now.
+    /// Merges waiting records into a token from the store.
     pub(crate) fn update_token(&self, token: &mut Token) {
         let now = clock::now_ms();
         let state = self.lock();
@@ -238,7 +236,7 @@ impl ActivityBatch {
             return;
         };
         let count = latest.count + used.count;
-        // A use of the future is not the latest: the clock was wrong.
+        // A present time in the future comes from a wrong clock.
         if used.at >= latest.at || latest.at > clock::now_ms() {
             *latest = used;
         }
@@ -255,7 +253,7 @@ impl ActivityBatch {
             return;
         };
         let count = latest.count + message.count;
-        // As with logins.
+        // As for logins.
         if message.at >= latest.at || latest.at > clock::now_ms() {
             *latest = message;
         }
@@ -288,7 +286,7 @@ impl ActivityBatch {
         }
     }
 
-    /// Writes what waits. If that fails it waits on. Blocks on the store.
+    /// Writes the waiting records; keeps the records if writing fails. Blocks on the store.
     pub(crate) fn flush(&self, store: &Store) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(noted) = self.take() else {
@@ -314,15 +312,15 @@ impl ActivityBatch {
             let written = noted.uses.len() as u64;
             self.metrics.last_used_flushed.inc_by(written);
         }
-        self.landed(noted, flushed.is_ok());
+        self.end_flush(noted, flushed.is_ok());
     }
 
-    /// How many uses are not written.
+    /// The number of unwritten uses.
     pub(crate) fn waiting(&self) -> i64 {
         self.lock().uses_waiting()
     }
 
-    /// Takes what waits, if there is anything.
+    /// Takes the waiting records for a flush.
     fn take(&self) -> Option<Noted> {
         let mut state = self.lock();
         let taken = Arc::new(std::mem::take(&mut state.pending));
@@ -334,8 +332,8 @@ impl ActivityBatch {
         Some(noted)
     }
 
-    /// A flush has ended. What it did not write waits again.
-    fn landed(&self, noted: Noted, is_written: bool) {
+    /// Ends a flush, and keeps the records that were not written.
+    fn end_flush(&self, noted: Noted, is_written: bool) {
         let mut state = self.lock();
         state.in_flight = None;
         state.flushes += 1;
@@ -345,7 +343,7 @@ impl ActivityBatch {
         self.metrics.last_used_pending.set(state.uses_waiting());
     }
 
-    /// What was sent and is not written.
+    /// A snapshot of unwritten usage.
     pub(super) fn unwritten(&self) -> Unwritten {
         let state = self.lock();
         let sent = |(_, usage): &(&(i64, i64), &Usage)| usage.messages > 0 || usage.recipients > 0;
@@ -357,9 +355,9 @@ impl ActivityBatch {
         }
     }
 
-    /// Whether none of what was `unwritten` can have come into the store since. A flush that is
-    /// under way says no until it has ended, or has taken longer than between a commit and its end.
-    pub(super) fn is_still(&self, unwritten: &Unwritten) -> bool {
+    /// Whether the store cannot hold any of the snapshot's usage yet. During a flush the answer is
+    /// false, until the flush ends or takes longer than a commit can.
+    pub(super) fn is_unflushed(&self, unwritten: &Unwritten) -> bool {
         let begun = Instant::now();
         loop {
             let state = self.lock();
@@ -367,11 +365,11 @@ impl ActivityBatch {
                 return false;
             }
             let is_flushing = unwritten.is_flushing || state.in_flight.is_some();
-            if !is_flushing || begun.elapsed() >= LANDING {
+            if !is_flushing || begun.elapsed() >= COMMIT_TIME {
                 return true;
             }
             drop(state);
-            std::thread::sleep(LANDING / 50);
+            std::thread::sleep(COMMIT_TIME / 50);
         }
     }
 
@@ -407,7 +405,7 @@ impl ActivityBatch {
 }
 
 impl State {
-    /// What is not written, the older part first.
+    /// The unwritten records, the older part first.
     fn parts(&self) -> impl Iterator<Item = &Pending> {
         let in_flight = self.in_flight.as_deref().into_iter();
         in_flight.chain([&self.pending])
@@ -420,7 +418,7 @@ impl State {
 }
 
 impl Pending {
-    /// The same as rows.
+    /// The records as rows.
     fn noted(&self) -> Noted {
         let taken = self.clone();
         Noted {
@@ -478,7 +476,7 @@ impl Pending {
     }
 }
 
-/// The entry for `key`, made if there is still room for it.
+/// The entry for `key`, made if the map is not full.
 fn place<K: Eq + Hash, V>(
     map: &mut HashMap<K, V>,
     key: K,
@@ -493,7 +491,7 @@ fn place<K: Eq + Hash, V>(
     }
 }
 
-/// Flushes every `interval` until everything else has ended, and has the guard written.
+/// Flushes the batch and writes the guard every `interval`, until all other tasks have ended.
 pub(crate) async fn flush_regularly(
     batch: Arc<ActivityBatch>,
     guard: Arc<Guard>,
@@ -512,7 +510,7 @@ pub(crate) async fn flush_regularly(
             batch.flush(&store);
             guard.write(&store);
         });
-        // It cannot fail but by panicking, which the next round survives.
+        // Fails only by a panic, and the next round goes on.
         let _ = flushed.await;
     }
 }
@@ -679,9 +677,9 @@ mod tests {
             retired_at: None,
         };
         for number in 0..UNKNOWN_REFUSALS_FROM_ONE + 3 {
-            batch.turned_away(from_one(number), false);
+            batch.note_rejection(from_one(number), false);
         }
-        batch.turned_away(from_one(0), false); // like one that is there
+        batch.note_rejection(from_one(0), false); // like one that is there
         assert_eq!(batch.metrics.refusals_dropped.get(), 3);
     }
 
@@ -763,7 +761,7 @@ mod tests {
             )],
             ..Noted::default()
         };
-        batch.landed(noted, false);
+        batch.end_flush(noted, false);
         let pending = &batch.lock().pending;
         assert_eq!((pending.uses[&1].at, pending.uses[&1].count), (9, 2));
         assert_eq!(pending.usage[&(1, 0)].accepted, 5);

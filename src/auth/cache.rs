@@ -1,8 +1,8 @@
-//! Right passwords, remembered without remembering them.
+//! Cached right passwords, kept as keyed hashes.
 //!
-//! An entry holds a keyed hash under a key of this process alone, and the state of the row it was
-//! true of. It is believed while the store's epoch stands still; when the epoch has moved, the
-//! row is read again, and the entry stays true only if the row has not changed.
+//! An entry holds a hash under a key of this process, and the row state for which the password is
+//! right. While the store's epoch stands still, the entry is fresh. After a move of the epoch the
+//! row is read again, and the entry becomes fresh only if the row is unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,34 +15,33 @@ use crate::policy::Rule;
 use crate::sasl::{Identity, Reason, Secret};
 use crate::store::{Login, Previous, Retired};
 
-/// What a username and a password come to. Comparing two takes constant time.
+/// The keyed hash of a username and password. Comparison takes constant time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Digest(blake3::Hash);
 
 impl Digest {
-    /// A part of it, to tell pairs apart where a mistake does no harm.
+    /// Four octets, for uses in which a collision does no harm.
     pub(crate) fn mark(self) -> u32 {
         let [a, b, c, d, ..] = *self.0.as_bytes();
         u32::from_le_bytes([a, b, c, d])
     }
 
-    /// A larger part of it.
+    /// Eight octets, for the same uses.
     pub(crate) fn word(self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = *self.0.as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 }
 
-/// Makes digests that mean nothing outside this process.
+/// Makes digests under a key of this process.
 pub(crate) struct Digester([u8; 32]);
 
 impl Digester {
-    /// With a fresh key.
     pub(crate) fn new() -> Self {
         Self(rand::random())
     }
 
-    /// The digest of a pair. The username's length keeps pairs apart that run together alike.
+    /// The length keeps pairs apart whose concatenations are equal.
     pub(crate) fn digest(&self, username: &str, password: &Secret) -> Digest {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(&(username.len() as u64).to_le_bytes());
@@ -52,40 +51,38 @@ impl Digester {
     }
 }
 
-/// Which of a credential's passwords: during an overlap after a rotation there are two.
+/// The place of a password in its credential's row; a rotation with an overlap leaves two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PasswordSlot {
-    /// The one that is to be used.
     Current,
-    /// The one that it replaced.
     Previous,
 }
 
-/// A password that was right for one state of a row.
+/// A password that is right for one state of a row.
 #[derive(Debug)]
 pub(crate) struct CacheEntry {
     digest: Digest,
     key: i64,
     version: i64,
-    /// Of the stored hash: key and version say the same, unless somebody put back an older row.
+    /// Of the stored hash. Redundant with key and version, unless an older row was put back.
     password_hash: blake3::Hash,
     slot: PasswordSlot,
-    /// Whether it was generated here, so that nobody guesses it.
+    /// Whether the password was generated here and cannot be guessed.
     generated: bool,
-    /// When the credential expires, if it does, in Unix milliseconds.
+    /// In Unix milliseconds.
     expires_at: Option<i64>,
-    /// Until when the credential's two passwords may be right, in steady milliseconds.
+    /// The end of the overlap, in steady milliseconds.
     overlap_until: Option<i64>,
-    /// The passwords before, so that one that is still offered is told without a look at the store.
+    /// Earlier passwords, so that a client with one of them is recognized without the store.
     retired: Box<[Retired]>,
-    /// With the limits of its organization, which change without this row's version.
+    /// Includes the organization's limits, which change without the row's version.
     identity: ArcSwap<Identity>,
-    /// The epoch in which the row was last seen in this state.
+    /// The last epoch in which the row had this state.
     epoch: AtomicU64,
 }
 
 impl CacheEntry {
-    /// `digest` was right for the password in `slot` of `login`, which was read in `epoch`.
+    /// `digest` matches the password in `slot` of `login`, a row read in `epoch`.
     pub(crate) fn new(digest: Digest, login: &Login, slot: PasswordSlot, epoch: u64) -> Self {
         Self {
             digest,
@@ -102,13 +99,12 @@ impl CacheEntry {
         }
     }
 
-    /// Whether nothing has changed since the row was last seen.
+    /// Whether the store is unchanged since the row was last read.
     pub(crate) fn is_fresh(&self, epoch: u64) -> bool {
         self.epoch.load(Ordering::Acquire) == epoch
     }
 
-    /// Whether the row, read in `epoch`, is still in the same state; if so the entry is fresh
-    /// again.
+    /// Makes the entry fresh if the row, read in `epoch`, is in the same state. Returns whether.
     pub(crate) fn revalidate(&self, login: &Login, epoch: u64) -> bool {
         let same = (self.key, self.version) == (login.key, login.version)
             && self.password_hash == hash_of(login, self.slot)
@@ -124,15 +120,15 @@ impl CacheEntry {
         same
     }
 
-    /// Judges a password against the one known to be right. `None` when that does not decide: the other password of an
-    /// overlap may be meant.
+    /// Judges a password by this entry. `None`: the entry does not decide, because the other
+    /// password of an overlap may match.
     pub(crate) fn evaluate(
         &self,
         digest: Digest,
         now: Moment,
     ) -> Option<Result<Arc<Identity>, Reason>> {
         let overlaps = self.overlaps_at(now);
-        // Of the previous password the end says nothing of the current one.
+        // The previous password's end says nothing about the current password.
         let is_current = self.slot == PasswordSlot::Current;
         if self.expires_at.is_some_and(|end| end <= now.wall) {
             return is_current.then_some(Err(Reason::Expired));
@@ -146,17 +142,15 @@ impl CacheEntry {
         (!overlaps).then_some(Err(Reason::WrongPassword))
     }
 
-    /// Whether this is the password, though perhaps its time is over.
+    /// Whether the password matches, in time or not.
     pub(crate) fn is(&self, digest: Digest) -> bool {
         self.digest == digest
     }
 
-    /// Whether it was generated here.
     pub(crate) fn is_generated(&self) -> bool {
         self.generated
     }
 
-    /// The state of the credential for which the password is right.
     pub(crate) fn target(&self) -> Target {
         Target {
             key: self.key,
@@ -164,28 +158,26 @@ impl CacheEntry {
         }
     }
 
-    /// Whether the row had two right passwords when it was read.
+    /// Whether the row has two passwords.
     pub(crate) fn overlaps(&self) -> bool {
         self.overlap_until.is_some()
     }
 
-    /// Whether both passwords of the row are right now.
+    /// Whether both passwords are right now.
     pub(crate) fn overlaps_at(&self, now: Moment) -> bool {
         self.overlap_until.is_some_and(|end| end > now.steady())
     }
 
-    /// The passwords that this one, or one after them, replaced.
+    /// The passwords replaced by rotations.
     pub(crate) fn retired(&self) -> &[Retired] {
         &self.retired
     }
 
-    /// Whose password it is.
     pub(crate) fn identity(&self) -> Arc<Identity> {
         self.identity.load_full()
     }
 }
 
-/// Whose credential it is.
 pub(crate) fn identity_of(login: &Login) -> Arc<Identity> {
     Arc::new(Identity {
         key: login.key,
@@ -281,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn right_wrong_and_expired_are_told_apart() {
+    fn right_wrong_and_expired_differ() {
         let digester = Digester::new();
         let digest = |password: &str| digester.digest("smtp_a", &Secret::new(password));
         let known = CacheEntry::new(digest("right"), &login(1), PasswordSlot::Current, 0);

@@ -277,7 +277,7 @@ const CACHED: &str =
     "a right password that the running Gatepost remembers and need not look up again";
 
 fn guard(explanation: &mut Explanation, guard: &Guard, from: IpAddr, findings: &[Finding]) {
-    let penalties = guard.among(ClearTarget::Address(from));
+    let penalties = guard.penalties_of(ClearTarget::Address(from));
     let mut words: Vec<_> = penalties
         .iter()
         .map(|penalty| format!("{}: {}", penalty.network, penalty.why()))

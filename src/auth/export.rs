@@ -1,4 +1,4 @@
-//! Credentials in a form that spreadsheets, programs and [`super::import`] read.
+//! Credentials as CSV and JSON, in the form that [`super::import`] reads.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -7,13 +7,13 @@ use crate::store::Credential;
 
 use super::import::COLUMNS;
 
-/// A line of CSV that names the columns, with its end.
+/// The CSV line with the column names.
 pub(crate) fn csv_header(with_hashes: bool) -> String {
     let names = columns(with_hashes).map(str::to_owned);
     line(names)
 }
 
-/// A line of CSV, with its end.
+/// The CSV line of a credential.
 pub(crate) fn csv_line(credential: &Credential, hash: Option<&str>) -> String {
     let values = values(credential, hash);
     let cells = columns(hash.is_some()).map(|column| match &values[column] {
@@ -68,7 +68,7 @@ fn line(cells: impl Iterator<Item = String>) -> String {
     format!("{}\r\n", cells.join(","))
 }
 
-/// A cell that no spreadsheet takes for a formula, quoted where its text needs that (RFC 4180).
+/// A cell that no spreadsheet computes, quoted where necessary (RFC 4180).
 fn cell(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']);
     let mark = if is_formula { "'" } else { "" };

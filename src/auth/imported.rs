@@ -1,6 +1,6 @@
-//! Hashes that other programs made. A hash stays as it came until the first login with the right
-//! password, which replaces it by argon2id. Until then each attempt costs what the other program
-//! chose, so import and verification refuse a hash that costs too much.
+//! Hashes of other programs. A hash stays until the first login with the right password, which
+//! replaces the hash by argon2id. Until then each attempt costs as much as the other program chose,
+//! so import and verification reject expensive hashes.
 
 use argon2::Params;
 use argon2::password_hash::phc::PasswordHash;
@@ -24,7 +24,7 @@ const SHA_CRYPT_ROUNDS: u32 = 500_000;
 /// The fewest rounds of SHA-crypt; the algorithm has no fewer.
 const FEWEST_ROUNDS: u32 = 1_000;
 
-/// The most memory of argon2 and of yescrypt, in KiB: each thread that hashes may need it.
+/// The most memory of argon2 and yescrypt, in KiB: each hashing thread may need as much.
 const MEMORY: u32 = 131_072;
 
 /// The most memory of argon2 times its passes, in KiB: about half a second.
@@ -36,7 +36,7 @@ const PBKDF2_ROUNDS: u32 = 1_000_000;
 /// The longest salt of a salted SHA hash, in octets; Dovecot makes 4.
 const LONGEST_SALT: usize = 64;
 
-/// How a password was hashed.
+/// A hashing scheme.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Scheme {
     /// argon2i, version 1.3.
@@ -61,21 +61,21 @@ pub(crate) enum Scheme {
     Yescrypt,
 }
 
-/// Why a hash cannot be taken. It never says anything of the hash itself.
+/// The reason for rejecting a hash. Never repeats the hash.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub(crate) enum Unusable {
-    /// It begins like no known hash.
+    /// Begins like no known hash.
     #[error(
         "its password is no hash that is known here; if it is the password itself, write {{PLAIN}} before it"
     )]
     Unknown,
-    /// It is cut off, or not what it begins with.
+    /// Truncated or malformed.
     #[error("its hash is not a whole {0} hash")]
     Broken(&'static str),
-    /// To compare with it would take too long.
+    /// Comparison would take too long.
     #[error("its hash costs too much: {0}")]
     TooDear(String),
-    /// A known kind of hash that no maintained library verifies.
+    /// A known scheme that no maintained library verifies.
     #[error("its hash is {0}, which cannot be verified here: make a new credential for this user")]
     Unsupported(&'static str),
     /// A thief of the hash soon has the password.
@@ -83,7 +83,7 @@ pub(crate) enum Unusable {
     Weak(&'static str),
 }
 
-/// Hashes that are known and not taken, by what they begin with.
+/// Known schemes that are rejected, by prefix.
 const NOT_TAKEN: [(&str, Unusable); 9] = [
     ("$1$", Unusable::Weak("MD5-crypt ($1$)")),
     ("$md5", Unusable::Weak("SunMD5 ($md5)")),
@@ -119,10 +119,10 @@ impl Scheme {
         }
     }
 
-    /// What this hash is, if it is whole and affordable.
+    /// The scheme of a complete and affordable hash.
     ///
     /// # Errors
-    /// What keeps it from being used.
+    /// The reason for rejecting the hash.
     pub(crate) fn of(hash: &str) -> Result<Scheme, Unusable> {
         if let Some(stored) = hash.strip_prefix('{') {
             return match stored.split_once('}') {
@@ -235,7 +235,7 @@ fn is_crypt_base64(text: &str) -> bool {
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'/'))
 }
 
-/// Takes the flavour that crypt(3) makes, without its settings for special uses.
+/// Accepts the flavour of crypt(3), without settings for special uses.
 fn yescrypt(hash: &str) -> Result<Scheme, Unusable> {
     let broken = || Unusable::Broken(Scheme::Yescrypt.as_str());
     let fields: Vec<_> = hash.split('$').skip(2).collect();
@@ -262,7 +262,7 @@ fn yescrypt(hash: &str) -> Result<Scheme, Unusable> {
     Ok(Scheme::Yescrypt)
 }
 
-/// Base64 of digest and salt, as LDAP servers and Dovecot write it.
+/// Base64 of digest and salt, as in LDAP servers and Dovecot.
 fn salted(text: &str, scheme: Scheme) -> Result<Scheme, Unusable> {
     let broken = || Unusable::Broken(scheme.as_str());
     let raw = STANDARD.decode(text).map_err(|_| broken())?;
@@ -321,10 +321,10 @@ pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     octets.collect()
 }
 
-/// Compares a password with a hash that is not argon2's. `None` if it is.
+/// Compares a password with a hash; `None` for argon2.
 ///
 /// # Errors
-/// The hash cannot be used, or costs more than is allowed.
+/// The hash cannot be used or costs too much.
 pub(super) fn matches(password: &Secret, stored: &str) -> Option<Result<bool, Unusable>> {
     if stored.starts_with("$argon2") {
         return None;

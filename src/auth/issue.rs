@@ -15,44 +15,38 @@ use crate::store::{
     StoreError, Wanted,
 };
 
-/// What every generated username begins with.
 const USERNAME_PREFIX: &str = "smtp_";
 
-/// Random characters in a username: 95 bits, enough that nobody finds one by trying.
+/// Random characters in a username: 95 bits, too many to guess.
 const USERNAME_LENGTH: usize = 16;
 
 /// Random characters in a password: 190 bits.
 const PASSWORD_LENGTH: usize = 32;
 
-/// The longest an old password may be kept beside a new one, in milliseconds: 31 days.
+/// The longest overlap of an old and a new password, in milliseconds: 31 days.
 pub(crate) const LONGEST_OVERLAP: i64 = 31 * 24 * 3_600_000;
 
 /// A second collision of 95-bit names in a row is not chance.
 const ATTEMPTS: u32 = 3;
 
-/// A credential together with its password, for the only time.
+/// A credential with the only copy of its password.
 #[derive(Debug)]
 pub struct Issued {
-    /// As it is now stored.
     pub credential: Credential,
     /// `sk_` and 32 characters; nowhere else.
     pub password: Secret,
-    /// What became of the passwords before; nothing where the credential is new.
+    /// The fate of earlier passwords; `None` for a new credential.
     pub rotation: Option<Rotation>,
 }
 
-/// What a credential is to be.
+/// The properties of a new credential.
 #[derive(Clone, Copy, Debug)]
 pub struct New<'a> {
-    /// The slug of its organization.
     pub organization: &'a str,
-    /// What people call it.
     pub name: Option<&'a str>,
-    /// From when on it is refused, in Unix milliseconds.
+    /// In Unix milliseconds.
     pub expires_at: Option<i64>,
-    /// Its own limits, if it has any.
     pub limits: Option<&'a Limits>,
-    /// Its rules, if it has any.
     pub rules: Option<&'a Rules>,
 }
 
@@ -67,12 +61,13 @@ pub enum IssueError {
     Store(#[from] StoreError),
 }
 
-/// Makes a credential. Blocks for an argon2 and a commit.
+/// Creates a credential. Blocks for an argon2 and a commit.
 ///
 /// # Errors
-/// The organization is unknown, the name not allowed, or hashing or the store fails; then nothing was made.
+/// The organization is unknown, the name is not allowed, or hashing or the store fails; nothing is
+/// created then.
 pub fn issue(store: &Store, editor: Editor, cost: Cost, new: New) -> Result<Issued, IssueError> {
-    // Before an argon2 is spent on it.
+    // Before the cost of an argon2.
     editor.require_first()?;
     store.organization(new.organization)?;
     let password = Password::generate(cost, store)?;
@@ -106,10 +101,10 @@ pub fn issue(store: &Store, editor: Editor, cost: Cost, new: New) -> Result<Issu
     }
 }
 
-/// Gives the credential a new password; `overlap` says what becomes of the old one. Blocks like [`issue`].
+/// Replaces the password. `overlap` decides about the old one. Blocks like [`issue`].
 ///
 /// # Errors
-/// The username is unknown, or hashing or the store fails; then the old password stays.
+/// The username is unknown, or hashing or the store fails; the old password stays then.
 pub(crate) fn rotate(
     store: &Store,
     editor: Editor,
@@ -117,7 +112,7 @@ pub(crate) fn rotate(
     wanted: Wanted,
     overlap: Overlap,
 ) -> Result<Issued, IssueError> {
-    // Before an argon2 is spent on it.
+    // Before the cost of an argon2.
     editor.require_first()?;
     store.credential(wanted)?;
     let password = Password::generate(cost, store)?;
@@ -125,7 +120,7 @@ pub(crate) fn rotate(
     Ok(password.issued(rotated))
 }
 
-/// A password that is not stored yet.
+/// A password before its storage.
 pub(crate) struct Password {
     secret: Secret,
     hash: String,
@@ -133,7 +128,7 @@ pub(crate) struct Password {
 }
 
 impl Password {
-    /// What is to be stored.
+    /// The form for the store.
     pub(crate) fn stored(&self, overlap: Overlap) -> NewPassword<'_> {
         NewPassword {
             hash: &self.hash,
@@ -142,7 +137,7 @@ impl Password {
         }
     }
 
-    /// What was stored together with this password.
+    /// Joins the stored row and the password.
     pub(crate) fn issued(self, rotated: Rotated) -> Issued {
         Issued {
             credential: rotated.credential,
@@ -151,7 +146,7 @@ impl Password {
         }
     }
 
-    /// Makes one. Blocks for an argon2.
+    /// Blocks for an argon2.
     ///
     /// # Errors
     /// The configured cost cannot be paid.
@@ -165,7 +160,7 @@ impl Password {
     }
 }
 
-/// Whether a username looks like one that is generated here, so that nobody finds it by trying.
+/// Whether a username has the form of generated usernames, which cannot be guessed.
 pub(crate) fn is_generated(username: &str) -> bool {
     let random = username.strip_prefix(USERNAME_PREFIX);
     random.is_some_and(|random| {
@@ -173,8 +168,8 @@ pub(crate) fn is_generated(username: &str) -> bool {
     })
 }
 
-/// A username in lower case, as it is stored and compared where case is folded. Only ASCII letters
-/// fold, as in Dovecot, and the case of a generated name always counts.
+/// The lower-case form of a username, for stores that ignore case. Only ASCII letters fold, as in
+/// Dovecot. Generated usernames stay as they are.
 pub(crate) fn folded(username: &str) -> Cow<'_, str> {
     let is_folded = !username.bytes().any(|byte| byte.is_ascii_uppercase());
     match is_folded || is_generated(username) {
@@ -183,11 +178,13 @@ pub(crate) fn folded(username: &str) -> Cow<'_, str> {
     }
 }
 
-/// `prefix` and `length` characters of [0-9A-Za-z], each equally likely, straight from the operating system's generator.
+/// `prefix` and `length` characters of [0-9A-Za-z], uniform from the operating system's generator.
 pub(crate) fn random(prefix: &str, length: usize) -> String {
-    // Linux's getrandom does not fail once the system is up, and without randomness there is nothing sensible left to do.
+    // On Linux getrandom never fails after boot, and nothing sensible can be done without
+    // randomness.
     let mut generator = UnwrapErr(SysRng);
-    let mut text = String::with_capacity(prefix.len() + length); // no reallocation leaves a copy behind
+    // Reserved at once: a reallocation would leave a copy behind.
+    let mut text = String::with_capacity(prefix.len() + length);
     text.push_str(prefix);
     Alphanumeric.append_string(&mut generator, &mut text, length);
     text
@@ -207,7 +204,7 @@ mod tests {
     };
 
     #[test]
-    fn generated_usernames_are_told_from_those_that_people_choose() {
+    fn generated_usernames_differ_from_chosen_usernames() {
         for _ in 0..10 {
             assert!(is_generated(&random(USERNAME_PREFIX, USERNAME_LENGTH)));
         }

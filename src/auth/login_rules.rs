@@ -1,4 +1,5 @@
-//! Rules that hold at the login: from where a credential may be used, and what is only reported.
+//! Rules at the login: report what does not reject, and count rejections. Also the log lines of
+//! broken rules and re-encoded messages.
 
 use std::fmt::Display;
 
@@ -9,7 +10,7 @@ use crate::sasl::{Identity, Reason};
 use super::activity::ActivityBatch;
 use super::peer::Peer;
 
-/// Logs and counts the rules that a login breaks and that only report.
+/// Logs and counts broken rules that only report.
 pub(super) fn report_broken_rules(
     identity: &Identity,
     peer: &Peer,
@@ -34,7 +35,7 @@ pub(super) fn report_broken_rules(
     }
 }
 
-/// The rule by which a login is refused, if it is one; its line in the log is that of the login.
+/// Counts the rule behind a rejection; the login's log line names the reason.
 pub(super) fn count_broken_rule(reason: Reason, metrics: &Metrics) {
     let rule = match reason {
         Reason::Expired => Rule::Expiry,
@@ -50,7 +51,7 @@ pub(super) fn count_broken_rule(reason: Reason, metrics: &Metrics) {
     metrics.breached(Breach::Rule { rule, refused });
 }
 
-/// Logs so many messages that were encoded anew, the last one for this octet.
+/// Logs `count` re-encoded messages, the last because of this octet.
 pub(super) fn log_normalized(identity: &Identity, octet: &str, count: u64) {
     tracing::info!(
         target: "gatepost::session",
@@ -62,7 +63,7 @@ pub(super) fn log_normalized(identity: &Identity, octet: &str, count: u64) {
     );
 }
 
-/// Logs a rule that was broken so many times.
+/// Logs `count` breaches of a rule.
 pub(super) fn log_rule(
     identity: &Identity,
     rule: Rule,

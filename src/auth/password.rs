@@ -1,7 +1,7 @@
-//! Passwords are compared on a few threads of their own: with argon2id, or with what an imported hash is.
+//! The hashing threads: argon2id, and the schemes of imported hashes.
 //!
-//! Each thread keeps its memory, because mapping it anew for every password costs as much as the
-//! hashing. The queue before them is bounded: a login that cannot be verified soon is told so.
+//! Each thread keeps its memory, because mapping memory for every password costs as much as
+//! hashing. The queue is bounded: a login that would wait too long fails at once.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,20 +19,19 @@ use crate::sasl::{Outage, Secret};
 
 use super::imported;
 
-/// The highest cost of a stored hash that is computed. Anyone who can write a row could otherwise
-/// take all memory with one.
+/// The highest cost of a stored hash. Without a limit, a writer of one row could take all memory.
 const MAX_COST: Cost = Cost {
     memory_kib: 1_048_576,
     iterations: 64,
     lanes: 16,
 };
 
-/// What one hash costs (RFC 9106, 3.1).
+/// The cost of one hash (RFC 9106, 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// Memory, in KiB.
     pub memory_kib: u32,
-    /// Passes over it.
+    /// Passes over the memory.
     pub iterations: u32,
     /// Lanes.
     pub lanes: u32,
@@ -46,7 +45,7 @@ impl Cost {
     }
 }
 
-/// A hash that cannot be made or used.
+/// A hash cannot be made or used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct HashError(String);
@@ -62,24 +61,20 @@ pub(crate) fn hash(password: &Secret, cost: Cost) -> Result<String, HashError> {
         .map_err(|source| error(&source))
 }
 
-/// What comparing a password with a stored hash showed.
+/// The result of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Match {
-    /// Wrong.
     No,
-    /// Right; `outdated` if the hash is not argon2id, or costs less than configured today.
+    /// Right. An outdated hash is not argon2id, or costs less than configured.
     Yes {
-        /// Whether it should be hashed anew.
         outdated: bool,
     },
 }
 
-/// The same, and how long it took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Compared {
-    /// What it showed.
     pub(crate) found: Match,
-    /// How long a thread was at it.
+    /// The time of the thread.
     pub(crate) took: Duration,
 }
 
@@ -127,7 +122,7 @@ fn matches(
             &mut memory[..blocks],
         )
         .map_err(|source| error(&source))?;
-    // What one dear hash needs must not stay taken.
+    // Return the memory of an expensive hash.
     let usual = usize::try_from(today.memory_kib).unwrap_or(usize::MAX);
     if memory.len() / 4 > usual {
         memory.truncate(usual);
@@ -144,7 +139,6 @@ fn matches(
 
 type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 
-/// The threads that hash, and the queue before them.
 pub struct Hasher {
     queue: SyncSender<Job>,
     cost: Cost,
@@ -153,8 +147,8 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// Starts `workers` threads (0: one a core) behind a queue of `queue` passwords. The threads
-    /// end when the hasher is dropped.
+    /// Starts `workers` threads (0: one per core) behind a queue of `queue` passwords. Dropping the
+    /// hasher ends the threads.
     pub fn start(
         cost: Cost,
         workers: usize,
@@ -184,12 +178,10 @@ impl Hasher {
         })
     }
 
-    /// How many threads there are.
     pub(crate) fn workers(&self) -> usize {
         self.workers
     }
 
-    /// Compares a password with a stored hash.
     pub(crate) async fn matches(
         &self,
         password: Secret,
@@ -205,14 +197,14 @@ impl Hasher {
         self.run(self.counted(compare)).await
     }
 
-    /// Hashes a password at today's cost.
+    /// Hashes a password at the configured cost.
     pub(crate) async fn rehash(&self, password: Secret) -> Result<String, Outage> {
         let cost = self.cost;
         self.run(self.counted(move |_| hash(&password, cost))).await
     }
 
-    /// Waits for a thread as a password does, and has it do nothing.
-    pub(crate) async fn pass(&self) -> Result<(), Outage> {
+    /// Waits for a thread like a password, without a job.
+    pub(crate) async fn wait_for_thread(&self) -> Result<(), Outage> {
         self.run(|_| Ok(())).await
     }
 
@@ -239,7 +231,7 @@ impl Hasher {
         metrics.argon2_queue.inc();
         let job: Job = Box::new(move |memory| {
             metrics.argon2_queue.dec();
-            // Who no longer waits needs no answer.
+            // The caller may have given up.
             if !answer.is_closed() {
                 let _ = answer.send(job(memory));
             }

@@ -1,28 +1,28 @@
-//! When a refusal is answered: a fixed while after the claim was made, whatever the reason, so
-//! that time tells an attacker nothing about which names exist.
+//! The time of rejections: a fixed delay after the request, whatever the reason, so that the time
+//! reveals nothing about which usernames exist.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
 
-/// How much of the delay may vary, in percent, to either side.
+/// In percent, to either side.
 const JITTER: u32 = 20;
 
-/// The least that a stranger's hash is waited for. Where refusals come sooner than that, those that may have been hashed
-/// come when they can.
+/// The least wait for a hash. With a shorter refusal delay, hashed rejections may come later than
+/// the others.
 const LEAST: Duration = Duration::from_millis(500);
 
-/// How long a stranger's hash is waited for: a refusal is due no sooner.
+/// How long an unknown client waits for a permit and a hash; no longer than any rejection takes.
 pub(crate) fn permit_timeout(base: Duration) -> Duration {
     LEAST.max(base * (100 - JITTER) / 100)
 }
 
-/// Whether every refusal comes later than `time` after its claim.
+/// Whether every rejection comes later than `time` after its request.
 pub(crate) fn is_later_than(time: Duration, base: Duration) -> bool {
     base * (100 - JITTER) / 100 > time
 }
 
-/// The whole time from claim to refusal, with jitter.
+/// The time from request to rejection.
 pub(crate) fn jittered(base: Duration) -> Duration {
     let percent = rand::rng().random_range(100 - JITTER..=100 + JITTER);
     base * percent / 100

@@ -1,5 +1,5 @@
-//! Refused logins that wait to be written. Whatever strangers send, there are never more than a few thousand, and the store
-//! sees one row for many attempts.
+//! Rejected logins that wait to be written: a few thousand at most, whatever clients send, and one
+//! row for many attempts.
 
 use std::collections::HashMap;
 
@@ -8,28 +8,29 @@ use crate::store::{
     UNKNOWN_REFUSALS_FROM_ONE,
 };
 
-/// How many wait at most with names that credentials have, of all credentials together.
+/// The most waiting rejections with the usernames of credentials.
 const KNOWN_REFUSALS: usize = 8_192;
 
-/// What somebody called themselves, as it may be kept and logged: some put their password there.
-pub(super) fn claimed(username: &str) -> &str {
+/// The username as it may be kept and logged: some clients send the password there.
+pub(super) fn loggable_username(username: &str) -> &str {
     match username.trim().starts_with("sk_") {
         true => "sk_…",
         false => username,
     }
 }
 
-/// Refused logins, alike ones together.
+/// Rejections, similar rejections merged.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusals {
     known: ByName,
     unknown: ByName,
-    /// How many of the unknown came from each address.
+    /// The number of unknown usernames from each address.
     unknown_from: HashMap<String, usize>,
 }
 
 impl Refusals {
-    /// Adds one, with a name that a credential has or not. False if it is dropped, as there is no room for it.
+    /// Adds a rejection, of a credential's username or an unknown username. Returns false if the
+    /// rejection is dropped for lack of room.
     pub(super) fn add(&mut self, refusal: RefusedLogin, is_known: bool) -> bool {
         if is_known {
             return self.known.add(refusal, KNOWN_REFUSALS) != Added::Not;
@@ -47,30 +48,27 @@ impl Refusals {
         added != Added::Not
     }
 
-    /// How many wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.known.len + self.unknown.len
     }
 
-    /// Those with this username.
     pub(super) fn of(&self, username: &str) -> Vec<RefusedLogin> {
         let both = [&self.known, &self.unknown];
         let found = both.into_iter().filter_map(|names| names.map.get(username));
         found.flatten().cloned().collect()
     }
 
-    /// Those with names that nobody had when they were noted.
+    /// Rejections of usernames that were unknown at the time.
     pub(super) fn unknown(&self) -> Vec<RefusedLogin> {
         self.unknown.map.values().flatten().cloned().collect()
     }
 
-    /// How many of [`Refusals::into_rows`], its first, have names that credentials have.
+    /// The number of first rows of [`Refusals::into_rows`] with the usernames of credentials.
     pub(super) fn known(&self) -> usize {
         self.known.len
     }
 
-    /// All of them.
     pub(super) fn into_rows(self) -> Vec<RefusedLogin> {
         let names = self
             .known
@@ -87,14 +85,13 @@ struct ByName {
     len: usize,
 }
 
-/// What became of a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Added {
-    /// There is one more than before.
+    /// A new entry.
     New,
-    /// There was no room for it.
+    /// No room.
     Not,
-    /// It was counted with one that is like it, or took the place of the oldest.
+    /// Merged with a similar entry, or took the place of the oldest.
     Within,
 }
 
@@ -130,7 +127,7 @@ impl ByName {
     }
 }
 
-/// The one whose place another one with this reason takes, if there is no more room for it.
+/// The entry that a rejection for `reason` replaces when the username has no room left.
 fn oldest<'a>(own: &'a mut [RefusedLogin], reason: &str) -> Option<&'a mut RefusedLogin> {
     let alike = own
         .iter()
@@ -145,7 +142,7 @@ fn oldest<'a>(own: &'a mut [RefusedLogin], reason: &str) -> Option<&'a mut Refus
         .min_by_key(|refusal| refusal.at)
 }
 
-/// Brings what the store has up to now by what waits; the latest first.
+/// Merges waiting rejections into stored rejections; the latest first.
 pub(super) fn merged(
     mut stored: Vec<RefusedLogin>,
     waiting: Vec<RefusedLogin>,
@@ -156,7 +153,7 @@ pub(super) fn merged(
             None => stored.push(newer),
         }
     }
-    // What was refused while the clock was ahead was refused by now.
+    // Times in the future come from a wrong clock.
     let now = crate::clock::now_ms();
     for refusal in &mut stored {
         refusal.at = refusal.at.min(now);
@@ -184,8 +181,8 @@ mod tests {
 
     #[test]
     fn a_password_in_the_place_of_the_username_is_not_kept() {
-        assert_eq!(claimed("sk_0123456789"), "sk_…");
-        assert_eq!(claimed("smtp_a"), "smtp_a");
+        assert_eq!(loggable_username("sk_0123456789"), "sk_…");
+        assert_eq!(loggable_username("smtp_a"), "smtp_a");
     }
 
     #[test]

@@ -1,13 +1,12 @@
-//! Hints at a username that was probably meant: for explanations, never for a verdict.
+//! Hints at the intended username, for explanations and never for a verdict.
 
 use crate::store::{OtherCase, RefusedLogin, Store, StoreError, plain};
 
 use super::issue;
 
-/// A credential whose username a client nearly sent.
+/// A credential whose username differs from the client's by case or blanks.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Near {
-    /// The credential.
     pub(crate) credential: OtherCase,
     has_blanks: bool,
     has_other_case: bool,
@@ -38,7 +37,7 @@ impl Near {
     }
 }
 
-/// Finds the credential that was probably meant by each of these usernames, which no credential has.
+/// Finds the intended credential for each of these unknown usernames.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -58,7 +57,7 @@ pub(crate) fn near(store: &Store, usernames: &[&str]) -> Result<Vec<Option<Near>
     Ok(nears.collect())
 }
 
-/// A hint for each of these refusals of unknown usernames.
+/// A hint for each rejection of an unknown username.
 ///
 /// # Errors
 /// The store cannot be read.

@@ -1,4 +1,4 @@
-//! Notices what other processes wrote into the store: the command line, or somebody's sqlite3.
+//! Polls the store for writes of other processes: the command line or sqlite3.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,25 +11,25 @@ use crate::log::Throttle;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError};
 
-/// How often the store is asked. A change must bite within 250 ms.
+/// Between two polls. A change must take effect within 250 ms.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the cache is believed while the store cannot be asked.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the cache stays valid while polls fail.
+const CACHE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long [`StorePoller::next`] waits at most, if the store answers.
-pub(super) const NEXT: Duration = Duration::from_millis(300);
+/// The longest wait of [`StorePoller::next`].
+pub(super) const NEXT_POLL: Duration = Duration::from_millis(300);
 
-/// How often the store was asked, for those who want to be sure that nothing has changed until now.
+/// Counts polls, so that a verification can wait for the next.
 #[derive(Debug, Default)]
 pub(crate) struct StorePoller {
     begun: AtomicU64,
-    /// The latest that was answered.
+    /// The number of the latest answered poll.
     answered: Sender<u64>,
 }
 
 impl StorePoller {
-    /// Asks now, and blocks until there is an answer.
+    /// Polls now. Blocks on the store.
     pub(crate) fn ask(&self, store: &Store) -> Result<(), StoreError> {
         let poll = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         store.poll()?;
@@ -37,17 +37,17 @@ impl StorePoller {
         Ok(())
     }
 
-    /// Waits until the store has answered what it is asked from now on; false if that takes longer than [`NEXT`]. By then
-    /// the epoch has moved on for whatever another process had written before.
+    /// Waits for the answer to a poll that begins from now on; false after [`NEXT_POLL`]. The
+    /// epoch then covers every earlier write of another process.
     pub(crate) async fn next(&self) -> bool {
         let begun = self.begun.load(Ordering::Acquire);
         let mut answered = self.answered.subscribe();
         let next = answered.wait_for(|poll| *poll > begun);
-        tokio::time::timeout(NEXT, next).await.is_ok()
+        tokio::time::timeout(NEXT_POLL, next).await.is_ok()
     }
 }
 
-/// StorePoller until everything else has ended.
+/// Polls until all other tasks have ended.
 pub(crate) async fn poll_regularly(
     store: Arc<Store>,
     polls: Arc<StorePoller>,
@@ -73,7 +73,7 @@ pub(crate) async fn poll_regularly(
                 if let Some(count) = UNSEEN.due() {
                     tracing::warn!(%error, count, "cannot see whether the store was changed");
                 }
-                if last_success.elapsed() > PATIENCE {
+                if last_success.elapsed() > CACHE_TIMEOUT {
                     store.advance_epoch();
                 }
             }

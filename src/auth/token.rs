@@ -1,4 +1,4 @@
-//! Admin tokens: how they are made, recognised and found.
+//! Admin tokens: creation, form and look-up.
 
 use thiserror::Error;
 
@@ -6,44 +6,40 @@ use super::issue::random;
 use crate::sasl::Secret;
 use crate::store::{Editor, NewToken, Scope, Store, StoreError, Token};
 
-/// What every token begins with, so that people and scanners for leaked secrets know one when they see it.
+/// Identifies a token to people and to scanners for leaked secrets.
 const PREFIX: &str = "gp_";
 
 /// Random characters: 202 bits.
 const LENGTH: usize = 34;
 
-/// Characters behind them that are computed from them, so that a mistyped or cut token is told from a wrong one.
+/// Checksum characters, to tell a mistyped or truncated token from a wrong one.
 const CHECK_LENGTH: usize = 6;
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A token together with its secret, for the only time.
+/// A token with the only copy of its secret.
 #[derive(Debug)]
 pub(crate) struct IssuedToken {
-    /// As it is now stored.
     pub(crate) token: Token,
-    /// What is presented: `gp_` and 40 characters; nowhere else.
+    /// `gp_` and 40 characters; stored nowhere.
     pub(crate) secret: Secret,
 }
 
-/// Why a text does not give access.
+/// The reason for denying access.
 #[derive(Debug, Error)]
 pub(crate) enum TokenError {
-    /// Nobody ever got it.
     #[error("this is not a token: a token is gp_ and 40 letters and digits; was it copied whole?")]
     Malformed,
-    /// It is not known, or not any more.
     #[error("the token is unknown, revoked or expired: make one with gatepost token create")]
     Invalid,
-    /// It cannot be told.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Makes a token.
+/// Creates a token.
 ///
 /// # Errors
-/// As [`Editor::create_token`]; then nothing was made.
+/// As [`Editor::create_token`]; nothing is created then.
 pub(crate) fn issue(
     editor: Editor,
     name: &str,
@@ -65,28 +61,27 @@ pub(crate) fn issue(
     })
 }
 
-/// What a token is found by. It gives the token away to nobody.
+/// The key for the look-up of a token; reveals nothing about the token.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct TokenHash([u8; 32]);
 
-/// The hash of what is presented as a token.
 pub(crate) fn hash(text: &str) -> TokenHash {
     TokenHash(*blake3::hash(text.as_bytes()).as_bytes())
 }
 
-/// The valid token that has this hash. Blocks on the store.
+/// The valid token with this hash. Blocks on the store.
 ///
 /// # Errors
-/// There is none, or the store cannot be read.
+/// No valid token has the hash, or the store cannot be read.
 pub(crate) fn find(store: &Store, hash: TokenHash, now_ms: i64) -> Result<Token, TokenError> {
-    // Found by its hash, so that the time this takes tells nothing about what would be a token.
+    // The look-up by hash takes a time that reveals nothing about valid tokens.
     match store.token_by_hash(&hash.0)? {
         Some(token) if token.is_valid(now_ms) => Ok(token),
         _ => Err(TokenError::Invalid),
     }
 }
 
-/// Whether `text` could be a token; its checksum is right then.
+/// Whether `text` has the form and checksum of a token.
 pub(crate) fn is_well_formed(text: &str) -> bool {
     let (whole, checked) = (PREFIX.len() + LENGTH + CHECK_LENGTH, PREFIX.len() + LENGTH);
     text.len() == whole
@@ -95,7 +90,7 @@ pub(crate) fn is_well_formed(text: &str) -> bool {
         && check(&text[..checked]) == text[checked..]
 }
 
-/// Not a secret matter: whoever knows this code can compute it.
+/// A checksum, not a secret.
 fn check(text: &str) -> String {
     let [a, b, c, d, e, ..] = *blake3::hash(text.as_bytes()).as_bytes();
     let mut number = u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]);
@@ -144,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_of_the_pen_is_told_from_a_token_that_is_not_valid() {
+    fn a_mistyped_token_differs_from_an_invalid_token() {
         let (_directory, store) = store();
         let (_, text) = make(&store, Some(1_000));
         let slips = [

@@ -87,7 +87,7 @@ impl Authenticator {
             guard: Arc::new(guard),
             activity,
             quotas,
-            may_await_poll: refusal_delay::is_later_than(store_poller::NEXT, refusal_delay),
+            may_await_poll: refusal_delay::is_later_than(store_poller::NEXT_POLL, refusal_delay),
             permit_timeout: refusal_delay::permit_timeout(refusal_delay),
             refusal_delay,
             folds_case: false,
@@ -349,7 +349,7 @@ impl Driver<'_> {
         };
         let keep = |retired_at, is_known| {
             let rejection = rejected_login(self.credentials, self.peer, reason, retired_at);
-            activity.turned_away(rejection, is_known);
+            activity.note_rejection(rejection, is_known);
         };
         let mut outcome = Outcome::default();
         match &rejected {

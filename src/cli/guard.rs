@@ -155,9 +155,17 @@ fn clear(client: &Client, wanted: ClearTarget) -> Result<Cleared, ClientError> {
 fn clear_stored(wanted: ClearTarget, store: &Store, actor: &Actor) -> Result<usize, CliError> {
     let rows = store.penalties()?.into_iter().map(|row| row.network);
     let networks: Vec<_> = rows
-        .filter(|network| network.parse().is_ok_and(|network| wanted.takes(network)))
+        .filter(|network| {
+            network
+                .parse()
+                .is_ok_and(|network| wanted.includes(network))
+        })
         .collect();
-    let is_wanted = |network: &str| network.parse().is_ok_and(|network| wanted.takes(network));
+    let is_wanted = |network: &str| {
+        network
+            .parse()
+            .is_ok_and(|network| wanted.includes(network))
+    };
     store
         .by(actor)
         .clear_networks(&wanted.to_string(), &networks, is_wanted)?;

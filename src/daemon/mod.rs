@@ -63,7 +63,7 @@ pub fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
     GuardSettings {
         enabled: guard.enabled,
         exempt,
-        room: ConnectionLimits {
+        connections: ConnectionLimits {
             total: guard.unauthenticated,
             per_client: guard.per_address,
             per_network: guard.per_network,

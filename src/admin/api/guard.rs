@@ -51,7 +51,7 @@ impl From<PenaltyView> for GuardEntry {
         GuardEntry {
             network: charge.network.to_string(),
             scope: charge.scope().to_owned(),
-            state: charge.standing().as_str().to_owned(),
+            state: charge.status().as_str().to_owned(),
             // To the hundredth: it is another number at every moment.
             score: (charge.score * 100.0).round() / 100.0,
             at: Time(charge.at),
@@ -92,7 +92,7 @@ async fn list_guard(
     let limit = query.limit.get() as usize;
     let charges = desk.run(move |desk| {
         let guard = desk.system.authenticator.guard();
-        Ok(wanted.map_or_else(|| guard.list(), |wanted| guard.among(wanted)))
+        Ok(wanted.map_or_else(|| guard.list(), |wanted| guard.penalties_of(wanted)))
     });
     let mut charges = charges.await?.into_iter();
     let items: Vec<_> = charges

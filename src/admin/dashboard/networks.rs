@@ -32,7 +32,7 @@ struct Row {
 
 impl From<PenaltyView> for Row {
     fn from(charge: PenaltyView) -> Row {
-        let (state, class) = match charge.standing() {
+        let (state, class) = match charge.status() {
             Status::Banned => ("Banned", "bad"),
             Status::Slowed => ("Slowed", "warning"),
             Status::Counted => ("Counted", ""),
@@ -68,7 +68,7 @@ pub(super) async fn list(
         .desk
         .run(|desk| Ok(desk.system.authenticator.guard().list()));
     let charges = listed.await?;
-    let is_banned = |charge: &&PenaltyView| charge.standing() == Status::Banned;
+    let is_banned = |charge: &&PenaltyView| charge.status() == Status::Banned;
     page(&NetworksPage {
         frame: visitor.frame(Section::Guard),
         total: charges.len(),

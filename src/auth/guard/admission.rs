@@ -1,4 +1,4 @@
-//! How many connections may be open before they are somebody's, in all and from one place.
+//! Limits on open connections before login: in total, per client and per network.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,66 +9,58 @@ use super::prefix::Prefix;
 
 const SHARDS: usize = 64;
 
-/// How many times more a client may open that logged in before: an office begins its day at once.
+/// The factor for clients that logged in before: an office connects all at once in the morning.
 const KNOWN: usize = 10;
 
-/// How many times more a network may whose clients did. Anybody with a credential can have logged in from all over a network
-/// of theirs, and must not be able to take all the room there is.
+/// The factor for networks of such clients. A holder of one credential can log in from all over a
+/// network, and must not be able to take every connection.
 const KNOWN_NETWORK: usize = 4;
 
-/// How many connections that have not logged in may be open.
+/// The most open connections before login.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ConnectionLimits {
-    /// In all. A quarter is for those who logged in before.
+    /// In total. A quarter is reserved for clients that logged in before.
     pub total: usize,
-    /// From one client.
     pub per_client: usize,
-    /// From one network.
     pub per_network: usize,
 }
 
-/// Which of them is used up.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum LimitReached {
-    /// The client's.
     Client,
-    /// That of the network around it.
     Network,
-    /// That of all.
     Total,
 }
 
-/// Counts them.
 pub(crate) struct Admission {
-    room: ConnectionLimits,
+    limits: ConnectionLimits,
     open: AtomicUsize,
     by_prefix: [Mutex<HashMap<Prefix, usize>>; SHARDS],
     hasher: RandomState,
 }
 
-/// A connection that counts until this is dropped.
+/// One open connection, until dropped.
 pub struct ConnectionSlot {
     admission: Arc<Admission>,
     prefixes: [Prefix; 2],
 }
 
 impl Admission {
-    /// Nobody is there.
-    pub(crate) fn new(room: ConnectionLimits) -> Self {
+    pub(crate) fn new(limits: ConnectionLimits) -> Self {
         Self {
-            room,
+            limits,
             open: AtomicUsize::new(0),
             by_prefix: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
         }
     }
 
-    /// How many there are.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Lets a connection in, if there is room.
+    /// Admits a connection, unless a limit is reached.
     pub(crate) fn enter(
         self: &Arc<Self>,
         client: Prefix,
@@ -79,7 +71,7 @@ impl Admission {
             total,
             per_client,
             per_network,
-        } = self.room;
+        } = self.limits;
         let (total, per_client, per_network) = match is_known {
             true => (
                 total,
@@ -95,15 +87,15 @@ impl Admission {
             self.subtract(client);
             return Err(LimitReached::Network);
         }
-        let place = ConnectionSlot {
+        let slot = ConnectionSlot {
             admission: self.clone(),
             prefixes: [client, network],
         };
-        // Before it is looked at: what came at the same moment counts as well.
+        // Added before the comparison, so that simultaneous connections see each other.
         if self.open.fetch_add(1, Ordering::Relaxed) >= total {
             return Err(LimitReached::Total);
         }
-        Ok(place)
+        Ok(slot)
     }
 
     fn add(&self, prefix: Prefix, limit: usize) -> bool {
@@ -151,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    const ROOM: ConnectionLimits = ConnectionLimits {
+    const LIMITS: ConnectionLimits = ConnectionLimits {
         total: 100,
         per_client: 3,
         per_network: 5,
@@ -169,26 +161,26 @@ mod tests {
 
     #[test]
     fn each_limit_holds_and_a_place_is_given_back() {
-        let admission = Arc::new(Admission::new(ROOM));
-        let mut places: Vec<_> = (0..3)
+        let admission = Arc::new(Admission::new(LIMITS));
+        let mut slots: Vec<_> = (0..3)
             .map(|_| enter(&admission, [10, 0, 0, 1], false).ok().unwrap())
             .collect();
         assert_eq!(
             enter(&admission, [10, 0, 0, 1], false).err(),
             Some(LimitReached::Client)
         );
-        places.push(enter(&admission, [10, 0, 0, 2], false).ok().unwrap());
-        places.push(enter(&admission, [10, 0, 0, 2], false).ok().unwrap());
+        slots.push(enter(&admission, [10, 0, 0, 2], false).ok().unwrap());
+        slots.push(enter(&admission, [10, 0, 0, 2], false).ok().unwrap());
         assert_eq!(
             enter(&admission, [10, 0, 0, 3], false).err(),
             Some(LimitReached::Network)
         );
-        // Who is known is not held up by the neighbours.
-        places.push(enter(&admission, [10, 0, 0, 3], true).ok().unwrap());
-        places.remove(0);
-        places.remove(0);
-        places.push(enter(&admission, [10, 0, 0, 1], false).ok().unwrap());
-        drop(places);
+        // Neighbours do not hold up a known client.
+        slots.push(enter(&admission, [10, 0, 0, 3], true).ok().unwrap());
+        slots.remove(0);
+        slots.remove(0);
+        slots.push(enter(&admission, [10, 0, 0, 1], false).ok().unwrap());
+        drop(slots);
         assert_eq!(admission.open(), 0);
         let left = admission.by_prefix.iter();
         assert!(
@@ -199,8 +191,8 @@ mod tests {
 
     #[test]
     fn a_network_whose_clients_are_known_leaves_room_for_others() {
-        let admission = Arc::new(Admission::new(ROOM));
-        let places: Vec<_> = (0..20)
+        let admission = Arc::new(Admission::new(LIMITS));
+        let slots: Vec<_> = (0..20)
             .map(|host| enter(&admission, [10, 0, 0, host], true).ok().unwrap())
             .collect();
         let (own, elsewhere) = ([10, 0, 0, 1], [10, 0, 1, 1]);
@@ -210,14 +202,14 @@ mod tests {
         );
         assert!(enter(&admission, elsewhere, true).is_ok());
         assert!(enter(&admission, elsewhere, false).is_ok());
-        drop(places);
+        drop(slots);
         assert!(enter(&admission, own, true).is_ok());
     }
 
     #[test]
-    fn a_quarter_is_kept_for_those_who_are_known() {
-        let admission = Arc::new(Admission::new(ROOM));
-        let strangers: Vec<_> = (0..75)
+    fn a_quarter_is_reserved_for_known_clients() {
+        let admission = Arc::new(Admission::new(LIMITS));
+        let unknown_clients: Vec<_> = (0..75)
             .map(|number| enter(&admission, [10, 1, number, 1], false).ok().unwrap())
             .collect();
         assert_eq!(
@@ -232,7 +224,7 @@ mod tests {
             enter(&admission, [10, 4, 0, 1], true).err(),
             Some(LimitReached::Total)
         );
-        drop((strangers, known));
+        drop((unknown_clients, known));
         assert_eq!(admission.open(), 0);
     }
 }

@@ -186,10 +186,10 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The unknown client that must wait for a permit although its password is not hashed. `None` if
-    /// the client has waited already, or the same rejection was delayed lately.
+    /// The unknown client that must wait for a permit although no password is hashed. `None`
+    /// if the client has waited already, or the same rejection was delayed lately.
     pub(crate) fn dummy_permit(&self, credential: Option<i64>, digest: Digest) -> Option<Prefix> {
-        let is_settled = self.is_permit_settled || self.knows_wrong(Target::NOBODY, digest);
+        let is_settled = self.is_permit_settled || self.knows_wrong(Target::UNKNOWN, digest);
         self.unknown_client(credential).filter(|_| !is_settled)
     }
 

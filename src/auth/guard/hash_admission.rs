@@ -1,4 +1,4 @@
-//! Who may have argon2 computed, and how often: what unknown_clients ask for must not keep the others waiting.
+//! Permits to hash for unknown clients, so that their guesses do not delay other logins.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,51 +8,53 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::prefix::Prefix;
 
-/// How many hashes one stranger may have under way.
+/// The most hashes of one unknown client under way.
 const AT_ONCE: usize = 2;
 
-/// How many one stranger may ask for at once. As many as guesses make a ban, so that who guesses meets the ban and
-/// learns nothing from the lane.
+/// The most permits at once for one unknown client: as many as guesses lead to a ban. A guessing
+/// client meets the ban first and learns nothing from the permits.
 const BURST: f64 = 10.0;
 
-/// After how many milliseconds one more.
+/// Milliseconds until a client gets one more permit.
 const REFILL: f64 = 5_000.0;
 
-/// How many milliseconds pass at least before those are looked for who can be forgotten.
+/// The least time between two sweeps, in milliseconds.
 const SWEEP: i64 = 1_000;
 
-/// How many unknown_clients are told apart.
+/// The most unknown clients with an entry.
 const ENTRIES: usize = 16_384;
 
-/// How many hashes of unknown_clients say how long one takes.
+/// The number of hashing times kept.
 const TIMED: usize = 64;
 
-/// How long one takes before there was any.
-const USUAL: Duration = Duration::from_millis(30);
+/// The assumed time before the first hash.
+const ASSUMED: Duration = Duration::from_millis(30);
 
-/// The lane of unknown_clients: everybody who logs in from where the credential was not used before, with a password that people
-/// chose. All others have the hashing threads to themselves.
+/// Admits unknown clients to the hashing threads. A client is unknown if the credential was not
+/// used from its address before and people chose the password. All other clients use the threads
+/// without a permit.
 pub(crate) struct HashAdmission {
     unknown_clients: Mutex<UnknownClients>,
-    /// UnknownClients whose password is being hashed.
+    /// Permits for hashes under way.
     share: Arc<Semaphore>,
-    /// UnknownClients who wait for it or have it.
+    /// Permits for clients that wait or hash.
     waiting: Arc<Semaphore>,
-    /// How long the latest hashes took.
+    /// The times of the latest hashes.
     times: Mutex<VecDeque<Duration>>,
 }
 
 #[derive(Default)]
 struct UnknownClients {
-    lanes: HashMap<Prefix, Lane>,
-    /// When those were last forgotten who have all their tokens; a flood must not have that done for each of its own.
+    entries: HashMap<Prefix, ClientEntry>,
+    /// The time of the last sweep of entries with all tokens; a flood must not cause a sweep per
+    /// client.
     swept: i64,
 }
 
-struct Lane {
+struct ClientEntry {
     tokens: f64,
     at: i64,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 /// The right to compute one hash for an unknown client, until dropped.
@@ -73,8 +75,7 @@ impl HashPermit {
 }
 
 impl HashAdmission {
-    /// Before so many hashing threads, with a queue of `queue` passwords. UnknownClients have all threads but one, and half the
-    /// queue.
+    /// Unknown clients get all of `threads` but one, and half of a queue of `queue` passwords.
     pub(crate) fn new(threads: usize, queue: usize) -> Self {
         Self {
             unknown_clients: Mutex::default(),
@@ -84,8 +85,7 @@ impl HashAdmission {
         }
     }
 
-    /// A stranger's password was hashed, which took so long.
-    pub(crate) fn took(&self, time: Duration) {
+    pub(crate) fn record_time(&self, time: Duration) {
         let mut times = self.times();
         if times.len() >= TIMED {
             times.pop_front();
@@ -93,28 +93,28 @@ impl HashAdmission {
         times.push_back(time);
     }
 
-    /// How long hashing a stranger's password would take. Hashes of one credential all take about the same time, so a name that
-    /// nobody has keeps its rank among those there are.
+    /// The hashes of one credential all take about the same time. The time therefore depends on the
+    /// username, so that an unknown username keeps its rank among those that exist.
     pub(crate) fn hash_time(&self, name: u32) -> Duration {
         let mut times: Vec<_> = self.times().iter().copied().collect();
         times.sort_unstable();
         let rank = (u64::from(name) * times.len() as u64) >> u32::BITS;
-        times.get(rank as usize).copied().unwrap_or(USUAL)
+        times.get(rank as usize).copied().unwrap_or(ASSUMED)
     }
 
     fn times(&self) -> MutexGuard<'_, VecDeque<Duration>> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a stranger's turn.
+    /// Waits for a permit.
     ///
     /// # Errors
-    /// They ask too often, or too many of them wait.
+    /// The client asks too often, or too many clients wait.
     pub(crate) async fn permit(&self, client: Prefix, now: i64) -> Result<HashPermit, HashDenied> {
-        let turns = self.take(client, now).ok_or(HashDenied)?;
+        let permits = self.take(client, now).ok_or(HashDenied)?;
         let waiting = self.waiting.clone().try_acquire_owned();
         let waiting = waiting.map_err(|_| HashDenied)?;
-        let own = turns.acquire_owned().await.map_err(|_| HashDenied)?;
+        let own = permits.acquire_owned().await.map_err(|_| HashDenied)?;
         let share = self.share.clone().acquire_owned().await;
         let share = share.map_err(|_| HashDenied)?;
         Ok(HashPermit {
@@ -122,29 +122,34 @@ impl HashAdmission {
         })
     }
 
-    /// Takes one of a stranger's tokens.
+    /// Takes one of the client's tokens.
     fn take(&self, client: Prefix, now: i64) -> Option<Arc<Semaphore>> {
         let mut unknown_clients = self
             .unknown_clients
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if unknown_clients.lanes.len() >= ENTRIES && !unknown_clients.lanes.contains_key(&client) {
+        if unknown_clients.entries.len() >= ENTRIES
+            && !unknown_clients.entries.contains_key(&client)
+        {
             unknown_clients.sweep(now);
-            if unknown_clients.lanes.len() >= ENTRIES {
+            if unknown_clients.entries.len() >= ENTRIES {
                 return None;
             }
         }
-        let lane = unknown_clients.lanes.entry(client).or_insert_with(|| Lane {
-            tokens: BURST,
-            at: now,
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
-        });
-        lane.refill(now);
-        if lane.tokens < 1.0 {
+        let entry = unknown_clients
+            .entries
+            .entry(client)
+            .or_insert_with(|| ClientEntry {
+                tokens: BURST,
+                at: now,
+                permits: Arc::new(Semaphore::new(AT_ONCE)),
+            });
+        entry.refill(now);
+        if entry.tokens < 1.0 {
             return None;
         }
-        lane.tokens -= 1.0;
-        Some(lane.turns.clone())
+        entry.tokens -= 1.0;
+        Some(entry.permits.clone())
     }
 }
 
@@ -154,14 +159,14 @@ impl UnknownClients {
             return;
         }
         self.swept = now;
-        self.lanes.retain(|_, lane| {
-            lane.refill(now);
-            lane.tokens < BURST || Arc::strong_count(&lane.turns) > 1
+        self.entries.retain(|_, entry| {
+            entry.refill(now);
+            entry.tokens < BURST || Arc::strong_count(&entry.permits) > 1
         });
     }
 }
 
-impl Lane {
+impl ClientEntry {
     fn refill(&mut self, now: i64) {
         let passed = (now - self.at).max(0) as f64;
         self.tokens = (self.tokens + passed / REFILL).min(BURST);
@@ -180,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_has_a_burst_and_then_one_every_five_seconds() {
+    async fn an_unknown_client_has_a_burst_and_then_one_every_five_seconds() {
         let admission = HashAdmission::new(2, 100);
         for _ in 0..10 {
             admission.permit(client(1), 0).await.unwrap();
@@ -198,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stranger_has_two_at_once_and_all_have_their_share() {
+    async fn an_unknown_client_has_two_at_once_and_all_have_their_share() {
         let admission = HashAdmission::new(4, 100);
         let first = admission.permit(client(1), 0).await.unwrap();
         let _second = admission.permit(client(1), 0).await.unwrap();
@@ -206,7 +211,7 @@ mod tests {
         let third = tokio::time::timeout(soon, admission.permit(client(1), 0)).await;
         assert!(third.is_err(), "the third waits");
         let _other = admission.permit(client(2), 0).await.unwrap();
-        // Three of four threads are taken; the fourth is not for unknown_clients.
+        // Three of four threads are taken; the fourth is not for unknown clients.
         let another = tokio::time::timeout(soon, admission.permit(client(3), 0)).await;
         assert!(another.is_err());
         drop(first);
@@ -227,16 +232,16 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_nobody_has_takes_as_long_as_one_that_somebody_has() {
+    fn an_unknown_username_takes_as_long_as_an_existing_username() {
         let admission = HashAdmission::new(2, 4);
-        assert_eq!(admission.hash_time(7), USUAL);
+        assert_eq!(admission.hash_time(7), ASSUMED);
         for _ in 0..TIMED {
-            admission.took(Duration::from_secs(9));
+            admission.record_time(Duration::from_secs(9));
         }
-        // A quarter of them is slow.
+        // A quarter of the hashes is slow.
         for number in 0..TIMED as u64 {
             let slow = number % 4 == 0;
-            admission.took(Duration::from_millis(if slow { 500 } else { 30 }));
+            admission.record_time(Duration::from_millis(if slow { 500 } else { 30 }));
         }
         for name in [0, u32::MAX / 2, u32::MAX / 4 * 3] {
             assert_eq!(admission.hash_time(name), Duration::from_millis(30));
@@ -261,10 +266,10 @@ mod tests {
             admission.take(Prefix::client(number.to_be_bytes().into()), 0);
         }
         assert_eq!(
-            admission.unknown_clients.lock().unwrap().lanes.len(),
+            admission.unknown_clients.lock().unwrap().entries.len(),
             ENTRIES
         );
         assert!(admission.take(client(1), 60_000).is_some());
-        assert_eq!(admission.unknown_clients.lock().unwrap().lanes.len(), 1);
+        assert_eq!(admission.unknown_clients.lock().unwrap().entries.len(), 1);
     }
 }

@@ -1,5 +1,6 @@
-//! Passwords that people chose can be guessed, so guesses at one are counted wherever they come from (NIST SP 800-63B: no
-//! more than 100 in a row, and then none for an hour). Generated ones cannot, and are not.
+//! Limits guesses at human-chosen passwords from all addresses together (NIST SP 800-63B: at most
+//! 100 failures in a row, then none for an hour). Generated passwords cannot be guessed and are not
+//! counted.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,40 +8,36 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::Login;
 
-/// So many failures in a row are worth a word in the log.
+/// So many failures in a row are logged.
 pub(crate) const SUSPICIOUS: u32 = 20;
 
-/// After so many in a row, only those are heard who were there before.
+/// After so many failures in a row, only known clients may log in.
 pub(crate) const LIMIT: u32 = 100;
 
-/// For how long, in milliseconds.
+/// In milliseconds.
 const CLOSED: i64 = 3_600_000;
 
-/// How many credentials are watched at a time.
+/// The most credentials with an entry.
 const ENTRIES: usize = 65_536;
 
-/// Failures in a row, by the credential's key.
 #[derive(Default)]
 pub(crate) struct ImportedGuessLimiter {
-    /// How many are watched, since there are almost always none.
+    /// The number of entries; nearly always zero, so most logins skip the lock.
     count: AtomicUsize,
     failures: Mutex<HashMap<i64, Failures>>,
 }
 
-/// A credential as it is now: with another version, its password may be another.
+/// One state of a credential; another version may have another password.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Target {
-    /// The credential's key.
     pub(crate) key: i64,
-    /// The version of its row.
     pub(crate) version: i64,
 }
 
 impl Target {
-    /// What a login with a name that nobody has would be one of; keys begin at 1.
-    pub(crate) const NOBODY: Self = Self { key: 0, version: 0 };
+    /// Stands for unknown usernames; keys begin at 1.
+    pub(crate) const UNKNOWN: Self = Self { key: 0, version: 0 };
 
-    /// What a login would be one of.
     pub(crate) fn of(login: &Login) -> Self {
         Self {
             key: login.key,
@@ -57,8 +54,8 @@ struct Failures {
 }
 
 impl ImportedGuessLimiter {
-    /// Counts a failure, and returns how many there were in a row. None counts while only those are heard who were there
-    /// before: nobody else is looked at, and that hour must end.
+    /// Counts a failure and returns the number in a row. `None` while the credential is closed: no
+    /// password is compared then, and the hour must end.
     pub(crate) fn failed(&self, target: Target, now: i64) -> Option<u32> {
         let mut failures = self.lock();
         if failures.len() >= ENTRIES && !failures.contains_key(&target.key) {
@@ -74,7 +71,7 @@ impl ImportedGuessLimiter {
         if now < entry.closed_until {
             return None;
         }
-        // Once that hour is over all begins anew: one guess an hour must not be enough to keep the owner out elsewhere.
+        // Counts from zero after the hour: one guess an hour must not keep the credential closed.
         if entry.closed_until != 0 {
             (entry.in_a_row, entry.closed_until) = (0, 0);
         }
@@ -87,7 +84,7 @@ impl ImportedGuessLimiter {
         Some(in_a_row)
     }
 
-    /// Forgets the failures: the right password was given.
+    /// Forgets the failures after a right password.
     pub(crate) fn succeeded(&self, credential: i64) {
         if self.count.load(Ordering::Acquire) > 0 {
             let mut failures = self.lock();
@@ -96,7 +93,7 @@ impl ImportedGuessLimiter {
         }
     }
 
-    /// Whether only those are heard who logged in from where they are before.
+    /// Whether only known clients may log in.
     pub(crate) fn is_closed(&self, target: Target, now: i64) -> bool {
         self.count.load(Ordering::Acquire) > 0
             && self.lock().get(&target.key).is_some_and(|failures| {

@@ -1,7 +1,9 @@
-//! The guard: what failed logins cost those who cause them, and nobody else.
+//! The guard: failed logins cost the client that causes them, and no other client.
 //!
-//! Failures are counted by the client's address and by the network around it, never by the login: whoever knows a username
-//! could otherwise keep its owner out. Where a credential was used from lately, its owner is spared what others there did.
+//! Failures count against the client's address and the network around the address, never against a
+//! username: otherwise an attacker could lock an owner out by knowing the username. A credential's
+//! owner does not pay for the failures of other clients at an address from which the credential was
+//! used lately.
 
 mod admission;
 mod attempt;
@@ -47,40 +49,40 @@ pub(crate) use self::imported_guesses::Target;
 pub(crate) use self::prefix::Prefix;
 pub(crate) use self::state::{ClearTarget, PenaltyView, Status, stored};
 
-/// How many clients are told apart, and how many networks.
+/// The most clients, and the most networks, with a penalty.
 const CLIENTS: usize = 65_536;
 const NETWORKS: usize = 16_384;
 
-/// How many networks wait at most to be written as trusted.
+/// The most trusted clients that wait to be written.
 const UNWRITTEN: usize = 65_536;
 
-/// An epoch that the store does not come to.
+/// The store never reaches this epoch.
 const UNKNOWN: u64 = u64::MAX;
 
-/// As it is configured.
+/// The configured limits and exemptions.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whether failures have consequences at all. Connections are limited in any case.
+    /// Whether failures have consequences. Connections are limited in any case.
     pub enabled: bool,
-    /// Who is never counted.
+    /// Networks whose failures and connections never count.
     pub exempt: Vec<Network>,
-    /// How many connections that have not logged in may be open.
-    pub room: ConnectionLimits,
-    /// How many TLS handshakes may be under way.
+    /// Limits on open connections before login.
+    pub connections: ConnectionLimits,
+    /// The most TLS handshakes under way.
     pub handshakes: usize,
-    /// How many threads hash passwords.
+    /// The number of hashing threads.
     pub threads: usize,
-    /// How many passwords may wait for them.
+    /// The most passwords that wait for a hashing thread.
     pub queue: usize,
 }
 
 impl Settings {
-    /// That let everybody do everything.
+    /// No limits and no consequences.
     pub(crate) fn off() -> Self {
         Self {
             enabled: false,
             exempt: Vec::new(),
-            room: ConnectionLimits {
+            connections: ConnectionLimits {
                 total: usize::MAX,
                 per_client: usize::MAX,
                 per_network: usize::MAX,
@@ -92,28 +94,28 @@ impl Settings {
     }
 }
 
-/// Counts failures and says what follows from them.
+/// Counts failures, and limits clients before their login.
 pub struct Guard {
     settings: Settings,
     clients: Table,
     networks: Table,
     trust: Trust,
-    /// What of it is to be written: the credential's key and the client.
+    /// Trusted clients that are not written yet: the credential's key and the client, and when.
     unwritten: Mutex<HashMap<(i64, Prefix), i64>>,
     hash_admission: HashAdmission,
     imported_guesses: ImportedGuessLimiter,
     wrong: WrongPasswords,
     admission: Arc<Admission>,
     handshakes: Handshakes,
-    /// The epoch of the store at which trust was last compared with it.
-    followed: AtomicU64,
-    /// Held while something is written, so that nothing comes back that was cleared meanwhile.
+    /// The store's epoch when trust was last compared with the store.
+    trust_epoch: AtomicU64,
+    /// Held during writes: a penalty cleared meanwhile must not come back.
     writing: Mutex<()>,
     metrics: Arc<Metrics>,
 }
 
 impl Guard {
-    /// With nothing held against anybody.
+    /// Without penalties.
     pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self {
             clients: Table::new(CLIENTS),
@@ -123,16 +125,16 @@ impl Guard {
             hash_admission: HashAdmission::new(settings.threads, settings.queue),
             imported_guesses: ImportedGuessLimiter::default(),
             wrong: WrongPasswords::default(),
-            admission: Arc::new(Admission::new(settings.room)),
+            admission: Arc::new(Admission::new(settings.connections)),
             handshakes: Handshakes::new(settings.handshakes),
-            followed: AtomicU64::new(UNKNOWN),
+            trust_epoch: AtomicU64::new(UNKNOWN),
             writing: Mutex::default(),
             settings,
             metrics,
         }
     }
 
-    /// With what was held against whom when the process before ended.
+    /// With the penalties and the trust of the previous process.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -144,28 +146,28 @@ impl Guard {
         let guard = Self::new(settings, metrics);
         let now = steady_ms();
         state::read(store, |network, penalty| {
-            // What was counted under another configuration has no consequences under this one.
+            // A penalty from another configuration may be exempt under this configuration.
             if guard.counts(network) {
                 guard
                     .table(network)
                     .change(network, now, |place| *place = penalty);
             }
         })?;
-        // The latest first, so that what has no room is the oldest.
+        // Latest first: the oldest rows find no room.
         for row in store.trusted_networks(clock::now_ms() - trust::REMEMBERED)? {
             if let Ok(client) = row.network.parse() {
                 let at = row.at.saturating_sub(clock::offset_at(row.at)).min(now);
                 guard.trust.note(row.credential, client, at);
             }
         }
-        guard.show(now);
+        guard.update_gauges(now);
         Ok(guard)
     }
 
-    /// Whether a connection from `address` may go on, until it is known whose it is.
+    /// Admits a connection until its login. `None`: the client is exempt.
     ///
     /// # Errors
-    /// Why it is closed.
+    /// The reason for closing the connection.
     pub fn admit(&self, address: IpAddr) -> Result<Option<ConnectionSlot>, Shed> {
         let shed = |why| {
             self.metrics.guard_shed.of(why).inc();
@@ -191,8 +193,8 @@ impl Guard {
         Ok(Some(place))
     }
 
-    /// Waits for leave to shake hands. Somebody's whole network may be at it; those who logged in before have a share that
-    /// strangers cannot use up.
+    /// Waits for a handshake permit. A whole network may flood the handshakes, so clients that
+    /// logged in before have a share of their own.
     pub(crate) async fn handshake(&self, address: IpAddr) -> Handshake {
         let is_known = self.is_exempt(address)
             || self
@@ -201,7 +203,7 @@ impl Guard {
         self.handshakes.begin(is_known).await
     }
 
-    /// Somebody sent nonsense in the place of a login.
+    /// Counts bytes that are no SMTP or SASL as a small failure.
     pub(crate) fn protocol_noise(&self, address: IpAddr) {
         let attempt = self.attempt(address);
         if let Some([client, network]) = attempt.prefixes().filter(|_| !attempt.is_barred()) {
@@ -212,7 +214,7 @@ impl Guard {
         }
     }
 
-    /// What `address` has to expect, before a login of its is looked at.
+    /// Begins a login from `address`.
     pub fn attempt(&self, address: IpAddr) -> Attempt<'_> {
         let now = steady_ms();
         if !self.settings.enabled || self.is_exempt(address) {
@@ -228,7 +230,7 @@ impl Guard {
         Attempt::new(self, [client, network], bar, now)
     }
 
-    /// A login succeeded.
+    /// Counts a success.
     pub fn accepted(&self, attempt: &Attempt, credential: i64) {
         self.imported_guesses.succeeded(credential);
         if let Some([client, _]) = attempt.prefixes() {
@@ -236,12 +238,13 @@ impl Guard {
         }
     }
 
-    /// A stranger's password turned out right when nobody waited for that any more. The next try is a login.
-    pub(crate) fn late_success(&self, stranger: Prefix, target: Target) {
+    /// Trusts an unknown client whose password proved right after its timeout. The next attempt
+    /// succeeds.
+    pub(crate) fn late_success(&self, client: Prefix, target: Target) {
         let now = steady_ms();
         if !self.imported_guesses.is_closed(target, now) {
             self.imported_guesses.succeeded(target.key);
-            self.trust_from_now(target.key, stranger, now);
+            self.trust_from_now(target.key, client, now);
         }
     }
 
@@ -257,7 +260,7 @@ impl Guard {
         }
     }
 
-    /// A login failed for this reason; `mark` tells names and passwords apart. What follows.
+    /// Counts a failed login for `reason`; `mark` stands for the username and password.
     pub fn refused(
         &self,
         attempt: &Attempt,
@@ -267,14 +270,14 @@ impl Guard {
     ) -> Outcome {
         let failure = match reason {
             Reason::ActsForAnother => Failure::Noise,
-            // A device that somebody forgot, or took along.
-            Reason::PreviousPassword | Reason::Network => Failure::Harmless,
-            _ if attempt.is_benign() => Failure::Harmless,
-            // Also of a name that there is not, or a ban would tell which there are.
+            // A device with an old password, or at another place.
+            Reason::PreviousPassword | Reason::Network => Failure::Benign,
+            _ if attempt.is_benign() => Failure::Benign,
+            // Unknown usernames count too; otherwise bans would reveal which usernames exist.
             _ => Failure::Guess(mark),
         };
-        // Where somebody chose the password, guesses are counted wherever they come from.
-        if let Some(target) = attempt.guessed().filter(|_| failure != Failure::Harmless) {
+        // Guesses at a human-chosen password count from every address.
+        if let Some(target) = attempt.guessed().filter(|_| failure != Failure::Benign) {
             self.guessed(target);
         }
         let Some([client, network]) = attempt.prefixes() else {
@@ -298,9 +301,9 @@ impl Guard {
         Outcome { slowness, barred }
     }
 
-    /// A stranger was told to come back, since there was no turn or it took too long. That counts a little where nobody logged
-    /// in before: a flood must not go on for as long as it keeps others from their turns, and those others, whose password may
-    /// be right, must not be banned for coming again. Whether the client is to go away.
+    /// Counts that an unknown client got no hash permit in time, unless a login succeeded from
+    /// there before. The weight is small: a flood must end in a ban, and clients with the right
+    /// password must not be banned because a flood keeps them waiting.
     pub(crate) fn hash_permit_timeout(&self, attempt: &Attempt) -> Outcome {
         let mut outcome = Outcome::default();
         let Some([client, network]) = attempt.prefixes() else {
@@ -323,49 +326,50 @@ impl Guard {
         self.hash_admission.permit(client, steady_ms()).await
     }
 
-    /// A stranger's password was hashed, which took so long.
-    pub(crate) fn hashed(&self, took: Duration) {
-        self.hash_admission.took(took);
+    /// Records the time of a hash for an unknown client.
+    pub(crate) fn record_hash_time(&self, took: Duration) {
+        self.hash_admission.record_time(took);
     }
 
-    /// How long hashing a stranger's password would take; always about the same for the same name.
+    /// The likely time of a hash for a username; always about the same for the same username.
     pub(crate) fn hash_time(&self, name: u32) -> Duration {
         self.hash_admission.hash_time(name)
     }
 
-    /// A stranger's password is wrong, for the credential if there is one; the same need not be looked at again.
+    /// Remembers a wrong password, for any unknown username and for the credential if `target` is
+    /// one. The password is not hashed again.
     pub(crate) fn remember_wrong(&self, target: Option<Target>, digest: Digest) {
         let now = steady_ms();
-        for target in target.into_iter().chain([Target::NOBODY]) {
+        for target in target.into_iter().chain([Target::UNKNOWN]) {
             self.wrong.note(attempt::mark_of(target, digest), now);
         }
     }
 
-    /// A password that somebody chose was guessed, in vain.
+    /// Counts a wrong guess at a human-chosen password.
     pub(crate) fn guessed(&self, target: Target) {
         let credential = target.key;
         match self.imported_guesses.failed(target, steady_ms()) {
             Some(imported_guesses::SUSPICIOUS) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
-                "somebody guesses the password of a credential that was imported; rotate it to a generated one"
+                "clients guess the password of an imported credential; rotate the credential to a generated password"
             ),
             Some(imported_guesses::LIMIT) => tracing::warn!(
                 target: "gatepost::guard",
                 credential,
-                "after 100 wrong passwords in a row, an imported credential is for an hour refused where it was not used before"
+                "after 100 wrong passwords in a row, unknown clients cannot use this imported credential for an hour"
             ),
             _ => {}
         }
     }
 
-    /// Counts a failure of one network.
+    /// Counts a failure of one client or network.
     fn count(&self, prefix: Prefix, failure: Failure, may_ban: bool, now: i64) {
-        if failure == Failure::Harmless {
+        if failure == Failure::Benign {
             return;
         }
         let is_network = prefix.is_network();
-        // A ban would turn every client away whose address is unknown.
+        // A ban would hit every client without a known address.
         let may_ban = may_ban && !prefix.is_unattributed();
         let threshold = if is_network { NETWORK_BAN } else { CLIENT_BAN };
         let counted = self.table(prefix).change(prefix, now, |penalty| {
@@ -383,7 +387,7 @@ impl Guard {
         if let Some(length) = ban {
             self.metrics.guard_bans.of(scope).inc();
             self.metrics.guard_banned.of(scope).inc();
-            // Its form is documented for fail2ban and the like.
+            // The form of this line is documented for fail2ban.
             tracing::warn!(
                 target: "gatepost::guard",
                 address = %prefix.address(),
@@ -406,24 +410,24 @@ impl Guard {
     fn score(&self, prefix: Prefix, now: i64) -> f64 {
         let score = self
             .table(prefix)
-            .look(prefix, |penalty| penalty.score(now));
+            .with(prefix, |penalty| penalty.score(now));
         score.unwrap_or(0.0)
     }
 
     fn is_banned(&self, prefix: Prefix, now: i64) -> bool {
         let until = |penalty: &Penalty| penalty.banned_until(now);
-        self.settings.enabled && self.table(prefix).look(prefix, until).flatten().is_some()
+        self.settings.enabled && self.table(prefix).with(prefix, until).flatten().is_some()
     }
 
-    /// Whether nothing is ever held against `address`. Clients whose address is unknown are counted
-    /// together, whatever is exempt: otherwise guesses could leave the address out.
+    /// Whether failures of `address` never count. All clients without a known address count
+    /// together, exempt or not: otherwise an attacker could omit the address.
     fn is_exempt(&self, address: IpAddr) -> bool {
         let mut exempt = self.settings.exempt.iter();
         !Prefix::client(address).is_unattributed()
             && exempt.any(|network| network.contains(address))
     }
 
-    /// Whether anything can be held against somebody in `prefix`.
+    /// Whether any failure in `prefix` counts.
     fn counts(&self, prefix: Prefix) -> bool {
         let mut exempt = self.settings.exempt.iter();
         let is_exempt = exempt

@@ -1,76 +1,75 @@
-//! What failed logins add up to. Pure: the time is passed in, in milliseconds of the steady clock,
-//! so a step of the wall clock neither ends a ban nor prolongs it.
+//! The penalty of failed logins. Pure: the caller passes the time, in milliseconds of the steady
+//! clock, so a step of the wall clock neither ends nor prolongs a ban.
 
 use std::time::Duration;
 
-/// How long one point takes to be forgotten.
+/// Milliseconds until one point is forgotten.
 const LEAK: i64 = 60_000;
 
-/// Scores are kept in fifths of a point, since nonsense counts one.
+/// Scores are kept in fifths of a point, the weight of noise.
 const POINT: u32 = 5;
 
-/// The score from which a client is banned.
+/// A client with this score is banned.
 pub(crate) const CLIENT_BAN: f64 = 10.0;
-/// The score from which logins from a whole network are barred.
+/// Logins from a network with this score are barred.
 pub(crate) const NETWORK_BAN: f64 = 30.0;
-/// The score from which refusals to a client come later and later.
+/// Rejections of a client with this score are delayed more and more.
 const CLIENT_SLOW: f64 = 5.0;
-/// The score from which refusals to a whole network come later.
+/// Rejections of a network with this score are delayed more.
 const NETWORK_SLOW: f64 = 15.0;
-/// How much more a client may fail where the credential it claims was used from there before.
+/// The factor by which a client may fail more at a credential that was used from there before.
 pub(crate) const LENIENCE: f64 = 10.0;
 
-/// No score is higher, so that even the worst is forgotten in less than two hours.
+/// The highest score; forgotten in less than two hours.
 const CEILING: f64 = CLIENT_BAN * LENIENCE;
 
-/// How long the first ban lasts; each that follows is twice as long.
+/// The length of the first ban; each further ban is twice as long.
 const BAN: i64 = 15 * 60_000;
-/// No ban is longer, and after as long a time without one, the next is a first one again.
+/// The longest ban. After as long without a ban, the next ban counts as the first.
 const LONGEST: i64 = 24 * HOUR;
 const HOUR: i64 = 3_600_000;
 
-/// How many different failures are told apart.
+/// The number of different failures remembered.
 const REMEMBERED: usize = 16;
-/// For how many hours one failure that repeats itself counts as one.
+/// A repeated failure counts once in so many hours.
 const REPEATED: u16 = 24;
 
-/// One failure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Failure {
-    /// A name and password that are not right; the mark tells such pairs apart.
+    /// A wrong username and password; the mark stands for the pair.
     Guess(u32),
-    /// The right password, of a credential that may not log in. Or the same wrong one as before. That is a device somebody
-    /// forgot, and no attack.
-    Harmless,
-    /// Something that is no login at all.
+    /// A forgotten device: the right password of a credential that may not log in, or a password
+    /// from before a rotation.
+    Benign,
+    /// Anything that is no login.
     Noise,
 }
 
-/// What a client or a network has run up.
+/// The failures of a client or a network.
 #[derive(Clone, Debug)]
 pub(crate) struct Penalty {
     fifths: u32,
-    /// When that was the score. A failure leaves it within the minute, so that a point is forgotten every full one.
+    /// The time of the score. Failures keep the second of the minute, so that points are forgotten
+    /// by full minutes.
     at: i64,
     banned_until: i64,
     marks: [u32; REMEMBERED],
-    /// When each mark was set, in hours since 1970, cut short.
+    /// The hour of each mark since 1970, modulo 2^16.
     hours: [u16; REMEMBERED],
     next: u8,
     bans: u8,
-    /// Whether it has changed since it was last written.
+    /// Whether the penalty has changed since the last write.
     pub(crate) unwritten: bool,
 }
 
 impl Penalty {
-    /// Nothing yet.
     pub(crate) fn new(now: i64) -> Self {
         Self {
             fifths: 0,
             at: now,
             banned_until: 0,
             marks: [0; REMEMBERED],
-            // Of no time that is near.
+            // Older than any repetition that counts.
             hours: [hour(now).wrapping_sub(REPEATED); REMEMBERED],
             next: 0,
             bans: 0,
@@ -78,7 +77,6 @@ impl Penalty {
         }
     }
 
-    /// As it was stored.
     pub(crate) fn stored(score: f64, at: i64, bans: u8, banned_until: Option<i64>) -> Self {
         Self {
             fifths: fifths(score),
@@ -88,7 +86,6 @@ impl Penalty {
         }
     }
 
-    /// The score now.
     pub(crate) fn score(&self, now: i64) -> f64 {
         f64::from(self.fifths(now)) / f64::from(POINT)
     }
@@ -98,37 +95,37 @@ impl Penalty {
         self.fifths.saturating_sub(forgotten.saturating_mul(POINT))
     }
 
-    /// Until when it is banned, if it is.
+    /// The end of the present ban.
     pub(crate) fn banned_until(&self, now: i64) -> Option<i64> {
         (now < self.banned_until).then_some(self.banned_until)
     }
 
-    /// When the last ban ends or ended, if there was one.
+    /// The end of the last ban, present or past.
     pub(crate) fn last_ban(&self) -> Option<i64> {
         (self.banned_until != 0).then_some(self.banned_until)
     }
 
-    /// How many bans there were in a row.
+    /// The number of bans in a row.
     pub(crate) fn bans(&self) -> u8 {
         self.bans
     }
 
-    /// When a failure last counted, to the minute.
+    /// The time of the last counted failure, to the minute.
     pub(crate) fn at(&self) -> i64 {
         self.at
     }
 
-    /// Whether nothing is left that would have to be known: no score, no ban in a row with the next, and no mark.
+    /// Whether nothing is left to know: no score, no ban that the next would follow, and no mark.
     pub(crate) fn is_forgotten(&self, now: i64) -> bool {
         let last = self.at.max(self.banned_until);
         self.score(now) == 0.0 && now > last.saturating_add(LONGEST)
     }
 
-    /// Takes a failure in. Whether it counts.
+    /// Adds a failure. Returns whether the failure counts.
     pub(crate) fn add(&mut self, failure: Failure, now: i64) -> bool {
         let weight = match failure {
             Failure::Guess(mark) if self.is_new(mark, now) => POINT,
-            Failure::Guess(_) | Failure::Harmless => 0,
+            Failure::Guess(_) | Failure::Benign => 0,
             Failure::Noise => 1,
         };
         if weight > 0 {
@@ -144,7 +141,7 @@ impl Penalty {
         weight > 0
     }
 
-    /// Bans it if the score has come to `threshold`. Returns for how long, if this did it.
+    /// Bans at a score of `threshold`. Returns the length of a new ban.
     pub(crate) fn ban(&mut self, threshold: f64, doubling: bool, now: i64) -> Option<Duration> {
         if self.score(now) < threshold || self.banned_until(now).is_some() {
             return None;
@@ -154,14 +151,14 @@ impl Penalty {
         }
         self.bans = self.bans.saturating_add(1);
         let length = Self::length(self.bans, doubling);
-        // What came in at the same moment is not held against it when the ban is over.
+        // Simultaneous failures do not count after the ban.
         (self.fifths, self.at) = (fifths(threshold), now);
         self.banned_until = now + length;
         self.unwritten = true;
         Some(Duration::from_millis(length.unsigned_abs()))
     }
 
-    /// How long the last of so many bans in a row lasts, in milliseconds.
+    /// The length of the last of so many bans in a row, in milliseconds.
     pub(crate) fn length(bans: u8, doubling: bool) -> i64 {
         let times = match doubling {
             true => u32::from(bans.saturating_sub(1)),
@@ -170,7 +167,7 @@ impl Penalty {
         BAN.saturating_mul(1 << times.min(16)).min(LONGEST)
     }
 
-    /// Whether this has not been seen lately; from now on it has.
+    /// Whether the mark was not seen lately; remembers the mark.
     fn is_new(&mut self, mark: u32, now: i64) -> bool {
         let hour = hour(now);
         let recent = |at: u16| hour.wrapping_sub(at) < REPEATED;
@@ -197,7 +194,7 @@ fn hour(now: i64) -> u16 {
     now.div_euclid(HOUR) as u16
 }
 
-/// How many times later than usual a refusal comes to a client with this score.
+/// The number of refusal delays for a client with this score.
 pub(crate) fn slowness(client: f64) -> u32 {
     match client {
         ..CLIENT_SLOW => 1,
@@ -208,7 +205,7 @@ pub(crate) fn slowness(client: f64) -> u32 {
     }
 }
 
-/// How much is added to that where the whole network has this score.
+/// The number added for a network with this score.
 pub(crate) fn slowness_of_network(network: f64) -> u32 {
     if network < NETWORK_SLOW { 0 } else { 2 }
 }
@@ -225,7 +222,6 @@ mod tests {
         penalty.score(now)
     }
 
-    /// After so many different guesses at once.
     fn guessed(times: u32) -> Penalty {
         let mut penalty = Penalty::new(NOW);
         for mark in 0..times {
@@ -258,12 +254,12 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_failures_are_told_apart() {
+    fn sixteen_failures_are_remembered() {
         let mut penalty = guessed(16);
         let later = NOW + HOUR;
         assert_eq!(scored(&mut penalty, 0, later), 0.0);
         penalty.add(Failure::Guess(99), later);
-        // It took the place of the oldest.
+        // The new mark replaced the oldest.
         assert_eq!(scored(&mut penalty, 0, later), 2.0);
     }
 
@@ -272,7 +268,7 @@ mod tests {
         let mut penalty = Penalty::new(NOW);
         for _ in 0..10 {
             penalty.add(Failure::Noise, NOW);
-            penalty.add(Failure::Harmless, NOW);
+            penalty.add(Failure::Benign, NOW);
         }
         assert!((penalty.score(NOW) - 2.0).abs() < 1e-9);
     }

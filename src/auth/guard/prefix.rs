@@ -1,4 +1,4 @@
-//! The networks that failures are counted by: a client's own, and the one around it.
+//! The prefixes that failures are counted by: the client and the network around the client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,27 +6,26 @@ use std::str::FromStr;
 
 use crate::policy;
 
-/// How many bits stand before an IPv4 address that is written as IPv6.
+/// The bits before an IPv4 address in IPv6 form.
 const MAPPED: u8 = 96;
 
 const LOOPBACK: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// A client (an IPv4 address, or the IPv6 /64 that one subscriber has) or the network around it (/24 or /48).
+/// A client (an IPv4 address, or the IPv6 /64 of one subscriber) or the network around the client
+/// (/24 or /48).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Prefix {
-    /// As IPv6; IPv4 is mapped. What lies behind the prefix is zero.
+    /// In IPv6 form; IPv4 is mapped. The bits after the prefix are zero.
     octets: [u8; 16],
-    /// Of the IPv6 address.
+    /// Of the IPv6 form.
     length: u8,
 }
 
 impl Prefix {
-    /// What a client is known by.
     pub(crate) fn client(address: IpAddr) -> Self {
         Self::of(address, MAPPED + 32, 64)
     }
 
-    /// What it shares with its neighbours.
     pub(crate) fn network(address: IpAddr) -> Self {
         Self::of(address, MAPPED + 24, 48)
     }
@@ -46,7 +45,7 @@ impl Prefix {
         }
     }
 
-    /// Whether it is one of those that clients share.
+    /// Whether the prefix is wider than one client.
     pub(crate) fn is_network(self) -> bool {
         match self.address() {
             IpAddr::V4(_) => self.length < MAPPED + 32,
@@ -54,13 +53,13 @@ impl Prefix {
         }
     }
 
-    /// Whether it stands for the clients whose address is unknown (0.0.0.0 and ::).
+    /// Whether the prefix stands for clients without a known address (0.0.0.0 and ::).
     pub(crate) fn is_unattributed(self) -> bool {
         self.address().is_unspecified()
     }
 
-    /// Whether all of `other` lies in it. IPv4 lies in no network of IPv6, although it is kept in
-    /// IPv6 form here.
+    /// Whether `other` lies in this prefix. No IPv6 prefix covers IPv4, although both have IPv6
+    /// form.
     pub(crate) fn covers(self, other: Self) -> bool {
         self.is_v4() == other.is_v4()
             && other.length >= self.length
@@ -71,7 +70,6 @@ impl Prefix {
         self.length >= MAPPED && matches!(self.address(), IpAddr::V4(_))
     }
 
-    /// The last address in it.
     pub(crate) fn last(self) -> IpAddr {
         let host = u128::MAX.checked_shr(u32::from(self.length)).unwrap_or(0);
         let last = IpAddr::V6((u128::from_be_bytes(self.octets) | host).into());
@@ -81,7 +79,6 @@ impl Prefix {
         }
     }
 
-    /// The first address in it.
     pub(crate) fn address(self) -> IpAddr {
         let address = IpAddr::V6(self.octets.into());
         match self.length {
@@ -102,16 +99,15 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// A text that names no network.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct NoNetwork(String);
+pub(crate) struct InvalidPrefix(String);
 
 impl FromStr for Prefix {
-    type Err = NoNetwork;
+    type Err = InvalidPrefix;
 
-    /// An address alone is the client that has it.
-    fn from_str(text: &str) -> Result<Self, NoNetwork> {
+    /// A single address means the client at the address.
+    fn from_str(text: &str) -> Result<Self, InvalidPrefix> {
         if let Ok(address) = text.parse() {
             return Ok(Self::client(address));
         }
@@ -119,7 +115,7 @@ impl FromStr for Prefix {
         if let Some(own) = own.into_iter().find(|own| own.to_string() == text) {
             return Ok(own); // as a rule it is refused, since it seems to hold IPv4
         }
-        let network: policy::Network = text.parse().map_err(NoNetwork)?;
+        let network: policy::Network = text.parse().map_err(InvalidPrefix)?;
         Ok(match network.address() {
             IpAddr::V4(address) => {
                 Self::cut(address.to_ipv6_mapped(), MAPPED + network.prefix_len())

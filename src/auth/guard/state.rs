@@ -1,4 +1,4 @@
-//! What is held against whom: shown, cleared, written, and read back.
+//! Penalties shown, cleared, written and read back.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -12,29 +12,29 @@ use crate::metrics::{Label as _, Scope};
 use crate::store::{Actor, PenaltyRow, Store, StoreError, TrustedNetwork};
 
 use super::penalty::{self, Penalty};
-use super::prefix::{NoNetwork, Prefix};
+use super::prefix::{InvalidPrefix, Prefix};
 use super::{CLIENTS, Guard, NETWORKS, UNKNOWN, scope};
 use crate::clock::{self, steady_ms};
 
-/// What is older than this counts no more, in milliseconds.
+/// Older failures no longer count, in milliseconds.
 const FORGOTTEN: i64 = 7 * 24 * 3_600_000;
 
-/// How many penalties of addresses, and how many of networks, are written at a time; what is left waits for the next time.
+/// The most penalties of each kind in one write; the rest waits for the next write.
 const AT_ONCE: usize = 4_096;
 
-/// What follows from what is held against a network.
+/// The consequence of a penalty.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Status {
-    /// Nobody of it may log in.
+    /// No client of the network may log in.
     Banned,
-    /// Refusals come later.
+    /// Rejections are delayed more.
     Slowed,
-    /// Nothing yet.
+    /// No consequence yet.
     Counted,
 }
 
 impl Status {
-    /// Its stable name.
+    /// The stable name.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Banned => "banned",
@@ -44,26 +44,24 @@ impl Status {
     }
 }
 
-/// What is held against one network.
+/// The penalty of one network, for people.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PenaltyView {
-    /// Whom it is about.
     pub(crate) network: Prefix,
-    /// What it has run up.
     pub(crate) score: f64,
-    /// When a failure last counted, in Unix milliseconds.
+    /// The time of the last counted failure, in Unix milliseconds.
     pub(crate) at: i64,
-    /// How many bans there were in a row.
+    /// The number of bans in a row.
     pub(crate) bans: u8,
-    /// Until when it is banned, in Unix milliseconds.
+    /// The end of the ban, in Unix milliseconds.
     pub(crate) banned_until: Option<i64>,
-    /// Whether somebody logged in from there lately.
+    /// Whether a login from there succeeded lately.
     pub(crate) is_known: bool,
 }
 
 impl PenaltyView {
     fn of(network: Prefix, penalty: &Penalty, is_known: bool, now: i64) -> Option<Self> {
-        let charge = Self {
+        let penalty_view = Self {
             network,
             score: penalty.score(now),
             at: clock::wall_of(penalty.at()),
@@ -74,11 +72,10 @@ impl PenaltyView {
                 .map(clock::wall_of),
             is_known,
         };
-        (charge.score > 0.0 || charge.banned_until.is_some()).then_some(charge)
+        (penalty_view.score > 0.0 || penalty_view.banned_until.is_some()).then_some(penalty_view)
     }
 
-    /// What follows.
-    pub(crate) fn standing(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         match self.banned_until {
             Some(_) => Status::Banned,
             None if self.slowness() > 1 => Status::Slowed,
@@ -86,12 +83,12 @@ impl PenaltyView {
         }
     }
 
-    /// What kind of network it is.
+    /// The stable name of the kind of network.
     pub(crate) fn scope(&self) -> &'static str {
         scope(self.network).as_str()
     }
 
-    /// The same in words.
+    /// The consequence as a sentence.
     pub(crate) fn why(&self) -> String {
         let banned = self.banned_until.is_some();
         match (scope(self.network), banned) {
@@ -102,7 +99,7 @@ impl PenaltyView {
                 "Too many failed logins from its addresses: logins are answered with 421, except with credentials that were used from the same address before.".to_owned()
             }
             (Scope::Address, false) if self.is_known && self.slowness() > 1 => format!(
-                "Failed logins: refusals come {} times later than usual. It is not banned, because somebody logged in from there within 30 days.",
+                "Failed logins: refusals come {} times later than usual. The address is not banned, because a login from there succeeded within 30 days.",
                 self.slowness()
             ),
             (_, false) if self.slowness() > 1 => {
@@ -122,30 +119,31 @@ impl PenaltyView {
 }
 
 /// The worst first.
-fn sorted(mut charges: Vec<PenaltyView>) -> Vec<PenaltyView> {
-    charges.sort_by(|one, other| {
-        let rank = |charge: &PenaltyView| (charge.banned_until.is_some(), charge.score);
+fn sorted(mut penalties: Vec<PenaltyView>) -> Vec<PenaltyView> {
+    penalties.sort_by(|one, other| {
+        let rank =
+            |penalty_view: &PenaltyView| (penalty_view.banned_until.is_some(), penalty_view.score);
         let ((one_banned, one_score), (other_banned, other_score)) = (rank(one), rank(other));
         other_banned
             .cmp(&one_banned)
             .then(other_score.total_cmp(&one_score))
             .then(one.network.cmp(&other.network))
     });
-    charges
+    penalties
 }
 
-/// Whose penalties are to be cleared.
+/// The penalties to show or clear.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ClearTarget {
-    /// Those that keep this address out: its own and its network's.
+    /// Those that affect an address: of the client and of the network.
     Address(IpAddr),
     /// All in this network.
     Network(Prefix),
 }
 
 impl ClearTarget {
-    /// Whether `prefix` is one of them.
-    pub(crate) fn takes(self, prefix: Prefix) -> bool {
+    /// Whether the penalty of `prefix` is among these.
+    pub(crate) fn includes(self, prefix: Prefix) -> bool {
         match self {
             Self::Address(address) => {
                 prefix == Prefix::client(address) || prefix == Prefix::network(address)
@@ -165,9 +163,9 @@ impl fmt::Display for ClearTarget {
 }
 
 impl FromStr for ClearTarget {
-    type Err = NoNetwork;
+    type Err = InvalidPrefix;
 
-    fn from_str(text: &str) -> Result<Self, NoNetwork> {
+    fn from_str(text: &str) -> Result<Self, InvalidPrefix> {
         match text.parse() {
             Ok(address) => Ok(Self::Address(address)),
             Err(_) => text.parse().map(Self::Network),
@@ -175,13 +173,13 @@ impl FromStr for ClearTarget {
     }
 }
 
-/// Reads the penalties of the store and dates them by the steady clock. Ignores a row whose network
-/// is none.
+/// Reads the stored penalties and dates them by the steady clock. Skips rows without a valid
+/// network.
 pub(super) fn read(store: &Store, mut take: impl FnMut(Prefix, Penalty)) -> Result<(), StoreError> {
     let now = steady_ms();
     for row in store.penalties()? {
         if let Ok(network) = row.network.parse::<Prefix>() {
-            // A failure of the future is one of now, and its ban lasts no longer than a ban.
+            // A failure in the future counts as present, and its ban is no longer than a new ban.
             let at = row.at.saturating_sub(clock::offset_at(row.at));
             let at = at.clamp(now - FORGOTTEN, now);
             let longest = Penalty::length(row.bans, !network.is_network());
@@ -198,7 +196,7 @@ pub(super) fn read(store: &Store, mut take: impl FnMut(Prefix, Penalty)) -> Resu
     Ok(())
 }
 
-/// What is held against whom according to the store, the worst first: what a daemon would begin with that exempts nobody.
+/// The stored penalties, the worst first, as a daemon without exemptions would load them.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -206,63 +204,64 @@ pub(crate) fn stored(store: &Store) -> Result<Vec<PenaltyView>, StoreError> {
     let now = steady_ms();
     let known = store.trusted_networks(clock::now_ms() - super::trust::REMEMBERED)?;
     let known: HashSet<_> = known.into_iter().map(|trusted| trusted.network).collect();
-    let mut charges = Vec::new();
+    let mut penalties = Vec::new();
     read(store, |network, penalty| {
         let is_known = known.contains(&network.to_string());
-        charges.extend(PenaltyView::of(network, &penalty, is_known, now));
+        penalties.extend(PenaltyView::of(network, &penalty, is_known, now));
     })?;
-    Ok(sorted(charges))
+    Ok(sorted(penalties))
 }
 
 impl Guard {
-    /// What is held against whom, the worst first. Copies and sorts tens of thousands, where there are so many.
+    /// All penalties, the worst first. May copy and sort tens of thousands.
     pub(crate) fn list(&self) -> Vec<PenaltyView> {
         let now = steady_ms();
-        let mut charges = Vec::new();
+        let mut penalties = Vec::new();
         for table in [&self.clients, &self.networks] {
             table.for_each(|network, penalty| {
-                charges.extend(self.charge(network, penalty, now));
+                penalties.extend(self.penalty_view(network, penalty, now));
             });
         }
-        sorted(charges)
+        sorted(penalties)
     }
 
-    /// The same of those who are wanted. Looks at two for an address, and at all for a network.
-    pub(crate) fn among(&self, wanted: ClearTarget) -> Vec<PenaltyView> {
-        let address = match wanted {
+    /// The penalties of a target, the worst first. An address costs two look-ups, a network a pass
+    /// over all.
+    pub(crate) fn penalties_of(&self, target: ClearTarget) -> Vec<PenaltyView> {
+        let address = match target {
             ClearTarget::Address(address) => address,
             ClearTarget::Network(_) => {
-                let mut charges = self.list();
-                charges.retain(|charge| wanted.takes(charge.network));
-                return charges;
+                let mut penalties = self.list();
+                penalties.retain(|penalty_view| target.includes(penalty_view.network));
+                return penalties;
             }
         };
         let now = steady_ms();
         let own = [Prefix::client(address), Prefix::network(address)];
-        let charges = own.into_iter().filter_map(|network| {
-            let charge = |penalty: &Penalty| self.charge(network, penalty, now);
-            self.table(network).look(network, charge).flatten()
+        let penalties = own.into_iter().filter_map(|network| {
+            let penalty_view = |penalty: &Penalty| self.penalty_view(network, penalty, now);
+            self.table(network).with(network, penalty_view).flatten()
         });
-        sorted(charges.collect())
+        sorted(penalties.collect())
     }
 
-    fn charge(&self, network: Prefix, penalty: &Penalty, now: i64) -> Option<PenaltyView> {
+    fn penalty_view(&self, network: Prefix, penalty: &Penalty, now: i64) -> Option<PenaltyView> {
         PenaltyView::of(network, penalty, self.is_known(network, now), now)
     }
 
-    /// Whether it is a client from which somebody logged in lately: then no ban holds.
+    /// Whether a login from this client succeeded lately; no ban holds then.
     fn is_known(&self, network: Prefix, now: i64) -> bool {
         !network.is_network() && self.trust.knows_client(network, now)
     }
 
-    /// Holds nothing against them any more, from this moment on, and forgets who logged in from there. Returns against how many
-    /// something was held. Blocks on the store.
+    /// Clears the target's penalties at once, and forgets that logins from there succeeded. Returns
+    /// the number of cleared penalties. Blocks on the store.
     ///
     /// # Errors
-    /// It could not be written; it counts until the process ends.
+    /// The store cannot be written; the change holds until the process ends.
     pub(crate) fn clear(
         &self,
-        wanted: ClearTarget,
+        target: ClearTarget,
         store: &Store,
         actor: &Actor,
     ) -> Result<usize, StoreError> {
@@ -270,31 +269,35 @@ impl Guard {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cleared: BTreeSet<_> = [&self.clients, &self.networks]
             .into_iter()
-            .flat_map(|table| table.remove(|prefix, _| wanted.takes(prefix)))
+            .flat_map(|table| table.remove(|prefix, _| target.includes(prefix)))
             .map(|prefix| prefix.to_string())
             .collect();
-        self.trust.forget_clients(|client| wanted.takes(client));
+        self.trust.forget_clients(|client| target.includes(client));
         self.unwritten()
-            .retain(|(_, client), _| !wanted.takes(*client));
-        self.show(steady_ms());
+            .retain(|(_, client), _| !target.includes(*client));
+        self.update_gauges(steady_ms());
         read(store, |prefix, _| {
-            if wanted.takes(prefix) {
+            if target.includes(prefix) {
                 cleared.insert(prefix.to_string());
             }
         })?;
         let networks: Vec<_> = cleared.iter().cloned().collect();
-        let is_wanted = |network: &str| network.parse().is_ok_and(|network| wanted.takes(network));
+        let is_wanted = |network: &str| {
+            network
+                .parse()
+                .is_ok_and(|network| target.includes(network))
+        };
         store
             .by(actor)
-            .clear_networks(&wanted.to_string(), &networks, is_wanted)?;
+            .clear_networks(&target.to_string(), &networks, is_wanted)?;
         Ok(cleared.len())
     }
 
-    /// Forgets where those credentials were used from that may not log in any more, if any credential has changed since this
-    /// was last done. Blocks on the store.
-    fn follow(&self, store: &Store) {
+    /// Forgets the clients of credentials that may no longer log in, if a credential has changed
+    /// since the last call. Blocks on the store.
+    fn forget_rejected(&self, store: &Store) {
         let epoch = store.epoch();
-        if self.followed.swap(epoch, Ordering::Relaxed) == epoch {
+        if self.trust_epoch.swap(epoch, Ordering::Relaxed) == epoch {
             return;
         }
         for keys in self.trust.keys().chunks(AT_ONCE) {
@@ -314,18 +317,18 @@ impl Guard {
                     tracing::warn!(
                         %error,
                         count,
-                        "which networks are not trusted any more could not be brought up to date, trying again"
+                        "trusted networks could not be compared with the store, trying again"
                     );
                 }
-                self.followed.store(UNKNOWN, Ordering::Relaxed);
+                self.trust_epoch.store(UNKNOWN, Ordering::Relaxed);
                 return;
             }
         }
     }
 
-    /// Writes all that has changed, once nothing changes any more. Blocks on the store.
+    /// Writes all changes, at the end of the process. Blocks on the store.
     pub(crate) fn write_all(&self, store: &Store) {
-        // Bounded, should something change after all.
+        // Bounded, even if changes go on.
         for _ in 0..=(CLIENTS + NETWORKS) / AT_ONCE {
             if !self.write(store) {
                 return;
@@ -333,14 +336,14 @@ impl Guard {
         }
     }
 
-    /// Writes what has changed, as much as is written at a time, and forgets what is over. Whether more may be left. Blocks
-    /// on the store.
+    /// Writes one batch of changes, and drops forgotten penalties. Returns whether more changes may
+    /// wait. Blocks on the store.
     pub(crate) fn write(&self, store: &Store) -> bool {
         let now = steady_ms();
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.follow(store);
+        self.forget_rejected(store);
         let (rows, trusted) = self.changes(now);
-        self.show(now);
+        self.update_gauges(now);
         if rows.is_empty() && trusted.is_empty() {
             return false;
         }
@@ -351,7 +354,7 @@ impl Guard {
                 tracing::warn!(
                     %error,
                     count,
-                    "what the guard holds against networks could not be written, keeping it"
+                    "penalties could not be written, keeping them in memory"
                 );
             }
             self.put_back(rows, trusted, now);
@@ -360,7 +363,7 @@ impl Guard {
         is_full
     }
 
-    /// Takes what is to be written: bans first, as they must not be lost.
+    /// Takes the changes to write, bans first: a ban must not be lost.
     pub(super) fn changes(&self, now: i64) -> (Vec<PenaltyRow>, Vec<TrustedNetwork>) {
         let mut rows = Vec::new();
         for table in [&self.clients, &self.networks] {
@@ -370,7 +373,7 @@ impl Guard {
             table.remove(|_, penalty| penalty.is_forgotten(now));
             let end = rows.len() + AT_ONCE;
             for bans in [true, false] {
-                table.go_on(|network, penalty| {
+                table.resume(|network, penalty| {
                     let is_due = penalty.unwritten && penalty.banned_until(now).is_some() == bans;
                     if is_due && rows.len() < end {
                         penalty.unwritten = false;
@@ -391,7 +394,7 @@ impl Guard {
         (rows, trusted.collect())
     }
 
-    /// Keeps what could not be written.
+    /// Keeps changes that could not be written.
     pub(super) fn put_back(&self, rows: Vec<PenaltyRow>, trusted: Vec<TrustedNetwork>, now: i64) {
         for row in rows {
             if let Ok(network) = row.network.parse() {
@@ -408,8 +411,8 @@ impl Guard {
         }
     }
 
-    /// Brings the gauges up to date.
-    pub(super) fn show(&self, now: i64) {
+    /// Updates the gauges.
+    pub(super) fn update_gauges(&self, now: i64) {
         for (scope, table) in [
             (Scope::Address, &self.clients),
             (Scope::Network, &self.networks),

@@ -1,4 +1,4 @@
-//! Penalties by network, of bounded number, in shards so that logins hardly ever wait for each other.
+//! A bounded table of penalties, in shards so that logins rarely wait for a lock.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -8,25 +8,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::penalty::Penalty;
 use super::prefix::Prefix;
 
-/// How many entries a shard has room for: as many as its map holds before it would double.
-const ROOM: usize = 224;
+/// The most entries of a shard: the number at which its map would double.
+const SHARD_ENTRIES: usize = 224;
 
 type Shard = HashMap<Prefix, Penalty>;
 
-/// Who has run up what. When there is no room, the least is forgotten first, and a ban never.
+/// Penalties by prefix. A full table drops the lowest penalty, and never a ban.
 pub(crate) struct Table {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
-    /// How many entries there are, since most of the time there are none.
+    /// The number of entries; nearly always zero, so most logins skip the locks.
     len: AtomicUsize,
-    /// The shard where the last look ended that did not go through all.
+    /// The shard at which the last partial pass ended.
     next: AtomicUsize,
 }
 
 impl Table {
-    /// With room for at most `entries`.
     pub(crate) fn new(entries: usize) -> Self {
-        let shards = (entries / ROOM).max(1);
+        let shards = (entries / SHARD_ENTRIES).max(1);
         Self {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
@@ -35,20 +34,18 @@ impl Table {
         }
     }
 
-    /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Looks at an entry, if there is one.
-    pub(crate) fn look<T>(&self, prefix: Prefix, look: impl FnOnce(&Penalty) -> T) -> Option<T> {
+    pub(crate) fn with<T>(&self, prefix: Prefix, look: impl FnOnce(&Penalty) -> T) -> Option<T> {
         if self.len() == 0 {
             return None;
         }
         self.shard(prefix).get(&prefix).map(look)
     }
 
-    /// Changes an entry, made if need be. `None` if there is no room because all others are banned.
+    /// Changes an entry, new or present. `None` if the table is full of bans.
     pub(crate) fn change<T>(
         &self,
         prefix: Prefix,
@@ -57,7 +54,7 @@ impl Table {
     ) -> Option<T> {
         let mut shard = self.shard(prefix);
         if !shard.contains_key(&prefix) {
-            if shard.len() >= ROOM && !self.make_room(&mut shard, now) {
+            if shard.len() >= SHARD_ENTRIES && !self.make_room(&mut shard, now) {
                 return None;
             }
             shard.insert(prefix, Penalty::new(now));
@@ -66,7 +63,7 @@ impl Table {
         shard.get_mut(&prefix).map(change)
     }
 
-    /// Forgets every entry of which `unwanted` says so. Returns which these were.
+    /// Removes the entries that `unwanted` selects, and returns their prefixes.
     pub(crate) fn remove(&self, unwanted: impl Fn(Prefix, &Penalty) -> bool) -> Vec<Prefix> {
         let mut removed = Vec::new();
         for shard in &self.shards {
@@ -83,7 +80,6 @@ impl Table {
         removed
     }
 
-    /// Shows every entry.
     pub(crate) fn for_each(&self, mut look: impl FnMut(Prefix, &mut Penalty)) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,9 +89,9 @@ impl Table {
         }
     }
 
-    /// Shows entries for as long as `look` wants more, beginning in the shard where it last had enough, so that none waits
-    /// for ever.
-    pub(crate) fn go_on(&self, mut look: impl FnMut(Prefix, &mut Penalty) -> bool) {
+    /// Passes entries to `look` until `look` returns false. Begins at the shard where the last pass
+    /// ended, so that every entry has its turn.
+    pub(crate) fn resume(&self, mut look: impl FnMut(Prefix, &mut Penalty) -> bool) {
         let first = self.next.load(Ordering::Relaxed);
         for step in 0..self.shards.len() {
             let at = (first + step) % self.shards.len();
@@ -119,7 +115,7 @@ impl Table {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is room now.
+    /// Drops the lowest penalty. Returns whether there was one without a ban.
     fn make_room(&self, shard: &mut Shard, now: i64) -> bool {
         let least = shard
             .iter()
@@ -169,41 +165,41 @@ mod tests {
         table.for_each(|_, _| counted += 1);
         assert_eq!(counted, table.len());
         for number in 0..1000 {
-            let banned = table.look(client(number), |penalty| penalty.banned_until(0).is_some());
+            let banned = table.with(client(number), |penalty| penalty.banned_until(0).is_some());
             assert_eq!(banned, Some(true), "{number}");
         }
     }
 
     #[test]
     fn the_least_goes_first_and_among_bans_there_is_no_room() {
-        let table = Table::new(ROOM);
+        let table = Table::new(SHARD_ENTRIES);
         guess(&table, 0, 1);
-        for number in 1..ROOM as u32 {
+        for number in 1..SHARD_ENTRIES as u32 {
             guess(&table, number, 2);
         }
         guess(&table, 1000, 3);
-        assert_eq!(table.look(client(0), |_| ()), None);
-        assert_eq!(table.look(client(1), |_| ()), Some(()));
-        for number in 0..2 * ROOM as u32 {
+        assert_eq!(table.with(client(0), |_| ()), None);
+        assert_eq!(table.with(client(1), |_| ()), Some(()));
+        for number in 0..2 * SHARD_ENTRIES as u32 {
             guess(&table, 5000 + number, 10);
         }
-        assert_eq!(table.len(), ROOM);
+        assert_eq!(table.len(), SHARD_ENTRIES);
         assert_eq!(table.change(client(9_999_999), 0, |_| ()), None);
         let removed = table.remove(|_, penalty| penalty.banned_until(0).is_some());
-        assert_eq!((removed.len(), table.len()), (ROOM, 0));
+        assert_eq!((removed.len(), table.len()), (SHARD_ENTRIES, 0));
     }
 
     #[test]
-    fn whoever_has_enough_is_shown_the_others_the_next_time() {
+    fn a_stopped_pass_resumes_with_the_other_entries() {
         let table = Table::new(16_384);
         for number in 0..2000 {
             guess(&table, number, 1);
         }
-        // Each time everything has changed again.
+        // All entries have changed again before each pass.
         let mut shown = std::collections::HashSet::new();
         for _ in 0..10 {
             let mut left = 500;
-            table.go_on(|prefix, _| {
+            table.resume(|prefix, _| {
                 shown.insert(prefix);
                 left -= 1;
                 left > 0

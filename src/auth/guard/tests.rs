@@ -1,4 +1,4 @@
-//! What the guard promises, by whole logins against a real store.
+//! The promises of the guard, by whole logins against a real store.
 
 use super::*;
 use crate::clock::driven::Driven;
@@ -11,7 +11,7 @@ fn settings() -> Settings {
     Settings {
         enabled: true,
         exempt: vec!["192.0.2.99".parse().unwrap()],
-        room: ConnectionLimits {
+        connections: ConnectionLimits {
             total: 100,
             per_client: 16,
             per_network: 64,
@@ -92,7 +92,7 @@ fn ipv6_is_counted_by_the_subscriber() {
 }
 
 #[test]
-fn a_network_that_guesses_is_slowed_and_barred_but_for_those_who_were_there() {
+fn a_guessing_network_is_slowed_and_barred_except_for_known_clients() {
     let guard = guard();
     let owners = in_network(100, 200);
     succeed(&guard, owners, OWNER);
@@ -101,8 +101,8 @@ fn a_network_that_guesses_is_slowed_and_barred_but_for_those_who_were_there() {
         let expected = if host < 15 { 1 } else { 3 };
         assert_eq!(follows.slowness, expected, "{host}");
     }
-    let stranger = guard.attempt(in_network(100, 201));
-    assert!(stranger.is_barred_for_all() && stranger.is_barred_for(Some(OWNER)));
+    let client = guard.attempt(in_network(100, 201));
+    assert!(client.is_barred_for_all() && client.is_barred_for(Some(OWNER)));
     assert!(guard.admit(in_network(100, 201)).is_ok(), "connections are");
     let owner = guard.attempt(owners);
     assert!(!owner.is_barred_for_all() && !owner.is_barred_for(Some(OWNER)));
@@ -111,7 +111,7 @@ fn a_network_that_guesses_is_slowed_and_barred_but_for_those_who_were_there() {
 }
 
 #[test]
-fn where_somebody_logs_in_nobody_is_banned() {
+fn a_client_with_a_login_is_not_banned() {
     let guard = guard();
     let from = address("203.0.113.7");
     succeed(&guard, from, OWNER);
@@ -133,24 +133,24 @@ fn where_somebody_logs_in_nobody_is_banned() {
 }
 
 #[test]
-fn who_was_banned_and_then_logs_in_is_heard_again() {
+fn a_login_ends_the_ban_of_a_client() {
     let guard = guard();
     let from = address("203.0.113.7");
     for mark in 0..10 {
         fail(&guard, from, None, mark);
     }
     assert!(guard.admit(from).is_err());
-    // By a session that was open, with a password that was remembered.
+    // By an open session with a cached password.
     succeed(&guard, from, OWNER);
     assert!(guard.admit(from).is_ok() && !guard.attempt(from).is_barred());
     let banned = guard.metrics.guard_banned.of(Scope::Address);
     assert_eq!(banned.get(), 1);
-    guard.show(steady_ms());
+    guard.update_gauges(steady_ms());
     assert_eq!(banned.get(), 0);
 }
 
 #[test]
-fn a_forgotten_device_harms_nobody() {
+fn a_forgotten_device_causes_no_ban() {
     let guard = guard();
     let from = address("203.0.113.7");
     for _ in 0..1000 {
@@ -162,10 +162,10 @@ fn a_forgotten_device_harms_nobody() {
         let follows = guard.refused(&attempt, Reason::Revoked, Some(OWNER), mark);
         assert_eq!(follows, Outcome::default());
     }
-    let [charge] = &guard.list()[..1] else {
+    let [penalty_view] = &guard.list()[..1] else {
         panic!("one client")
     };
-    assert!(charge.score <= 1.0, "{charge:?}");
+    assert!(penalty_view.score <= 1.0, "{penalty_view:?}");
 }
 
 #[test]
@@ -253,17 +253,17 @@ fn connections_are_shed_by_place_and_in_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handshakes_are_bounded_with_a_share_for_those_who_are_known() {
+async fn handshakes_are_bounded_with_a_share_for_known_clients() {
     let guard = guard();
-    let [known, stranger] = ["203.0.113.7", "198.51.100.7"].map(address);
+    let [known, client] = ["203.0.113.7", "198.51.100.7"].map(address);
     succeed(&guard, known, OWNER);
     let soon = std::time::Duration::from_secs(1);
     let mut under_way = Vec::new();
     for _ in 0..6 {
-        under_way.push(guard.handshake(stranger).await);
+        under_way.push(guard.handshake(client).await);
     }
     assert!(
-        tokio::time::timeout(soon, guard.handshake(stranger))
+        tokio::time::timeout(soon, guard.handshake(client))
             .await
             .is_err()
     );
@@ -276,7 +276,7 @@ async fn handshakes_are_bounded_with_a_share_for_those_who_are_known() {
             .is_err()
     );
     under_way.remove(0);
-    under_way.push(guard.handshake(stranger).await);
+    under_way.push(guard.handshake(client).await);
 }
 
 #[test]
@@ -367,12 +367,12 @@ fn bans_scores_and_trust_survive_a_restart() {
         guard
             .list()
             .into_iter()
-            .map(|charge| charge.network)
+            .map(|penalty_view| penalty_view.network)
             .collect()
     };
     assert_eq!(networks(&restarted), networks(&guard));
     let shown = stored(&disk.store).unwrap();
-    assert_eq!((shown[0].standing(), shown.len()), (Status::Banned, 4));
+    assert_eq!((shown[0].status(), shown.len()), (Status::Banned, 4));
 }
 
 #[test]
@@ -386,8 +386,8 @@ fn what_is_cleared_is_cleared_here_and_after_a_restart() {
     }
     guard.write(&disk.store);
     let clear = |text: &str| {
-        let wanted = text.parse().unwrap();
-        guard.clear(wanted, &disk.store, &tester()).unwrap()
+        let target = text.parse().unwrap();
+        guard.clear(target, &disk.store, &tester()).unwrap()
     };
     assert_eq!(clear("198.51.100.0/24"), 0);
     assert_eq!(clear("203.0.113.7"), 2, "its own and the network's");
@@ -407,8 +407,8 @@ fn trust_ends_where_it_is_cleared() {
     succeed(&guard, owners, OWNER);
     guard.write(&disk.store);
     succeed(&guard, new, OWNER);
-    let wanted = "203.0.113.0/24".parse().unwrap();
-    guard.clear(wanted, &disk.store, &tester()).unwrap();
+    let target = "203.0.113.0/24".parse().unwrap();
+    guard.clear(target, &disk.store, &tester()).unwrap();
     guard.write(&disk.store);
     for guard in [guard, disk.load()] {
         assert!(guard.attempt(owners).trusts(OWNER));
@@ -452,7 +452,7 @@ fn trust_ends_with_the_credential_that_earned_it() {
 }
 
 #[test]
-fn what_was_counted_before_holds_nobody_who_is_exempt_now() {
+fn a_loaded_penalty_does_not_affect_an_exempt_client() {
     let disk = Disk::new();
     let guard = disk.load();
     let banned = address("203.0.113.7");
@@ -472,14 +472,18 @@ fn what_was_counted_before_holds_nobody_who_is_exempt_now() {
     for (settings, left) in [
         (off, 0),
         (exempting("203.0.112.0/23"), 0),
-        // Its neighbours are still counted together.
+        // The neighbours still count together.
         (exempting("203.0.113.7/32"), 1),
         (exempting("203.0.113.0/25"), 1),
     ] {
         let guard = disk.load_with(settings);
         assert_eq!(guard.list().len(), left);
-        let shown = guard.among("203.0.113.7".parse().unwrap());
-        assert!(shown.iter().all(|charge| charge.banned_until.is_none()));
+        let shown = guard.penalties_of("203.0.113.7".parse().unwrap());
+        assert!(
+            shown
+                .iter()
+                .all(|penalty_view| penalty_view.banned_until.is_none())
+        );
         assert_eq!(guard.metrics.guard_banned.of(Scope::Address).get(), 0);
         assert!(guard.admit(banned).is_ok());
     }
@@ -487,8 +491,8 @@ fn what_was_counted_before_holds_nobody_who_is_exempt_now() {
         enabled: false,
         ..settings()
     });
-    let wanted = "203.0.113.7".parse().unwrap();
-    assert_eq!(off.clear(wanted, &disk.store, &tester()).unwrap(), 2);
+    let target = "203.0.113.7".parse().unwrap();
+    assert_eq!(off.clear(target, &disk.store, &tester()).unwrap(), 2);
     assert_eq!(disk.load().list(), []);
 }
 
@@ -560,16 +564,20 @@ fn what_is_wanted_is_found_as_in_the_list() {
         ("198.51.101.0/24", 3),
         ("198.51.0.0/16", 6),
     ] {
-        let wanted: ClearTarget = text.parse().unwrap();
-        let networks = |charges: Vec<PenaltyView>| charges.into_iter().map(|charge| charge.network);
-        let listed = networks(guard.list()).filter(|network| wanted.takes(*network));
-        let among: Vec<_> = networks(guard.among(wanted)).collect();
+        let target: ClearTarget = text.parse().unwrap();
+        let networks = |penalties: Vec<PenaltyView>| {
+            penalties
+                .into_iter()
+                .map(|penalty_view| penalty_view.network)
+        };
+        let listed = networks(guard.list()).filter(|network| target.includes(*network));
+        let among: Vec<_> = networks(guard.penalties_of(target)).collect();
         assert_eq!(among, listed.collect::<Vec<_>>(), "{text}");
         assert_eq!(among.len(), found, "{text}");
     }
 }
 
-/// A client of its own, banned by this guard.
+/// Bans a client.
 fn ban(guard: &Guard, address: IpAddr) {
     for mark in 0..10 {
         guard.refused(&guard.attempt(address), Reason::Unknown, None, mark);
@@ -586,7 +594,7 @@ fn a_ban_lasts_as_long_whatever_the_wall_clock_does() {
     const BAN: i64 = 15 * 60_000;
     const DAY: i64 = 24 * 3_600_000;
     let address = IpAddr::from([192, 0, 2, 1]);
-    // What the clock does after the ban, over a restart where there is one, and after that.
+    // The clock's step after the ban, over a restart if any, and the step after the restart.
     for (step, restarts, back) in [
         (2 * DAY, false, true),
         (-2 * DAY, false, true),
@@ -599,7 +607,7 @@ fn a_ban_lasts_as_long_whatever_the_wall_clock_does() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gatepost.db");
         let store = Store::open(&path).unwrap();
-        // So that the relation of the clocks is kept.
+        // Keeps the relation of the clocks.
         let actor = Actor::system("tests");
         let new = NewCredential {
             username: "smtp_a",
@@ -632,7 +640,10 @@ fn a_ban_lasts_as_long_whatever_the_wall_clock_does() {
             clocks.step(-step);
         }
         let shown = guard.list();
-        let until = shown.iter().find_map(|charge| charge.banned_until).unwrap();
+        let until = shown
+            .iter()
+            .find_map(|penalty_view| penalty_view.banned_until)
+            .unwrap();
         assert!((0..=BAN).contains(&(until - clocks.wall())), "{step}");
         clocks.pass(BAN - 2_000);
         assert!(is_banned(&guard, address), "{step} {restarts} {back}");

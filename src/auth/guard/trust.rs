@@ -1,4 +1,5 @@
-//! Where credentials were used from: who guesses must not lock their owners out there.
+//! The clients from which credentials were used, so that an attacker cannot lock an owner out
+//! there.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -6,29 +7,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::prefix::Prefix;
 
-/// How long a login is remembered, in milliseconds.
+/// How long a login counts, in milliseconds.
 pub(crate) const REMEMBERED: i64 = 30 * 24 * 3_600_000;
 
-/// How old what is remembered must be to be worth writing again.
+/// The least age of a record before the next write.
 const REFRESHED: i64 = 6 * 3_600_000;
 
-/// How many clients of one credential are remembered.
+/// The most clients remembered per credential.
 pub(crate) const OF_ONE: usize = 16;
 
 const SHARDS: usize = 64;
 
-/// By how many credentials at most a client is remembered.
+/// The most credentials remembered per client.
 const BY: usize = 4;
 
-/// How many clients a shard remembers; all of them together a quarter of a million.
-const ROOM: usize = 4096;
+/// The most clients per shard; a quarter of a million in total.
+const SHARD_ENTRIES: usize = 4096;
 
-/// The clients that logged in lately.
+/// Clients with a recent login.
 #[derive(Default)]
 pub(crate) struct Trust {
-    /// By the credential's key: from where, and when.
+    /// The clients of each credential, and when.
     credentials: Sharded<i64, Vec<(Prefix, i64)>>,
-    /// With which credentials, and when.
+    /// The credentials of each client, and when.
     clients: Sharded<Prefix, Vec<(i64, i64)>>,
 }
 
@@ -63,11 +64,11 @@ impl<K: std::hash::Hash + Eq + Copy, V> Sharded<K, V> {
 }
 
 impl Trust {
-    /// The credential with this key was used by `client`. Whether that is worth writing.
+    /// Notes a login. Returns whether the record should be written.
     pub(crate) fn note(&self, credential: i64, client: Prefix, at: i64) -> bool {
         let is_fresh = {
             let mut credentials = self.credentials.of(credential);
-            if credentials.len() >= ROOM && !credentials.contains_key(&credential) {
+            if credentials.len() >= SHARD_ENTRIES && !credentials.contains_key(&credential) {
                 drop_half(&mut credentials);
             }
             let known = credentials.entry(credential).or_default();
@@ -89,13 +90,13 @@ impl Trust {
             }
         };
         let mut clients = self.clients.of(client);
-        // It may have had to make room since.
+        // The client may have been dropped for room since.
         if is_fresh && clients.contains_key(&client) {
             return false;
         }
-        if clients.len() >= ROOM && !clients.contains_key(&client) {
+        if clients.len() >= SHARD_ENTRIES && !clients.contains_key(&client) {
             clients.retain(|_, uses| uses.iter().any(|(_, last)| at - *last < REMEMBERED));
-            if clients.len() >= ROOM / 2 {
+            if clients.len() >= SHARD_ENTRIES / 2 {
                 drop_half(&mut clients);
             }
         }
@@ -103,7 +104,6 @@ impl Trust {
         !is_fresh
     }
 
-    /// Forgets the clients of which `unwanted` says so.
     pub(crate) fn forget_clients(&self, unwanted: impl Fn(Prefix) -> bool) {
         self.credentials.retain(|_, known| {
             known.retain(|(client, _)| !unwanted(*client));
@@ -112,7 +112,6 @@ impl Trust {
         self.clients.retain(|client, _| !unwanted(*client));
     }
 
-    /// Forgets where these credentials were used from.
     pub(crate) fn forget_credentials(&self, unwanted: &HashSet<i64>) {
         self.credentials.retain(|key, _| !unwanted.contains(key));
         self.clients.retain(|_, uses| {
@@ -121,14 +120,13 @@ impl Trust {
         });
     }
 
-    /// The keys of the credentials that are remembered.
     pub(crate) fn keys(&self) -> Vec<i64> {
         let mut keys = HashSet::new();
         self.credentials.retain(|key, _| {
             keys.insert(*key);
             true
         });
-        // A client may be remembered longer than the credential's own list goes.
+        // The per-client list may outlast the credential's own list.
         self.clients.retain(|_, uses| {
             keys.extend(uses.iter().map(|(credential, _)| *credential));
             true
@@ -136,7 +134,7 @@ impl Trust {
         keys.into_iter().collect()
     }
 
-    /// Whether the credential with this key was used by `client` lately.
+    /// Whether the credential was used by `client` lately.
     pub(crate) fn knows(&self, credential: i64, client: Prefix, now: i64) -> bool {
         let credentials = self.credentials.of(credential);
         let known = credentials.get(&credential);
@@ -155,7 +153,7 @@ impl Trust {
     }
 }
 
-/// The newest few are kept.
+/// Keeps the newest few.
 fn used_by(uses: &mut Vec<(i64, i64)>, credential: i64, at: i64) {
     if let Some((_, last)) = uses.iter_mut().find(|(known, _)| *known == credential) {
         *last = at.max(*last);
@@ -173,7 +171,7 @@ fn used_by(uses: &mut Vec<(i64, i64)>, credential: i64, at: i64) {
     }
 }
 
-/// Makes room at the expense of whoever is hit, and enough of it that this is seldom done.
+/// Drops every other entry, so that the next drop is far away.
 fn drop_half<K, V>(map: &mut HashMap<K, V>) {
     let mut stays = false;
     map.retain(|_, _| {
@@ -286,13 +284,13 @@ mod tests {
         assert!(
             sizes
                 .into_iter()
-                .all(|shard| shard.lock().unwrap().len() <= ROOM)
+                .all(|shard| shard.lock().unwrap().len() <= SHARD_ENTRIES)
         );
         let sizes = trust.clients.shards.iter();
         assert!(
             sizes
                 .into_iter()
-                .all(|shard| shard.lock().unwrap().len() <= ROOM)
+                .all(|shard| shard.lock().unwrap().len() <= SHARD_ENTRIES)
         );
     }
 }

@@ -1,18 +1,18 @@
-//! Passwords that were found wrong, so that a device which keeps trying one costs one argon2 and no more.
+//! Passwords found wrong, so that a device with an old password costs one hash and no more.
 
 use std::sync::{Mutex, PoisonError};
 
-/// How long one is remembered, in milliseconds.
+/// How long an entry counts, in milliseconds.
 const REMEMBERED: i64 = 24 * 3_600_000;
 
-/// How many are remembered at most; each is 16 octets.
+/// The most entries, of 16 octets each.
 const ENTRIES: usize = 131_072;
 const SHARDS: usize = 64;
 
-/// What a name, a password and the state of the credential come to, and since when.
+/// A mark of username, password and row state, and the time.
 type Entry = (u64, i64);
 
-/// Wrong passwords by a keyed hash; a newer one takes the place of an older.
+/// Wrong passwords by mark; a new entry replaces an old entry in the same place.
 pub(crate) struct WrongPasswords {
     shards: Vec<Mutex<Vec<Entry>>>,
 }
@@ -26,12 +26,10 @@ impl Default for WrongPasswords {
 }
 
 impl WrongPasswords {
-    /// Remembers one.
     pub(crate) fn note(&self, hash: u64, now: i64) {
         self.of(hash, |place| *place = (hash, now));
     }
 
-    /// Whether it was found wrong within that time.
     pub(crate) fn knows(&self, hash: u64, now: i64) -> bool {
         self.of(hash, |(known, at)| {
             *known == hash && (0..REMEMBERED).contains(&(now - *at))
@@ -64,7 +62,7 @@ mod tests {
         wrong.note(7, 1000);
         assert!(wrong.knows(7, 1000) && wrong.knows(7, 1000 + REMEMBERED - 1));
         assert!(!wrong.knows(7, 1000 + REMEMBERED) && !wrong.knows(8, 1000));
-        // A newer one in the same place.
+        // A new entry in the same place.
         wrong.note(7 + SHARDS as u64, 1000);
         assert!(!wrong.knows(7, 1000));
     }

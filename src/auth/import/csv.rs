@@ -1,10 +1,9 @@
-//! Comma-separated values (RFC 4180) whose first line names the columns.
+//! Comma-separated values (RFC 4180) with the column names in the first line.
 
 use super::record::{Offered, Read, Record};
 use super::time::expiry;
 
-/// The columns there may be. The first two must be there; the ones behind the fourth are those of
-/// an export.
+/// All columns. The first two are required; the columns after the fourth belong to an export.
 pub(crate) const COLUMNS: [&str; 10] = [
     "username",
     "password",
@@ -18,24 +17,24 @@ pub(crate) const COLUMNS: [&str; 10] = [
     "uses",
 ];
 
-/// How many of [`COLUMNS`] are for files of other programs.
+/// The number of columns for files of other programs.
 const FOREIGN: usize = 4;
 
-/// Where each of [`COLUMNS`] is.
+/// The place of each column in the file.
 pub(super) struct Columns {
     places: [Option<usize>; COLUMNS.len()],
     count: usize,
 }
 
-/// A quote is not closed, so what follows could be read as anything.
+/// A quote is not closed; the rest of the line is ambiguous.
 #[derive(Debug)]
 pub(super) struct Unclosed;
 
 impl Columns {
-    /// From the first line.
+    /// Reads the first line.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The mistake in the line.
     pub(super) fn read(line: &str) -> Result<Columns, String> {
         let known = || format!("known are {}", COLUMNS[..FOREIGN].join(", "));
         check_separator(line)?;
@@ -44,7 +43,7 @@ impl Columns {
         for (place, cell) in cells.iter().enumerate() {
             let name = cell.trim().to_ascii_lowercase();
             let Some(column) = COLUMNS.iter().position(|known| *known == name) else {
-                // The first line may be a credential, so its text is not repeated.
+                // The first line may be a credential, so the message does not repeat the text.
                 return Err(format!(
                     "column {} is not known; the first line names the columns, {}",
                     place + 1,
@@ -71,10 +70,10 @@ impl Columns {
         })
     }
 
-    /// What a line says to the organization with this slug; `None` of an empty one.
+    /// Reads a line for the organization with this slug; `None` for an empty line.
     ///
     /// # Errors
-    /// A quote that is not closed.
+    /// A quote is not closed.
     pub(super) fn record(&self, line: &str, slug: &str) -> Result<Option<Read>, Unclosed> {
         if line.trim().is_empty() {
             return Ok(None);
@@ -96,13 +95,13 @@ impl Columns {
     }
 }
 
-/// Puts a record together from the cell of each of [`COLUMNS`].
+/// Joins the cells of [`COLUMNS`] to a record.
 pub(super) fn record<'a>(cell: impl Fn(usize) -> &'a str, slug: &str) -> Read {
     let username = cell(0).to_owned();
     let given = |column: usize| Some(cell(column).trim()).filter(|text| !text.is_empty());
     let read = || {
         if let Some(other) = given(4).filter(|other| *other != slug) {
-            // Only a slug is repeated: another file may have anything there.
+            // Only a slug is repeated: the cell of another file may hold anything.
             return Err(match crate::store::check_slug(other) {
                 Ok(()) => {
                     format!("it belongs to the organization {other}: import it with --org {other}")
@@ -127,7 +126,7 @@ pub(super) fn record<'a>(cell: impl Fn(usize) -> &'a str, slug: &str) -> Read {
     record.map_err(|reason| (Some(username), reason))
 }
 
-/// Undoes what an export does to cells that a spreadsheet would compute.
+/// Reverts the export's protection of cells that a spreadsheet would compute.
 fn original(text: &str) -> &str {
     text.strip_prefix('\'').unwrap_or(text)
 }
@@ -164,7 +163,7 @@ fn cells(line: &str) -> Result<Vec<String>, Unclosed> {
     Ok(cells)
 }
 
-/// Two quotes are one; what is between the closing quote and the comma must be nothing.
+/// Two quotes stand for one. Nothing may stand between the closing quote and the comma.
 fn quoted_cell(text: &str) -> Result<(String, Option<&str>), Unclosed> {
     let mut cell = String::with_capacity(text.len());
     let mut rest = text;

@@ -8,13 +8,13 @@ use super::ImportError;
 use super::csv::{COLUMNS, record};
 use super::record::Read;
 
-/// The longest document, in octets: it is read whole.
+/// The longest document, in octets; the document is read at once.
 const LONGEST: u64 = 128 * 1024 * 1024;
 
-/// Reads the credentials of a document for the organization with this slug.
+/// Reads the credentials for the organization with this slug.
 ///
 /// # Errors
-/// It cannot be read, or is no such document.
+/// The document cannot be read, or is no export.
 pub(super) fn read(input: impl BufRead, slug: &str) -> Result<Vec<Read>, ImportError> {
     let mut text = Vec::new();
     input.take(LONGEST + 1).read_to_end(&mut text)?;
@@ -25,7 +25,7 @@ pub(super) fn read(input: impl BufRead, slug: &str) -> Result<Vec<Read>, ImportE
     }
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
     let not_so = |detail: String| ImportError::File(detail);
-    // The error of serde_json may repeat text, which may be part of a password.
+    // An error of serde_json may repeat part of a password.
     let list: Vec<Map<String, Value>> = serde_json::from_slice(text).map_err(|error| {
         not_so(format!(
             "it is not a JSON list of objects (line {}, column {})",

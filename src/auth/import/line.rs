@@ -1,21 +1,20 @@
-//! A file of any size, line by line, with never more than one bounded line in memory.
+//! Reads a file of any size with one bounded line in memory.
 
 use std::io::{self, BufRead};
 
 use crate::sasl::Secret;
 
-/// The longest line that is read, in octets. A hash has 128, a username 255.
+/// The longest line, in octets. A hash has 128, a username 255.
 const LONGEST: usize = 4_096;
 
 /// A line without its end.
 pub(super) enum Line {
-    /// It may hold a password.
+    /// Secret, because the line may hold a password.
     Text(Secret),
-    /// Longer than is read.
+    /// Longer than the limit.
     TooLong,
 }
 
-/// Lines with their numbers.
 pub(super) struct Lines<R> {
     reader: R,
     number: usize,
@@ -26,7 +25,7 @@ impl<R: BufRead> Lines<R> {
         Lines { reader, number: 0 }
     }
 
-    /// The next one, with its number from 1 on.
+    /// The next line, numbered from 1.
     ///
     /// # Errors
     /// The file cannot be read.

@@ -1,8 +1,7 @@
-//! Credentials from elsewhere: from a Dovecot passwd-file, from CSV, or from Gatepost's own export.
+//! Imports credentials from a Dovecot passwd-file, from CSV, or from Gatepost's own export.
 //!
-//! Import reads and judges the file line by line, then adds all that can be taken in one
-//! transaction. Hashes stay as they are; passwords in the clear are hashed here, before the store
-//! is locked.
+//! Reads and checks the file line by line, then adds all valid credentials in one transaction.
+//! Hashes stay as they are; plain passwords are hashed before the store is locked.
 
 mod csv;
 mod json;
@@ -31,10 +30,9 @@ pub(crate) use self::csv::COLUMNS;
 pub(crate) use self::report::{Left, Report, Taken};
 pub(crate) use self::time::{Expiry, expiry, time};
 
-/// Forms of files.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Format {
-    /// Comma-separated; the first line names the columns.
+    /// Comma-separated; the first line has the column names.
     Csv,
     /// A passwd-file of Dovecot's.
     Dovecot,
@@ -42,29 +40,28 @@ pub(crate) enum Format {
     Json,
 }
 
-/// What to do with a file.
+/// The options of an import.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Import<'a> {
-    /// What the file is.
     pub(crate) format: Format,
-    /// The slug of the organization that the credentials are to belong to.
+    /// The slug of the organization that gets the credentials.
     pub(crate) organization: &'a str,
-    /// Whether to change nothing and only report.
+    /// Report only.
     pub(crate) dry_run: bool,
     /// Whether usernames are stored in lower case.
     pub(crate) fold_case: bool,
-    /// The most credentials that one file may have: more would lock the store for too long.
+    /// The most credentials per file: more would lock the store for too long.
     pub(crate) credentials: usize,
-    /// The most passwords in the clear, each of which costs an argon2.
+    /// The most plain passwords, which cost an argon2 each.
     pub(crate) plain: usize,
-    /// Threads that hash them.
+    /// Threads for plain passwords.
     pub(crate) workers: usize,
 }
 
-/// Why nothing was imported.
+/// The reason for importing nothing.
 #[derive(Debug, Error)]
 pub(crate) enum ImportError {
-    /// The file is not what it should be.
+    /// The file is malformed.
     #[error("{0}")]
     File(String),
     /// The configured cost cannot be paid.
@@ -78,17 +75,17 @@ pub(crate) enum ImportError {
     Store(#[from] StoreError),
 }
 
-/// A credential that can be taken, and the line it comes from.
+/// A valid credential and its line number.
 struct Found {
     line: usize,
     record: Record,
 }
 
 impl Import<'_> {
-    /// Imports a file. Calls `progress` with the number of passwords hashed and to hash.
+    /// Calls `progress` with the number of passwords hashed and to hash.
     ///
     /// # Errors
-    /// As [`ImportError`]; then nothing was imported.
+    /// As [`ImportError`]; nothing is imported then.
     pub(crate) fn run(
         &self,
         input: impl BufRead,
@@ -133,7 +130,7 @@ impl Import<'_> {
         Ok(report)
     }
 
-    /// Reads all that can be taken.
+    /// Reads the valid credentials.
     fn read(&self, input: impl BufRead, report: &mut Report) -> Result<Vec<Found>, ImportError> {
         let mut reading = Reading {
             import: self,
@@ -153,7 +150,7 @@ impl Import<'_> {
         Ok(found)
     }
 
-    /// Adds all in one transaction; says of each whether it was added.
+    /// Adds the credentials in one transaction. Returns for each whether it was added.
     fn add(
         &self,
         store: &Store,
@@ -176,7 +173,7 @@ impl Import<'_> {
     }
 }
 
-/// A file while it is read.
+/// The state of reading a file.
 struct Reading<'a> {
     import: &'a Import<'a>,
     report: &'a mut Report,
@@ -232,7 +229,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Reads one line by `read`, and notes what came of it.
+    /// Reads one line, and adds the result to the report.
     fn line(
         &mut self,
         number: usize,
@@ -307,12 +304,12 @@ impl Reading<'_> {
     }
 }
 
-/// Whether these are octets of UTF-16: its mark, or the NULs that ASCII has there.
+/// Detects UTF-16 by the byte order mark, or by NULs between ASCII letters.
 fn is_utf_16(octets: &[u8]) -> bool {
     octets.starts_with(b"\xff\xfe") || octets.starts_with(b"\xfe\xff") || octets.contains(&0)
 }
 
-/// Refuses what the store would not take.
+/// Rejects a record that the store would reject.
 fn allowed(record: Record) -> Read {
     let wrong = |error: StoreError, username: String| Err((Some(username), error.to_string()));
     if let Err(error) = check_username(&record.username) {
@@ -329,7 +326,7 @@ fn is_known(line: usize, username: String) -> Left {
     Left::new(line, Some(username), reason.to_owned())
 }
 
-/// Leaves usernames that credentials have, before time is spent on their passwords.
+/// Removes credentials that exist, before the cost of hashing.
 fn leave_known(
     store: &Store,
     found: &mut Vec<Found>,
@@ -349,7 +346,7 @@ fn leave_known(
     Ok(())
 }
 
-/// The hash of each; `hashed` hears the number of passwords in the clear that are done.
+/// The hash of each credential. Passes the number of finished plain passwords to `hashed`.
 fn hashes(
     found: &[Found],
     cost: Cost,

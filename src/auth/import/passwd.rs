@@ -3,10 +3,11 @@
 use super::record::{Offered, Read, Record};
 use crate::store::check_name;
 
-/// Extra fields by which a user may log in less than otherwise. To leave them out would let in whom Dovecot refuses.
+/// Extra fields that restrict logins. Ignoring such a field would admit a client that Dovecot
+/// rejects.
 const RESTRICTIONS: [&str; 4] = ["allow_nets", "allow_real_nets", "deny", "nologin"];
 
-/// What a line says; `None` of one that says nothing.
+/// Reads a line; `None` for an empty line or a comment.
 pub(super) fn read(line: &str) -> Option<Read> {
     if line.trim().is_empty() || line.starts_with('#') {
         return None;
@@ -16,7 +17,7 @@ pub(super) fn read(line: &str) -> Option<Read> {
         return Some(Err((None, reason.to_owned())));
     };
     let record = record(username, rest);
-    // In a line of another format, it may hold part of a password.
+    // In a line of another format, the field may hold part of a password.
     let is_certain = !username.contains([',', '{', '}', ';']);
     let shown = is_certain.then(|| username.to_owned());
     Some(record.map_err(|reason| (shown, reason)))

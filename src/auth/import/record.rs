@@ -1,4 +1,4 @@
-//! One credential as a file has it.
+//! One credential of an imported file.
 
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
@@ -7,19 +7,18 @@ use base64::{Engine as _, alphabet};
 use crate::auth::imported::{Scheme, unhex};
 use crate::sasl::Secret;
 
-/// The schemes that are taken, for people.
+/// The accepted schemes, for people.
 pub(crate) const TAKEN: &str = "ARGON2ID, ARGON2I, BLF-CRYPT, SHA512-CRYPT, SHA256-CRYPT, CRYPT, PBKDF2, SSHA512, SSHA256, SSHA and PLAIN";
 
-/// Base64 with or without padding: some LDAP servers leave it out.
+/// Base64 with or without padding: some LDAP servers omit the padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The longest password, in octets; SASL has no longer ones.
+/// The longest password in SASL, in octets.
 const LONGEST_PASSWORD: usize = 255;
 
-/// What a line says.
 pub(super) struct Record {
     pub(super) username: String,
     pub(super) password: Offered,
@@ -27,41 +26,40 @@ pub(super) struct Record {
     pub(super) expires_at: Option<i64>,
 }
 
-/// What came of reading a line: otherwise the username, where it is certainly that, and why the line
-/// is left.
+/// A record, or the username (if certain) and the reason for skipping the line.
 pub(super) type Read = Result<Record, (Option<String>, String)>;
 
 impl Record {
-    /// Whether its password has to be hashed here.
+    /// Whether the password is plain.
     pub(super) fn is_plain(&self) -> bool {
         matches!(self.password, Offered::Plain(_))
     }
 }
 
-/// A password in one form or the other.
+/// A password, hashed or plain.
 pub(super) enum Offered {
     Hashed(Scheme, String),
     Plain(Secret),
 }
 
-/// How the text behind `{SCHEME}` is written.
+/// The encoding of the text after `{SCHEME}`.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Encoding {
     Base64,
     Hex,
-    /// As the scheme has it.
+    /// The scheme's usual encoding.
     Usual,
 }
 
-/// What a scheme's name means.
+/// The meaning of a scheme's name.
 enum Meaning {
-    /// A hash that names its kind itself, of one of these kinds.
+    /// A hash that names its scheme, of one of these schemes.
     Crypt(&'static [Scheme]),
     Pbkdf2,
     Plain,
     /// Octets of a digest and a salt, under this name in the store.
     Salted(&'static str),
-    /// It is not taken, for this reason.
+    /// Rejected, for this reason.
     Refused(&'static str),
 }
 
@@ -79,7 +77,7 @@ const OTHER_MECHANISM: &str = "belongs to a login mechanism that is not offered 
 const ELSEWHERE: &str =
     "leaves the password with another program. Make a new credential for this user";
 
-/// What the schemes of Dovecot and of LDAP servers mean, in upper case.
+/// The schemes of Dovecot and of LDAP servers, in upper case.
 fn meaning(scheme: &str) -> Option<Meaning> {
     Some(match scheme {
         "" | "CRYPT" => Meaning::Crypt(ANY),
@@ -105,7 +103,7 @@ fn meaning(scheme: &str) -> Option<Meaning> {
 }
 
 impl Offered {
-    /// How it was stored where it comes from.
+    /// The name of the scheme in the file.
     pub(super) fn scheme(&self) -> &'static str {
         match self {
             Offered::Hashed(scheme, _) => scheme.as_str(),
@@ -113,10 +111,10 @@ impl Offered {
         }
     }
 
-    /// Reads `{SCHEME}` and what is behind it; without a scheme, a hash that tells its own.
+    /// Reads `{SCHEME}` and the text after; without a scheme, a hash that names its own.
     ///
     /// # Errors
-    /// Why it cannot be taken, without a word of it.
+    /// The reason for rejecting the text, without any part of the text.
     pub(super) fn read(field: &str) -> Result<Offered, String> {
         let (name, text) = match field
             .strip_prefix('{')
@@ -149,7 +147,7 @@ impl Offered {
     }
 }
 
-/// Splits off Dovecot's suffix for how the text behind the scheme is written.
+/// Splits off Dovecot's suffix for the encoding.
 fn encoding(name: &str) -> (&str, Encoding) {
     match name.rsplit_once('.') {
         Some((scheme, "B64" | "BASE64")) => (scheme, Encoding::Base64),
@@ -212,7 +210,7 @@ fn plain(password: &[u8]) -> Result<Offered, String> {
     Ok(Offered::Plain(Secret::new(password)))
 }
 
-/// Only what looks like a scheme's name is repeated: anything else may be part of a password.
+/// Repeats only a scheme's name: other text may be part of a password.
 fn unknown(scheme: &str) -> String {
     let is_name = (1..=24).contains(&scheme.len())
         && scheme

@@ -1,4 +1,4 @@
-//! The report on a file: which lines were taken, and which were left and why.
+//! The report of an import: accepted lines, and skipped lines with reasons.
 
 use std::collections::HashMap;
 
@@ -6,50 +6,47 @@ use serde::Serialize;
 
 use crate::store::plain;
 
-/// The most line numbers that a reason lists.
+/// The most line numbers in a reason.
 const LISTED: usize = 10;
 
-/// The fate of each line that says something.
+/// The result for each line that is no comment.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     /// The slug of the organization.
     pub(crate) organization: String,
-    /// Whether nothing was changed.
     pub(crate) dry_run: bool,
-    /// Lines that became credentials, or would.
+    /// Lines that became credentials, or would have.
     pub(crate) taken: Vec<Taken>,
-    /// Lines that did not.
+    /// Skipped lines.
     pub(crate) left: Vec<Left>,
-    /// Usernames that stand in several lines.
+    /// Usernames in several lines.
     pub(crate) repeated: Vec<Repeated>,
 }
 
-/// A line that became a credential.
 #[derive(Debug, Serialize)]
 pub(crate) struct Taken {
-    /// Its number, from 1; of a JSON document the position in its list.
+    /// From 1; in a JSON document the position in the list.
     pub(crate) line: usize,
-    /// As it is stored.
+    /// In its stored form.
     pub(crate) username: String,
-    /// How its password was hashed.
+    /// The name of the scheme.
     pub(crate) scheme: &'static str,
 }
 
-/// A line that did not become a credential.
+/// A skipped line.
 #[derive(Debug, Serialize)]
 pub(crate) struct Left {
     /// As in [`Taken`].
     pub(crate) line: usize,
-    /// Control characters are escaped; `None` where the line may hold something else there.
+    /// Control characters are escaped; `None` if uncertain.
     pub(crate) username: Option<String>,
     /// For people.
     pub(crate) reason: String,
 }
 
-/// A username that stands in several lines.
 #[derive(Debug, Serialize)]
 pub(crate) struct Repeated {
-    /// As it is stored.
+    /// In its stored form.
     pub(crate) username: String,
     /// All lines.
     pub(crate) lines: Vec<usize>,
@@ -74,14 +71,14 @@ struct Repetition {
     lines: Vec<usize>,
     /// The line that counts.
     first: Option<usize>,
-    /// Lines that could be taken, were it not for the first.
+    /// Lines that are valid but for the first.
     others: Vec<(usize, String)>,
     /// Whether the spelling differs.
     differs: bool,
 }
 
 impl Repetitions {
-    /// Notes a line whose username is stored as `stored`. Returns whether it is the first usable one.
+    /// Notes a line. Returns whether the line is the first valid one for its stored username.
     pub(super) fn add(&mut self, stored: &str, spelled: &str, line: usize, usable: bool) -> bool {
         let own = self.0.entry(stored.to_owned()).or_default();
         own.lines.push(line);
@@ -94,7 +91,7 @@ impl Repetitions {
         usable && own.first == Some(line)
     }
 
-    /// Reports usernames that stand in several lines, and leaves all of their lines but one.
+    /// Reports usernames in several lines, and skips all lines but one.
     pub(super) fn tell(self, report: &mut Report) {
         let repeated = self.0.into_iter().filter(|(_, own)| own.lines.len() > 1);
         for (username, own) in repeated {

@@ -1,13 +1,13 @@
-//! Points in time as people type them.
+//! Times in the forms that people write.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-/// A day (its begin in UTC) or a time of RFC 3339, in Unix milliseconds.
+/// A date (its begin in UTC) or a time of RFC 3339, in Unix milliseconds.
 ///
 /// # Errors
-/// What to write instead.
+/// The expected forms.
 pub(crate) fn time(text: &str) -> Result<i64, String> {
     let day = || {
         let date: Date = text.parse().ok()?;
@@ -18,10 +18,10 @@ pub(crate) fn time(text: &str) -> Result<i64, String> {
         .ok_or_else(|| format!("{text:?} is not a time: write 2027-01-31, or 2027-01-31T12:00:00Z"))
 }
 
-/// A time that is still to come, or "never".
+/// A time in the future, or "never".
 ///
 /// # Errors
-/// What to write instead.
+/// The expected forms.
 pub(crate) fn expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" {
         return Ok(Expiry(None));
@@ -33,6 +33,6 @@ pub(crate) fn expiry(text: &str) -> Result<Expiry, String> {
     Ok(Expiry(Some(at)))
 }
 
-/// When something ends, in Unix milliseconds, if ever.
+/// The end, in Unix milliseconds; `None` for never.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expiry(pub Option<i64>);

@@ -1,7 +1,6 @@
-//! So many a second, and after a pause as many at once: a token bucket that holds what one second
-//! fills it with, kept as the one time at which it will be full again.
+//! A token bucket of one second, kept as the single time at which the bucket is full again.
 
-/// The bucket of one sender. Times are microseconds.
+/// The bucket of one party. Times are microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Bucket {
     full_at: i64,
@@ -10,28 +9,28 @@ pub(crate) struct Bucket {
 const SECOND: i64 = 1_000_000;
 
 impl Bucket {
-    /// Takes one at `now`; false if there is none.
+    /// Takes one token; false if the bucket is empty.
     pub(crate) fn take(&mut self, now: i64, per_second: u64) -> bool {
         let one = Self::one(per_second);
-        // A clock that is put back must not keep it empty for longer than filling takes.
+        // A clock that goes back must not keep the bucket empty for longer than a second.
         let full_at = self.full_at.clamp(now, now + SECOND);
         let takes = full_at + one <= now + SECOND;
         self.full_at = if takes { full_at + one } else { full_at };
         takes
     }
 
-    /// Takes one back that was not used after all.
+    /// Puts back one token.
     pub(crate) fn put_back(&mut self, per_second: u64) {
         self.full_at -= Self::one(per_second);
     }
 
-    /// How many are missing in it at `now`.
+    /// The number of missing tokens.
     pub(crate) fn taken(&self, now: i64, per_second: u64) -> u64 {
         let missing = (self.full_at - now).clamp(0, SECOND).unsigned_abs();
         missing.div_ceil(Self::one(per_second).unsigned_abs().max(1))
     }
 
-    /// How long one takes to come. More than a million a second is without limit.
+    /// The time of one token. More than a million per second is unlimited.
     fn one(per_second: u64) -> i64 {
         SECOND / i64::try_from(per_second).unwrap_or(i64::MAX).max(1)
     }

@@ -1,4 +1,4 @@
-//! What one credential, or one organization, has sent and has under way.
+//! The counter of one credential or organization: the sums sent, and the reservations.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,30 +6,28 @@ use crate::clock::Moment;
 use crate::policy::{Ceilings, Limit};
 
 use super::bucket::Bucket;
-use super::window::{Sent, Window};
+use super::window::{MailCount, Window};
 
-/// A limit that is reached, and what it is.
+/// A reached limit and its ceiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Over {
-    /// Which one.
+pub(crate) struct LimitReached {
     pub(crate) limit: Limit,
-    /// The most there may be.
     pub(crate) ceiling: u64,
 }
 
-/// What to do about a limit that is reached.
+/// The effect of a reached limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
-    /// Take nothing.
-    Refuse,
-    /// Say so, and take it all the same.
+pub(crate) enum Enforcement {
+    /// Reserve nothing.
+    Reject,
+    /// Report, and reserve all the same.
     Report,
 }
 
-/// How many messages were sent until a time, in one of the spans that limits know.
+/// The messages of one of the periods that limits count.
 type Sum = fn(&mut Window, Moment) -> u64;
 
-/// The counts of one sender; shared by all its sessions.
+/// The counter of one party, shared by all its sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(Mutex<State>);
 
@@ -37,73 +35,77 @@ pub(crate) struct Counter(Mutex<State>);
 struct State {
     bucket: Bucket,
     sessions: u64,
-    /// Asked for and not answered yet, or not noted: as good as sent, until it turns out otherwise.
-    reserved: Sent,
-    /// All that was noted here, for what is noted while the history is read.
-    noted: Sent,
-    /// What was sent before; read from the store once somebody must know.
+    /// Reservations without an answer or a note; count as sent until released.
+    reserved: MailCount,
+    /// The total noted here, to bridge the time in which the history is read.
+    noted: MailCount,
+    /// The history, read from the store at the first need.
     window: Option<Box<Window>>,
-    /// The number of steps of the wall clock at which it was read.
+    /// The number of wall clock steps at that read.
     steps: u64,
 }
 
 impl Counter {
-    /// Takes a message, unless a limit is reached and `manner` is to refuse.
+    /// Reserves a message, unless a limit is reached and rejects.
     pub(crate) fn take_message(
         &self,
         ceilings: &Ceilings,
         now: Moment,
-        manner: Manner,
-    ) -> Option<Over> {
+        enforcement: Enforcement,
+    ) -> Option<LimitReached> {
         let mut state = self.lock();
         let over = state.message_over(ceilings, now);
-        if over.is_none() || manner == Manner::Report {
+        if over.is_none() || enforcement == Enforcement::Report {
             state.reserved.messages += 1;
         }
         over
     }
 
-    /// Takes a recipient in the same way.
+    /// Reserves a recipient in the same way.
     pub(crate) fn take_recipient(
         &self,
         ceilings: &Ceilings,
         now: Moment,
-        manner: Manner,
-    ) -> Option<Over> {
+        enforcement: Enforcement,
+    ) -> Option<LimitReached> {
         let mut state = self.lock();
         let over = state.recipient_over(ceilings, now);
-        if over.is_none() || manner == Manner::Report {
+        if over.is_none() || enforcement == Enforcement::Report {
             state.reserved.recipients += 1;
         }
         over
     }
 
-    /// Takes a session in the same way.
-    pub(crate) fn take_session(&self, ceilings: &Ceilings, manner: Manner) -> Option<Over> {
+    /// Reserves a session in the same way.
+    pub(crate) fn take_session(
+        &self,
+        ceilings: &Ceilings,
+        enforcement: Enforcement,
+    ) -> Option<LimitReached> {
         let mut state = self.lock();
         let over = over(ceilings, Limit::Sessions, state.sessions);
-        if over.is_none() || manner == Manner::Report {
+        if over.is_none() || enforcement == Enforcement::Report {
             state.sessions += 1;
         }
         over
     }
 
-    /// A session has ended.
+    /// Releases a session.
     pub(crate) fn leave(&self) {
         let mut state = self.lock();
         state.sessions = state.sessions.saturating_sub(1);
     }
 
-    /// What was taken was not sent.
-    pub(crate) fn release(&self, taken: Sent) {
+    /// Releases reservations that were not sent.
+    pub(crate) fn release(&self, taken: MailCount) {
         self.lock().release(taken);
     }
 
-    /// A message was taken in vain, since another limit is reached: its place in the second is free
-    /// again, too, if it had one: which it had not where it was taken although a limit was `over`.
-    pub(crate) fn withdraw_message(&self, ceilings: &Ceilings, over: Option<Over>) {
+    /// Releases a message that another limit rejects, also in the bucket of the second. With `over`
+    /// the message had no place in the bucket.
+    pub(crate) fn withdraw_message(&self, ceilings: &Ceilings, over: Option<LimitReached>) {
         let mut state = self.lock();
-        state.release(Sent {
+        state.release(MailCount {
             messages: 1,
             recipients: 0,
         });
@@ -113,23 +115,29 @@ impl Counter {
         }
     }
 
-    /// Whether it is known what was sent before, as dated after so many steps of the wall clock.
+    /// Whether the history is known, and dated after so many steps of the wall clock.
     pub(crate) fn is_known(&self, steps: u64) -> bool {
         let state = self.lock();
         state.window.is_some() && state.steps == steps
     }
 
-    /// Runs `work` while nothing is noted here, and returns what has been so far.
-    pub(crate) fn settled<T>(&self, work: impl FnOnce() -> T) -> (Sent, T) {
+    /// Runs `work` while no mail is noted, and returns the total noted before.
+    pub(crate) fn settled<T>(&self, work: impl FnOnce() -> T) -> (MailCount, T) {
         let state = self.lock();
         (state.noted, work())
     }
 
-    /// What was sent before is known: it is in `window`, but for what was noted since `noted`.
-    /// After a step of the wall clock it takes the place of what was known until then.
-    pub(crate) fn know(&self, mut window: Window, noted: Sent, now: Moment, steps: u64) {
+    /// Sets the history: `window`, and the mail noted since `noted`. After a step of the wall clock
+    /// the new history replaces the old.
+    pub(crate) fn set_history(
+        &self,
+        mut window: Window,
+        noted: MailCount,
+        now: Moment,
+        steps: u64,
+    ) {
         let mut state = self.lock();
-        let since = Sent {
+        let since = MailCount {
             messages: state.noted.messages.saturating_sub(noted.messages),
             recipients: state.noted.recipients.saturating_sub(noted.recipients),
         };
@@ -144,7 +152,7 @@ impl Counter {
         state.steps = steps;
     }
 
-    /// How much there is of what this limit counts, if it counts something over time.
+    /// The use of a limit, if the limit counts over time.
     pub(crate) fn used(&self, limit: Limit, ceilings: &Ceilings, now: Moment) -> Option<u64> {
         let mut state = self.lock();
         let (messages, recipients) = (state.reserved.messages, state.reserved.recipients);
@@ -169,16 +177,16 @@ impl Counter {
     }
 }
 
-/// Notes with both what was `sent`, of which `taken` was reserved. `record` puts it where the next
-/// start finds it; nobody who reads that sees only one of the two.
+/// Notes sent mail with both parties, and releases the reservations `taken`. `record` keeps the
+/// mail for the next start under both locks, so that no reader sees only one of the two.
 pub(crate) fn note(
     both: [&Counter; 2],
     now: Moment,
-    sent: Sent,
-    taken: Sent,
+    sent: MailCount,
+    taken: MailCount,
     record: impl FnOnce(),
 ) {
-    // Always the credential before its organization, so that no two wait for each other.
+    // The credential before its organization, always: no two threads wait for each other.
     let [first, second] = both;
     let mut states = [first.lock(), second.lock()];
     for state in &mut states {
@@ -192,13 +200,13 @@ pub(crate) fn note(
 }
 
 impl State {
-    fn release(&mut self, taken: Sent) {
+    fn release(&mut self, taken: MailCount) {
         let reserved = &mut self.reserved;
         reserved.messages = reserved.messages.saturating_sub(taken.messages);
         reserved.recipients = reserved.recipients.saturating_sub(taken.recipients);
     }
 
-    fn message_over(&mut self, ceilings: &Ceilings, now: Moment) -> Option<Over> {
+    fn message_over(&mut self, ceilings: &Ceilings, now: Moment) -> Option<LimitReached> {
         let reserved = self.reserved.messages;
         if let Some(window) = &mut self.window {
             let sums: [(Limit, Sum); 3] = [
@@ -211,7 +219,7 @@ impl State {
                 (Limit::MessagesPerHour, Window::hour),
             ];
             for (limit, sum) in sums {
-                // Nothing is summed up that nobody asked for.
+                // Sums only for limits that exist.
                 if ceilings.get(limit).is_some() {
                     let used = sum(window, now) + reserved;
                     if let Some(over) = over(ceilings, limit, used) {
@@ -220,14 +228,14 @@ impl State {
                 }
             }
         }
-        // Last, as it takes something.
+        // Last, because the bucket is changed.
         let limit = Limit::MessagesPerSecond;
         let ceiling = ceilings.get(limit)?;
         let takes = self.bucket.take(now.steady_us, ceiling);
-        (!takes).then_some(Over { limit, ceiling })
+        (!takes).then_some(LimitReached { limit, ceiling })
     }
 
-    fn recipient_over(&mut self, ceilings: &Ceilings, now: Moment) -> Option<Over> {
+    fn recipient_over(&mut self, ceilings: &Ceilings, now: Moment) -> Option<LimitReached> {
         let limit = Limit::RecipientsPerDay;
         ceilings.get(limit)?;
         let window = self.window.as_mut()?;
@@ -236,9 +244,9 @@ impl State {
     }
 }
 
-fn over(ceilings: &Ceilings, limit: Limit, used: u64) -> Option<Over> {
+fn over(ceilings: &Ceilings, limit: Limit, used: u64) -> Option<LimitReached> {
     let ceiling = ceilings.get(limit)?;
-    (used >= ceiling).then_some(Over { limit, ceiling })
+    (used >= ceiling).then_some(LimitReached { limit, ceiling })
 }
 
 #[cfg(test)]
@@ -264,11 +272,11 @@ mod tests {
 
     fn known(now: Moment) -> Counter {
         let counter = Counter::default();
-        counter.know(Window::new(now), Sent::default(), now, 0);
+        counter.set_history(Window::new(now), MailCount::default(), now, 0);
         counter
     }
 
-    const ONE: Sent = Sent {
+    const ONE: MailCount = MailCount {
         messages: 1,
         recipients: 0,
     };
@@ -278,9 +286,9 @@ mod tests {
         let now = moment(0);
         let counter = known(now);
         let two = ceilings(&[(Limit::MessagesPerDay, 2)]);
-        let take = || counter.take_message(&two, now, Manner::Refuse);
+        let take = || counter.take_message(&two, now, Enforcement::Reject);
         assert_eq!((take(), take()), (None, None));
-        let over = Over {
+        let over = LimitReached {
             limit: Limit::MessagesPerDay,
             ceiling: 2,
         };
@@ -290,8 +298,11 @@ mod tests {
         note([&counter, &Counter::default()], now, ONE, ONE, || ());
         assert_eq!(take(), Some(over));
         assert_eq!(counter.used(Limit::MessagesPerDay, &two, now), Some(2));
-        // Reported only: it is taken, and counts.
-        assert_eq!(counter.take_message(&two, now, Manner::Report), Some(over));
+        // Only reported: the message is taken and counts.
+        assert_eq!(
+            counter.take_message(&two, now, Enforcement::Report),
+            Some(over)
+        );
         assert_eq!(counter.used(Limit::MessagesPerDay, &two, now), Some(3));
     }
 
@@ -304,7 +315,7 @@ mod tests {
         note([&counter, &Counter::default()], now, ONE, ONE, || ());
         let mut window = Window::new(now);
         window.add(now, ONE); // the first one, as it was recorded
-        counter.know(window, noted, now, 0);
+        counter.set_history(window, noted, now, 0);
         let any = ceilings(&[(Limit::MessagesPerDay, 10)]);
         assert_eq!(counter.used(Limit::MessagesPerDay, &any, now), Some(2));
     }
@@ -314,11 +325,13 @@ mod tests {
         let now = moment(0);
         let counter = known(now);
         let one = ceilings(&[(Limit::MessagesPerSecond, 1), (Limit::MessagesPerDay, 1)]);
-        assert_eq!(counter.take_message(&one, now, Manner::Refuse), None);
+        assert_eq!(counter.take_message(&one, now, Enforcement::Reject), None);
         counter.withdraw_message(&one, None);
-        assert_eq!(counter.take_message(&one, now, Manner::Refuse), None);
+        assert_eq!(counter.take_message(&one, now, Enforcement::Reject), None);
         counter.release(ONE);
-        let limit = counter.take_message(&one, now, Manner::Refuse).unwrap();
+        let limit = counter
+            .take_message(&one, now, Enforcement::Reject)
+            .unwrap();
         assert_eq!(limit.limit, Limit::MessagesPerSecond);
     }
 
@@ -327,13 +340,13 @@ mod tests {
         let now = moment(0);
         let counter = known(now);
         let one = ceilings(&[(Limit::MessagesPerSecond, 1)]);
-        assert_eq!(counter.take_message(&one, now, Manner::Report), None);
+        assert_eq!(counter.take_message(&one, now, Enforcement::Report), None);
         for _ in 0..3 {
-            let over = counter.take_message(&one, now, Manner::Report);
+            let over = counter.take_message(&one, now, Enforcement::Report);
             assert_eq!(over.map(|over| over.limit), Some(Limit::MessagesPerSecond));
             counter.withdraw_message(&one, over);
         }
-        // In the day there is only the first one, and the second is full as before.
+        // The day has only the first message, and the second is full as before.
         let day = ceilings(&[(Limit::MessagesPerDay, 10)]);
         assert_eq!(counter.used(Limit::MessagesPerDay, &day, now), Some(1));
         assert_eq!(counter.used(Limit::MessagesPerSecond, &one, now), Some(1));
@@ -347,7 +360,7 @@ mod tests {
         let taken: usize = std::thread::scope(|scope| {
             let take = || {
                 let taken = (0..50).filter(|_| {
-                    let over = counter.take_message(&hundred, now, Manner::Refuse);
+                    let over = counter.take_message(&hundred, now, Enforcement::Reject);
                     if over.is_none() {
                         note([&counter, &Counter::default()], now, ONE, ONE, || ());
                     }

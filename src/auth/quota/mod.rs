@@ -1,13 +1,13 @@
-//! Limits as they are kept: what each credential and each organization has sent, in memory, and the
-//! word on what it may send now.
+//! Limits at work: the sums of each credential and organization in memory, and the decisions about
+//! each session, message and recipient.
 //!
-//! What was sent is noted by the hour in the store anyway. Whoever has a limit that looks back is
-//! read from there once, at the first need after a start; from then on memory knows.
+//! The store has the usage by the hour. A sum over a past period is read from the store at the
+//! first need after a start, and counted in memory from then on.
 
 mod bucket;
 mod counter;
+mod log_throttle;
 mod session_quota;
-mod told;
 mod window;
 
 use std::collections::HashMap;
@@ -23,111 +23,105 @@ use crate::store::{HOUR, Span, Store, StoreError, Usage, UsageOf};
 
 use super::activity::ActivityBatch;
 use counter::Counter;
-use window::{Sent, Window};
+use window::{MailCount, Window};
 
 pub use session_quota::SessionQuota;
 
-/// How many are remembered before those without sessions are forgotten; they are read again.
-const REMEMBERED: usize = 65_536;
+/// Beyond so many counters, those without sessions are dropped, to be read again when needed.
+const COUNTERS: usize = 65_536;
 
-/// How often what was sent is read anew because a flush ended meanwhile.
+/// How often the history is read again because a flush ended meanwhile.
 const ATTEMPTS: u32 = 4;
 
-/// How long a login waits for what was sent before. Reading takes milliseconds, unless the store
-/// cannot be read.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+/// The longest wait of a login for the history. Reading takes milliseconds while the store works.
+const HISTORY_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// The limits of whoever has none of their own.
+/// The limits of credentials and organizations without limits of their own.
 #[derive(Clone, Debug, Default)]
 pub struct Defaults {
-    /// Of credentials.
     pub credential: Limits,
-    /// Of organizations.
     pub organization: Limits,
 }
 
-/// Whose counts they are.
+/// The subject of a counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Owner {
-    /// The credential with this key.
+    /// By key.
     Credential(i64),
-    /// The organization with this slug, which is its own for life.
+    /// By slug, which never changes.
     Organization(Arc<str>),
 }
 
-/// The counts of everybody.
+/// All counters.
 pub struct Quotas {
     store: Arc<Store>,
-    noted: Arc<ActivityBatch>,
+    activity: Arc<ActivityBatch>,
     metrics: Arc<Metrics>,
     defaults: Defaults,
     counters: Mutex<HashMap<Owner, Arc<Counter>>>,
 }
 
-/// How far one limit is used up.
+/// The use of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Use {
-    /// Which one.
     pub(crate) limit: Limit,
-    /// The most there may be.
     pub(crate) ceiling: u64,
-    /// How much there is now; `None` where each message is looked at alone.
+    /// `None` for limits that apply to each message alone.
     pub(crate) used: Option<u64>,
 }
 
 impl Use {
-    /// Whether what comes next would be one too many, and not only for a moment.
+    /// Whether the limit is reached, and not only for a moment.
     pub(crate) fn is_over(&self) -> bool {
         self.limit != Limit::MessagesPerSecond && self.used.is_some_and(|used| used >= self.ceiling)
     }
 }
 
-/// Why a session does not begin.
+/// The reason for not opening a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// A limit is reached.
     Barred(Bar),
-    /// What was sent before cannot be read.
+    /// The history cannot be read.
     Unknown(Outage),
 }
 
 impl Quotas {
-    /// Nobody has sent anything yet, as far as this process knows.
+    /// Without history.
     pub fn new(
         store: Arc<Store>,
-        noted: Arc<ActivityBatch>,
+        activity: Arc<ActivityBatch>,
         metrics: Arc<Metrics>,
         defaults: Defaults,
     ) -> Self {
         Self {
             store,
-            noted,
+            activity,
             metrics,
             defaults,
             counters: Mutex::default(),
         }
     }
 
-    /// The instance's defaults.
     pub(crate) fn defaults(&self) -> &Defaults {
         &self.defaults
     }
 
-    /// Begins a session of who was identified by what was true in `epoch`.
+    /// Opens a session for an identity that was verified in `epoch`.
     ///
     /// # Errors
-    /// It has as many sessions as it may have, or what it has sent cannot be read.
+    /// The limit of sessions is reached, or the history cannot be read.
     pub async fn enter(
         self: &Arc<Self>,
         identity: &Arc<Identity>,
         epoch: u64,
     ) -> Result<SessionQuota, Refused> {
-        let mut allowance = SessionQuota::new(self, identity, epoch);
-        let known = tokio::time::timeout(PATIENCE, allowance.know()).await;
+        let mut quota = SessionQuota::new(self, identity, epoch);
+        let known = tokio::time::timeout(HISTORY_TIMEOUT, quota.load_history()).await;
         let error = match known {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {PATIENCE:?}")),
+            Err(_) => Some(format!("no answer within {HISTORY_TIMEOUT:?}")),
         };
         if let Some(error) = error {
             static UNREADABLE: Throttle = Throttle::new();
@@ -135,16 +129,16 @@ impl Quotas {
                 tracing::error!(
                     error,
                     count,
-                    "what was sent before cannot be read, logins are put off"
+                    "the usage history cannot be read, logins are put off"
                 );
             }
             return Err(Refused::Unknown(Outage::Store));
         }
-        allowance.begin().map_err(Refused::Barred)?;
-        Ok(allowance)
+        quota.reserve_session().map_err(Refused::Barred)?;
+        Ok(quota)
     }
 
-    /// How far a credential's limits are used up. Blocks on the store.
+    /// The uses of a credential's limits. Blocks on the store.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -157,7 +151,7 @@ impl Quotas {
         self.uses(&Owner::Credential(key), &ceilings)
     }
 
-    /// How far an organization's limits are used up. Blocks on the store.
+    /// The uses of an organization's limits. Blocks on the store.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -191,15 +185,15 @@ impl Quotas {
         if let Some(counter) = counters.get(owner) {
             return counter.clone();
         }
-        if counters.len() >= REMEMBERED {
-            // Whoever has a session holds its counter; the others can be read again.
+        if counters.len() >= COUNTERS {
+            // Each session holds its counter; the others can be read again.
             counters.retain(|_, counter| Arc::strong_count(counter) > 1);
         }
         counters.entry(owner.clone()).or_default().clone()
     }
 
-    /// Reads what was sent before, unless it is known. Blocks on the store, and writes nothing:
-    /// logins wait for this, and must not wait for the writer.
+    /// Reads the history, unless known. Blocks on the store and writes nothing: logins wait for
+    /// this read and must not wait for the writer.
     fn read(&self, owner: &Owner, counter: &Counter) -> Result<(), StoreError> {
         for attempt in 1..=ATTEMPTS {
             let steps = clock::steps();
@@ -208,7 +202,7 @@ impl Quotas {
             }
             let since = Window::since(Moment::now(), &clock::frames());
             let until = i64::MAX;
-            let (noted, unwritten) = counter.settled(|| self.noted.unwritten());
+            let (noted, unwritten) = counter.settled(|| self.activity.unwritten());
             let (of, waiting) = match owner {
                 Owner::Credential(key) => {
                     let own = unwritten.usage.iter().filter(|((own, _), _)| own == key);
@@ -221,13 +215,12 @@ impl Quotas {
                 }
             };
             let rows = self.store.usage(of, Span::Hour, since, until)?;
-            // Else the rows may hold some of what was unwritten a moment ago. To count that twice
-            // is the lesser evil.
-            if attempt < ATTEMPTS && !self.noted.is_still(&unwritten) {
+            // Otherwise the rows may hold usage that was unwritten a moment ago. In the end,
+            // counting such usage twice is the lesser evil.
+            if attempt < ATTEMPTS && !self.activity.is_unflushed(&unwritten) {
                 continue;
             }
-            // Not before all that was read was sent, or some of it would be taken for older than it
-            // is.
+            // Read the clock last: otherwise the latest usage would be dated too early.
             let (now, frames) = (Moment::now(), clock::frames());
             let mut window = Window::new(now);
             for (hour, usage) in rows {
@@ -236,13 +229,12 @@ impl Quotas {
             for (hour, usage) in waiting {
                 window.add_hour(hour.saturating_mul(HOUR), sent(&usage), now, &frames);
             }
-            counter.know(window, noted, now, steps);
+            counter.set_history(window, noted, now, steps);
         }
         Ok(())
     }
 
-    /// What of this usage, by credential key and hour, is the organization's, by the hour. Blocks on
-    /// the store.
+    /// The organization's part of this usage, by the hour. Blocks on the store.
     fn of_organization(
         &self,
         slug: &str,
@@ -257,7 +249,7 @@ impl Quotas {
         Ok(usage.map(|((_, hour), usage)| (*hour, *usage)).collect())
     }
 
-    /// What holds a credential under this policy: its own ceilings and its organization's.
+    /// The ceilings of the credential and of its organization.
     fn ceilings(&self, policy: &Policy) -> [Ceilings; 2] {
         [
             policy.limits.over(&self.defaults.credential),
@@ -266,14 +258,14 @@ impl Quotas {
     }
 }
 
-fn sent(usage: &Usage) -> Sent {
-    Sent {
+fn sent(usage: &Usage) -> MailCount {
+    MailCount {
         messages: usage.messages,
         recipients: usage.recipients,
     }
 }
 
-/// Whether limits of the credential only report.
+/// Whether the credential's limits only report.
 fn reports_limits(policy: &Policy) -> bool {
     policy.rules.reports(Rule::Limits)
 }

@@ -1,4 +1,4 @@
-//! What one session may do: asked at its login, at each MAIL and at each RCPT.
+//! The quota of one session: decides about the login, each MAIL and each RCPT.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -11,54 +11,53 @@ use crate::policy::{Breach, Ceilings, Denial, Limit, OddOctet, Party, Policy, Ru
 use crate::sasl::{Bar, Identity};
 use crate::store::{StoreError, Usage};
 
-use super::counter::{Counter, Manner, Over, note};
-use super::told::Told;
-use super::window::Sent;
-use super::{Owner, PATIENCE, Quotas, reports_limits, sent};
+use super::counter::{Counter, Enforcement, LimitReached, note};
+use super::log_throttle::LogThrottle;
+use super::window::MailCount;
+use super::{HISTORY_TIMEOUT, Owner, Quotas, reports_limits, sent};
 
-/// One session's way to the counts it shares with others. What it has taken and not sent is given
-/// back when it is dropped.
+/// One session's share of the common counters. Dropping the quota releases all reservations that
+/// were not sent.
 pub struct SessionQuota {
     quotas: Arc<Quotas>,
     identity: Arc<Identity>,
     policy: Arc<Policy>,
-    /// In which the policy was true.
+    /// The store epoch of the policy.
     epoch: u64,
-    /// The number of steps of the wall clock at which what was sent before was read.
+    /// The number of wall clock steps at the last read of the history.
     steps: u64,
     credential: Side,
     organization: Side,
-    has_begun: bool,
-    /// What is taken and neither given back nor noted.
-    held: Sent,
-    /// MAIL that was not answered yet.
-    mails: u64,
-    /// Whether the upstream has taken a MAIL whose message is not answered yet.
-    open: bool,
-    /// Recipients of the message that the client is at.
+    has_session: bool,
+    /// Reservations neither released nor noted.
+    held: MailCount,
+    /// MAIL commands without an answer.
+    unanswered_mails: u64,
+    /// Whether the upstream accepted a MAIL whose message has no answer yet.
+    is_open: bool,
+    /// Recipients of the present message.
     in_message: u64,
-    /// Tells its messages apart, for RCPT that are answered later.
+    /// The number of the present message, for late answers to RCPT.
     message: u64,
-    /// The messages of the RCPT that were not answered yet.
-    asked: VecDeque<u64>,
-    /// What was logged.
-    told: Mutex<AllTold>,
+    /// The message number of each RCPT without an answer.
+    unanswered_recipients: VecDeque<u64>,
+    throttles: Mutex<LogThrottles>,
 }
 
-/// What was logged of limits, with what they are, and of rules that only report, with what broke them.
+/// Throttled log lines: limits with their ceilings, and reporting rules with the offending values.
 #[derive(Default)]
-struct AllTold {
-    limits: Told<u64>,
-    rules: Told<String>,
+struct LogThrottles {
+    limits: LogThrottle<u64>,
+    rules: LogThrottle<String>,
 }
 
-/// One of the two whose limits there are.
+/// One party with limits.
 struct Side {
     party: Party,
     owner: Owner,
     counter: Arc<Counter>,
     ceilings: Ceilings,
-    manner: Manner,
+    enforcement: Enforcement,
 }
 
 impl Side {
@@ -68,16 +67,16 @@ impl Side {
             counter: quotas.counter(&owner),
             owner,
             ceilings: Ceilings::default(),
-            manner: Manner::Refuse,
+            enforcement: Enforcement::Reject,
         }
     }
 }
 
-const MESSAGE: Sent = Sent {
+const MESSAGE: MailCount = MailCount {
     messages: 1,
     recipients: 0,
 };
-const RECIPIENT: Sent = Sent {
+const RECIPIENT: MailCount = MailCount {
     messages: 0,
     recipients: 1,
 };
@@ -85,7 +84,7 @@ const RECIPIENT: Sent = Sent {
 impl SessionQuota {
     pub(super) fn new(quotas: &Arc<Quotas>, identity: &Arc<Identity>, epoch: u64) -> Self {
         let organization = Owner::Organization(identity.organization.clone());
-        let mut allowance = Self {
+        let mut quota = Self {
             quotas: quotas.clone(),
             identity: identity.clone(),
             policy: identity.policy.clone(),
@@ -93,33 +92,33 @@ impl SessionQuota {
             steps: clock::steps(),
             credential: Side::new(quotas, Party::Credential, Owner::Credential(identity.key)),
             organization: Side::new(quotas, Party::Organization, organization),
-            has_begun: false,
-            held: Sent::default(),
-            mails: 0,
-            open: false,
+            has_session: false,
+            held: MailCount::default(),
+            unanswered_mails: 0,
+            is_open: false,
             in_message: 0,
             message: 0,
-            asked: VecDeque::new(),
-            told: Mutex::default(),
+            unanswered_recipients: VecDeque::new(),
+            throttles: Mutex::default(),
         };
-        allowance.obey();
-        allowance
+        quota.apply_policy();
+        quota
     }
 
-    /// Takes over what the policy says.
-    fn obey(&mut self) {
+    /// Applies the policy's ceilings.
+    fn apply_policy(&mut self) {
         let [own, organization] = self.quotas.ceilings(&self.policy);
         self.credential.ceilings = own;
         self.organization.ceilings = organization;
-        self.credential.manner = if reports_limits(&self.policy) {
-            Manner::Report
+        self.credential.enforcement = if reports_limits(&self.policy) {
+            Enforcement::Report
         } else {
-            Manner::Refuse
+            Enforcement::Reject
         };
     }
 
-    /// Sees to it that what was sent before is known, where that matters.
-    pub(super) async fn know(&self) -> Result<(), StoreError> {
+    /// Reads the history for limits over a past period.
+    pub(super) async fn load_history(&self) -> Result<(), StoreError> {
         for side in [&self.credential, &self.organization] {
             if side.ceilings.look_back() && !side.counter.is_known(clock::steps()) {
                 let (quotas, owner) = (self.quotas.clone(), side.owner.clone());
@@ -132,56 +131,56 @@ impl SessionQuota {
         Ok(())
     }
 
-    /// Takes the session's place among those there may be.
-    pub(super) fn begin(&mut self) -> Result<(), Bar> {
+    /// Reserves the session.
+    pub(super) fn reserve_session(&mut self) -> Result<(), Bar> {
         let (own, organization) = (&self.credential, &self.organization);
-        let over = own.counter.take_session(&own.ceilings, own.manner);
+        let over = own.counter.take_session(&own.ceilings, own.enforcement);
         if let Some(over) = over
-            && self.tell(Party::Credential, over, own.manner)
+            && self.reports_limit(Party::Credential, over, own.enforcement)
         {
             return Err(Bar::Sessions);
         }
         let over = organization
             .counter
-            .take_session(&organization.ceilings, organization.manner);
+            .take_session(&organization.ceilings, organization.enforcement);
         if let Some(over) = over
-            && self.tell(Party::Organization, over, organization.manner)
+            && self.reports_limit(Party::Organization, over, organization.enforcement)
         {
             own.counter.leave();
             return Err(Bar::Sessions);
         }
-        self.has_begun = true;
+        self.has_session = true;
         Ok(())
     }
 
-    /// What holds.
+    /// The policy in force.
     pub(crate) fn policy(&self) -> &Arc<Policy> {
         &self.policy
     }
 
-    /// The largest message that may be sent, in octets, if that is limited.
+    /// The largest message allowed, in octets.
     pub(crate) fn message_size(&self) -> Option<u64> {
         self.smallest(Limit::MessageSize)
             .map(|(_, ceiling)| ceiling)
     }
 
-    /// The lower of the two, where both are to be refused by.
+    /// The lower ceiling of the two parties, where both reject.
     fn smallest(&self, limit: Limit) -> Option<(Party, u64)> {
         let sides = [&self.credential, &self.organization].into_iter();
-        let refusing = sides.filter(|side| side.manner == Manner::Refuse);
+        let refusing = sides.filter(|side| side.enforcement == Enforcement::Reject);
         let ceilings = refusing.filter_map(|side| Some((side.party, side.ceilings.get(limit)?)));
         ceilings.min_by_key(|(_, ceiling)| *ceiling)
     }
 
-    /// Takes over what has changed since it was last asked.
+    /// Applies changes since the last read.
     ///
     /// # Errors
     /// The store cannot be read now.
     pub(crate) async fn refresh(&mut self) -> Result<(), StoreError> {
-        match tokio::time::timeout(PATIENCE, self.read_again()).await {
+        match tokio::time::timeout(HISTORY_TIMEOUT, self.read_again()).await {
             Ok(read) => read,
             Err(_) => Err(StoreError::Invalid(format!(
-                "no answer within {PATIENCE:?}"
+                "no answer within {HISTORY_TIMEOUT:?}"
             ))),
         }
     }
@@ -195,28 +194,28 @@ impl SessionQuota {
             let found = found
                 .await
                 .map_err(|error| StoreError::Invalid(error.to_string()))??;
-            // Whose credential is gone goes on as it was, until it is disconnected.
+            // Without its credential the session keeps its policy until it is disconnected.
             if let Some(login) = found.filter(|login| login.key == self.identity.key) {
                 self.policy = login.policy;
-                self.obey();
+                self.apply_policy();
             }
         }
-        self.know().await?;
+        self.load_history().await?;
         (self.epoch, self.steps) = (epoch, steps);
         Ok(())
     }
 
-    /// Whether something may have changed.
+    /// Whether the policy or the clock may have changed.
     pub(crate) fn is_stale(&self) -> bool {
         self.quotas.store.epoch() != self.epoch || clock::steps() != self.steps
     }
 
-    /// Asks for a message of `path`, the reverse-path in its brackets, of so many octets as the
-    /// client states. What is allowed is taken.
+    /// Reserves a message of `path`, the reverse-path in angle brackets, of `size` octets as the
+    /// client states.
     ///
     /// # Errors
-    /// A rule or a limit does not allow it; that is logged and counted.
-    pub fn mail(&mut self, path: &[u8], size: Option<u64>) -> Result<(), Denial> {
+    /// A rule or a limit does not allow the message; the denial is logged and counted.
+    pub fn reserve_message(&mut self, path: &[u8], size: Option<u64>) -> Result<(), Denial> {
         let rules = &self.policy.rules;
         if !rules.allows_path(path) && self.broken(Rule::Senders, &path.escape_ascii()) {
             return Err(Denial::Against(Rule::Senders));
@@ -224,94 +223,104 @@ impl SessionQuota {
         let smallest = self.smallest(Limit::MessageSize);
         if let Some((party, ceiling)) = smallest.filter(|(_, ceiling)| size > Some(*ceiling)) {
             let limit = Limit::MessageSize;
-            return self.deny(party, Over { limit, ceiling });
+            return self.deny(party, LimitReached { limit, ceiling });
         }
         let now = Moment::now();
         let (own, organization) = (&self.credential, &self.organization);
-        let own_over = own.counter.take_message(&own.ceilings, now, own.manner);
+        let own_over = own
+            .counter
+            .take_message(&own.ceilings, now, own.enforcement);
         if let Some(over) = own_over
-            && self.tell(Party::Credential, over, own.manner)
+            && self.reports_limit(Party::Credential, over, own.enforcement)
         {
             return Err(Denial::Over(Party::Credential, over.limit));
         }
-        let over =
-            organization
-                .counter
-                .take_message(&organization.ceilings, now, organization.manner);
+        let over = organization.counter.take_message(
+            &organization.ceilings,
+            now,
+            organization.enforcement,
+        );
         if let Some(over) = over
-            && self.tell(Party::Organization, over, organization.manner)
+            && self.reports_limit(Party::Organization, over, organization.enforcement)
         {
             own.counter.withdraw_message(&own.ceilings, own_over);
             return Err(Denial::Over(Party::Organization, over.limit));
         }
         self.held.add(MESSAGE);
-        self.mails += 1;
+        self.unanswered_mails += 1;
         Ok(())
     }
 
-    /// The MAIL that was allowed last was not sent after all.
+    /// Releases the last MAIL, which was not sent.
     pub(crate) fn withdraw_mail(&mut self) {
-        if self.mails > 0 {
-            self.mails -= 1;
+        if self.unanswered_mails > 0 {
+            self.unanswered_mails -= 1;
             self.release(MESSAGE);
         }
     }
 
-    /// Asks for a recipient. What is allowed is taken.
+    /// Reserves a recipient.
     ///
     /// # Errors
-    /// A limit does not allow it; that is logged and counted.
-    pub fn recipient(&mut self) -> Result<(), Denial> {
+    /// A limit does not allow the recipient; the denial is logged and counted.
+    pub fn reserve_recipient(&mut self) -> Result<(), Denial> {
         let limit = Limit::RecipientsPerMessage;
         for side in [&self.credential, &self.organization] {
             let ceiling = side.ceilings.get(limit);
             if let Some(ceiling) = ceiling.filter(|ceiling| self.in_message >= *ceiling)
-                && self.tell(side.party, Over { limit, ceiling }, side.manner)
+                && self.reports_limit(
+                    side.party,
+                    LimitReached { limit, ceiling },
+                    side.enforcement,
+                )
             {
                 return Err(Denial::Over(side.party, limit));
             }
         }
         let now = Moment::now();
         let (own, organization) = (&self.credential, &self.organization);
-        let over = own.counter.take_recipient(&own.ceilings, now, own.manner);
+        let over = own
+            .counter
+            .take_recipient(&own.ceilings, now, own.enforcement);
         if let Some(over) = over
-            && self.tell(Party::Credential, over, own.manner)
+            && self.reports_limit(Party::Credential, over, own.enforcement)
         {
             return Err(Denial::Over(Party::Credential, over.limit));
         }
-        let over =
-            organization
-                .counter
-                .take_recipient(&organization.ceilings, now, organization.manner);
+        let over = organization.counter.take_recipient(
+            &organization.ceilings,
+            now,
+            organization.enforcement,
+        );
         if let Some(over) = over
-            && self.tell(Party::Organization, over, organization.manner)
+            && self.reports_limit(Party::Organization, over, organization.enforcement)
         {
             own.counter.release(RECIPIENT);
             return Err(Denial::Over(Party::Organization, over.limit));
         }
         self.held.add(RECIPIENT);
         self.in_message += 1;
-        self.asked.push_back(self.message);
+        self.unanswered_recipients.push_back(self.message);
         Ok(())
     }
 
-    /// The upstream has answered a MAIL.
+    /// Settles the oldest MAIL.
     pub fn mail_answered(&mut self, taken: bool) {
-        if self.mails == 0 {
+        if self.unanswered_mails == 0 {
             return;
         }
-        self.mails -= 1;
-        if taken && !self.open {
-            self.open = true;
+        self.unanswered_mails -= 1;
+        if taken && !self.is_open {
+            self.is_open = true;
         } else {
             self.release(MESSAGE);
         }
     }
 
-    /// The upstream has answered a RCPT.
+    /// Settles the oldest RCPT.
     pub fn recipient_answered(&mut self, taken: bool) {
-        let asked = self.asked.pop_front();
-        if !taken && let Some(message) = asked {
+        let unanswered_recipients = self.unanswered_recipients.pop_front();
+        if !taken && let Some(message) = unanswered_recipients {
             self.release(RECIPIENT);
             if message == self.message {
                 self.in_message = self.in_message.saturating_sub(1);
@@ -319,44 +328,44 @@ impl SessionQuota {
         }
     }
 
-    /// The client is done with a message, or begins anew: what it sends next belongs to another.
+    /// Begins another message.
     pub fn next_message(&mut self) {
         self.message += 1;
         self.in_message = 0;
     }
 
-    /// The upstream's transaction is over. A message that was taken is noted first.
+    /// Ends the upstream's transaction. An accepted message must be noted before.
     pub fn transaction_over(&mut self, message_taken: bool) {
-        if std::mem::take(&mut self.open) && !message_taken {
+        if std::mem::take(&mut self.is_open) && !message_taken {
             self.release(MESSAGE);
         }
     }
 
-    /// The upstream session is gone, with all that was not answered.
+    /// Releases everything without an answer: the upstream session is gone.
     pub(crate) fn upstream_gone(&mut self) {
-        let unanswered = Sent {
-            messages: self.mails + u64::from(self.open),
-            recipients: self.asked.len() as u64,
+        let unanswered = MailCount {
+            messages: self.unanswered_mails + u64::from(self.is_open),
+            recipients: self.unanswered_recipients.len() as u64,
         };
         self.release(unanswered);
-        (self.mails, self.open) = (0, false);
-        self.asked.clear();
+        (self.unanswered_mails, self.is_open) = (0, false);
+        self.unanswered_recipients.clear();
         self.next_message();
     }
 
-    /// The client is gone: the session's place among those there may be is free.
+    /// Releases the session: the client is gone.
     pub(crate) fn leave(&mut self) {
-        if std::mem::take(&mut self.has_begun) {
+        if std::mem::take(&mut self.has_session) {
             self.credential.counter.leave();
             self.organization.counter.leave();
         }
     }
 
-    /// Notes what was sent: here, and where the store gets it from.
+    /// Notes sent mail in the counters and in the activity batch.
     pub fn note(&mut self, usage: &Usage) {
         let now = Moment::now();
         let sent = sent(usage);
-        let taken = Sent {
+        let taken = MailCount {
             messages: sent.messages.min(self.held.messages),
             recipients: sent.recipients.min(self.held.recipients),
         };
@@ -364,30 +373,36 @@ impl SessionQuota {
         self.held.recipients -= taken.recipients;
         let both = [&*self.credential.counter, &*self.organization.counter];
         note(both, now, sent, taken, || {
-            self.quotas.noted.sent(self.identity.key, now.wall, usage);
+            self.quotas
+                .activity
+                .sent(self.identity.key, now.wall, usage);
         });
     }
 
-    /// A message turned out larger than its limit allows, or would have, were it not only reported.
+    /// Reports that a message is larger than a limit.
     pub(crate) fn sized(&self, octets: u64) {
         let limit = Limit::MessageSize;
         for side in [&self.credential, &self.organization] {
             let reported = side
                 .ceilings
                 .get(limit)
-                .filter(|_| side.manner == Manner::Report);
+                .filter(|_| side.enforcement == Enforcement::Report);
             if let Some(ceiling) = reported.filter(|ceiling| octets > *ceiling) {
-                self.tell(side.party, Over { limit, ceiling }, side.manner);
+                self.reports_limit(
+                    side.party,
+                    LimitReached { limit, ceiling },
+                    side.enforcement,
+                );
             }
         }
         let refused = self.smallest(limit);
         if let Some((party, ceiling)) = refused.filter(|(_, ceiling)| octets > *ceiling) {
-            self.tell(party, Over { limit, ceiling }, Manner::Refuse);
+            self.reports_limit(party, LimitReached { limit, ceiling }, Enforcement::Reject);
         }
     }
 
-    /// A rule is broken; true if that is to be refused. It is counted either way, and logged, unless it was only reported a
-    /// moment ago.
+    /// Counts a broken rule, and logs the rule unless a report was logged a moment ago. Returns
+    /// whether the rule rejects.
     pub(crate) fn broken(&self, rule: Rule, value: &dyn Display) -> bool {
         let refused = !self.policy.rules.reports(rule);
         let breach = Breach::Rule { rule, refused };
@@ -396,7 +411,7 @@ impl SessionQuota {
             true => Some(1),
             false => {
                 let value = || value.to_string();
-                self.told().rules.count(breach, value, Instant::now())
+                self.throttles().rules.count(breach, value, Instant::now())
             }
         };
         if let Some(count) = count {
@@ -405,8 +420,8 @@ impl SessionQuota {
         refused
     }
 
-    /// A message body held an odd octet. The message is counted either way, and one that was encoded
-    /// anew is logged, unless one was a moment ago.
+    /// Counts a message with an odd octet. Logs a re-encoded message, unless one was logged a
+    /// moment ago.
     pub(crate) fn odd_octet(&self, octet: OddOctet, refused: bool) {
         let breach = Breach::Octet { octet, refused };
         self.note_breach(breach);
@@ -415,7 +430,7 @@ impl SessionQuota {
         }
         let octet = octet.as_str();
         let count = self
-            .told()
+            .throttles()
             .rules
             .count(breach, || octet.to_owned(), Instant::now());
         if let Some(count) = count {
@@ -423,46 +438,50 @@ impl SessionQuota {
         }
     }
 
-    fn deny(&self, party: Party, over: Over) -> Result<(), Denial> {
-        self.tell(party, over, Manner::Refuse);
+    fn deny(&self, party: Party, over: LimitReached) -> Result<(), Denial> {
+        self.reports_limit(party, over, Enforcement::Reject);
         Err(Denial::Over(party, over.limit))
     }
 
-    /// Counts a limit that is reached, and logs it unless that was a moment ago; true if it is to be
-    /// refused.
-    fn tell(&self, of: Party, over: Over, manner: Manner) -> bool {
-        let refused = manner == Manner::Refuse;
-        let Over { limit, ceiling } = over;
+    /// Counts a reached limit, and logs the limit unless a line was logged a moment ago. Returns
+    /// whether the limit rejects.
+    fn reports_limit(&self, of: Party, over: LimitReached, enforcement: Enforcement) -> bool {
+        let refused = enforcement == Enforcement::Reject;
+        let LimitReached { limit, ceiling } = over;
         let breach = Breach::Limit { of, limit, refused };
         self.note_breach(breach);
         let now = Instant::now();
-        if let Some(count) = self.told().limits.count(breach, || ceiling, now) {
+        if let Some(count) = self.throttles().limits.count(breach, || ceiling, now) {
             log_limit(&self.identity, breach, ceiling, count);
         }
         refused
     }
 
-    /// Counts it, and for whoever asks later why.
+    /// Counts a breach in the metrics and for the lists.
     fn note_breach(&self, breach: Breach) {
         self.quotas.metrics.breached(breach);
-        // Why a login was refused is noted with the login.
+        // The reason of a rejected login is noted with the login.
         if breach.reason() == Limit::Sessions.as_str() && breach.is_refused() {
             return;
         }
         let now = clock::now_ms();
-        self.quotas.noted.breached(self.identity.key, breach, now);
+        self.quotas
+            .activity
+            .breached(self.identity.key, breach, now);
     }
 
-    fn told(&self) -> MutexGuard<'_, AllTold> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn throttles(&self) -> MutexGuard<'_, LogThrottles> {
+        self.throttles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn release(&mut self, taken: Sent) {
-        let taken = Sent {
+    fn release(&mut self, taken: MailCount) {
+        let taken = MailCount {
             messages: taken.messages.min(self.held.messages),
             recipients: taken.recipients.min(self.held.recipients),
         };
-        if taken == Sent::default() {
+        if taken == MailCount::default() {
             return;
         }
         self.held.messages -= taken.messages;
@@ -488,11 +507,14 @@ fn log_limit(identity: &Identity, breach: Breach, value: u64, count: u64) {
 
 impl Drop for SessionQuota {
     fn drop(&mut self) {
-        let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (breach, ceiling, count) in told.limits.rest() {
+        let throttles = self
+            .throttles
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (breach, ceiling, count) in throttles.limits.rest() {
             log_limit(&self.identity, breach, ceiling, count);
         }
-        for (breach, value, count) in told.rules.rest() {
+        for (breach, value, count) in throttles.rules.rest() {
             match breach {
                 Breach::Rule { rule, refused } => {
                     log_rule(&self.identity, rule, &value, refused, count);

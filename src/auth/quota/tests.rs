@@ -1,6 +1,6 @@
-//! What is known of what was sent before, against a real store.
+//! Limits over usage from before the start, against a real store.
 
-use super::counter::{Manner, note};
+use super::counter::{Enforcement, note};
 use super::*;
 use crate::clock::driven::Driven;
 use crate::policy::{Party, Setting};
@@ -28,14 +28,14 @@ impl Site {
     }
 
     fn stop(&self) {
-        self.quotas.noted.flush(&self.quotas.store);
+        self.quotas.activity.flush(&self.quotas.store);
     }
 
     fn start(&mut self) {
         self.quotas = Self::open(self.directory.path());
     }
 
-    /// Sends a message with the credential of this key, unless the limit of `party` is reached.
+    /// Sends a message, unless the limit of `party` is reached.
     fn send(&self, key: i64, party: Party, limits: &Limits) -> bool {
         let own = |of| match of == party {
             true => limits.over(&Limits::default()),
@@ -58,17 +58,17 @@ impl Site {
         });
         let (now, one) = (
             Moment::now(),
-            Sent {
+            MailCount {
                 messages: 1,
                 recipients: 1,
             },
         );
         let mut overs = sides.iter().map(|(counter, ceilings)| {
-            let over = counter.take_message(ceilings, now, Manner::Refuse);
+            let over = counter.take_message(ceilings, now, Enforcement::Reject);
             over.is_none()
         });
         if !overs.all(|is_free| is_free) {
-            // Only the refusing side has a limit; the other one gives back what it took.
+            // Only the rejecting party has a limit; the other party releases its reservation.
             if party == Party::Organization {
                 sides[0].0.release(one);
             }
@@ -81,7 +81,7 @@ impl Site {
         };
         let [(credential, _), (organization, _)] = &sides;
         note([credential, organization], now, one, one, || {
-            quotas.noted.sent(key, now.wall, &usage);
+            quotas.activity.sent(key, now.wall, &usage);
         });
         true
     }
@@ -113,7 +113,7 @@ impl Site {
             messages,
             ..Usage::default()
         };
-        self.quotas.noted.sent(key, clock::now_ms(), &usage);
+        self.quotas.activity.sent(key, clock::now_ms(), &usage);
     }
 
     fn in_a_day(&self, organization: &str) -> Option<u64> {
@@ -135,7 +135,7 @@ fn an_organization_counts_what_waits_and_cannot_be_written() {
     );
     let others = site.credential("smtp_c", "other");
     site.sent(one, 1);
-    site.quotas.noted.flush(&site.quotas.store);
+    site.quotas.activity.flush(&site.quotas.store);
     site.quotas
         .store
         .shell("CREATE TRIGGER full BEFORE INSERT ON usage BEGIN SELECT RAISE(ABORT, 'full'); END");
@@ -143,10 +143,10 @@ fn an_organization_counts_what_waits_and_cannot_be_written() {
     site.sent(two, 4);
     site.sent(others, 8);
     assert_eq!(site.in_a_day("acme"), Some(7));
-    // Nothing is lost of it, and nothing counts twice, once it can be written.
+    // Once the store can be written, no usage is lost or counted twice.
     site.quotas.store.shell("DROP TRIGGER full");
     assert_eq!(site.in_a_day("other"), Some(8));
-    site.quotas.noted.flush(&site.quotas.store);
+    site.quotas.activity.flush(&site.quotas.store);
     let since = |slug| {
         let of = UsageOf::Organization(slug);
         let rows = site.quotas.store.usage(of, Span::Day, 0, i64::MAX).unwrap();
@@ -157,7 +157,7 @@ fn an_organization_counts_what_waits_and_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn a_message_too_large_is_told_by_each_limit_that_says_so() {
+async fn a_message_too_large_is_reported_for_each_limit() {
     let site = Site::new();
     let key = site.credential("smtp_a", "default");
     let of = |octets| {
@@ -203,7 +203,7 @@ async fn a_message_too_large_is_told_by_each_limit_that_says_so() {
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * HOUR;
 
-/// What happens to the clocks and to the process.
+/// An event of the clocks or the process.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// Time passes, by both clocks.
@@ -216,12 +216,12 @@ enum Event {
 
 use Event::{Pass, Restart, Step};
 
-/// Each begins in the middle of a day. Whatever the wall clock does, the limit holds for the time
-/// that really passed.
+/// Each begins in the middle of a day. Whatever the wall clock does, the limit holds for the
+/// elapsed time.
 const SEQUENCES: &[&[Event]] = &[
     &[],
     &[Restart(0)],
-    // Ahead and back, in one process.
+    // Ahead and back, in the same process.
     &[Step(2 * HOUR), Step(-2 * HOUR)],
     &[Step(2 * DAY), Pass(MINUTE), Step(-2 * DAY)],
     &[Step(40 * DAY), Pass(MINUTE), Step(-40 * DAY)],
@@ -254,7 +254,7 @@ const SEQUENCES: &[&[Event]] = &[
     &[Restart(2 * DAY), Pass(MINUTE), Restart(-2 * DAY)],
     &[Restart(2 * DAY), Restart(2 * DAY), Restart(2 * DAY)],
     &[Restart(40 * DAY)],
-    // Over the begin of a month, by a step alone.
+    // LimitReached the begin of a month, by a step alone.
     &[
         Step(5 * DAY + 13 * HOUR + 31 * MINUTE),
         Restart(0),
@@ -278,7 +278,7 @@ const SEQUENCES: &[&[Event]] = &[
         Restart(0),
         Step(-3_000_000 * DAY),
     ],
-    // Many small ones.
+    // Many small steps.
     &[
         Step(MINUTE),
         Step(-3 * MINUTE),
@@ -293,7 +293,8 @@ const SEQUENCES: &[&[Event]] = &[
 fn no_sequence_of_clock_steps_and_restarts_passes_a_limit_or_outlasts_its_window() {
     for events in SEQUENCES {
         for party in [Party::Credential, Party::Organization] {
-            // The ceiling, the window, and how much longer it may hold: spans slide by whole ones.
+            // The ceiling, the window, and the excess by which the window may hold: periods are
+            // whole minutes or hours.
             for (limit, ceiling, window, more) in [
                 (Limit::MessagesPerHour, 3, HOUR, MINUTE),
                 (Limit::MessagesPerDay, 5, DAY, HOUR),
@@ -350,7 +351,7 @@ fn hours_of_the_future_that_nothing_explains_count_as_just_sent_and_for_one_wind
         let send = |site: &Site| site.send(key, Party::Credential, &limits);
         assert!(send(&site) && send(&site) && !send(&site));
         site.stop();
-        // As if another machine had written them.
+        // As if written by another machine.
         site.quotas
             .store
             .shell("UPDATE usage SET hour = hour + 720");
@@ -362,7 +363,7 @@ fn hours_of_the_future_that_nothing_explains_count_as_just_sent_and_for_one_wind
     }
 }
 
-/// A machine without a battery for its clock starts in 1970 and learns the time later.
+/// A machine without a battery for the clock starts in 1970 and learns the time later.
 #[test]
 fn what_was_sent_before_a_start_in_the_past_is_dated_once_the_clock_is_right() {
     let start = "2026-11-25T10:30:00Z".parse::<jiff::Timestamp>().unwrap();

@@ -1,12 +1,11 @@
-//! What was sent lately: in the last hour by the minute, in the last 24 by the hour, and in the
-//! calendar month.
+//! Sums of sent mail: over the last hour by the minute, over the last 24 hours by the hour, and
+//! over the calendar month.
 //!
-//! Spans slide by whole minutes and hours. The one that is sliding out counts in full, so that no
-//! limit is ever passed.
+//! Periods slide by whole minutes and hours. The minute or hour that slides out counts in full, so
+//! that no limit is ever exceeded.
 //!
-//! Minutes and hours are those of the steady clock, so a step of the wall clock changes no sum. The
-//! wall clock decides only where a calendar month begins and ends, and dates the hours that the
-//! store kept.
+//! Minutes and hours follow the steady clock, so a step of the wall clock changes no sum. The wall
+//! clock only decides where a calendar month begins and ends, and dates the hours in the store.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -15,13 +14,13 @@ use jiff::tz::TimeZone;
 use crate::clock::{Frames, Moment};
 use crate::store::HOUR;
 
-/// The hours of a day, and the one that is sliding out of it.
+/// A day, and the hour that slides out.
 const HOURS: usize = 25;
 
 /// A minute in milliseconds.
 const MINUTE: i64 = 60_000;
 
-/// The minutes of an hour, and the one that is sliding out of it.
+/// An hour, and the minute that slides out.
 const MINUTES: usize = 61;
 
 /// The longest month, in milliseconds.
@@ -29,29 +28,28 @@ const LONGEST_MONTH: i64 = 31 * 24 * HOUR;
 
 /// Messages and recipients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sent {
-    /// Messages the upstream took.
+pub(crate) struct MailCount {
+    /// Messages that the upstream accepted.
     pub(crate) messages: u64,
-    /// Recipients it took.
+    /// Recipients that the upstream accepted.
     pub(crate) recipients: u64,
 }
 
-impl Sent {
-    /// Adds another one's numbers.
+impl MailCount {
     pub(crate) fn add(&mut self, other: Self) {
         self.messages = self.messages.saturating_add(other.messages);
         self.recipients = self.recipients.saturating_add(other.recipients);
     }
 }
 
-/// Sums by spans of one length, for the newest `N` of them.
+/// Sums by periods of one length, for the newest `N` periods.
 #[derive(Clone, Debug)]
 struct Ring<T, const N: usize> {
     /// In milliseconds.
     length: i64,
-    /// The newest span there is a sum of, by its number; time never goes back behind it.
+    /// The number of the newest period; never decreases.
     newest: i64,
-    /// Each at its number modulo `N`.
+    /// Each at its period's number modulo `N`.
     sums: [T; N],
 }
 
@@ -75,7 +73,7 @@ impl<T: Copy + Default, const N: usize> Ring<T, N> {
         }
     }
 
-    /// The sum that what was sent at `then` belongs to, if it is not too old.
+    /// The sum of the period of `then`, unless too old.
     fn at(&mut self, then: i64) -> Option<&mut T> {
         let span = then.div_euclid(self.length).min(self.newest);
         let is_kept = span > self.newest - N as i64;
@@ -83,23 +81,23 @@ impl<T: Copy + Default, const N: usize> Ring<T, N> {
     }
 
     fn place(span: i64) -> usize {
-        // Below N, so the cast keeps it.
+        // Less than N, so the cast is exact.
         span.rem_euclid(N as i64) as usize
     }
 }
 
-/// The sums of one sender.
+/// The sums of one party.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     /// Messages; no limit counts the recipients of an hour.
     minutes: Ring<u64, MINUTES>,
-    hours: Ring<Sent, HOURS>,
+    hours: Ring<MailCount, HOURS>,
     month: Month,
-    in_month: Sent,
-    /// Sums from before a step of the wall clock that outlast the present month, or that belong to
-    /// one before it, and the steady millisecond until which they count.
-    carried: Vec<(i64, Sent)>,
-    /// Whether hours of the future were among those that the store kept.
+    in_month: MailCount,
+    /// Sums from before a step of the wall clock that do not end with the present month, and the
+    /// steady millisecond at which each ends.
+    carried: Vec<(i64, MailCount)>,
+    /// Whether the store had hours in the future.
     has_future: bool,
 }
 
@@ -110,44 +108,45 @@ impl Window {
             minutes: Ring::new(MINUTE, now.steady()),
             hours: Ring::new(HOUR, now.steady()),
             month: Month::of(now),
-            in_month: Sent::default(),
+            in_month: MailCount::default(),
             carried: Vec::new(),
             has_future: false,
         }
     }
 
-    /// The Unix millisecond since which the sums must be known: the begin of the month, or of the
-    /// day that slides.
+    /// The earliest Unix millisecond that the sums need: the begin of the month or of the sliding
+    /// day.
     pub(crate) fn since(now: Moment, frames: &Frames) -> i64 {
         let day = (now.wall.div_euclid(HOUR) - HOURS as i64 + 1) * HOUR;
         let since = Month::by_wall(now.wall).begin.min(day);
         if frames.is_one() {
             return since;
         }
-        // What was sent in the last month may bear the label of any of the wall clock's times.
+        // Mail of the last month may have been dated by any relation of the clocks.
         let offset = frames.least_offset();
         let month_ago = now.steady().saturating_sub(LONGEST_MONTH);
         since.min(month_ago.saturating_add(offset))
     }
 
-    /// Adds what is sent at `now`.
-    pub(crate) fn add(&mut self, now: Moment, sent: Sent) {
+    /// Adds mail sent at `now`.
+    pub(crate) fn add(&mut self, now: Moment, sent: MailCount) {
         self.advance(now);
         self.add_at(now.steady(), sent);
         self.in_month.add(sent);
     }
 
-    /// Adds what the store has for the hour that began when the wall clock showed `hour`. The store
-    /// does not know when in the hour that was, so it counts as late as it can be, and an hour of
-    /// the future as this moment.
-    pub(crate) fn add_hour(&mut self, hour: i64, sent: Sent, now: Moment, frames: &Frames) {
+    /// Adds the store's sum for the hour of the wall clock that began at `hour`. The time within
+    /// the hour is unknown, so the sum counts as late as possible; an hour in the future counts as
+    /// now.
+    pub(crate) fn add_hour(&mut self, hour: i64, sent: MailCount, now: Moment, frames: &Frames) {
         self.advance(now);
         let last = hour.saturating_add(HOUR - 1);
         let (mut at, mut counts_until) = (None, i64::MIN);
         for (offset, end) in frames.that_showed(hour..=last, now) {
             let then = last.saturating_sub(offset).min(end);
             at = at.max(Some(then));
-            // In a month of its own frame, it counts until that month is really over.
+            // A sum dated by another relation of the clocks counts to the end of the month by that
+            // relation.
             let month_ends = Month::by_wall(hour).end.saturating_sub(offset);
             counts_until = counts_until.max(month_ends);
         }
@@ -166,8 +165,8 @@ impl Window {
         }
     }
 
-    /// Takes over the minutes and hours of a window that was counted in this process, because they
-    /// are more exact than those from the store.
+    /// Takes minutes and hours from a window counted in this process, which are more exact than
+    /// those from the store.
     pub(crate) fn keep_spans_of(&mut self, known: &Window) {
         // Hours of the future are dated anew, because the wall clock has changed.
         if !known.has_future {
@@ -176,26 +175,25 @@ impl Window {
         }
     }
 
-    /// How many messages were sent in the 60 minutes before `now`, and in the rest of the minute
-    /// they begin in.
+    /// Messages of the last 60 minutes, and of the rest of the oldest minute.
     pub(crate) fn hour(&mut self, now: Moment) -> u64 {
         self.advance(now);
         let sum = |sum: u64, messages: &u64| sum.saturating_add(*messages);
         self.minutes.sums.iter().fold(0, sum)
     }
 
-    /// What was sent in the 24 hours before `now`, and in the rest of the hour they begin in.
-    pub(crate) fn day(&mut self, now: Moment) -> Sent {
+    /// Mail of the last 24 hours, and of the rest of the oldest hour.
+    pub(crate) fn day(&mut self, now: Moment) -> MailCount {
         self.advance(now);
-        let mut sum = Sent::default();
+        let mut sum = MailCount::default();
         for sent in &self.hours.sums {
             sum.add(*sent);
         }
         sum
     }
 
-    /// What was sent in the calendar month.
-    pub(crate) fn month(&mut self, now: Moment) -> Sent {
+    /// Mail of the calendar month.
+    pub(crate) fn month(&mut self, now: Moment) -> MailCount {
         self.advance(now);
         let mut sum = self.in_month;
         for (until, sent) in &self.carried {
@@ -206,7 +204,7 @@ impl Window {
         sum
     }
 
-    fn add_at(&mut self, then: i64, sent: Sent) {
+    fn add_at(&mut self, then: i64, sent: MailCount) {
         if let Some(messages) = self.minutes.at(then) {
             *messages = messages.saturating_add(sent.messages);
         }
@@ -215,7 +213,7 @@ impl Window {
         }
     }
 
-    fn carry(&mut self, until: i64, sent: Sent) {
+    fn carry(&mut self, until: i64, sent: MailCount) {
         match self.carried.iter_mut().find(|(own, _)| *own == until) {
             Some((_, sum)) => sum.add(sent),
             None => self.carried.push((until, sent)),
@@ -227,13 +225,13 @@ impl Window {
         self.hours.advance(now.steady());
         if now.steady() >= self.month.end {
             self.month = Month::of(now);
-            self.in_month = Sent::default();
+            self.in_month = MailCount::default();
             self.carried.retain(|(until, _)| *until > now.steady());
         }
     }
 }
 
-/// A calendar month in UTC, from its first millisecond up to and without that of the next.
+/// A calendar month in UTC; `end` is the begin of the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Month {
     begin: i64,
@@ -241,7 +239,7 @@ struct Month {
 }
 
 impl Month {
-    /// The month that it is by the wall clock, in milliseconds of the steady clock.
+    /// The present month by the wall clock, in steady milliseconds.
     fn of(now: Moment) -> Self {
         let month = Self::by_wall(now.wall);
         Self {
@@ -266,7 +264,7 @@ impl Month {
                 end: midnight(next)?,
             })
         };
-        // Outside the calendar there are no months; a label so wrong has one without end.
+        // Outside the calendar there are no months; such a time gets a month without end.
         found().unwrap_or(Self {
             begin: i64::MIN,
             end: i64::MAX,
@@ -291,8 +289,8 @@ mod tests {
         }
     }
 
-    fn messages(messages: u64) -> Sent {
-        Sent {
+    fn messages(messages: u64) -> MailCount {
+        MailCount {
             messages,
             recipients: 2 * messages,
         }
@@ -400,7 +398,7 @@ mod tests {
             let (now, frames) = (both(at(last)), clock::frames());
             let mut window = Window::new(now);
             assert_eq!(Window::since(now, &frames), at(since));
-            // What the store has from before the month is not part of it.
+            // Usage from before the month is no part of the month.
             window.add_hour(at(since) - HOUR, messages(100), now, &frames);
             window.add_hour(at(since), messages(7), now, &frames);
             window.add(now, messages(3));
@@ -410,7 +408,7 @@ mod tests {
             window.add(both(at(first)), messages(1));
             assert_eq!(window.month(both(at(first))), messages(1));
         }
-        // On the first day of a month the day that slides begins in the one before.
+        // On the first day of a month the sliding day begins in the last month.
         let first = both(at("2026-12-01T02:00:00Z"));
         let since = Window::since(first, &clock::frames());
         assert_eq!(since, at("2026-11-30T02:00:00Z"));

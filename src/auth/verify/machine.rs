@@ -242,7 +242,7 @@ impl<'a> Verification<'a> {
             (State::EqualizingPermit(rejected), In::Permit(Some(permit))) => {
                 match self
                     .attempt
-                    .knows_wrong(Target::NOBODY, self.request.digest)
+                    .knows_wrong(Target::UNKNOWN, self.request.digest)
                 {
                     true => self.count(rejected),
                     false => self.to(State::Simulating(rejected), Step::SimulateHash(permit)),

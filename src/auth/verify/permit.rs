@@ -82,7 +82,7 @@ impl Verifier {
     ) -> Result<CompareOutcome, Outage> {
         let (mut outcome, mut is_compared) = (CompareOutcome::NoCandidate, true);
         for slot in offer.candidate.slots.iter().copied() {
-            let report = |took| guard.hashed(took);
+            let report = |took| guard.record_hash_time(took);
             match self.clone().compare(offer.clone(), slot, report).await {
                 // The hasher logs the cause. The client gets the answer for an unknown username.
                 Err(Outage::Hash) => is_compared = false,
@@ -102,8 +102,8 @@ impl Verifier {
         }
     }
 
-    /// Takes as long as a hash for the username with the digest `name` would, without a thread's time. Whether the
-    /// client still waited.
+    /// Takes as long as a hash for the username with the digest `name`, without a thread's time.
+    /// Returns whether the client still waited.
     pub(super) async fn simulate_hash(
         self: &Arc<Self>,
         permit: HashPermit,
@@ -114,7 +114,7 @@ impl Verifier {
     ) -> bool {
         let verifier = self.clone();
         let simulate = async move {
-            verifier.hasher.pass().await?;
+            verifier.hasher.wait_for_thread().await?;
             let time = guard.hash_time(name.mark()).saturating_sub(TICK);
             if !time.is_zero() {
                 tokio::time::sleep(time).await;

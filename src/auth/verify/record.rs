@@ -1,7 +1,7 @@
 //! The log line and the records of a login.
 
 use crate::auth::peer::Peer;
-use crate::auth::refusals::claimed;
+use crate::auth::refusals::loggable_username;
 use crate::clock;
 use crate::sasl::Credentials;
 use crate::store::{LastUsed, PasswordUse, RefusedLogin};
@@ -12,7 +12,7 @@ pub(super) fn log_rejection(credentials: &Credentials, peer: &Peer, result: &str
         target: "gatepost::auth",
         address = %peer.address.to_canonical(),
         // Bounded by SASL: at most 259 octets.
-        username = claimed(&credentials.username),
+        username = loggable_username(&credentials.username),
         mechanism = credentials.mechanism.as_str(),
         result,
         reason,

@@ -1,4 +1,4 @@
-//! What verification promises, against a real store.
+//! The promises of verification, against a real store.
 
 use super::*;
 use crate::auth::guard::Prefix;
@@ -18,7 +18,7 @@ const CHEAP: Cost = Cost {
     lanes: 1,
 };
 
-/// That takes longer than a timer may be late.
+/// Takes longer than a timer may be late.
 const SLOW: Cost = Cost {
     memory_kib: 19_456,
     iterations: 8,
@@ -69,7 +69,7 @@ impl Site {
         }
     }
 
-    /// That counts failures.
+    /// With a guard that counts failures.
     fn guarded() -> Self {
         Self::guarded_with(Duration::ZERO)
     }
@@ -99,7 +99,7 @@ impl Site {
         issue::rotate(&self.store, editor, CHEAP, username.into(), overlap).unwrap()
     }
 
-    /// Revokes it for every look-up, and not in the file.
+    /// Revokes the credential in memory, and not in the file.
     fn revoke_unwritten(&self, username: &str) -> NarrowingKey {
         let narrowing = Narrowing {
             object: Object::Credential(username.to_owned()),
@@ -123,19 +123,19 @@ impl Site {
             .unwrap();
     }
 
-    /// How long strangers wait for a hash from now on.
-    fn set_patience(&mut self, patience: Duration) {
+    /// The time that unknown clients wait for a hash.
+    fn set_permit_timeout(&mut self, patience: Duration) {
         let authenticator = Arc::get_mut(&mut self.authenticator).unwrap();
         authenticator.permit_timeout = patience;
     }
 
-    /// Has the credential with this key used from `address`.
+    /// A login with the credential from `address`.
     fn trust(&self, address: [u8; 4], key: i64) {
         let guard = self.authenticator.guard();
         guard.accepted(&guard.attempt(address.into()), key);
     }
 
-    /// How often a row was read for a verdict.
+    /// The number of rows read for verdicts.
     fn lookups(&self) -> u64 {
         let seconds = self.metrics.store_seconds.of(StoreOperation::Lookup);
         seconds.get_sample_count()
@@ -145,7 +145,7 @@ impl Site {
         self.store.lookup(username).unwrap().unwrap().key
     }
 
-    /// A credential whose password people chose, which has no tag.
+    /// A credential with a human-chosen password, which has no tag.
     fn import(&self, username: &str, password: &str) {
         self.import_at(CHEAP, username, password);
     }
@@ -190,7 +190,7 @@ impl Site {
             .await
     }
 
-    /// How many verdicts needed an argon2, came from the cache, and came earlier.
+    /// The verdicts after an argon2, from the cache, and before either.
     fn paths(&self) -> [u64; 3] {
         let text = String::from_utf8(self.metrics.render().unwrap()).unwrap();
         ["argon2", "cache", "early"].map(|path| {
@@ -234,7 +234,7 @@ fn is_accepted(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Accept(_))
 }
 
-/// Refusals come late enough to ask the store again, and it is asked all the time.
+/// Rejections leave time for a poll, and polls never pause.
 fn unhurried() -> Site {
     let site = Site::with(CHEAP, Duration::from_millis(500));
     let (store, polls) = (site.store.clone(), site.authenticator.store_poller());
@@ -264,7 +264,7 @@ async fn a_name_that_is_refused_again_and_again_is_looked_up_once() {
     }
     assert!(is_accepted(&site.log_in(&issued).await));
     assert_eq!(site.lookups(), 3);
-    // A name that people chose is looked up each time.
+    // A username that people chose is looked up each time.
     for lookups in [4, 5] {
         let unknown = site.verify("info", "secret").await;
         assert_eq!(unknown, Verdict::Reject(Reason::Unknown));
@@ -413,7 +413,7 @@ async fn no_old_password_is_accepted_after_its_rotation_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn nobody_acts_for_another() {
+async fn an_authorization_identity_is_rejected() {
     let site = Site::new();
     let issued = site.issue();
     let mut claim = claim(&issued.credential.username, issued.password.expose());
@@ -432,7 +432,7 @@ async fn a_cheap_hash_is_renewed_behind_the_login() {
     let issued = site.issue();
     let username = &issued.credential.username;
     assert!(is_accepted(&site.log_in(&issued).await));
-    // Rehashing runs behind the answer: its end is the row's new hash.
+    // The rehash runs after the answer and ends with a new hash in the row.
     while !site
         .store
         .lookup(username)
@@ -509,7 +509,7 @@ async fn an_overlap_that_is_ended_early_is_over() {
 }
 
 #[tokio::test]
-async fn a_password_from_before_a_rotation_is_told_from_a_wrong_one_and_costs_nothing() {
+async fn a_password_from_before_a_rotation_is_recognized_and_costs_nothing() {
     let site = Site::new();
     let first = site.issue();
     let username = first.credential.username.clone();
@@ -543,7 +543,7 @@ async fn a_password_from_before_a_rotation_is_told_from_a_wrong_one_and_costs_no
 }
 
 #[tokio::test]
-async fn a_chosen_password_is_not_told_from_a_wrong_one_after_its_rotation() {
+async fn a_chosen_password_is_not_recognized_after_its_rotation() {
     let site = Site::new();
     site.import("printer", "hunter2");
     site.rotate("printer", None);
@@ -664,7 +664,7 @@ async fn a_chosen_password_is_right_during_its_overlap_too() {
 }
 
 #[tokio::test]
-async fn who_is_denied_is_refused_with_the_cache_hot_and_nothing_written() {
+async fn an_unwritten_revocation_rejects_a_cached_password() {
     let site = Site::new();
     let issued = site.issue();
     let username = &issued.credential.username;
@@ -686,7 +686,7 @@ async fn thousands_of_hostile_tries_do_not_keep_the_owner_out() {
         &site.verify_from(OWNERS, username, password).await
     ));
     for number in 0..10_000_u32 {
-        // Hundreds of networks, the owner's neighbours and the owner's own address among them.
+        // Hundreds of networks, among them the owner's neighbours and the owner's own address.
         let from = match number % 10 {
             0 => OWNERS,
             1 => [192, 0, 2, (number % 250) as u8],
@@ -705,13 +705,13 @@ async fn thousands_of_hostile_tries_do_not_keep_the_owner_out() {
     assert_eq!(site.paths()[0], 1, "no guess was hashed");
     let banned = site.verify_from([10, 0, 2, 0], username, "sk_").await;
     assert_eq!(banned, Verdict::Barred(Bar::Guard));
-    // What is remembered of the right password holds where everything else is turned away.
+    // The cached password works where every other login is turned away.
     let there = site.verify_from([10, 0, 2, 0], username, password).await;
     assert!(is_accepted(&there), "{there:?}");
 }
 
 #[tokio::test]
-async fn who_is_barred_learns_nothing_and_costs_no_look_up() {
+async fn a_banned_client_gets_one_answer_and_costs_no_look_up() {
     let site = Site::guarded();
     let issued = site.issue();
     let revoked = site.issue();
@@ -742,7 +742,7 @@ async fn who_is_barred_learns_nothing_and_costs_no_look_up() {
 }
 
 #[tokio::test]
-async fn a_name_is_not_told_from_none_by_what_follows() {
+async fn the_consequences_do_not_reveal_which_usernames_exist() {
     let site = Site::guarded();
     let known = site.issue();
     let revoked = site.issue();
@@ -820,7 +820,7 @@ async fn the_same_wrong_password_is_hashed_once_until_the_credential_changes() {
 }
 
 #[tokio::test]
-async fn a_hundred_guesses_at_an_imported_password_close_it_to_strangers() {
+async fn a_hundred_guesses_close_an_imported_password_to_unknown_clients() {
     let site = Site::guarded();
     site.import("printer", "hunter2");
     assert!(is_accepted(
@@ -851,7 +851,7 @@ async fn a_hundred_guesses_at_an_imported_password_close_it_to_strangers() {
 }
 
 #[tokio::test]
-async fn guesses_at_a_chosen_password_keep_nobody_out_with_a_generated_one() {
+async fn guesses_at_a_chosen_password_do_not_close_a_generated_password() {
     let site = Site::guarded();
     site.import("printer", "hunter2");
     let guess = async |network: u8| {
@@ -894,7 +894,7 @@ async fn a_closed_password_is_not_looked_at_and_guesses_at_it_count_as_at_any_na
         }
     };
     close(0).await;
-    // Not in the cache, then in it.
+    // Without a cache entry, then with one.
     for round in 0..2 {
         let before = site.paths()[0];
         let right = [10, 9, round, 1];
@@ -926,7 +926,7 @@ async fn a_closed_password_is_not_looked_at_and_guesses_at_it_count_as_at_any_na
     }
 }
 
-/// What the client is told.
+/// The code of the reply.
 fn said(verdict: &Verdict) -> u16 {
     match verdict {
         Verdict::Accept(_) => 235,
@@ -936,7 +936,7 @@ fn said(verdict: &Verdict) -> u16 {
     }
 }
 
-/// Names that people chose, one for each reason why a login with it may be refused, and one that nobody has.
+/// Usernames that people chose, one for each reason of a rejection, and an unknown one.
 fn chosen_names(site: &Site) -> [&'static str; 8] {
     let names = [
         "cold", "hot", "revoked", "expired", "denied", "closed", "rotated",
@@ -964,7 +964,7 @@ fn chosen_names(site: &Site) -> [&'static str; 8] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_beyond_their_turns_hear_the_same_of_every_name_and_no_sooner() {
+async fn unknown_clients_without_permits_get_the_same_reply_for_every_username_and_no_sooner() {
     const DELAY: Duration = Duration::from_millis(10);
     let site = Site::guarded_with(DELAY);
     let names = chosen_names(&site);
@@ -972,7 +972,7 @@ async fn strangers_beyond_their_turns_hear_the_same_of_every_name_and_no_sooner(
         &site.verify_from(OWNERS, "hot", "hunter2").await
     ));
     for (network, name) in (1..).zip(names) {
-        // Where somebody else logged in, nobody is banned.
+        // A client with an earlier login is not banned.
         let from = [10, network, 0, 1];
         site.trust(from, 999);
         let tries: Vec<_> = (0..14)
@@ -1003,23 +1003,25 @@ async fn strangers_beyond_their_turns_hear_the_same_of_every_name_and_no_sooner(
 }
 
 #[tokio::test]
-async fn where_nobody_logged_in_those_beyond_their_turns_are_banned_in_the_end() {
+async fn an_unknown_client_without_permits_is_banned_in_the_end() {
     let mut site = Site::guarded();
-    site.set_patience(Duration::ZERO);
+    site.set_permit_timeout(Duration::ZERO);
     let names = chosen_names(&site);
-    // Somebody whose turn takes an hour.
-    site.authenticator.guard().hashed(Duration::from_secs(3600));
+    // A hash that takes an hour.
+    site.authenticator
+        .guard()
+        .record_hash_time(Duration::from_secs(3600));
     site.verify_from([10, 99, 0, 1], "nobody", "hunter2").await;
     for (network, name) in (1..).zip(names) {
         let mut heard = Vec::new();
-        // Few enough that an office may come again and again, each with the right password.
+        // Few enough that an office may come again and again, each client with the right password.
         for number in 0..50 {
             let verdict = site.verify_from([10, network, 0, 1], name, format!("guess {number}"));
             heard.push(said(&verdict.await));
         }
         assert_eq!(heard, [[454; 49].as_slice(), &[421]].concat(), "{name}");
     }
-    // It counts whatever is offered, and nothing where somebody logs in.
+    // Counts for any password, and nothing at a client with an earlier login.
     site.trust([10, 98, 0, 1], 999);
     for number in 0..20 {
         for (network, password) in [(97, "hunter2".to_owned()), (98, format!("guess {number}"))] {
@@ -1039,7 +1041,7 @@ async fn where_nobody_logged_in_those_beyond_their_turns_are_banned_in_the_end()
 }
 
 #[tokio::test]
-async fn guesses_that_nobody_waits_for_are_counted() {
+async fn a_guess_counts_even_if_the_client_does_not_wait() {
     let mut site = Site::guarded();
     let cost = Cost {
         memory_kib: 19_456,
@@ -1047,10 +1049,10 @@ async fn guesses_that_nobody_waits_for_are_counted() {
         lanes: 1,
     };
     site.import_at(cost, "printer", "hunter2");
-    site.set_patience(Duration::ZERO);
+    site.set_permit_timeout(Duration::ZERO);
     let mut unheard = 0;
     for number in 0..100_u8 {
-        // Until it is hashed: the turn before may not be over yet.
+        // Until the guess is hashed: the permit before may not be free yet.
         for round in (0..250_u8).cycle() {
             let guess = format!("guess {number}");
             let verdict = site.verify_from([10, round, number, 1], "printer", guess);
@@ -1065,7 +1067,7 @@ async fn guesses_that_nobody_waits_for_are_counted() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(unheard > 10, "{unheard}");
-    site.set_patience(Duration::from_secs(5));
+    site.set_permit_timeout(Duration::from_secs(5));
     let stranger = site.verify_from([11, 1, 0, 1], "printer", "hunter2").await;
     assert_eq!(stranger, Verdict::Reject(Reason::WrongPassword));
 }
@@ -1102,7 +1104,7 @@ async fn a_right_password_is_trusted_though_its_hash_took_too_long() {
         ([10, 0, 2, 3], "fenced", "hunter2", false),
         ([10, 0, 1, 4], "fenced", "hunter2", true),
     ]) {
-        // Forgotten, if it was compared.
+        // Drops the cache entry, if any.
         site.set_status(name, CredentialStatus::Revoked);
         site.set_status(name, CredentialStatus::Active);
         let verdict = site.verify_from(from, name, password).await;
@@ -1125,7 +1127,7 @@ async fn a_right_password_is_trusted_though_its_hash_took_too_long() {
 }
 
 #[tokio::test]
-async fn an_unusable_hash_is_to_strangers_as_no_name_at_all() {
+async fn an_unusable_hash_looks_like_an_unknown_username_to_unknown_clients() {
     let site = Site::guarded();
     let new = NewCredential {
         username: "printer",
@@ -1144,7 +1146,7 @@ async fn an_unusable_hash_is_to_strangers_as_no_name_at_all() {
             assert_eq!(said(&verdict), 535, "{name}");
         }
     }
-    // What could not be compared is not remembered as wrong.
+    // A password that was not compared is not remembered as wrong.
     assert_eq!(site.metrics.argon2.get(), 2);
     site.trust(OWNERS, site.key("printer"));
     let owner = site.verify_from(OWNERS, "printer", "hunter2").await;
@@ -1155,20 +1157,20 @@ async fn an_unusable_hash_is_to_strangers_as_no_name_at_all() {
 async fn a_hash_that_takes_too_long_answers_the_next_try() {
     let mut site = Site::guarded();
     site.import_at(SLOW, "printer", "hunter2");
-    site.set_patience(Duration::from_millis(5));
+    site.set_permit_timeout(Duration::from_millis(5));
     for (network, name, password, verdict) in [
         (1, "printer", "hunter2", 235),
         (2, "printer", "hunter3", 535),
         (3, "nobody", "hunter2", 535),
     ] {
         let from = [10, 0, network, 1];
-        // Forgotten, but that it is slow.
+        // Drops the cache entry, and keeps the hash slow.
         site.set_status("printer", CredentialStatus::Revoked);
         site.set_status("printer", CredentialStatus::Active);
         let first = site.verify_from(from, name, password).await;
         assert_eq!(first, Verdict::Unavailable(Outage::Busy), "{name}");
         let mut heard = 454;
-        // From one address after another, as each has ten tries only.
+        // From one address after another, because each has ten tries only.
         for number in 1..=250 {
             tokio::time::sleep(Duration::from_millis(40)).await;
             let from = [10, number, network, 1];

@@ -255,7 +255,7 @@ async fn shake_hands(
         // Whoever says nothing takes nobody's place. Should the client be gone, accepting says so.
         let _ = stream.readable().await;
         let leave = edge.authenticator.guard().handshake(client.ip()).await;
-        Secured::accept(edge.tls.clone(), stream, leave.turns(), greeting).await
+        Secured::accept(edge.tls.clone(), stream, leave.compute_permits(), greeting).await
     };
     let failed = match timeout(edge.timeouts.handshake, shaking).await {
         Ok(Ok(stream)) => {

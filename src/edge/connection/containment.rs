@@ -27,8 +27,8 @@ impl Connection<'_> {
             self.session.limit_message_size(allowance.message_size());
         }
         match self.session.asked() {
-            Some(Asked::Mail { path, size }) => allowance.mail(path, size),
-            Some(Asked::Recipient) => allowance.recipient(),
+            Some(Asked::Mail { path, size }) => allowance.reserve_message(path, size),
+            Some(Asked::Recipient) => allowance.reserve_recipient(),
             None => Err(Denial::Unknown),
         }
     }

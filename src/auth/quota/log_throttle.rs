@@ -1,29 +1,28 @@
-//! What was logged lately in one session: a client that goes on and on must not fill the log.
+//! Throttles the log lines of one session: a client that goes on must not fill the log.
 
 use std::time::{Duration, Instant};
 
 use crate::policy::Breach;
 
-/// How long the same is not logged again.
+/// The least time between two equal lines.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// What was logged in one session, and what was not yet. There is one entry at most for each way of not being allowed.
+/// One entry for each kind of breach: the last line, and the breaches since.
 #[derive(Debug, Default)]
-pub(crate) struct Told<V>(Vec<Entry<V>>);
+pub(crate) struct LogThrottle<V>(Vec<Entry<V>>);
 
 #[derive(Debug)]
 struct Entry<V> {
     breach: Breach,
-    /// When it was logged last.
     at: Instant,
-    /// How often it happened since.
+    /// Breaches since the last line.
     since: u64,
-    /// The limit, or what broke the rule, when it happened last.
+    /// The ceiling, or the offending value, of the last breach.
     value: V,
 }
 
-impl<V: Default> Told<V> {
-    /// How many times are to be logged now, if it is time. Else `value` is kept for later.
+impl<V: Default> LogThrottle<V> {
+    /// Returns how many breaches to log now. Within the pause keeps `value` for later.
     pub(crate) fn count(
         &mut self,
         breach: Breach,
@@ -48,7 +47,7 @@ impl<V: Default> Told<V> {
         Some(std::mem::take(&mut entry.since))
     }
 
-    /// What was not logged, with the latest value and how often it happened; then nothing is left of it.
+    /// Takes the breaches without a line, with the latest value and the count.
     pub(crate) fn rest(&mut self) -> Vec<(Breach, V, u64)> {
         let entries = std::mem::take(&mut self.0).into_iter();
         let entries = entries.filter(|entry| entry.since > 0);
@@ -72,24 +71,24 @@ mod tests {
     }
 
     #[test]
-    fn each_is_told_once_a_minute_with_all_that_were_not() {
-        let mut told = Told::default();
+    fn each_kind_is_logged_once_a_minute_with_the_count_since() {
+        let mut throttle = LogThrottle::default();
         let begin = Instant::now();
         let day = reached(Limit::MessagesPerDay, true);
         let hour = reached(Limit::MessagesPerHour, true);
-        assert_eq!(told.count(day, || 2, begin), Some(1));
+        assert_eq!(throttle.count(day, || 2, begin), Some(1));
         for second in 1..60 {
             let now = begin + Duration::from_secs(second);
-            assert_eq!(told.count(day, || 2, now), None);
+            assert_eq!(throttle.count(day, || 2, now), None);
         }
-        assert_eq!(told.count(hour, || 1, begin + PAUSE / 2), Some(1));
+        assert_eq!(throttle.count(hour, || 1, begin + PAUSE / 2), Some(1));
         let reported = reached(Limit::MessagesPerHour, false);
-        assert_eq!(told.count(reported, || 1, begin + PAUSE / 2), Some(1));
-        assert_eq!(told.count(day, || 2, begin + PAUSE), Some(60));
-        assert_eq!(told.count(hour, || 1, begin + PAUSE), None);
-        // A changed limit is the same one, told as it is now.
-        assert_eq!(told.count(day, || 5, begin + PAUSE), None);
-        assert_eq!(told.rest(), [(day, 5, 1), (hour, 1, 1)]);
-        assert_eq!(told.rest(), []);
+        assert_eq!(throttle.count(reported, || 1, begin + PAUSE / 2), Some(1));
+        assert_eq!(throttle.count(day, || 2, begin + PAUSE), Some(60));
+        assert_eq!(throttle.count(hour, || 1, begin + PAUSE), None);
+        // A changed limit is the same kind; the line has the new ceiling.
+        assert_eq!(throttle.count(day, || 5, begin + PAUSE), None);
+        assert_eq!(throttle.rest(), [(day, 5, 1), (hour, 1, 1)]);
+        assert_eq!(throttle.rest(), []);
     }
 }
