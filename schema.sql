@@ -1,4 +1,4 @@
--- Gatepost's store: the whole schema, as of PRAGMA user_version = 9.
+-- Gatepost's store: the whole schema, as of PRAGMA user_version = 10.
 --
 -- Times are integer Unix milliseconds, UTC. Ids are UUIDv7 in text. The file stays readable and writable for SQLite 3.40
 -- (Debian 12), so that an administrator's sqlite3 shell can change it while the daemon runs; the daemon notices.
@@ -17,7 +17,8 @@ CREATE TABLE organizations (
     name       TEXT,
     status     TEXT    NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')),
     created_at INTEGER NOT NULL,
-    limits     TEXT CHECK (limits IS NULL OR json_valid(limits))     -- JSON by name; NULL: the instance's
+    limits     TEXT CHECK (limits IS NULL OR json_valid(limits)),    -- JSON by name; NULL: the instance's
+    credentials INTEGER NOT NULL DEFAULT 0                           -- how many; kept by the triggers below
 ) STRICT;
 
 -- `key` is never reused (AUTOINCREMENT): uses noted in memory are written by key, and must not land on a successor.
@@ -40,7 +41,8 @@ CREATE TABLE credentials (
     previous_until INTEGER,                                          -- ... which is right before this time, too
     limits         TEXT CHECK (limits IS NULL OR json_valid(limits)),    -- JSON by name; NULL: the instance's
     rules          TEXT CHECK (rules IS NULL OR json_valid(rules)),      -- JSON: what it may do; NULL: anything
-    name_key       TEXT                                              -- sorts a name with letters beyond ASCII
+    name_key       TEXT,                                             -- sorts a name with letters beyond ASCII
+    is_used        INTEGER NOT NULL DEFAULT 0 CHECK (is_used IN (0, 1))  -- has a row in last_used; kept by triggers
 ) STRICT;
 
 CREATE INDEX credentials_by_organization ON credentials (organization);
@@ -49,6 +51,7 @@ CREATE INDEX credentials_by_organization ON credentials (organization);
 CREATE INDEX credentials_by_name ON credentials (organization, coalesce(name_key, lower(name)));
 CREATE INDEX credentials_by_status ON credentials (organization, status);
 CREATE INDEX credentials_by_username ON credentials (organization, username COLLATE NOCASE);
+CREATE INDEX credentials_never_used ON credentials (organization, created_at) WHERE is_used = 0;
 
 CREATE INDEX credentials_by_expiry ON credentials (expires_at, organization, status)
 WHERE expires_at IS NOT NULL;
@@ -76,6 +79,51 @@ BEGIN
     UPDATE credentials SET version = OLD.version + 1 WHERE key = NEW.key;
 END;
 
+-- What a search reads: per organization and 256 keys of credentials a block with their usernames and names,
+-- without case and accents. Gatepost writes a block in the transaction that changes a credential of it, or, if
+-- another program made the change, with its own next change. A search reads the credentials themselves until then.
+CREATE TABLE search_blocks (
+    organization INTEGER NOT NULL,
+    block        INTEGER NOT NULL,  -- credentials.key >> 8
+    places       BLOB,              -- the lowest octet of each key
+    text         TEXT,              -- per credential a line with its username and a line with its name; NULL: to write
+    PRIMARY KEY (organization, block)
+) STRICT;
+
+CREATE INDEX search_blocks_to_write ON search_blocks (organization) WHERE text IS NULL;
+
+CREATE TRIGGER credentials_added AFTER INSERT ON credentials
+BEGIN
+    UPDATE organizations SET credentials = credentials + 1 WHERE key = NEW.organization;
+    INSERT INTO search_blocks (organization, block) VALUES (NEW.organization, NEW.key >> 8)
+    ON CONFLICT DO UPDATE SET places = NULL, text = NULL WHERE text IS NOT NULL;
+END;
+
+CREATE TRIGGER credentials_removed AFTER DELETE ON credentials
+BEGIN
+    UPDATE organizations SET credentials = credentials - 1 WHERE key = OLD.organization;
+    UPDATE search_blocks SET places = NULL, text = NULL
+    WHERE organization = OLD.organization AND block = OLD.key >> 8 AND text IS NOT NULL;
+END;
+
+CREATE TRIGGER credentials_renamed AFTER UPDATE OF username, name ON credentials
+BEGIN
+    UPDATE search_blocks SET places = NULL, text = NULL
+    WHERE organization = NEW.organization AND block = NEW.key >> 8 AND text IS NOT NULL;
+END;
+
+CREATE TRIGGER credentials_moved AFTER UPDATE OF organization ON credentials
+WHEN NEW.organization <> OLD.organization
+BEGIN
+    UPDATE organizations SET credentials = credentials - 1 WHERE key = OLD.organization;
+    UPDATE organizations SET credentials = credentials + 1 WHERE key = NEW.organization;
+    UPDATE last_used SET organization = NEW.organization WHERE credential = NEW.key;
+    UPDATE search_blocks SET places = NULL, text = NULL
+    WHERE organization = OLD.organization AND block = OLD.key >> 8;
+    INSERT INTO search_blocks (organization, block) VALUES (NEW.organization, NEW.key >> 8)
+    ON CONFLICT DO UPDATE SET places = NULL, text = NULL;
+END;
+
 -- Apart from credentials, so that a flush of thousands of rows touches few pages and moves no version.
 CREATE TABLE last_used (
     credential INTEGER PRIMARY KEY REFERENCES credentials (key) ON DELETE CASCADE,
@@ -87,8 +135,23 @@ CREATE TABLE last_used (
     count      INTEGER NOT NULL,    -- of all logins so far
     message_at INTEGER,             -- of the latest message that the upstream took
     messages   INTEGER NOT NULL DEFAULT 0,
-    latest     INTEGER GENERATED ALWAYS AS (max(at, coalesce(message_at, at))) VIRTUAL
+    latest     INTEGER GENERATED ALWAYS AS (max(at, coalesce(message_at, at))) VIRTUAL,
+    organization INTEGER            -- the credential's; kept by triggers
 ) STRICT;
+
+CREATE INDEX last_used_by_time ON last_used (organization, latest);
+
+CREATE TRIGGER last_used_added AFTER INSERT ON last_used
+BEGIN
+    UPDATE last_used SET organization = (SELECT organization FROM credentials WHERE key = NEW.credential)
+    WHERE credential = NEW.credential;
+    UPDATE credentials SET is_used = 1 WHERE key = NEW.credential;
+END;
+
+CREATE TRIGGER last_used_removed AFTER DELETE ON last_used
+BEGIN
+    UPDATE credentials SET is_used = 0 WHERE key = OLD.credential;
+END;
 
 -- What each credential did in each hour. Without a reference to credentials: the organization's sums outlive them.
 CREATE TABLE usage (

@@ -1,4 +1,5 @@
-//! A page of 50 of the dashboard's table, asked of a running daemon that has 100,000 credentials.
+//! A page of 50 of the dashboard's table, and a page of the API's list, from a running daemon with
+//! 1,000,000 credentials.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
@@ -8,20 +9,34 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
+use gatepost::store::{Actor, Store};
 use rusqlite::Connection;
 
 use crate::filled_store::{FilledStore, usernames};
 
-const MANY: usize = 100_000;
+const MANY: usize = 1_000_000;
 
-/// The pages that are asked for: those that an index has in order, and those for which all rows are looked at.
-const PAGES: [(&str, &str); 6] = [
+/// Of each way to narrow or sort the list a common and a costly case: a thousand devices called
+/// "Rack" stand anywhere, 50 called "Attic" too.
+const PAGES: [(&str, &str); 15] = [
     ("newest", ""),
     ("by_name", "?sort=name&dir=asc"),
     ("by_name_page_1000", "?sort=name&dir=asc&page=1000"),
+    ("by_username", "?sort=username&dir=desc"),
+    ("by_status", "?sort=status&dir=desc"),
     ("by_last_use", "?sort=last-used&dir=desc"),
+    ("never_used_first", "?sort=last-used&dir=asc"),
     ("unused_for_90_days", "?unused=90"),
-    ("search_without_a_hit", "?q=nobody-is-called-this"),
+    ("unused_for_300_days", "?unused=300"),
+    (
+        "unused_for_300_days_by_name",
+        "?unused=300&sort=name&dir=asc",
+    ),
+    ("revoked_by_name", "?status=revoked&sort=name&dir=asc"),
+    ("search_device", "?q=device"),
+    ("search_rack_by_last_use", "?q=rack&sort=last-used&dir=desc"),
+    ("search_attic", "?q=attic"),
+    ("search_without_a_hit", "?q=not-a-name-of-any-device"),
 ];
 
 pub fn bench(criterion: &mut Criterion) {
@@ -61,6 +76,7 @@ impl Browser {
         let path = store.path();
         let directory = path.parent().expect("a directory").to_owned();
         fill(&path, many).expect("names and usage");
+        write_search_blocks(&store.store, many);
         configure(&directory, &path);
         let token = gatepost(
             &directory,
@@ -195,15 +211,28 @@ fn cookie(head: &str, name: &str) -> String {
         .to_owned()
 }
 
-/// Names for all, a last use for half of them, and for the newest thousand, usage in every hour of thirty days.
+/// Each change writes part of what a search reads.
+fn write_search_blocks(store: &Store, many: usize) {
+    let actor = Actor::system("bench");
+    for number in 0..=many / 50_000 {
+        let slug = format!("other-{number}");
+        let created = store.by(&actor).create_organization(&slug, None);
+        created.expect("another organization");
+    }
+}
+
+/// Names for all, a last use in the last 330 days for half of them, every 5,000th revoked, and for
+/// the newest thousand, usage in every hour of thirty days.
 fn fill(path: &Path, many: usize) -> rusqlite::Result<()> {
     let connection = Connection::open(path)?;
     connection.execute_batch(&format!(
         "PRAGMA synchronous = OFF;
          BEGIN;
-         UPDATE credentials SET name = 'Device ' || (key * 7919 % {many});
+         UPDATE credentials SET
+             name = iif(key % 1000 = 17, 'Rack ', iif(key % 20000 = 7, 'Attic ', 'Device ')) || (key * 7919 % {many}),
+             status = iif(key % 5000 = 3, 'revoked', 'active');
          INSERT INTO last_used (credential, at, address, tls, mechanism, helo, count)
-             SELECT key, 1767225600000 + key * 7919 % 1000000000, '192.0.2.7', 'TLSv1.3', 'PLAIN', 'host.example.test', 3
+             SELECT key, (unixepoch() - key * 7919 % (330 * 86400)) * 1000, '192.0.2.7', 'TLSv1.3', 'PLAIN', 'host.example.test', 3
              FROM credentials WHERE key % 2 = 0;
          INSERT INTO usage (organization, credential, hour, messages, recipients, bytes, accepted, refused)
              WITH RECURSIVE ago (hours) AS (SELECT 0 UNION ALL SELECT hours + 1 FROM ago WHERE hours < 719)

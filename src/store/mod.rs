@@ -27,6 +27,7 @@ mod policy;
 mod reading;
 mod refusals;
 mod schema;
+mod search;
 mod spelling;
 mod text;
 mod tokens;
@@ -377,6 +378,7 @@ impl Store {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
             text::fill_name_keys(&transaction)?;
+            search::write_blocks(&transaction)?;
             transaction.commit()?;
             Ok(value)
         };

@@ -298,7 +298,7 @@ pub(super) fn key(connection: &Connection, slug: &str) -> Result<i64, Stop> {
 
 const SELECT: &str = "
     SELECT o.id, o.slug, o.name, o.status, o.created_at,
-           (SELECT count(*) FROM credentials c WHERE c.organization = o.key), o.limits
+           o.credentials, o.limits
     FROM organizations o";
 
 fn find(connection: &Connection, slug: &str) -> Result<Organization, Stop> {

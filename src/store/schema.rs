@@ -8,13 +8,13 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::error::Stop;
-use super::{DEFAULT_ORGANIZATION, StoreError, backup, connection, now, text};
+use super::{DEFAULT_ORGANIZATION, StoreError, backup, connection, now, search, text};
 
 /// The whole schema, which a new store begins with.
 pub(super) const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2. A test holds their outcome against [`SCHEMA`].
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
@@ -23,6 +23,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/7.sql"),
     include_str!("migrations/8.sql"),
     include_str!("migrations/9.sql"),
+    include_str!("migrations/10.sql"),
 ];
 
 /// The newest version this build knows.
@@ -115,6 +116,7 @@ fn migrate_in_one_transaction(connection: &mut Connection, path: &Path) -> Resul
                 transaction.execute_batch(sql)?;
             }
             while text::fill_name_keys(&transaction)? > 0 {}
+            while search::write_blocks(&transaction)? > 0 {}
         }
     }
     transaction.pragma_update(None, "user_version", KNOWN)?;

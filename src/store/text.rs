@@ -57,12 +57,16 @@ pub(super) fn fill_name_keys(transaction: &Connection) -> rusqlite::Result<usize
         "SELECT key, name FROM credentials
          WHERE name_key IS NULL AND name GLOB '*[^ -~]*' LIMIT ?1",
     )?;
-    let rows = without.query_map([FOLDED_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows = without.query_map([FOLDED_AT_ONCE], |row| {
+        // Another program may have written octets that are no UTF-8.
+        let name = String::from_utf8_lossy(row.get_ref(1)?.as_bytes()?);
+        Ok((row.get(0)?, folded(&name)))
+    })?;
     let rows: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
     let mut set =
         transaction.prepare_cached("UPDATE credentials SET name_key = ?2 WHERE key = ?1")?;
-    for (key, name) in &rows {
-        set.execute(params![key, folded(name)])?;
+    for (key, name_key) in &rows {
+        set.execute(params![key, name_key])?;
     }
     Ok(rows.len())
 }
@@ -74,6 +78,11 @@ pub(super) struct Needle(String);
 impl Needle {
     pub(super) fn new(text: &str) -> Needle {
         Needle(folded(text))
+    }
+
+    /// The text in the form that search compares.
+    pub(super) fn folded(&self) -> &str {
+        &self.0
     }
 
     /// Whether a username or a name holds the text.

@@ -2,29 +2,24 @@
 
 mod edit;
 mod import;
-mod table;
+mod list;
 
 use std::fmt;
 use std::str::FromStr;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
 pub use self::edit::{CredentialEdit, NewCredential, NewPassword, Rotated, Wanted};
 pub use self::import::Imported;
-pub use self::table::{CredentialColumn, CredentialOrder};
+pub use self::list::{CredentialColumn, CredentialOrder};
 
 use crate::clock::steady_ms;
 use crate::policy::{Limits, Rules};
 
 use super::error::Stop;
-use super::page::Seen;
-use super::text::Needle;
-use super::{
-    Kind, LastMessage, LastUsed, Page, PasswordUse, Rows, Store, StoreError, count, organizations,
-    overlap, policy,
-};
+use super::{Kind, LastMessage, LastUsed, PasswordUse, Store, StoreError, count, overlap, policy};
 
 /// A credential, without its password's hash.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -100,7 +95,8 @@ pub struct CredentialFilter<'a> {
     pub state: Option<CredentialState>,
     /// Only active ones that expire by this Unix millisecond.
     pub expires_until: Option<i64>,
-    /// Only those that were made before this Unix millisecond, and neither logged in nor sent a message since.
+    /// Only those whose latest use, or creation if they were never used, is before this Unix
+    /// millisecond.
     pub unused_since: Option<i64>,
     /// Only those with this in their name or username, whatever the case, accents and width of
     /// letters.
@@ -134,55 +130,9 @@ impl Store {
     pub fn credential<'a>(&self, wanted: impl Into<Wanted<'a>>) -> Result<Credential, StoreError> {
         self.read(|connection| wanted.into().find(connection))
     }
-
-    /// The credentials that pass `filter`, in the order in which they were made.
-    ///
-    /// # Errors
-    /// The organization is unknown, or the store cannot be read.
-    pub fn credentials(
-        &self,
-        filter: CredentialFilter,
-        page: Page,
-    ) -> Result<Rows<Credential>, StoreError> {
-        let needle = filter.text.map(Needle::new);
-        self.read(|connection| {
-            let organization = filter
-                .organization
-                .map(|slug| organizations::key(connection, slug))
-                .transpose()?;
-            // What an index can tell stands in the statement, and of the rest a bounded number of
-            // rows is looked at.
-            let status = filter.stored_status();
-            let within = match (organization, status) {
-                (Some(_), Some(_)) => "c.organization = ?1 AND c.status = ?3",
-                (Some(_), None) => "c.organization = ?1 AND ?3 IS NULL",
-                (None, _) => "?1 IS NULL AND (?3 IS NULL OR c.status = ?3)",
-            };
-            let mut statement = connection.prepare_cached(&format!(
-                "{SELECT} WHERE {within} AND c.key > ?2 ORDER BY c.key"
-            ))?;
-            let wanted = params![organization, page.after.unwrap_or(0), status];
-            page.collect(statement.query(wanted)?, |row| {
-                let key = row.get(15)?;
-                Ok(match filter.passes(needle.as_ref(), row)? {
-                    true => Seen::Wanted(key, credential(row)?),
-                    false => Seen::LeftOut(key),
-                })
-            })
-        })
-    }
 }
 
 impl CredentialFilter<'_> {
-    /// The status that a credential must have in the store to pass.
-    fn stored_status(&self) -> Option<CredentialStatus> {
-        let of_state = self.state.map(|state| match state {
-            CredentialState::Active | CredentialState::Expired => CredentialStatus::Active,
-            CredentialState::Revoked => CredentialStatus::Revoked,
-        });
-        self.status.or(of_state)
-    }
-
     /// Whether a credential of a list still passes with its unwritten uses and its unwritten
     /// revocation, of which the store does not know. Organization and text do not change so.
     pub fn still_passes(&self, credential: &Credential) -> bool {
@@ -200,31 +150,6 @@ impl CredentialFilter<'_> {
             && self.state.is_none_or(|wanted| wanted == state)
             && self.expires_until.is_none_or(is_soon)
     }
-
-    /// Whether a row of [`SELECT`] has this text and this state, and was used as long ago.
-    fn passes(&self, needle: Option<&Needle>, row: &Row) -> Result<bool, Stop> {
-        if !self.has_state(row.get(4)?, row.get(8)?) {
-            return Ok(false);
-        }
-        if let Some(since) = self.unused_since {
-            let (made, used): (i64, Option<i64>) = (row.get(5)?, row.get(27)?);
-            if made.max(used.unwrap_or(made)) >= since {
-                return Ok(false);
-            }
-        }
-        match needle {
-            Some(needle) => Ok(has_text(needle, row, 1)? || has_text(needle, row, 3)?),
-            None => Ok(true),
-        }
-    }
-}
-
-/// Whether a column of text holds what is searched for.
-fn has_text(needle: &Needle, row: &Row, column: usize) -> Result<bool, Stop> {
-    let text = row.get_ref(column)?.as_str_or_null();
-    Ok(text
-        .map_err(rusqlite::Error::from)?
-        .is_some_and(|text| needle.is_in(text)))
 }
 
 const SELECT: &str = "
@@ -422,7 +347,7 @@ impl ToSql for CredentialStatus {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{Fixture, named};
-    use super::super::{LastUsed, Made, Noted, Once, Overlap};
+    use super::super::{LastUsed, Made, Noted, Once, Overlap, Page};
     use super::*;
 
     #[test]
