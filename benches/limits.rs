@@ -27,7 +27,10 @@ pub fn bench(criterion: &mut Criterion) {
     let noted = Arc::new(ActivityBatch::new(1000, metrics.clone()));
     let quotas = Quotas::new(store.clone(), noted, metrics, Defaults::default());
     let quotas = Arc::new(quotas);
-    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
     let identity = identity();
     let enter = || runtime.block_on(quotas.enter(&identity, store.epoch()));
     let entered = enter();

@@ -7,7 +7,6 @@ use rusqlite::{Connection, Row, params};
 use serde_json::json;
 
 use super::super::error::Stop;
-use super::super::page::LOOKED_AT;
 use super::super::text::Needle;
 use super::super::{Page, Rows, Store, StoreError, now, organizations, search};
 use super::{Credential, CredentialFilter, CredentialState, SELECT, credential};
@@ -60,6 +59,9 @@ const AS_CREATED: CredentialOrder = CredentialOrder {
 /// of its order.
 const SORTED: usize = 10_000;
 
+/// How many rows a list looks at in its own order before it asks the index of its filter.
+const FIRST: usize = 3_000;
+
 impl Store {
     /// The credentials that pass `filter`, in the order of their creation.
     ///
@@ -72,7 +74,7 @@ impl Store {
     ) -> Result<Rows<Credential>, StoreError> {
         self.read(|connection| {
             let list = List::new(connection, filter, AS_CREATED, page.after)?;
-            let most = (page != Page::ALL).then_some(LOOKED_AT);
+            let most = (page != Page::ALL).then_some(FIRST);
             let keys = list.keys(0, page.limit as usize + 1, most)?;
             let found = with_keys(connection, &keys)?;
             Ok(Rows::cut(found, page, |credential| credential.key))
@@ -92,7 +94,7 @@ impl Store {
     ) -> Result<Vec<Credential>, StoreError> {
         self.read(|connection| {
             let list = List::new(connection, filter, order, None)?;
-            let keys = list.keys(skipped as usize, limit as usize, Some(LOOKED_AT))?;
+            let keys = list.keys(skipped as usize, limit as usize, Some(FIRST))?;
             with_keys(connection, &keys)
         })
     }
@@ -209,9 +211,14 @@ impl<'a> List<'a> {
     /// Where the rows of the list stand in order: what follows FROM, one after the other.
     fn sources(&self, with_use: bool) -> Vec<String> {
         let (by, direction) = (self.order.by, self.direction());
+        // Without the plus SQLite may take the key for the better index, and sort all rows.
+        let after = match by {
+            CredentialColumn::Created => "c.key > ?6",
+            _ => "+c.key > ?6",
+        };
         let within = match self.organization {
-            Some(_) => "c.organization = ?1 AND c.key > ?6",
-            None => "c.key > ?6",
+            Some(_) => format!("c.organization = ?1 AND {after}"),
+            None => after.to_owned(),
         };
         let rows = match with_use {
             true => "credentials c LEFT JOIN last_used u ON u.credential = c.key",
@@ -678,16 +685,25 @@ mod tests {
                         organization: Some("default"),
                         ..CredentialFilter::default()
                     };
-                    Ok(List::new(connection, own, order, None)?.sources(false))
+                    let list = List::new(connection, own, order, None)?;
+                    let sources = [false, true].map(|with_use| (with_use, list.sources(with_use)));
+                    let each = |(with_use, sources): (bool, Vec<String>)| {
+                        sources.into_iter().map(move |source| (with_use, source))
+                    };
+                    Ok(sources.into_iter().flat_map(each).collect::<Vec<_>>())
                 });
-                for source in plans.unwrap() {
+                for (with_use, source) in plans.unwrap() {
+                    let columns = match with_use {
+                        true => "c.key, coalesce(u.latest, c.created_at) < 7, c.status, c.name",
+                        false => "c.key, TRUE",
+                    };
                     let source = source.replace("?1", "1").replace("?6", "0");
-                    let plan = store.plan(&format!("SELECT c.key, TRUE FROM {source} LIMIT 50"));
+                    let plan = store.plan(&format!("SELECT {columns} FROM {source} LIMIT 50"));
                     let is_ordered = !plan.contains("TEMP B-TREE") && !plan.contains("SCAN");
                     assert!(is_ordered, "{source}: {plan}");
-                    let is_use = by == CredentialColumn::LastUsed;
+                    let is_plain = !with_use && by != CredentialColumn::LastUsed;
                     assert!(
-                        is_use || plan.contains("COVERING INDEX"),
+                        !is_plain || plan.contains("COVERING INDEX"),
                         "{source}: {plan}"
                     );
                 }
