@@ -1,7 +1,8 @@
-//! Who is connected now: the list for whoever administers, and the way to end a session at once.
+//! The live sessions: the list for administrators, and the means to disconnect a session.
 //!
-//! A session enters before its password is verified. Somebody who revokes a credential and then
-//! disconnects it would otherwise miss the session whose verdict was fetched just before.
+//! A session enters the list before its password is verified. Otherwise an administrator who
+//! revokes a credential and disconnects its sessions would miss a session whose verdict was already
+//! on the way.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -10,76 +11,68 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use crate::lifecycle::{Order, Orders};
+use crate::lifecycle::{SessionSignal, Signal};
 use crate::sasl::Identity;
 
-/// Where a claim comes from, and how its session can be reached.
+/// The client of a login attempt.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The client's address.
     pub address: SocketAddr,
-    /// The version of TLS, if there is TLS.
     pub tls: Option<&'static str>,
-    /// What the client calls itself.
+    /// The client's name from EHLO.
     pub helo: String,
-    /// The SASL mechanism of the claim.
     pub mechanism: &'static str,
-    /// Where the session is told that it must end. The connection heeds that from its first moment on, whatever it is
-    /// busy with.
-    pub orders: Orders,
+    /// Ends the session. The connection obeys from accept on, whatever it is doing.
+    pub signal: SessionSignal,
 }
 
-/// An authenticated session, as it was when it was asked for.
+/// A snapshot of an authenticated session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveSession {
-    /// Its name here; later sessions have greater ones.
+    /// Ids grow with time.
     pub id: Uuid,
-    /// Of the credential it logged in with.
     pub username: String,
-    /// The slug of that credential's organization.
+    /// The slug of the credential's organization.
     pub organization: String,
-    /// The client's address; an IPv4 one is never written as IPv6.
+    /// The client address; IPv4 addresses are never mapped to IPv6.
     pub address: IpAddr,
-    /// The client's port.
     pub port: u16,
-    /// The version of TLS, if there is TLS.
     pub tls: Option<&'static str>,
-    /// What the client calls itself.
+    /// The client's name from EHLO.
     pub helo: String,
-    /// The SASL mechanism it logged in with.
     pub mechanism: &'static str,
-    /// When it logged in, in Unix milliseconds.
+    /// The start of the login in Unix milliseconds.
     pub since: i64,
-    /// Messages the upstream took.
+    /// Messages accepted by the upstream.
     pub messages: u64,
-    /// Recipients the upstream took.
+    /// Recipients accepted by the upstream.
     pub recipients: u64,
     /// Octets of bodies sent upstream.
     pub bytes: u64,
 }
 
-/// What a session has sent so far. Its connection adds, others only look.
+/// A session's traffic counters. Only the session's connection adds.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Messages the upstream took, or has whole and never answered.
+    /// Messages accepted by the upstream, or sent whole and never answered.
     pub messages: AtomicU64,
-    /// Recipients the upstream took.
+    /// Recipients accepted by the upstream.
     pub recipients: AtomicU64,
     /// Octets of bodies sent upstream.
     pub bytes: AtomicU64,
 }
 
-/// Every session that has logged in or is being verified; the limit of connections bounds them.
+/// Every session that has logged in or is being verified, bounded by the connection limit.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    /// Ids grow with time, so this is the order of the list.
+    /// Ids grow with time, so the list is ordered by age.
     present: Mutex<BTreeMap<Uuid, Present>>,
 }
 
 #[derive(Debug)]
 struct Present {
     client: Client,
-    /// In steady milliseconds.
+    /// In milliseconds of the steady clock.
     since: i64,
     traffic: Arc<Traffic>,
     standing: Standing,
@@ -88,8 +81,8 @@ struct Present {
 #[derive(Debug)]
 enum Standing {
     Authenticated(Arc<Identity>),
-    /// Which organization the credential belongs to is not known yet, so those that were
-    /// disconnected meanwhile are noted.
+    /// The credential's organization is still unknown, so organizations disconnected during the
+    /// verification are recorded here.
     Verifying {
         username: String,
         disconnected: Vec<String>,
@@ -131,12 +124,11 @@ impl Present {
 }
 
 impl Sessions {
-    /// Nobody is connected.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in a session whose claim to be `claimed_username` is about to be verified.
+    /// Adds a session whose claimed username is about to be verified.
     pub fn enter(self: &Arc<Self>, claimed_username: &str, client: Client) -> Entry {
         let id = Uuid::now_v7();
         let traffic = Arc::new(Traffic::default());
@@ -158,26 +150,26 @@ impl Sessions {
         }
     }
 
-    /// The authenticated sessions, oldest first.
+    /// Returns the authenticated sessions, oldest first.
     pub fn list(&self) -> Vec<LiveSession> {
         let present = self.lock();
         let described = present.iter().map(|(id, present)| present.describe(*id));
         described.flatten().collect()
     }
 
-    /// The authenticated session with this id.
+    /// Returns the authenticated session with the given id.
     pub fn get(&self, id: Uuid) -> Option<LiveSession> {
         self.lock().get(&id)?.describe(id)
     }
 
-    /// How many sessions are authenticated.
+    /// Counts the authenticated sessions.
     pub fn count(&self) -> usize {
         let present = self.lock();
         let authenticated = present.values().filter_map(Present::identity);
         authenticated.count()
     }
 
-    /// How many sessions are authenticated with this credential.
+    /// Counts the authenticated sessions of a credential.
     pub fn count_of(&self, username: &str) -> usize {
         let present = self.lock();
         let authenticated = present.values().filter_map(Present::identity);
@@ -185,7 +177,7 @@ impl Sessions {
         own.count()
     }
 
-    /// How many sessions are authenticated with this organization's credentials.
+    /// Counts the authenticated sessions of an organization.
     pub fn count_in(&self, organization: &str) -> usize {
         let present = self.lock();
         let authenticated = present.values().filter_map(Present::identity);
@@ -193,7 +185,7 @@ impl Sessions {
         own.count()
     }
 
-    /// How many sessions are authenticated, by the organization of their credentials.
+    /// Counts the authenticated sessions by organization.
     pub fn counts(&self) -> HashMap<String, usize> {
         let mut counts = HashMap::new();
         for identity in self.lock().values().filter_map(Present::identity) {
@@ -205,31 +197,31 @@ impl Sessions {
         counts
     }
 
-    /// Ends one session; false if there is no such session.
+    /// Ends a session; returns false for an unknown id.
     pub fn disconnect(&self, id: Uuid) -> bool {
         let found = self.lock().remove(&id);
         if let Some(present) = &found {
-            present.client.orders.give(Order::Disconnect);
+            present.client.signal.send(Signal::Disconnect);
         }
         found.is_some()
     }
 
-    /// Ends every session of a credential, also those that are being verified right now. Returns
-    /// how many. Call it after the change that keeps them from coming back.
+    /// Ends every session of a credential, including sessions being verified, and returns their
+    /// number. Call this after the change that blocks new logins.
     pub fn disconnect_credential(&self, username: &str) -> usize {
         self.disconnect_where(|present| present.username() == username)
     }
 
-    /// The usernames of all sessions, also of those that are being verified right now.
+    /// Returns the usernames of all sessions, including sessions being verified.
     pub fn usernames(&self) -> HashSet<String> {
         let present = self.lock();
         let usernames = present.values().map(Present::username);
         usernames.map(str::to_owned).collect()
     }
 
-    /// Ends every session of an organization, and those being verified right now that turn out to
-    /// be its own. Returns how many are known to be. Call it after the change that keeps them from
-    /// coming back.
+    /// Ends every session of an organization and marks sessions being verified, so that they end if
+    /// they turn out to belong to it. Returns the number of ended sessions. Call this after the
+    /// change that blocks new logins.
     pub fn disconnect_organization(&self, slug: &str) -> usize {
         self.disconnect_where(|present| match &mut present.standing {
             Standing::Authenticated(identity) => &*identity.organization == slug,
@@ -240,14 +232,15 @@ impl Sessions {
         })
     }
 
-    /// Whoever is disconnected is gone from the list at once, however long its farewell takes.
+    /// Removes matching sessions from the list at once, however long each connection takes to
+    /// close.
     fn disconnect_where(&self, mut condition: impl FnMut(&mut Present) -> bool) -> usize {
         let ended: Vec<_> = self
             .lock()
             .extract_if(.., |_, present| condition(present))
             .collect();
         for (_, present) in &ended {
-            present.client.orders.give(Order::Disconnect);
+            present.client.signal.send(Signal::Disconnect);
         }
         ended.len()
     }
@@ -257,7 +250,7 @@ impl Sessions {
     }
 }
 
-/// A session's place among the present; left when dropped.
+/// A session's entry in the list, removed on drop.
 #[derive(Debug)]
 pub struct Entry {
     sessions: Arc<Sessions>,
@@ -267,8 +260,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The claim was true. If the session was disconnected meanwhile, or its organization was, it
-    /// is told to end and does not become one of those listed.
+    /// Records a successful login. A session disconnected meanwhile, by credential or by
+    /// organization, ends and stays out of the list.
     pub fn authenticated(&mut self, identity: &Arc<Identity>) {
         self.identity = Some(identity.clone());
         let mut all = self.sessions.lock();
@@ -281,19 +274,18 @@ impl Entry {
                     .iter()
                     .any(|slug| **slug == *identity.organization) =>
             {
-                present.client.orders.give(Order::Disconnect);
+                present.client.signal.send(Signal::Disconnect);
                 all.remove(&self.id);
             }
             _ => present.standing = Standing::Authenticated(identity.clone()),
         }
     }
 
-    /// Who it is, once that is proved.
+    /// Returns the identity after a successful login.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
 
-    /// What it has sent so far.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
     }
@@ -318,27 +310,31 @@ mod tests {
         })
     }
 
-    /// A session being verified, and what tells it to end.
-    fn verifying(sessions: &Arc<Sessions>, username: &str) -> (Entry, Orders) {
-        let orders = Orders::default();
+    /// Returns a session being verified, with its signal.
+    fn verifying(sessions: &Arc<Sessions>, username: &str) -> (Entry, SessionSignal) {
+        let signal = SessionSignal::default();
         let client = Client {
             address: "[::ffff:192.0.2.7]:4711".parse().unwrap(),
             tls: Some("TLSv1.3"),
             helo: "laptop".to_owned(),
             mechanism: "PLAIN",
-            orders: orders.clone(),
+            signal: signal.clone(),
         };
-        (sessions.enter(username, client), orders)
+        (sessions.enter(username, client), signal)
     }
 
-    fn live(sessions: &Arc<Sessions>, username: &str, organization: &str) -> (Entry, Orders) {
-        let (mut entry, orders) = verifying(sessions, username);
+    fn live(
+        sessions: &Arc<Sessions>,
+        username: &str,
+        organization: &str,
+    ) -> (Entry, SessionSignal) {
+        let (mut entry, signal) = verifying(sessions, username);
         entry.authenticated(&identity(username, organization));
-        (entry, orders)
+        (entry, signal)
     }
 
     #[test]
-    fn the_list_has_the_authenticated_oldest_first_until_they_leave() {
+    fn list_holds_authenticated_sessions_oldest_first() {
         let sessions = Arc::new(Sessions::new());
         let (first, _) = live(&sessions, "smtp_a", "acme");
         let (claiming, _) = verifying(&sessions, "smtp_a");
@@ -377,46 +373,46 @@ mod tests {
     }
 
     #[test]
-    fn one_session_is_disconnected_once() {
+    fn session_is_disconnected_once() {
         let sessions = Arc::new(Sessions::new());
         let (_kept, kept) = live(&sessions, "smtp_a", "acme");
         let (_ended, ended) = live(&sessions, "smtp_a", "acme");
         let id = sessions.list()[1].id;
         assert!(sessions.disconnect(id));
-        assert!(ended.given().is_some() && kept.given().is_none());
+        assert!(ended.current().is_some() && kept.current().is_none());
         assert_eq!(sessions.count_of("smtp_a"), 1);
         assert!(!sessions.disconnect(id));
     }
 
     #[test]
-    fn disconnecting_a_credential_reaches_those_being_verified() {
+    fn disconnecting_a_credential_ends_its_logins_in_progress() {
         let sessions = Arc::new(Sessions::new());
         let (_entry, in_session) = live(&sessions, "smtp_a", "acme");
         let (mut late, being_verified) = verifying(&sessions, "smtp_a");
         let (_other, unconcerned) = live(&sessions, "smtp_b", "acme");
         assert_eq!(sessions.disconnect_credential("smtp_a"), 2);
-        assert!(in_session.given().is_some() && being_verified.given().is_some());
-        assert!(unconcerned.given().is_none());
-        // The verdict was on its way.
+        assert!(in_session.current().is_some() && being_verified.current().is_some());
+        assert!(unconcerned.current().is_none());
+        // The verdict was already on the way.
         late.authenticated(&identity("smtp_a", "acme"));
         assert_eq!(sessions.count_of("smtp_a"), 0);
         assert_eq!(sessions.disconnect_credential("smtp_a"), 0);
     }
 
     #[test]
-    fn disconnecting_an_organization_reaches_those_being_verified_once_they_are_its_own() {
+    fn disconnecting_an_organization_ends_its_logins_in_progress() {
         let sessions = Arc::new(Sessions::new());
         let (_entry, in_session) = live(&sessions, "smtp_a", "acme");
         let (mut own, being_verified) = verifying(&sessions, "smtp_b");
         let (mut foreign, unconcerned) = verifying(&sessions, "smtp_c");
         assert_eq!(sessions.disconnect_organization("acme"), 1);
-        assert!(in_session.given().is_some() && being_verified.given().is_none());
+        assert!(in_session.current().is_some() && being_verified.current().is_none());
         own.authenticated(&identity("smtp_b", "acme"));
         foreign.authenticated(&identity("smtp_c", "default"));
-        assert!(being_verified.given().is_some() && unconcerned.given().is_none());
+        assert!(being_verified.current().is_some() && unconcerned.current().is_none());
         assert_eq!((sessions.count(), sessions.count_of("smtp_c")), (1, 1));
-        // Whoever logs in afterwards was judged by the store as it is now.
+        // A later login was checked against the changed store.
         let (_late, late) = live(&sessions, "smtp_a", "acme");
-        assert!(late.given().is_none());
+        assert!(late.current().is_none());
     }
 }

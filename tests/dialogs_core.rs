@@ -158,9 +158,9 @@ impl Core {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Admit => {
+            Action::CheckPolicy => {
                 // What is forwarded is the session's own, and of no interest here.
-                let action = match self.session.on_admission(Ok(())) {
+                let action = match self.session.on_policy(Ok(())) {
                     Action::Forward(_, expect) => Action::Forward(b""[..].into(), expect),
                     Action::Close(reply) => Action::Close(reply),
                     Action::Connect(identity) => Action::Connect(identity),

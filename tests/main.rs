@@ -66,3 +66,4 @@ mod upstream_lost;
 mod upstream_tls;
 mod volume;
 mod wall_clock;
+mod words;

@@ -14,9 +14,9 @@ use crate::auth::quota::{Quotas, Use};
 use crate::auth::{ActivityBatch, Authenticator, guard, spelling};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, StoreOperation};
-use crate::net::hosts::Hosts;
 use crate::net::tls::Tls;
 use crate::net::unopened::Unopened;
+use crate::net::upstream_pool::UpstreamPool;
 use crate::sasl::Secret;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
@@ -82,7 +82,7 @@ pub struct System {
     /// The listeners that are not open, and why.
     pub unopened: Unopened,
     /// The places of the upstream of all, then of those of single organizations with their slugs.
-    pub upstreams: Vec<(Option<String>, Arc<Hosts>)>,
+    pub upstreams: Vec<(Option<String>, Arc<UpstreamPool>)>,
     /// The name that clients connect to.
     pub hostname: String,
 }

@@ -499,11 +499,11 @@ pub(crate) async fn flush_regularly(
     interval: Duration,
     lifecycle: Lifecycle,
 ) {
-    let mut pulse = lifecycle.pulse("writing what logins noted");
+    let mut heartbeat = lifecycle.heartbeat("writing what logins noted");
     loop {
         tokio::select! {
             () = lifecycle.ended() => return,
-            () = pulse.during(tokio::time::sleep(interval)) => {}
+            () = heartbeat.while_waiting(tokio::time::sleep(interval)) => {}
         }
         let (batch, guard, store) = (batch.clone(), guard.clone(), store.clone());
         let flushed = tokio::task::spawn_blocking(move || {

@@ -55,11 +55,11 @@ pub(crate) async fn poll_regularly(
     lifecycle: Lifecycle,
 ) {
     let mut last_success = Instant::now();
-    let mut pulse = lifecycle.pulse("asking the store");
+    let mut heartbeat = lifecycle.heartbeat("asking the store");
     loop {
         tokio::select! {
             () = lifecycle.ended() => return,
-            () = pulse.during(tokio::time::sleep(INTERVAL)) => {}
+            () = heartbeat.while_waiting(tokio::time::sleep(INTERVAL)) => {}
         }
         let (asked, polls) = (store.clone(), polls.clone());
         let timer = metrics.store_seconds.of(StoreOperation::Poll).start_timer();

@@ -10,8 +10,8 @@ use crate::dovecot;
 use crate::edge::{Dialer, Upstreams};
 use crate::metrics::Metrics;
 use crate::net::certificates::{Certificate, Pair};
-use crate::net::hosts::Host;
 use crate::net::listener::LocalListener;
+use crate::net::upstream_pool::UpstreamHost;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::store::{Store, StoreError, StoreReport};
 
@@ -242,7 +242,7 @@ async fn upstreams(config: &Config) -> Vec<Result<String, CliError>> {
     let mut findings = Vec::new();
     for (organization, dialer) in upstreams.all() {
         let owner = organization.map_or_else(String::new, |slug| format!("of {slug}: "));
-        let hosts = dialer.hosts();
+        let hosts = dialer.pool();
         hosts.resolve().await;
         let unresolved = hosts.unresolved().into_iter().map(|(name, why)| {
             Err(CliError::Io(format!(
@@ -263,7 +263,7 @@ async fn upstreams(config: &Config) -> Vec<Result<String, CliError>> {
     findings
 }
 
-async fn at(dialer: &Dialer, host: &Arc<Host>, owner: &str) -> Result<String, CliError> {
+async fn at(dialer: &Dialer, host: &Arc<UpstreamHost>, owner: &str) -> Result<String, CliError> {
     let place = format!("{owner}{}", host.endpoint);
     let tls = match dialer.upstream().tls {
         UpstreamTls::None => "",
@@ -282,7 +282,7 @@ async fn at(dialer: &Dialer, host: &Arc<Host>, owner: &str) -> Result<String, Cl
 /// What the upstream does, or what it lacks, for sessions to be handed over.
 async fn try_out(
     dialer: &Dialer,
-    host: &Arc<Host>,
+    host: &Arc<UpstreamHost>,
 ) -> Result<Result<String, &'static str>, UpstreamFailure> {
     let offered = dialer.probe_at(host).await?;
     Ok(match dialer.upstream().identity {

@@ -8,9 +8,9 @@ use super::{Core, DaemonError, Sockets, cost};
 use crate::admin::{Administration, System, Unwritten};
 use crate::config::{Config, Endpoint};
 use crate::lifecycle::Lifecycle;
-use crate::net::hosts;
 use crate::net::listener::{Accept as _, Access, LocalListener};
 use crate::net::unopened::{Unopened, Wanted};
+use crate::net::upstream_pool::UpstreamPool;
 
 /// Who may use the unix socket where no .socket unit makes it: its owner and its group.
 pub(super) const ACCESS: Access = Access {
@@ -154,8 +154,8 @@ impl Closed {
 }
 
 /// What the administration shows of them.
-fn upstreams(core: &Core) -> Vec<(Option<String>, Arc<hosts::Hosts>)> {
+fn upstreams(core: &Core) -> Vec<(Option<String>, Arc<UpstreamPool>)> {
     let all = core.upstreams.iter().flat_map(|upstreams| upstreams.all());
-    all.map(|(slug, dialer)| (slug.map(str::to_owned), dialer.hosts().clone()))
+    all.map(|(slug, dialer)| (slug.map(str::to_owned), dialer.pool().clone()))
         .collect()
 }

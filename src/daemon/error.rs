@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use rustix::io::Errno;
 
 use crate::config::Endpoint;
-use crate::edge::WayError;
+use crate::edge::HandoffError;
 use crate::net::tls::TlsError;
 use crate::store::StoreError;
 
@@ -77,7 +77,7 @@ pub enum DaemonError {
     Tls(#[from] TlsError),
     /// The way to the upstream cannot be prepared.
     #[error(transparent)]
-    Upstream(#[from] WayError),
+    Upstream(#[from] HandoffError),
 }
 
 impl DaemonError {

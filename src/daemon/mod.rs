@@ -24,7 +24,7 @@ use crate::auth::{ActivityBatch, Authenticator, flush_regularly, poll_regularly}
 use crate::config::{self, BareNewline, Config, Endpoint, ListenerKind};
 use crate::edge::{Edge, Upstreams, Workers};
 use crate::lifecycle::{Lifecycle, notify};
-use crate::metrics::{Bounds, Metrics};
+use crate::metrics::{Metrics, SeriesLimits};
 use crate::net::listener::{self, Accept as _, LocalListener};
 use crate::net::tls::{self, Tls};
 use crate::net::unopened::{Unopened, Wanted};
@@ -82,11 +82,11 @@ pub fn defaults(config: &Config) -> quota::Defaults {
     }
 }
 
-fn bounds(config: &Config) -> Bounds {
+fn series_limits(config: &Config) -> SeriesLimits {
     config
         .metrics
         .as_ref()
-        .map_or_else(Bounds::default, |metrics| Bounds {
+        .map_or_else(SeriesLimits::default, |metrics| SeriesLimits {
             series: metrics.series,
             per_credential: metrics.per_credential,
         })
@@ -154,7 +154,7 @@ impl Daemon {
         if config.listeners.is_empty() && config.dovecot_auth.is_none() {
             return Err(DaemonError::NoListener);
         }
-        let metrics = Arc::new(Metrics::bounded(bounds(config))?);
+        let metrics = Arc::new(Metrics::with_limits(series_limits(config))?);
         let (store, own_store) = store::Own::open(&config.store.path)?;
         metrics.store_in_place.set(1);
         metrics.audit_head_sequence.set(store.audit_head()?);
@@ -472,7 +472,6 @@ impl Core {
             },
             tls: tls.config(),
             authenticator: self.authenticator.clone(),
-            quotas: self.quotas.clone(),
             upstreams: upstreams.clone(),
             sessions: self.sessions.clone(),
             metrics: self.metrics.clone(),

@@ -18,7 +18,7 @@ pub(super) async fn feed(limit: Duration, lifecycle: Lifecycle) {
             () = lifecycle.ended() => return,
             _ = rounds.tick() => {}
         }
-        let silent = lifecycle.silent(every).await;
+        let silent = lifecycle.unresponsive(every).await;
         if silent.is_empty() {
             notify::alive();
         } else {

@@ -1,14 +1,14 @@
-//! One client's connection: takes what it sends, asks the session, carries the answer out.
+//! One client's connection: reads input, asks the session for an action, executes the action.
 //!
-//! The loop has three steps: take all input that is wanted, send what that led to (one write to
-//! each side), wait for the next event. A batch of commands therefore stays a batch.
+//! The loop has three steps: take all wanted input, send the resulting output (one write to each
+//! side), wait for the next event. A batch of commands therefore stays a batch.
 
 mod arrival;
 mod body;
-mod containment;
 mod login;
 mod message;
 mod output;
+mod policy_check;
 mod relay;
 mod wait;
 
@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use crate::auth::guard::ConnectionSlot;
 use crate::auth::quota::SessionQuota;
 use crate::config::Listener;
-use crate::lifecycle::Orders;
-use crate::metrics::{self, Moved};
+use crate::lifecycle::SessionSignal;
+use crate::metrics::{self, TrafficDelta};
 use crate::net::buffer::Buffer;
 use crate::net::proxy::Proxied;
 use crate::net::stream::ClientStream;
@@ -34,62 +34,60 @@ use crate::smtp::session::{Action, Session, Wants};
 use super::Edge;
 use super::dialer::Dialer;
 use super::ending::{Ending, Summary};
-use super::timer::{Latest, Timer};
+use super::timer::{LastActivity, Timer};
 use super::upstream::Upstream;
 
 use body::Body;
 
 pub use arrival::{serve, shed, turn_away};
 
-/// A client, and its upstream while it has one.
+/// A client, and the upstream connection once the session is handed over.
 struct Connection<'a> {
     edge: &'a Arc<Edge>,
-    /// The client's address.
     peer: SocketAddr,
-    /// The address it connected to.
+    /// The local address that accepted the connection.
     destination: SocketAddr,
-    /// Where it was accepted.
     listener: &'a Listener,
     /// Whether the client has sent anything.
     has_spoken: bool,
     session: Session,
     stream: ClientStream,
-    /// Among the connections that have not logged in, while it is one of them.
+    /// The guard's slot for a connection that has not logged in; released at login.
     place: Option<ConnectionSlot>,
     input: Buffer,
     output: Vec<u8>,
     lines: LineReader,
-    /// Opens its upstream sessions.
     dialer: Arc<Dialer>,
     upstream: Option<Upstream>,
-    /// The message body under way.
+    /// The message body in progress.
     body: Option<Body>,
-    /// How much of the message under way was sent upstream, in octets.
+    /// Octets of the current message sent upstream.
     message_bytes: u64,
-    /// What an authenticated session may do.
+    /// The quota and policy of an authenticated session.
     allowance: Option<SessionQuota>,
-    /// Counts what an authenticated session does.
+    /// The metrics of an authenticated session.
     counted: Option<metrics::Session>,
     timer: Timer,
     began: Instant,
-    /// When the client or the upstream last brought the session forward.
-    progress: Latest,
-    /// When the upstream was last needed for a message, or handed over.
-    engaged: Latest,
-    /// What it moved and has not told the metrics.
-    moved: Moved,
-    /// Whether the client has said that it sends no more.
+    /// When the client or the upstream last advanced the session.
+    progress: LastActivity,
+    /// When a message last used the upstream, or the handover finished.
+    engaged: LastActivity,
+    /// Octets not yet added to the metrics.
+    unflushed: TrafficDelta,
+    /// Whether the client has closed its sending side.
     half_closed: bool,
-    /// Where the daemon stops: until when the client may say QUIT before it is told so.
+    /// While draining: the latest time at which the client may still send QUIT; afterwards the
+    /// connection sends 421.
     leave_by: Option<Instant>,
-    /// What it is told from outside.
-    orders: Orders,
+    /// Drain and disconnect requests from the rest of the daemon.
+    signal: SessionSignal,
     summary: &'a mut Summary,
 }
 
-/// What an action leaves to be done that takes time.
+/// The part of an action that needs I/O.
 enum Task {
-    Admit,
+    CheckPolicy,
     Close,
     Connect(Arc<Identity>),
     Done,
@@ -97,7 +95,7 @@ enum Task {
     Verify(Credentials),
 }
 
-/// Never returns but with an ending.
+/// The loop returns only with an ending.
 type Endless = Result<std::convert::Infallible, Ending>;
 
 impl<'a> Connection<'a> {
@@ -106,7 +104,7 @@ impl<'a> Connection<'a> {
         ends: Proxied,
         stream: ClientStream,
         place: Option<ConnectionSlot>,
-        orders: Orders,
+        signal: SessionSignal,
         listener: &'a Listener,
         summary: &'a mut Summary,
     ) -> Self {
@@ -117,7 +115,7 @@ impl<'a> Connection<'a> {
             peer: ends.source,
             destination: ends.destination,
             listener,
-            // The handshake was its own.
+            // A TLS connection has already sent its handshake.
             has_spoken: tls,
             session: Session::new(
                 edge.settings.clone(),
@@ -137,12 +135,12 @@ impl<'a> Connection<'a> {
             counted: None,
             timer: Timer::new(now + edge.timeouts.login),
             began: now,
-            progress: Latest::at(now),
-            engaged: Latest::at(now),
-            moved: Moved::default(),
+            progress: LastActivity::at(now),
+            engaged: LastActivity::at(now),
+            unflushed: TrafficDelta::default(),
             half_closed: false,
             leave_by: None,
-            orders,
+            signal,
             summary,
         }
     }
@@ -152,7 +150,7 @@ impl<'a> Connection<'a> {
         loop {
             self.take_input().await?;
             self.send().await?;
-            // Replies may have come in while sending; what they lead to comes before waiting.
+            // Handle replies that arrived during the write before waiting for the next event.
             if !self.has_replies() || !self.take_replies().await? {
                 self.wait().await?;
             }
@@ -212,15 +210,15 @@ impl<'a> Connection<'a> {
         Some(task)
     }
 
-    // What a session does once is boxed: it would take its room in every session for as long as that lasts.
+    // Boxed futures keep the state of these rare steps out of every session's memory.
     async fn carry_out(&mut self, mut task: Task) -> Result<(), Ending> {
         loop {
             let action = match task {
                 Task::Done => return Ok(()),
                 Task::Close => return Err(self.leave().await),
-                Task::Admit => {
-                    let verdict = self.admit().await;
-                    self.session.on_admission(verdict)
+                Task::CheckPolicy => {
+                    let verdict = self.check_policy().await;
+                    self.session.on_policy(verdict)
                 }
                 Task::StartTls => return Box::pin(self.start_tls()).await,
                 Task::Verify(credentials) => {
@@ -232,12 +230,13 @@ impl<'a> Connection<'a> {
                     self.send().await?;
                     let extensions = Box::pin(self.hand_over(identity)).await;
                     if extensions.is_none() && !self.session.is_authenticated() {
-                        // Not logged in after all: the client is told so and may try again.
+                        // The login failed at the upstream; the client gets 454 and may try again.
                         self.summary.entry = None;
                         self.allowance = None;
                     }
                     let action = self.session.on_upstream(extensions);
-                    // A MAIL that waited for the upstream, and does not fit it or has none.
+                    // Release the reservation of a MAIL that waited for an upstream and was not
+                    // forwarded.
                     let waited_in_vain = !matches!(action, Action::Forward(..));
                     if let Some(allowance) = self.allowance.as_mut().filter(|_| waited_in_vain) {
                         allowance.withdraw_mail();
@@ -257,13 +256,13 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// Carries out what takes no time; the rest is left as a task.
+/// Executes the part of an action without I/O and returns the rest as a task.
 fn begin(action: Action, upstream: &mut Option<Upstream>, output: &mut Vec<u8>) -> Task {
     match action {
-        Action::Admit => Task::Admit,
+        Action::CheckPolicy => Task::CheckPolicy,
         Action::Close(reply) => match upstream {
-            // What the client is owed comes first, the word on a message above all. The session
-            // wants nothing any more, and ends once all of it has been said.
+            // Pending replies to the client come first, above all the answer to a message. The
+            // closed session accepts no more input and ends after the last reply.
             Some(upstream) if !upstream.relay.is_idle() => {
                 upstream.relay.reply(reply, output);
                 Task::Done

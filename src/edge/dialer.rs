@@ -1,4 +1,4 @@
-//! Opens upstream sessions: dials, and carries out what the hand-over asks for.
+//! Opens upstream sessions: connects, then executes the steps of the handover.
 
 use std::io;
 use std::sync::Arc;
@@ -14,42 +14,41 @@ use crate::config::{self, Endpoint, IdentityBy};
 use crate::lifecycle::Lifecycle;
 use crate::log::Throttle;
 use crate::metrics::{Dialled, Metrics};
-use crate::net::hosts::{Host, Hosts, NAMES_AGE};
 use crate::net::stream::LocalStream;
-use crate::net::tls::words_of_io;
+use crate::net::tls::io_error_text;
+use crate::net::upstream_pool::{NAMES_AGE, UpstreamHost, UpstreamPool};
 use crate::smtp::extensions::Extensions;
-use crate::smtp::upstream::{FailureCause, Handover, Purpose, Stage, Step, UpstreamFailure};
+use crate::smtp::upstream::{FailureCause, HandoffMode, Handover, Stage, Step, UpstreamFailure};
 use crate::smtp::xclient::{Attributes, Client};
 
+use super::handoff::{HandoffConfig, HandoffError};
 use super::timer::within;
 use super::upstream::Upstream;
-use super::way::{Way, WayError};
 
-/// How long a place that did not answer is left alone.
+/// How long the health check waits before trying an unreachable address again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why a session could not be opened.
 #[derive(Debug)]
-pub struct Missed {
-    /// Where it was tried last.
+pub struct DialError {
+    /// The address tried last.
     pub place: String,
-    /// What came of it there.
     pub failure: UpstreamFailure,
 }
 
-/// How long one attempt may take.
+/// The time limits of a single attempt.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// To connect, and to shake hands where TLS comes first.
+    /// Covers the connection, and the handshake under implicit TLS.
     connect: Duration,
-    /// From then on up to the greeting.
+    /// Covers the wait for the greeting.
     greeting: Duration,
-    /// From the connection to the session that is handed over, the greeting included.
+    /// Covers everything from the connection to the end of the handover.
     handoff: Duration,
 }
 
 impl Limits {
-    /// Of the only place there is, or the only one that is asked about.
+    /// Returns the configured limits, for an attempt that has no alternative.
     fn of(upstream: &config::Upstream) -> Self {
         Self {
             connect: upstream.connect_timeout,
@@ -58,8 +57,9 @@ impl Limits {
         }
     }
 
-    /// Of the next attempt, where so much is `left` for it and for `others` behind it. A place that
-    /// is silent leaves the others their share, but no share is too short to be of use.
+    /// Returns the limits of the next attempt, given the time `left` and the number of `others` to
+    /// try afterwards. A silent address leaves time for the others; every share is at least a third
+    /// of the configured limit, because less helps no attempt.
     fn share(left: Self, upstream: &config::Upstream, others: usize) -> Self {
         let attempts = u32::try_from(others + 1).unwrap_or(u32::MAX);
         let share = |left: Duration, all: Duration| (left / attempts).max(all / 3).min(left);
@@ -67,14 +67,14 @@ impl Limits {
         let handoff = share(left.handoff, upstream.handoff_timeout);
         Self {
             connect,
-            // A place that takes connections and says nothing is as good as none, if there is
-            // another one to go to.
+            // An address that accepts connections without a greeting counts as unreachable when
+            // there is another to try.
             greeting: if others > 0 { connect } else { handoff },
             handoff,
         }
     }
 
-    /// What is left of these after an attempt that took so long and had a `share` of them.
+    /// Subtracts an attempt that took `spent` under the limits `share`.
     fn without(self, spent: Duration, share: Self) -> Self {
         let connecting = spent.min(share.connect);
         Self {
@@ -85,32 +85,32 @@ impl Limits {
     }
 }
 
-/// Opens upstream sessions.
 pub struct Dialer {
     hostname: String,
     upstream: config::Upstream,
-    way: Way,
-    hosts: Arc<Hosts>,
+    handoff: HandoffConfig,
+    pool: Arc<UpstreamPool>,
     metrics: Arc<Metrics>,
     up: IntGauge,
     offered: ArcSwap<Extensions>,
 }
 
 impl Dialer {
-    /// For the upstream of all, or of this organization alone; `hostname` is our name in EHLO.
+    /// Prepares the shared upstream, or the upstream of a single organization. `hostname` is
+    /// Gatepost's name in EHLO.
     pub fn new(
         hostname: String,
         upstream: config::Upstream,
         organization: Option<&str>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, WayError> {
+    ) -> Result<Self, HandoffError> {
         for stage in Stage::ALL {
             metrics.handover_failures(stage.as_str());
         }
         Ok(Self {
             hostname,
-            way: Way::load(&upstream)?,
-            hosts: Arc::new(Hosts::new(&upstream, organization, metrics.clone())),
+            handoff: HandoffConfig::load(&upstream)?,
+            pool: Arc::new(UpstreamPool::new(&upstream, organization, metrics.clone())),
             upstream,
             up: match organization {
                 Some(slug) => metrics.organization_upstream_up(slug),
@@ -121,32 +121,33 @@ impl Dialer {
         })
     }
 
-    /// What the upstream offered when it was last asked.
+    /// Returns the extensions from the upstream's latest EHLO reply.
     pub fn offered(&self) -> Arc<Extensions> {
         self.offered.load_full()
     }
 
-    /// The configured timeouts and addresses.
     pub fn upstream(&self) -> &config::Upstream {
         &self.upstream
     }
 
-    /// The places where it is reached.
-    pub fn hosts(&self) -> &Arc<Hosts> {
-        &self.hosts
+    pub fn pool(&self) -> &Arc<UpstreamPool> {
+        &self.pool
     }
 
-    /// Looks up its names, then asks it what it offers, without handing anything over.
-    pub async fn probe(&self) -> Result<Arc<Extensions>, Missed> {
-        self.hosts.resolve().await;
-        let (upstream, extensions) = self.within_deadline(self.way.probe()).await?;
+    /// Resolves the upstream's names and asks for its extensions, without a handover.
+    pub async fn probe(&self) -> Result<Arc<Extensions>, DialError> {
+        self.pool.resolve().await;
+        let (upstream, extensions) = self.within_deadline(self.handoff.probe()).await?;
         Ok(self.probed(upstream, extensions).await)
     }
 
-    /// The same of one of its places.
-    pub async fn probe_at(&self, host: &Arc<Host>) -> Result<Arc<Extensions>, UpstreamFailure> {
+    /// Probes a single address.
+    pub async fn probe_at(
+        &self,
+        host: &Arc<UpstreamHost>,
+    ) -> Result<Arc<Extensions>, UpstreamFailure> {
         let limits = Limits::of(&self.upstream);
-        let (upstream, extensions) = self.attempt(self.way.probe(), host, limits).await?;
+        let (upstream, extensions) = self.attempt(self.handoff.probe(), host, limits).await?;
         Ok(self.probed(upstream, extensions).await)
     }
 
@@ -157,33 +158,38 @@ impl Dialer {
         extensions
     }
 
-    /// Logs in at one place with every account of ours; returns how many there are.
-    pub async fn try_accounts_at(&self, host: &Arc<Host>) -> Result<usize, UpstreamFailure> {
+    /// Logs in at an address with every configured upstream account and returns their number.
+    pub async fn try_accounts_at(
+        &self,
+        host: &Arc<UpstreamHost>,
+    ) -> Result<usize, UpstreamFailure> {
         let limits = Limits::of(&self.upstream);
         let mut count = 0;
-        for account in self.way.accounts() {
-            let (mut upstream, _) = self.attempt(Purpose::Login(account), host, limits).await?;
+        for account in self.handoff.accounts() {
+            let (mut upstream, _) = self
+                .attempt(HandoffMode::Login(account), host, limits)
+                .await?;
             upstream.quit().await;
             count += 1;
         }
         Ok(count)
     }
 
-    /// Probes; where that fails it says so in the log.
+    /// Probes the upstream and logs a failure.
     pub async fn probe_and_warn(&self) {
-        if let Err(missed) = self.probe().await {
-            let Missed { place, failure } = missed;
+        if let Err(failed_dial) = self.probe().await {
+            let DialError { place, failure } = failed_dial;
             tracing::warn!(address = place, error = %failure, "the upstream does not answer yet; logins get 454 until it does");
         }
     }
 
-    /// Tries those of its places that are down or were never needed, so that no client has to find
-    /// out, and looks up its names as they age.
+    /// Runs health checks on unverified addresses, so that clients need not discover failures, and
+    /// resolves the names again as they age.
     pub async fn keep(self: Arc<Self>, lifecycle: Lifecycle) {
         let mut looked_up = Instant::now();
-        // One that is silent must not keep the others waiting.
+        // Probes run side by side: a silent address must not delay the others.
         let mut probes = JoinSet::new();
-        let mut probed: Vec<Arc<Host>> = Vec::new();
+        let mut probed: Vec<Arc<UpstreamHost>> = Vec::new();
         loop {
             while let Some(done) = probes.try_join_next() {
                 match done {
@@ -191,14 +197,14 @@ impl Dialer {
                     Err(_) => probed.clear(),
                 }
             }
-            for host in self.hosts.doubtful() {
+            for host in self.pool.unverified() {
                 if probed.iter().any(|other| Arc::ptr_eq(other, &host)) {
                     continue;
                 }
                 probed.push(host.clone());
                 let dialer = self.clone();
                 probes.spawn(async move {
-                    // The result is noted.
+                    // The probe records the address's health.
                     let _ = dialer.probe_at(&host).await;
                     host
                 });
@@ -207,15 +213,15 @@ impl Dialer {
                 () = lifecycle.draining() => return,
                 () = tokio::time::sleep(TRY_AGAIN) => {}
             }
-            let is_unknown = !self.hosts.unresolved().is_empty();
+            let is_unknown = !self.pool.unresolved().is_empty();
             if is_unknown || looked_up.elapsed() >= NAMES_AGE {
-                self.hosts.resolve().await;
+                self.pool.resolve().await;
                 looked_up = Instant::now();
             }
         }
     }
 
-    /// Opens a session and hands it to the upstream as that of `client`, who belongs to
+    /// Opens an upstream session and hands over the session of `client`, a member of
     /// `organization`.
     pub async fn hand_over(
         &self,
@@ -223,9 +229,9 @@ impl Dialer {
         organization: &str,
     ) -> Option<(Upstream, Extensions)> {
         let began = Instant::now();
-        let result = match self.way.purpose(client, organization) {
-            Ok(purpose) => self.within_deadline(purpose).await,
-            Err(failure) => Err(Missed {
+        let result = match self.handoff.mode(client, organization) {
+            Ok(mode) => self.within_deadline(mode).await,
+            Err(failure) => Err(DialError {
                 place: self.upstream.address.to_string(),
                 failure,
             }),
@@ -235,13 +241,13 @@ impl Dialer {
                 self.metrics.handovers.inc();
                 let seconds = began.elapsed().as_secs_f64();
                 self.metrics.handover_seconds.observe(seconds);
-                // Told to a client; the next EHLO before AUTH can tell others the same.
+                // The handover's extensions are current; share them with the EHLO of later clients.
                 if **self.offered.load() != extensions {
                     self.offered.store(Arc::new(extensions.clone()));
                 }
                 Some((upstream, extensions))
             }
-            Err(Missed { place, failure }) => {
+            Err(DialError { place, failure }) => {
                 self.metrics.handover_failures(failure.stage.as_str()).inc();
                 let error = failure.to_string();
                 static NOT_TAKEN: Throttle = Throttle::new();
@@ -259,28 +265,28 @@ impl Dialer {
         }
     }
 
-    /// The same at one of its places, for whoever wants to know how that one is.
+    /// Hands a session over at a given address, for the doctor's checks.
     pub async fn hand_over_at(
         &self,
         client: &Client,
         organization: &str,
-        host: &Arc<Host>,
+        host: &Arc<UpstreamHost>,
     ) -> Result<Upstream, UpstreamFailure> {
-        let purpose = self.way.purpose(client, organization)?;
+        let mode = self.handoff.mode(client, organization)?;
         let limits = Limits::of(&self.upstream);
-        let (upstream, _) = self.attempt(purpose, host, limits).await?;
+        let (upstream, _) = self.attempt(mode, host, limits).await?;
         Ok(upstream)
     }
 
-    /// Tries one place after the other, until one takes the session or the time is over. Nothing of
-    /// the client's was said before that, so trying again costs nobody anything.
+    /// Tries the addresses in turn until an upstream accepts the session or the time is up. A retry
+    /// is safe, because the upstream has received no client command yet.
     async fn within_deadline(
         &self,
-        purpose: Purpose<'_>,
-    ) -> Result<(Upstream, Extensions), Missed> {
+        mode: HandoffMode<'_>,
+    ) -> Result<(Upstream, Extensions), DialError> {
         let mut left = Limits::of(&self.upstream);
-        let candidates = self.hosts.candidates();
-        let mut missed = Missed {
+        let candidates = self.pool.candidates();
+        let mut failed_dial = DialError {
             place: self.upstream.address.to_string(),
             failure: UpstreamFailure {
                 stage: Stage::Connect,
@@ -289,11 +295,11 @@ impl Dialer {
         };
         for (number, host) in candidates.iter().enumerate() {
             if number > 0 {
-                // Of those that there is no time for nothing is found out.
+                // The health of untried addresses stays unknown.
                 if left.connect.is_zero() || left.handoff.is_zero() {
                     break;
                 }
-                let Missed { place, failure } = &missed;
+                let DialError { place, failure } = &failed_dial;
                 let error = failure.to_string();
                 static TRYING_NEXT: Throttle = Throttle::new();
                 if let Some(count) = TRYING_NEXT.due_for(&(place, &error)) {
@@ -307,28 +313,28 @@ impl Dialer {
             }
             let began = Instant::now();
             let share = Limits::share(left, &self.upstream, candidates.len() - number - 1);
-            match self.attempt(purpose, host, share).await {
+            match self.attempt(mode, host, share).await {
                 Ok(opened) => return Ok(opened),
                 Err(failure) => {
                     let place = host.endpoint.to_string();
-                    missed = Missed { place, failure };
+                    failed_dial = DialError { place, failure };
                 }
             }
             left = left.without(began.elapsed(), share);
-            // It is the same account everywhere; many wrong logins in a row would lock it.
+            // Every address knows the same account, and repeated failed logins could lock it.
             if matches!(
-                missed.failure.cause,
+                failed_dial.failure.cause,
                 FailureCause::AuthRefused { code: 500.., .. }
             ) {
                 break;
             }
         }
-        Err(missed)
+        Err(failed_dial)
     }
 
-    /// Why there is no address to try.
+    /// Returns the resolver's errors, for the log.
     fn unresolved(&self) -> String {
-        let unresolved = self.hosts.unresolved();
+        let unresolved = self.pool.unresolved();
         let unresolved: Vec<_> = unresolved
             .iter()
             .map(|(name, why)| format!("{name}: {why}"))
@@ -338,19 +344,24 @@ impl Dialer {
 
     async fn attempt(
         &self,
-        purpose: Purpose<'_>,
-        host: &Arc<Host>,
+        mode: HandoffMode<'_>,
+        host: &Arc<UpstreamHost>,
         limits: Limits,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
-        let mut handover =
-            Handover::new(&self.hostname, self.way.security, purpose, host.manners());
+        let mut handover = Handover::new(
+            &self.hostname,
+            self.handoff.security,
+            mode,
+            host.xclient_support(),
+        );
         let opened = self.open(&mut handover, host, limits).await;
         let answered = match &opened {
-            Ok((_, offered)) => match purpose {
-                Purpose::Probe(_) => self.is_enough(offered),
+            Ok((_, offered)) => match mode {
+                HandoffMode::Probe(_) => self.is_enough(offered),
                 _ => true,
             },
-            // A refusal that comes that late may be meant for this client alone; silence is not.
+            // A rejection this late may concern only the client's identity. A timeout or a missing
+            // XCLIENT concerns the upstream.
             Err(failure) => {
                 matches!(
                     failure.stage,
@@ -364,12 +375,12 @@ impl Dialer {
         if let Some(found) = handover.found() {
             host.learn(found);
         }
-        self.hosts.note(host, answered);
-        self.up.set(self.hosts.any_up().into());
+        self.pool.record_health(host, answered);
+        self.up.set(self.pool.any_up().into());
         opened
     }
 
-    /// Whether it offers what handing over a session takes.
+    /// Whether the upstream offers everything that the handover needs.
     fn is_enough(&self, offered: &Extensions) -> bool {
         self.upstream.identity != IdentityBy::Xclient
             || offered.xclient.is_some_and(Attributes::are_enough)
@@ -378,7 +389,7 @@ impl Dialer {
     async fn open(
         &self,
         handover: &mut Handover<'_>,
-        host: &Arc<Host>,
+        host: &Arc<UpstreamHost>,
         limits: Limits,
     ) -> Result<(Upstream, Extensions), UpstreamFailure> {
         let reached = timeout(limits.connect, self.reach(handover, host)).await;
@@ -398,11 +409,11 @@ impl Dialer {
         }
     }
 
-    /// Connects, and shakes hands where TLS comes first.
+    /// Connects, and performs the handshake under implicit TLS.
     async fn reach(
         &self,
         handover: &mut Handover<'_>,
-        host: &Arc<Host>,
+        host: &Arc<UpstreamHost>,
     ) -> Result<(Upstream, Step), UpstreamFailure> {
         let stream = self
             .connect(&host.endpoint)
@@ -413,14 +424,14 @@ impl Dialer {
         said.map_err(|error| failed(handover, error))?;
         let mut step = handover.on_connected();
         if let Step::StartTls = step {
-            let secured = self.way.secure(&mut upstream).await;
+            let secured = self.handoff.secure(&mut upstream).await;
             secured.map_err(|error| failed(handover, error))?;
             step = handover.on_tls();
         }
         Ok((upstream, step))
     }
 
-    /// Hands the session over, step by step.
+    /// Executes the handover's steps until the session is ready.
     async fn converse(
         &self,
         handover: &mut Handover<'_>,
@@ -437,7 +448,7 @@ impl Dialer {
                     said.map_err(|error| failed(handover, error))?;
                 }
                 Step::StartTls => {
-                    let secured = self.way.secure(upstream).await;
+                    let secured = self.handoff.secure(upstream).await;
                     secured.map_err(|error| failed(handover, error))?;
                     step = handover.on_tls();
                     continue;
@@ -484,5 +495,5 @@ async fn dial(endpoint: &Endpoint) -> io::Result<LocalStream> {
 }
 
 fn failed(handover: &Handover, error: io::Error) -> UpstreamFailure {
-    handover.failure(FailureCause::Io(words_of_io(&error)))
+    handover.failure(FailureCause::Io(io_error_text(&error)))
 }

@@ -1,4 +1,4 @@
-//! How a connection ended, and what is left of it: one line in the log.
+//! Why a connection ended, and its log line.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,24 +8,22 @@ use crate::metrics::ProxyFailure;
 use crate::sessions::{Entry, Traffic};
 use crate::store::Usage;
 
-/// Why a connection is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The last reply was ours or the upstream's, and it was sent.
+    /// Gatepost or the upstream sent the last reply.
     Closed,
-    /// The client went away.
+    /// The client closed or lost the connection.
     ClientGone,
-    /// The drain timeout was over.
+    /// The drain timeout expired.
     CutOff,
-    /// Whoever administers wanted it so.
+    /// An administrator ended the session.
     Disconnected,
-    /// TLS was not agreed on.
     HandshakeFailed,
-    /// No PROXY header came that can be used, where one has to come.
+    /// A listed load balancer sent no usable PROXY header.
     NotProxied(ProxyFailure),
-    /// Too many failed logins came from there, or too many connections that have not logged in.
+    /// The guard rejected the client after failed logins or too many connections without a login.
     Shed,
-    /// The client sent nothing at all, as health checks do.
+    /// The client sent nothing, as health checks do.
     Silent,
 }
 
@@ -47,26 +45,24 @@ impl Ending {
     }
 }
 
-/// What a session did.
+/// The facts for the log line at the end of a session.
 #[derive(Debug)]
 pub struct Summary {
     since: Instant,
     peer: SocketAddr,
-    /// The version of TLS.
     pub tls: Option<&'static str>,
-    /// The name the client gave.
+    /// The client's name from EHLO.
     pub helo: Option<String>,
-    /// Its place among the live sessions, from the claim to be somebody on; taken back where the
-    /// claim fails.
+    /// The entry in the list of live sessions, from the start of the verification; removed when the
+    /// login fails.
     pub entry: Option<Entry>,
-    /// Messages that were encoded anew.
+    /// Messages with bare newlines replaced by CRLF.
     pub normalized: u64,
-    /// What of its traffic is noted as the credential's usage.
+    /// The traffic already added to the credential's usage.
     noted: Usage,
 }
 
 impl Summary {
-    /// Of a session that begins now.
     pub fn new(peer: SocketAddr) -> Self {
         Self {
             since: Instant::now(),
@@ -79,20 +75,20 @@ impl Summary {
         }
     }
 
-    /// The username, once it is proved.
+    /// Returns the username after a successful login.
     pub fn username(&self) -> Option<&str> {
         let identity = self.entry.as_ref()?.identity()?;
         Some(&identity.username)
     }
 
-    /// Adds to one of the counts of what the session has sent.
+    /// Adds to one of the session's traffic counters.
     pub fn add(&self, counter: fn(&Traffic) -> &AtomicU64, count: u64) {
         if let Some(entry) = &self.entry {
             counter(entry.traffic()).fetch_add(count, Ordering::Relaxed);
         }
     }
 
-    /// What was sent since this was last asked, if there is anything.
+    /// Returns the traffic since the last call, if any.
     pub fn take_usage(&mut self) -> Option<Usage> {
         let entry = self.entry.as_ref()?;
         entry.identity()?;
@@ -113,8 +109,8 @@ impl Summary {
         (fresh != Usage::default()).then_some(fresh)
     }
 
-    /// Writes the line; its form is documented. Connections on which nothing came are too many, and
-    /// say too little, for the log.
+    /// Writes the log line; README.md documents its fields. Silent connections are too many for the
+    /// log and say too little.
     pub fn log(&self, ending: Ending) {
         if ending == Ending::Silent {
             tracing::debug!(
@@ -136,7 +132,7 @@ impl Summary {
             address = %self.peer.ip().to_canonical(),
             port = self.peer.port(),
             tls = self.tls.unwrap_or("none"),
-            // Cut to 255 characters.
+            // The session cuts the name to 255 characters.
             helo = self.helo.as_deref().unwrap_or_default(),
             username = self.username().unwrap_or_default(),
             organization = identity.map_or("", |identity| &identity.organization),
@@ -151,7 +147,7 @@ impl Summary {
     }
 }
 
-/// Seconds to the millisecond: the finest that is never written with an exponent.
+/// Rounds to milliseconds; a finer figure could print with an exponent.
 fn rounded(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1_000.0
 }

@@ -1,15 +1,15 @@
-//! The edge: one client at a time, from its connection to its last byte. Reads, asks the session
-//! what to do, and does it.
+//! The SMTP edge serves one client per task, from accept to close: read input, ask the session for
+//! an action, execute the action.
 
 mod connection;
 #[cfg(test)]
 mod cost;
 mod dialer;
 mod ending;
+mod handoff;
 mod timer;
 mod upstream;
 mod upstreams;
-mod way;
 mod workers;
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use crate::auth::Authenticator;
-use crate::auth::quota::Quotas;
+
 use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::log::Throttle;
@@ -28,39 +28,32 @@ use crate::smtp::data::BareNewline;
 use crate::smtp::session::Settings;
 
 pub use dialer::Dialer;
+pub use handoff::HandoffError;
 pub use upstreams::Upstreams;
-pub use way::WayError;
 pub use workers::Workers;
 
-/// What all connections share.
+/// Everything the connections share.
 pub struct Edge {
-    /// The protocol's settings.
     pub settings: Arc<Settings>,
-    /// How long clients and the upstream may be silent.
+    /// Limits on the silence of clients and upstreams.
     pub timeouts: config::Timeouts,
-    /// What to do with bodies that could be framed differently.
     pub bare_newline: BareNewline,
-    /// TLS as clients are offered it.
+    /// The TLS configuration for clients, reloaded in place.
     pub tls: Arc<ServerConfig>,
-    /// Verifies.
     pub authenticator: Arc<Authenticator>,
-    /// Counts what credentials send.
-    pub quotas: Arc<Quotas>,
-    /// Where sessions go.
     pub upstreams: Arc<Upstreams>,
-    /// Who is connected now.
+    /// The live sessions, for the list and for disconnects.
     pub sessions: Arc<Sessions>,
-    /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Says when to stop.
+    /// Announces draining and the final stop.
     pub lifecycle: Lifecycle,
 }
 
 impl Edge {
-    /// Serves one client in a task of its own, on the thread that accepted it.
+    /// Serves one client in a new task on the accepting thread.
     pub fn serve(self: &Arc<Self>, accepted: Accepted, listener: &Arc<config::Listener>) {
         let address = accepted.peer.ip();
-        // Behind a load balancer, only its header says whom this is about.
+        // Behind a load balancer the guard checks the client address from the PROXY header instead.
         let place = match listener.is_proxy(address) {
             true => Ok(None),
             false => self.authenticator.guard().admit(address),
@@ -90,7 +83,7 @@ impl Edge {
     }
 }
 
-/// A connection that is counted as open until it is dropped, however it ends.
+/// Counts a connection as open until dropped, so every exit path is covered.
 struct Open<'a>(&'a Metrics);
 
 impl<'a> Open<'a> {

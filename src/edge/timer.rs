@@ -1,5 +1,5 @@
-//! One timer for a whole session. The deadline moves with every command; the timer underneath is
-//! touched only when it fires early, so that a busy session costs the runtime nothing.
+//! Timers for a session. The deadline moves with every command, but tokio's timer is reset only
+//! when it fires early, so a busy session costs the runtime nothing.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -10,7 +10,8 @@ use tokio::task::coop::unconstrained;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-/// As [`timeout`], for what is nearly always done at once: the clock is only asked when it is not.
+/// Like [`timeout`], for futures that are nearly always ready: reads the clock only when the first
+/// poll is pending.
 pub async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     let at_once = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
@@ -20,7 +21,7 @@ pub async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, 
     }
 }
 
-/// Runs `future`, and adds to `waited` how long that took, unless it was done at once.
+/// Runs `future` and adds its duration to `waited`, unless the first poll was ready.
 pub async fn timed<F: Future>(future: F, waited: &mut Duration) -> F::Output {
     let mut future = pin!(future);
     let at_once = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
@@ -33,19 +34,17 @@ pub async fn timed<F: Future>(future: F, waited: &mut Duration) -> F::Output {
     output
 }
 
-/// The least rate at which a message must come, over each of the windows that follow one another;
-/// the first window is free.
+/// The minimum rate of a message, measured over consecutive windows; the first window is free.
 #[derive(Debug)]
 pub struct Floor {
-    /// When the window began.
+    /// When the current window began.
     began: Instant,
-    /// What has come in it.
+    /// Octets received in the current window.
     octets: u64,
     is_first: bool,
 }
 
 impl Floor {
-    /// Of a message that begins at `now`.
     pub fn new(now: Instant) -> Self {
         Self {
             began: now,
@@ -54,23 +53,21 @@ impl Floor {
         }
     }
 
-    /// So many octets have come.
     pub fn add(&mut self, octets: usize) {
         self.octets = self.octets.saturating_add(octets as u64);
     }
 
-    /// For so long the client could not send.
+    /// Excludes a period in which the client could not send.
     pub fn pause(&mut self, time: Duration) {
         self.began += time;
     }
 
-    /// When the window ends, if it is so long.
     pub fn end(&self, window: Duration) -> Instant {
         self.began + window
     }
 
-    /// Whether the window is not over at `now`, or as many octets a second as `rate` have come in
-    /// it; then the next one begins.
+    /// Whether the current window is still open, or received at least `rate` octets a second; a met
+    /// window starts the next.
     pub fn is_met(&mut self, now: Instant, window: Duration, rate: u64) -> bool {
         if now < self.end(window) {
             return true;
@@ -87,26 +84,25 @@ impl Floor {
     }
 }
 
-/// When something last happened, as far as whoever asks can tell: since they asked before. So the clock is read once for all
-/// that happens between two questions.
+/// The time of the latest activity, read from the clock at the next query: one clock reading covers
+/// all activity between two queries.
 #[derive(Debug)]
-pub struct Latest {
+pub struct LastActivity {
     at: Instant,
     renewed: bool,
 }
 
-impl Latest {
-    /// It happened then.
+impl LastActivity {
     pub fn at(at: Instant) -> Self {
         Self { at, renewed: false }
     }
 
-    /// It has happened again.
+    /// Marks an activity.
     pub fn renew(&mut self) {
         self.renewed = true;
     }
 
-    /// When each of two things last happened.
+    /// Returns the latest times of two activities from one clock reading.
     pub fn both(first: &mut Self, second: &mut Self) -> (Instant, Instant) {
         if first.renewed || second.renewed {
             let now = Instant::now();
@@ -120,16 +116,16 @@ impl Latest {
     }
 }
 
-/// Resolves at a deadline that may be moved while nobody waits.
+/// Resolves at a deadline that may move between two waits.
 #[derive(Debug)]
 pub struct Timer {
     sleep: Pin<Box<Sleep>>,
-    /// Whom the runtime wakes when `sleep` is over.
+    /// The waker registered with the runtime for `sleep`.
     waker: Option<Waker>,
 }
 
 impl Timer {
-    /// A timer that is first looked at for this deadline.
+    /// Creates a timer for the first deadline.
     pub fn new(deadline: Instant) -> Self {
         Self {
             sleep: Box::pin(sleep_until(deadline)),
@@ -137,7 +133,7 @@ impl Timer {
         }
     }
 
-    /// Waits for `deadline`. Cancelling is fine.
+    /// Waits for `deadline`; safe to cancel.
     pub async fn until(&mut self, deadline: Instant) {
         if deadline < self.sleep.deadline() {
             self.reset(deadline);
@@ -147,7 +143,8 @@ impl Timer {
                 return Poll::Pending;
             }
             loop {
-                // Outside the task's budget: where that is used up, the runtime would take no note of the waker.
+                // Polled outside the task's budget: with the budget used up, tokio would not
+                // register the waker.
                 let polled = pin!(unconstrained(self.sleep.as_mut())).poll(context);
                 if polled.is_pending() {
                     self.waker = Some(context.waker().clone());
@@ -162,7 +159,7 @@ impl Timer {
         .await;
     }
 
-    /// It may say no although it is, but never yes although it is not.
+    /// Whether `sleep` will wake `waker`. A false negative is possible, a false positive is not.
     fn is_set_for(&self, waker: &Waker) -> bool {
         let is_known = |known: &Waker| known.will_wake(waker);
         self.waker.as_ref().is_some_and(is_known) && !self.sleep.is_elapsed()
@@ -181,7 +178,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_may_be_moved_and_waited_for_by_another_task() {
+    async fn deadline_may_move_between_waits_and_tasks() {
         let start = Instant::now();
         let mut timer = Timer::new(start + 10 * SECOND);
         for (given_up, reached) in [(10, 30), (200, 50)] {
@@ -198,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_floor_is_met_by_its_rate_and_by_time_that_was_not_the_clients() {
+    fn minimum_rate_ignores_pauses_of_the_server() {
         let (begin, window) = (Instant::now(), 60 * SECOND);
         let mut floor = Floor::new(begin);
         assert!(floor.is_met(begin + 59 * SECOND, window, 1024));
@@ -222,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_is_not_done_at_once_is_timed() {
+    async fn ready_futures_are_not_timed() {
         let mut waited = Duration::ZERO;
         timed(std::future::ready(()), &mut waited).await;
         assert_eq!(waited, Duration::ZERO);
@@ -232,16 +229,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_that_happened_since_the_last_question_happened_now() {
+    async fn activity_is_dated_at_the_next_query() {
         let start = Instant::now();
-        let (mut first, mut second) = (Latest::at(start), Latest::at(start));
+        let (mut first, mut second) = (LastActivity::at(start), LastActivity::at(start));
         first.renew();
         tokio::time::advance(SECOND).await;
-        let told = Latest::both(&mut first, &mut second);
+        let told = LastActivity::both(&mut first, &mut second);
         assert_eq!(told, (start + SECOND, start));
         tokio::time::advance(SECOND).await;
         second.renew();
-        let told = Latest::both(&mut first, &mut second);
+        let told = LastActivity::both(&mut first, &mut second);
         assert_eq!(told, (start + SECOND, start + 2 * SECOND));
     }
 }

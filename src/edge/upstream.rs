@@ -1,4 +1,4 @@
-//! The upstream's connection, while a session has it.
+//! The connection to the upstream.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,35 +10,33 @@ use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 
 use crate::net::buffer::{Buffer, LINES};
 use crate::net::connector::Connector;
-use crate::net::hosts::Host;
 use crate::net::stream::{LocalStream, UpstreamStream};
-use crate::net::tls::words_of_io;
+use crate::net::tls::io_error_text;
+use crate::net::upstream_pool::UpstreamHost;
 use crate::smtp::relay::{Expect, Relay};
 use crate::smtp::reply::{RawReply, ReplyFault};
 use crate::smtp::upstream::FailureCause;
 
-/// An upstream connection; after the hand-over it is one client's for ever.
+/// An upstream connection. After the handover the connection serves a single client until closed.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Where it leads.
-    pub host: Arc<Host>,
+    pub host: Arc<UpstreamHost>,
     stream: UpstreamStream,
     input: Buffer,
-    /// How long the reply at the front of `input` is, once it has been found.
+    /// The length of the reply found at the front of `input`.
     found: usize,
-    /// What goes out with the next send.
+    /// Queued for the next send.
     pub output: Vec<u8>,
-    /// How much of `output` is out, where a send was given up halfway.
+    /// Octets of `output` already sent by a cancelled send.
     sent: usize,
-    /// Where in `output` the last end of data ends.
+    /// Where the last end of data stops in `output`.
     end_of_data: usize,
-    /// Which replies are due.
+    /// The replies due from the upstream.
     pub relay: Relay,
 }
 
 impl Upstream {
-    /// Over a fresh connection to one of the upstream's places.
-    pub fn new(stream: LocalStream, host: Arc<Host>) -> Self {
+    pub fn new(stream: LocalStream, host: Arc<UpstreamHost>) -> Self {
         Self {
             host,
             stream: UpstreamStream::Clear(stream),
@@ -51,36 +49,36 @@ impl Upstream {
         }
     }
 
-    /// Queues a command, given without its CRLF.
+    /// Queues a command, given without CRLF.
     pub fn forward(&mut self, line: &[u8], expect: Expect) {
         self.output.extend_from_slice(line);
         self.output.extend_from_slice(b"\r\n");
         self.relay.expect(expect);
     }
 
-    /// Notes that what is queued ends with the end of a message.
+    /// Marks the queued octets as a complete message.
     pub fn end_message(&mut self) {
         self.end_of_data = self.output.len();
         self.relay.expect(Expect::EndOfData);
     }
 
-    /// Whether the upstream may have a whole message that it has not answered: then it may deliver
-    /// the message, whatever becomes of this connection.
+    /// Whether the upstream has received a complete message without answering. The upstream may
+    /// then deliver the message even if the connection breaks.
     pub fn has_message(&self) -> bool {
         self.relay.awaits_message() && self.sent >= self.end_of_data
     }
 
-    /// Sends what is queued. Replies that come meanwhile are read, so that an upstream which
-    /// waits for us to read them cannot block us. Cancelled, it goes on where it was.
+    /// Sends the queued output. Reads replies meanwhile, so that an upstream waiting for its reader
+    /// cannot block the send. Safe to cancel and call again.
     pub async fn send(&mut self) -> io::Result<()> {
-        // What TLS still holds back is not sent, so the end is a flush.
+        // TLS may hold records back, so the loop ends with a flush.
         while !poll_fn(|context| self.poll_send(context)).await? {}
         self.output.clear();
         (self.sent, self.end_of_data) = (0, 0);
         Ok(())
     }
 
-    /// True once everything is out.
+    /// Returns true once everything is flushed.
     fn poll_send(&mut self, context: &mut Context) -> Poll<io::Result<bool>> {
         let stream = Pin::new(&mut self.stream);
         let rest = &self.output[self.sent..];
@@ -95,7 +93,8 @@ impl Upstream {
         if let Poll::Ready(Ok(_)) = written {
             return written;
         }
-        // With no reply due, as inside a body, it speaks out of turn and may read no more.
+        // Without a pending reply, as inside a body, input is unsolicited; such an upstream may
+        // have stopped reading.
         let due = !self.relay.is_idle();
         let read = self.input.poll_read_from(&mut self.stream, context, LINES);
         if written.is_ready() {
@@ -107,7 +106,7 @@ impl Upstream {
         })
     }
 
-    /// Waits until there is more to read. Cancelling loses nothing.
+    /// Waits for more input. Safe to cancel.
     pub async fn readable(&mut self) -> io::Result<()> {
         self.input
             .read_from(&mut self.stream, LINES)
@@ -116,7 +115,7 @@ impl Upstream {
             .map(drop)
     }
 
-    /// Reads on until there is a whole reply, or what has come is none. Cancelling loses nothing.
+    /// Reads until a whole reply or a malformed reply is buffered. Safe to cancel.
     pub async fn rest_of_reply(&mut self) -> io::Result<()> {
         while matches!(RawReply::parse(self.input.unread()), Ok(None)) {
             self.readable().await?;
@@ -124,25 +123,25 @@ impl Upstream {
         Ok(())
     }
 
-    /// The reply at the front of what has been read, if it is whole.
+    /// Returns the reply at the front of the buffer, if complete.
     pub fn reply(&mut self) -> Result<Option<(RawReply<'_>, &mut Relay)>, ReplyFault> {
         let reply = RawReply::parse(self.input.unread())?;
         self.found = reply.map_or(0, |reply| reply.bytes.len());
         Ok(reply.map(|reply| (reply, &mut self.relay)))
     }
 
-    /// Removes the reply that [`Upstream::reply`] found.
+    /// Removes the reply found by [`Upstream::reply`].
     pub fn consume_reply(&mut self) {
         self.input.consume(std::mem::take(&mut self.found));
     }
 
-    /// Sends at once.
+    /// Writes and flushes `bytes` at once.
     pub async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
 
-    /// Puts the connection inside TLS.
+    /// Starts TLS on the connection.
     pub async fn secure(&mut self, connector: &Connector) -> io::Result<()> {
         match std::mem::replace(&mut self.stream, UpstreamStream::Gone) {
             UpstreamStream::Clear(stream) => {
@@ -155,7 +154,7 @@ impl Upstream {
         }
     }
 
-    /// Whether something was read that nobody has looked at.
+    /// Whether unread input is buffered.
     pub fn has_said_more(&self) -> bool {
         !self.input.is_empty()
     }
@@ -166,7 +165,7 @@ impl Upstream {
             match self.input.read_from(&mut self.stream, LINES).await {
                 Ok(0) => return Err(FailureCause::Closed),
                 Ok(_) => {}
-                Err(error) => return Err(FailureCause::Io(words_of_io(&error))),
+                Err(error) => return Err(FailureCause::Io(io_error_text(&error))),
             }
         }
         self.reply()?
@@ -174,9 +173,9 @@ impl Upstream {
             .ok_or(FailureCause::Closed)
     }
 
-    /// Takes leave without waiting for the answer.
+    /// Sends QUIT without waiting for the reply.
     pub async fn quit(&mut self) {
-        // It may be gone already, and then there is nobody to be polite to.
+        // A failed write means that the connection is already closed.
         let _ = self.say(b"QUIT\r\n").await;
     }
 }

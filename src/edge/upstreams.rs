@@ -1,4 +1,4 @@
-//! Which upstream a session belongs to: the one of all, or its organization's own.
+//! Selects a session's upstream: the organization's own, or the shared upstream.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 
 use super::dialer::Dialer;
-use super::way::WayError;
+use super::handoff::HandoffError;
 
-/// All upstreams.
 pub struct Upstreams {
     shared: Arc<Dialer>,
     own: BTreeMap<String, Arc<Dialer>>,
 }
 
 impl Upstreams {
-    /// As configured; `hostname` is our name in EHLO. Reads the files that are named there.
+    /// Builds the upstreams from the configuration and reads the named files. `hostname` is
+    /// Gatepost's name in EHLO.
     pub fn load(
         hostname: &str,
         upstream: &config::Upstream,
         metrics: &Arc<Metrics>,
-    ) -> Result<Self, WayError> {
+    ) -> Result<Self, HandoffError> {
         let dialer = |upstream: &config::Upstream, organization| {
             let (hostname, upstream) = (hostname.to_owned(), upstream.clone());
             Dialer::new(hostname, upstream, organization, metrics.clone()).map(Arc::new)
@@ -37,21 +37,20 @@ impl Upstreams {
         let own = own.map(|(slug, own)| Ok((slug.clone(), dialer(own, Some(slug.as_str()))?)));
         Ok(Self {
             shared: dialer(upstream, None)?,
-            own: own.collect::<Result<_, WayError>>()?,
+            own: own.collect::<Result<_, HandoffError>>()?,
         })
     }
 
-    /// The upstream of all who have none of their own.
+    /// Returns the upstream of all organizations without an upstream of their own.
     pub fn shared(&self) -> &Arc<Dialer> {
         &self.shared
     }
 
-    /// Where the sessions of this organization go.
     pub fn of(&self, organization: &str) -> &Arc<Dialer> {
         self.own.get(organization).unwrap_or(&self.shared)
     }
 
-    /// All of them: that of all, then those of single organizations with their slugs.
+    /// Iterates over the shared upstream, then over the organizations' upstreams with their slugs.
     pub fn all(&self) -> impl Iterator<Item = (Option<&str>, &Arc<Dialer>)> {
         let own = self
             .own
@@ -60,9 +59,9 @@ impl Upstreams {
         std::iter::once((None, &self.shared)).chain(own)
     }
 
-    /// Asks all of them what they offer, and keeps at it. Returns once the upstream of all has
-    /// answered or failed to, or has taken as long as connecting may: the first client should be
-    /// offered what it can do.
+    /// Starts the health checks of all upstreams. Returns once the shared upstream has answered or
+    /// failed, or after its connect timeout: the first client should already see the upstream's
+    /// extensions.
     pub async fn begin(&self, lifecycle: &Lifecycle) {
         for own in self.own.values() {
             let (own, lifecycle) = (own.clone(), lifecycle.clone());
@@ -75,11 +74,11 @@ impl Upstreams {
         let (answered, answer) = oneshot::channel();
         tokio::spawn(async move {
             shared.probe_and_warn().await;
-            // Its receiver may have given up.
+            // The receiver may have timed out.
             let _ = answered.send(());
             shared.keep(lifecycle).await;
         });
-        // One that takes connections and says nothing must not keep the clients waiting.
+        // An upstream that accepts connections and stays silent must not delay the clients.
         let _ = timeout(self.shared.upstream().connect_timeout, answer).await;
     }
 }

@@ -1,8 +1,9 @@
-//! The threads that sessions run on: one a core, each with an event loop of its own.
+//! The session threads: one a core, each with its own event loop.
 //!
-//! A session stays on the thread that accepted it. What it waits for wakes that thread alone, where a pool of threads
-//! would wake another one for each event, to see whether it has time. All of them await the same sockets, so a client
-//! goes to one that has nothing else to do; each arrival wakes all that have nothing to do, and those alone.
+//! A session stays on the thread that accepted it. An event wakes only the session's thread, where
+//! a work-stealing pool would wake a second thread to look for work. All threads accept from the
+//! same sockets, so an idle thread takes the next client; each arrival wakes every idle thread, and
+//! no busy thread.
 
 use std::io;
 use std::net::TcpListener;
@@ -12,17 +13,17 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::lifecycle::Lifecycle;
 
-/// Threads of one of them that may wait for SQLite at a time.
+/// How many blocking store calls each thread may have open.
 const BLOCKING_THREADS: usize = 4;
 
-/// All of them. They end with the lifecycle.
+/// The session threads; they end with the lifecycle.
 pub struct Workers {
     runtimes: Vec<Handle>,
     lifecycle: Lifecycle,
 }
 
 impl Workers {
-    /// One for each core that this process may use.
+    /// Starts a thread for each core available to the process.
     pub fn start(lifecycle: &Lifecycle) -> io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, Into::into);
         let runtimes = (0..cores).map(|_| start(lifecycle.clone()));
@@ -32,12 +33,11 @@ impl Workers {
         })
     }
 
-    /// How many they are.
     pub fn count(&self) -> usize {
         self.runtimes.len()
     }
 
-    /// Runs a task on each of them, with the socket in its event loop.
+    /// Runs a task on each thread, with the socket in the thread's event loop.
     pub fn share<F>(
         &self,
         socket: &TcpListener,
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_thread_takes_connections_until_all_must_end() {
+    async fn each_thread_accepts_until_draining() {
         let lifecycle = Lifecycle::new();
         let workers = Workers {
             runtimes: (0..3).map(|_| start(lifecycle.clone()).unwrap()).collect(),

@@ -1,37 +1,35 @@
-//! Starting, serving, draining: who may still begin something, who is still at work, and what
-//! systemd is told of it.
+//! Start, drain and stop of the daemon, and its reports to systemd.
 
+mod heartbeat;
 pub mod notify;
-mod orders;
-mod pulse;
+mod signal;
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::orders::Roster;
-use self::pulse::Pulses;
+use self::heartbeat::Heartbeats;
+use self::signal::Registry;
 
-pub use self::orders::{Enlisted, Order, Orders};
-pub use self::pulse::Pulse;
+pub use self::heartbeat::Heartbeat;
+pub use self::signal::{Registration, SessionSignal, Signal};
 
-/// How long a task may take to end once it was told to end at once.
+/// How long a task may take to end after the signal to end at once.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Shared by everything that runs. Cheap to clone.
+/// Shared by every task. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
     drain: CancellationToken,
     abandon: CancellationToken,
     ended: CancellationToken,
     tasks: TaskTracker,
-    roster: Roster,
-    pulses: Pulses,
+    registry: Registry,
+    heartbeats: Heartbeats,
 }
 
 impl Lifecycle {
-    /// Everything may begin.
     pub fn new() -> Self {
         Self::default()
     }
@@ -44,29 +42,28 @@ impl Lifecycle {
         self.tasks.spawn(task);
     }
 
-    /// For a session: it is told when draining begins, and when it must end at once.
-    pub fn enlist(&self) -> Enlisted {
-        let enlisted = self.roster.enlist();
-        // Whoever enlists too late to be among those told has to see it here.
+    /// Registers a session for the signals to drain and to end at once.
+    pub fn register(&self) -> Registration {
+        let registration = self.registry.register();
+        // A session registered after the broadcast gets the signal here.
         if self.abandon.is_cancelled() {
-            enlisted.orders.give(Order::Abandon);
+            registration.signal.send(Signal::Abandon);
         } else if self.drain.is_cancelled() {
-            enlisted.orders.give(Order::Drain);
+            registration.signal.send(Signal::Drain);
         }
-        enlisted
+        registration
     }
 
-    /// Resolves once nothing new may begin: finish what is under way, then end.
+    /// Resolves once nothing new may begin: tasks finish current work and end.
     pub async fn draining(&self) {
         self.drain.cancelled().await;
     }
 
-    /// Whether draining has begun.
     pub fn is_draining(&self) -> bool {
         self.drain.is_cancelled()
     }
 
-    /// Resolves once even what is under way must end at once.
+    /// Resolves once even current work must end.
     pub async fn abandoned(&self) {
         self.abandon.cancelled().await;
     }
@@ -76,38 +73,38 @@ impl Lifecycle {
         self.ended.cancelled().await;
     }
 
-    /// For a loop that has to turn until draining begins; the name is for the log.
-    pub fn pulse(&self, name: impl Into<String>) -> Pulse {
-        self.pulses.begin(name.into())
+    /// Starts the heartbeat of a loop that must run until draining begins; `name` is for the log.
+    pub fn heartbeat(&self, name: impl Into<String>) -> Heartbeat {
+        self.heartbeats.begin(name.into())
     }
 
-    /// Asks every loop that has a [`Pulse`] whether it still turns; the names of those that do not
-    /// answer within `patience`. To have ended is no answer, but while draining nobody minds.
-    pub async fn silent(&self, patience: Duration) -> Vec<String> {
+    /// Pings every loop that has a [`Heartbeat`] and returns the names of loops that do not answer
+    /// within `patience`. An ended loop counts as unresponsive, except while draining.
+    pub async fn unresponsive(&self, patience: Duration) -> Vec<String> {
         if self.drain.is_cancelled() {
-            self.pulses.forget_ended();
+            self.heartbeats.forget_ended();
         }
-        self.pulses.silent(patience).await
+        self.heartbeats.unresponsive(patience).await
     }
 
-    /// Gives up what is under way at once.
+    /// Ends all current work at once.
     pub fn abandon(&self) {
         self.abandon.cancel();
-        self.roster.give(Order::Abandon);
+        self.registry.send(Signal::Abandon);
     }
 
-    /// Lets tasks finish for at most `timeout`, then makes them end. Returns whether all of them
-    /// ended by themselves.
+    /// Waits up to `timeout` for tasks to finish, then ends them. Returns whether all tasks
+    /// finished in time.
     pub async fn drain(&self, timeout: Duration) -> bool {
         self.drain.cancel();
-        self.roster.give(Order::Drain);
+        self.registry.send(Signal::Drain);
         self.tasks.close();
         let in_time = tokio::time::timeout(timeout, self.tasks.wait())
             .await
             .is_ok();
         if !in_time {
             self.abandon();
-            // They only have to take leave; a task that does not is left behind.
+            // The tasks only have to send a last reply; a task that takes longer is left behind.
             let _ = tokio::time::timeout(FAREWELL, self.tasks.wait()).await;
         }
         self.ended.cancel();
@@ -134,11 +131,11 @@ mod tests {
         let lifecycle = Lifecycle::new();
         let task = lifecycle.clone();
         lifecycle.spawn(async move { task.abandoned().await });
-        let session = lifecycle.enlist();
-        assert_eq!(session.orders.given(), None);
+        let session = lifecycle.register();
+        assert_eq!(session.signal.current(), None);
         assert!(!lifecycle.drain(Duration::from_millis(10)).await);
-        let late = lifecycle.enlist();
-        let told = [session, late].map(|each| each.orders.given());
-        assert_eq!(told, [Some(Order::Abandon); 2]);
+        let late = lifecycle.register();
+        let told = [session, late].map(|each| each.signal.current());
+        assert_eq!(told, [Some(Signal::Abandon); 2]);
     }
 }

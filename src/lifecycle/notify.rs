@@ -1,17 +1,17 @@
-//! What systemd is told (sd_notify(3)). Without NOTIFY_SOCKET nobody listens, and a service manager
-//! that is gone is no reason to end; so nothing here fails.
+//! Notifications to systemd (sd_notify(3)). Every call ignores errors: without NOTIFY_SOCKET there
+//! is no receiver, and a lost service manager is no reason to stop.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The listeners are open, or a reload is over.
+/// The listeners are open, or a reload has finished.
 pub fn ready() {
     send(&[NotifyState::Ready]);
 }
 
-/// SIGHUP was seen; [`ready`] tells the end of it. With the time of it a unit of
-/// `Type=notify-reload` can tell which of several reloads is answered.
+/// A reload begins; [`ready`] reports its end. The timestamp lets a unit of `Type=notify-reload`
+/// match the answer to the reload.
 pub fn reloading() {
     let begun = NotifyState::monotonic_usec_now().ok();
     send(
@@ -22,26 +22,24 @@ pub fn reloading() {
     );
 }
 
-/// What `systemctl status` shows from now on.
+/// Sets the status line of `systemctl status`.
 pub fn status(status: &str) {
     // A line break would begin another assignment.
     let line = status.replace(['\n', '\r'], " ");
     send(&[NotifyState::Status(&line)]);
 }
 
-/// Draining has begun.
 pub fn stopping() {
     let status = "draining: transactions in flight may finish";
     send(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// Everything still turns.
+/// Every loop has answered its heartbeat.
 pub fn alive() {
     send(&[NotifyState::Watchdog]);
 }
 
-/// How long systemd waits for the next [`alive`] before it ends this process; `None` when it does
-/// not look.
+/// Returns systemd's watchdog timeout, or `None` without a watchdog.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
 }

@@ -42,11 +42,11 @@ impl<L: Label, M> ByLabel<L, M> {
 }
 
 /// Makes metrics and registers them.
-pub(super) struct Maker<'a>(pub &'a Registry);
+pub(super) struct Registrar<'a>(pub &'a Registry);
 
 type Made<T> = Result<T, prometheus::Error>;
 
-impl Maker<'_> {
+impl Registrar<'_> {
     pub fn counter(&self, name: &str, help: &str) -> Made<IntCounter> {
         self.registered(IntCounter::new(name, help)?)
     }

@@ -5,8 +5,8 @@
 
 mod family;
 mod labels;
-mod moved;
 mod register;
+mod traffic_delta;
 mod usage;
 
 use prometheus::{
@@ -18,23 +18,23 @@ pub use labels::{
     Dialled, Flow, HandshakeFailure, Label, LoginOutcome, MessageOutcome, Path, ProxyFailure,
     RecipientOutcome, Scope, Shed, StoreOperation, Within,
 };
-pub use moved::Moved;
+pub use traffic_delta::TrafficDelta;
 pub use usage::{OTHER, Session};
 
-use usage::Everybody;
+use usage::PerLabelCounters;
 
 use crate::policy::Breach;
 
 /// How many series there may be of those whose number depends on the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct SeriesLimits {
     /// Organizations that are counted by name, and credentials; each.
     pub series: usize,
     /// Whether credentials are counted by name at all.
     pub per_credential: bool,
 }
 
-impl Default for Bounds {
+impl Default for SeriesLimits {
     fn default() -> Self {
         Self {
             series: 1000,
@@ -146,8 +146,8 @@ pub struct Metrics {
     message_bytes: ByLabel<MessageOutcome, IntCounter>,
     /// Recipients by what the upstream said to them.
     pub recipients: ByLabel<RecipientOutcome, IntCounter>,
-    organizations: Everybody,
-    credentials: Option<Everybody>,
+    organizations: PerLabelCounters,
+    credentials: Option<PerLabelCounters>,
     admin_requests: IntCounterVec,
     limit_refusals: IntCounterVec,
     rule_refusals: IntCounterVec,
@@ -160,7 +160,7 @@ impl Metrics {
     /// # Errors
     /// When two metrics have one name, which a test would have seen.
     pub fn new() -> Result<Self, prometheus::Error> {
-        Self::bounded(Bounds::default())
+        Self::with_limits(SeriesLimits::default())
     }
 
     /// Counts logins by result and by reason, both from fixed sets. To ask for a counter makes

@@ -3,9 +3,9 @@
 use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
 
-use super::family::Maker;
-use super::usage::Everybody;
-use super::{Bounds, Metrics};
+use super::family::Registrar;
+use super::usage::PerLabelCounters;
+use super::{Metrics, SeriesLimits};
 use crate::log;
 use crate::policy::{Limit, NORMALIZED, OddOctet, Party, Rule, action};
 
@@ -14,12 +14,12 @@ impl Metrics {
     ///
     /// # Errors
     /// When two metrics have one name, which a test would have seen.
-    pub fn bounded(bounds: Bounds) -> Result<Self, prometheus::Error> {
+    pub fn with_limits(bounds: SeriesLimits) -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("gatepost".into()), None)?;
         let process = Registry::new();
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
         process.register(Box::new(ProcessCollector::new(pid, "")))?;
-        let made = Maker(&registry);
+        let made = Registrar(&registry);
         made.info(
             "build_info",
             "Always 1; the label says which version runs.",
@@ -37,7 +37,7 @@ impl Metrics {
         )?;
         let everybody = |label| {
             let overflow = overflow.with_label_values(&[label]);
-            Everybody::new(&made, label, bounds.series, overflow)
+            PerLabelCounters::new(&made, label, bounds.series, overflow)
         };
         let metrics = Self {
             connections: made.counter("connections_total", "Connections accepted.")?,

@@ -55,21 +55,21 @@ fn each_value_of_a_label_has_a_counter_of_its_own() {
 #[test]
 fn what_was_moved_is_told_once() {
     let metrics = Metrics::new().unwrap();
-    let mut moved = Moved::default();
+    let mut delta = TrafficDelta::default();
     for (count, flow) in (1..).zip(Flow::ALL) {
-        moved.add(*flow, count);
-        moved.add(*flow, 10);
+        delta.add(*flow, count);
+        delta.add(*flow, 10);
     }
-    assert!(!moved.is_much());
-    moved.tell(&metrics);
-    moved.tell(&metrics);
+    assert!(!delta.is_much());
+    delta.flush(&metrics);
+    delta.flush(&metrics);
     for (count, flow) in (11..).zip(Flow::ALL) {
         let flow = flow.as_str();
         let line = format!("gatepost_bytes_total{{direction=\"{flow}\"}} {count}");
         assert_lines(&metrics, &[&line]);
     }
-    moved.add(Flow::ToUpstream, 25_000_000);
-    assert!(moved.is_much());
+    delta.add(Flow::ToUpstream, 25_000_000);
+    assert!(delta.is_much());
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn a_session_counts_for_its_organization_until_it_is_dropped() {
 
 #[test]
 fn credentials_are_counted_only_when_asked_for() {
-    let metrics = Metrics::bounded(Bounds {
+    let metrics = Metrics::with_limits(SeriesLimits {
         per_credential: true,
-        ..Bounds::default()
+        ..SeriesLimits::default()
     });
     let metrics = metrics.unwrap();
     metrics.session("acme", "smtp_a").recipient();
@@ -115,7 +115,7 @@ fn credentials_are_counted_only_when_asked_for() {
 
 #[test]
 fn names_beyond_the_bound_are_counted_as_other() {
-    let metrics = Metrics::bounded(Bounds {
+    let metrics = Metrics::with_limits(SeriesLimits {
         series: 2,
         per_credential: true,
     });

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
-use super::family::{ByLabel, Maker};
+use super::family::{ByLabel, Registrar};
 use super::labels::{LoginOutcome, MessageOutcome};
 
 /// The label value of everybody beyond the bound.
@@ -56,7 +56,7 @@ pub(super) struct Counters {
 }
 
 /// The counters of all organizations, or of all credentials.
-pub(super) struct Everybody {
+pub(super) struct PerLabelCounters {
     limit: usize,
     known: RwLock<HashMap<Box<str>, Arc<Counters>>>,
     /// Made when the bound is first reached, so that nobody sees it who never does.
@@ -68,11 +68,11 @@ pub(super) struct Everybody {
     recipients: IntCounterVec,
 }
 
-impl Everybody {
+impl PerLabelCounters {
     /// Counters by `label`, for at most `limit` values of it; the rest is counted for [`OTHER`],
     /// and `overflow` says how often somebody was.
     pub(super) fn new(
-        made: &Maker<'_>,
+        made: &Registrar<'_>,
         label: &'static str,
         limit: usize,
         overflow: IntCounter,

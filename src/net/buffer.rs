@@ -1,4 +1,4 @@
-//! What has been read and not yet understood.
+//! Input received and not yet parsed.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -9,26 +9,28 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::lent;
+use super::buffer_pool;
 
-/// One read takes at most this much of commands, replies and a handshake, in octets: the largest record of TLS 1.3 (RFC 8446, 5.2).
+/// The largest read of commands, replies and handshakes, in octets: the largest TLS 1.3 record (RFC
+/// 8446, 5.2).
 pub const LINES: usize = 5 + 16 * 1024 + 1 + 16;
 
-/// One read takes at most this much of a message, in octets. Of a client that sends the largest records, and those faster
-/// than they are taken, no read brings a part of one.
+/// The largest read of a message, in octets: a whole number of the largest records, so a fast
+/// client's reads end at record boundaries.
 pub const BODY: usize = 8 * LINES;
 
-/// Of a buffer with the beginning of something in it, more than this is given back while nothing comes, in octets.
+/// A waiting buffer with unread input shrinks to this capacity, in octets.
 const KEEP: usize = 1024;
 
 thread_local! {
-    // Reads go through here, so that a session waiting for bytes needs no buffer of its own.
+    // Shared by all reads of the thread, so a waiting session needs no buffer.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; BODY]);
 }
 
-/// Where octets come from.
-pub trait Fill {
-    /// Waits for octets, reads at most so many, and appends them; how many those are, where 0 is the end of the stream.
+/// A source of octets.
+pub trait ReadInto {
+    /// Waits for octets, appends at most `most` of them and returns their number; 0 is the end of
+    /// the stream.
     fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
@@ -37,7 +39,7 @@ pub trait Fill {
     ) -> Poll<io::Result<usize>>;
 }
 
-impl<R: AsyncRead + Unpin> Fill for R {
+impl<R: AsyncRead + Unpin> ReadInto for R {
     fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
@@ -46,21 +48,21 @@ impl<R: AsyncRead + Unpin> Fill for R {
     ) -> Poll<io::Result<usize>> {
         with_scratch(|scratch| {
             let count = ready!(poll_read(self, context, &mut scratch[..most]))?;
-            lent::lend(into);
+            buffer_pool::take(into);
             into.extend_from_slice(&scratch[..count]);
-            // It may have been a password.
+            // The octets may hold a password.
             scratch[..count].fill(0);
             Poll::Ready(Ok(count))
         })
     }
 }
 
-/// Lends the thread's room for one read.
+/// Runs a read with the thread's scratch buffer.
 pub(super) fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| read(scratch))
 }
 
-/// Reads into `room`; how many octets, where 0 is the end of the stream.
+/// Reads into `room` and returns the number of octets; 0 is the end of the stream.
 pub(super) fn poll_read(
     reader: &mut (impl AsyncRead + Unpin),
     context: &mut Context<'_>,
@@ -71,7 +73,7 @@ pub(super) fn poll_read(
     Poll::Ready(Ok(read.filled().len()))
 }
 
-/// Octets in the order they arrived.
+/// Octets in the order of arrival.
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -79,45 +81,44 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// What has not been consumed.
     pub fn unread(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// Whether everything has been consumed.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
 
-    /// Removes the first `count` octets, and wipes them: they may have held a password.
+    /// Removes the first `count` octets and wipes them, because they may hold a password.
     pub fn consume(&mut self, count: usize) {
         let end = (self.start + count).min(self.bytes.len());
         self.bytes[self.start..end].fill(0);
-        self.pass(count);
+        self.skip(count);
     }
 
-    /// Removes the first `count` octets. They were part of a message, which holds no password of ours.
-    pub fn pass(&mut self, count: usize) {
+    /// Removes the first `count` octets without wiping; only for message octets, which hold no
+    /// credential.
+    pub fn skip(&mut self, count: usize) {
         self.start = (self.start + count).min(self.bytes.len());
         if self.is_empty() {
             self.bytes.clear();
             self.start = 0;
-            lent::give_back(&mut self.bytes);
+            buffer_pool::put(&mut self.bytes);
         }
     }
 
-    /// Moves the first `count` octets behind those in `out`. If that is empty and these are most of what is here, the two
-    /// exchange their room, and only the rest is copied.
-    pub fn move_to(&mut self, count: usize, out: &mut Vec<u8>) {
+    /// Moves the first `count` octets to the end of `out`. If `out` is empty and gets most of the
+    /// buffer, the two swap their memory and only the rest is copied.
+    pub fn drain_into(&mut self, count: usize, out: &mut Vec<u8>) {
         let count = count.min(self.unread().len());
         if out.is_empty() && self.start == 0 && count > self.bytes.len() / 2 {
             std::mem::swap(&mut self.bytes, out);
             self.bytes.extend_from_slice(&out[count..]);
             out.truncate(count);
-            lent::give_back(&mut self.bytes);
+            buffer_pool::put(&mut self.bytes);
         } else {
             out.extend_from_slice(&self.unread()[..count]);
-            self.pass(count);
+            self.skip(count);
         }
     }
 
@@ -127,22 +128,27 @@ impl Buffer {
             .drain(self.start + range.start..self.start + range.end);
     }
 
-    /// Forgets everything; returns how many octets that were.
+    /// Removes and wipes everything; returns the number of octets.
     pub fn discard(&mut self) -> usize {
         let count = self.unread().len();
         self.consume(count);
         count
     }
 
-    /// Waits for more, and reads at most [`LINES`] or [`BODY`]; 0 is the end of the stream. Cancelling loses nothing.
-    pub async fn read_from(&mut self, source: &mut impl Fill, most: usize) -> io::Result<usize> {
+    /// Waits for input and reads at most `most` octets ([`LINES`] or [`BODY`]); returns 0 at the
+    /// end of the stream. Safe to cancel.
+    pub async fn read_from(
+        &mut self,
+        source: &mut impl ReadInto,
+        most: usize,
+    ) -> io::Result<usize> {
         poll_fn(|context| self.poll_read_from(source, context, most)).await
     }
 
-    /// [`Buffer::read_from`] as one poll.
+    /// Polls [`Buffer::read_from`] once.
     pub fn poll_read_from(
         &mut self,
-        source: &mut impl Fill,
+        source: &mut impl ReadInto,
         context: &mut Context<'_>,
         most: usize,
     ) -> Poll<io::Result<usize>> {
@@ -167,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_come_out_in_order_and_memory_is_given_back() {
+    async fn bytes_stay_in_order_and_memory_is_released() {
         let mut buffer = Buffer::default();
         let long = vec![b'x'; BODY];
         let (mut silent, _other) = tokio::io::duplex(1);
@@ -192,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_moved_comes_behind_what_is_there() {
+    async fn drained_octets_follow_existing_output() {
         for (begun, consumed, count) in [
             ("", 0, 10),
             ("", 0, 9),
@@ -206,8 +212,8 @@ mod tests {
             let mut buffer = Buffer::default();
             let mut out = begun.as_bytes().to_vec();
             read(&mut buffer, b"0123456789", LINES).await;
-            buffer.pass(consumed);
-            buffer.move_to(count, &mut out);
+            buffer.skip(consumed);
+            buffer.drain_into(count, &mut out);
             let (moved, left) = b"0123456789"[consumed..].split_at(count.min(10 - consumed));
             assert_eq!(out, [begun.as_bytes(), moved].concat());
             assert_eq!(buffer.unread(), left);

@@ -1,4 +1,4 @@
-//! Certificates with their keys, and which of them a client is shown.
+//! Server certificates with their keys, and the choice among them for each client.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,13 +14,12 @@ use super::tls::{TlsError, chain_of, key_of, provider, read};
 /// The two files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The chain in PEM, the leaf first.
+    /// The PEM file with the chain, leaf first.
     pub certificate: PathBuf,
-    /// The private key in PEM.
+    /// The PEM file with the private key.
     pub key: PathBuf,
 }
 
-/// What the two files hold.
 pub(super) struct Contents {
     certificate: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
@@ -34,8 +33,8 @@ impl Contents {
         })
     }
 
-    /// Differs whenever a byte of either file does. Times and sizes do not tell: a file can be written in place with the
-    /// time and the size of before.
+    /// Returns a digest of both files. Times and sizes cannot replace the digest: a file may be
+    /// rewritten in place with an equal size and time.
     pub(super) fn digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(self.certificate.len() as u64).to_le_bytes());
@@ -45,25 +44,25 @@ impl Contents {
     }
 }
 
-/// A certificate chain with its key, loaded and checked.
+/// A loaded and checked certificate chain with its key.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     key: Arc<CertifiedKey>,
-    /// Whom it is made out for: host names in lower case, of which the first label may be `*`.
+    /// Host names in lower case; the first label may be `*`.
     pub names: Vec<String>,
-    /// The begin of its validity, in seconds since 1970.
+    /// The start of validity in seconds since 1970.
     pub not_before: i64,
-    /// The end of its validity, in seconds since 1970.
+    /// The end of validity in seconds since 1970.
     pub not_after: i64,
 }
 
 impl Certificate {
-    /// Reads and checks a pair of PEM files, the chain's leaf first.
+    /// Reads and checks a pair of PEM files.
     pub fn load(pair: &Pair) -> Result<Self, TlsError> {
         Self::of(pair, &Contents::read(pair)?)
     }
 
-    /// Checks what the files of `pair` hold.
+    /// Checks the contents of the files of `pair`.
     pub(super) fn of(pair: &Pair, contents: &Contents) -> Result<Self, TlsError> {
         let Pair { certificate, key } = pair;
         let chain = chain_of(&contents.certificate);
@@ -97,17 +96,18 @@ impl Certificate {
         })
     }
 
-    /// Whether clients accept its validity at `now`, in seconds since 1970.
+    /// Whether the certificate is valid at `now`, in seconds since 1970.
     pub fn is_valid_at(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
 
-    /// Whether clients are better off with it than with `current`: it is valid, or neither is and it ends no earlier.
+    /// Whether clients prefer the new certificate to `current`: the new certificate is valid, or
+    /// neither is valid and the new certificate ends no earlier.
     pub(super) fn replaces(&self, current: &Self, now: i64) -> bool {
         self.is_valid_at(now) || (!current.is_valid_at(now) && self.not_after >= current.not_after)
     }
 
-    /// Whether a client that asks for `name` can be shown it (RFC 6125, 6.4.3: `*` is one whole label).
+    /// Whether the certificate covers `name` (RFC 6125, 6.4.3: `*` is a whole label).
     pub fn is_for(&self, name: &str) -> bool {
         let rest = name.split_once('.').map(|(_, rest)| rest);
         self.names.iter().any(|own| match own.strip_prefix("*.") {
@@ -116,13 +116,13 @@ impl Certificate {
         })
     }
 
-    /// Whether a client that knows these can verify our signature.
+    /// Whether a client with these signature schemes can verify the certificate's key.
     fn is_verified_by(&self, schemes: &[SignatureScheme]) -> bool {
         self.key.key.choose_scheme(schemes).is_some()
     }
 }
 
-/// The host names of a certificate; its common name counts only where there are no others.
+/// Returns the certificate's host names; the common name counts only without alternative names.
 fn names(leaf: &X509Certificate) -> Vec<String> {
     let alternative = leaf.subject_alternative_name().ok().flatten();
     let alternative = alternative
@@ -142,24 +142,23 @@ fn names(leaf: &X509Certificate) -> Vec<String> {
     common.map(str::to_ascii_lowercase).collect()
 }
 
-/// All that can be shown.
+/// The certificates served to clients.
 #[derive(Debug)]
 pub struct Certificates {
-    /// Those with RSA behind the others, as signing costs several times as much with it.
+    /// Sorted with RSA last, because an RSA signature costs several times as much.
     all: Vec<Certificate>,
-    /// For whoever asks for no name, or for one that nobody has.
+    /// For clients that ask for no name or an unknown name.
     common: Vec<Certificate>,
 }
 
 impl Certificates {
-    /// Loads the pairs.
     pub fn load(pairs: &[Pair]) -> Result<Self, TlsError> {
         let all: Result<_, _> = pairs.iter().map(Certificate::load).collect();
         Ok(Self::of(all?))
     }
 
-    /// The first certificate is for clients that ask for no name or an unknown one; so are others that share a name with
-    /// it, which is how RSA and ECDSA stand side by side.
+    /// Clients without a known name get the first certificate, or another certificate that shares a
+    /// name with the first: RSA and ECDSA variants then work side by side.
     pub(super) fn of(mut all: Vec<Certificate>) -> Self {
         let first = all.first().cloned();
         let shares = |other: &&Certificate| {
@@ -177,7 +176,7 @@ impl Certificates {
         Self { all, common }
     }
 
-    /// What to show a client that asks for `name` and can verify signatures of these kinds.
+    /// Chooses a certificate for a client that asks for `name` and verifies `schemes`.
     pub fn choose(
         &self,
         name: Option<&str>,
@@ -187,12 +186,12 @@ impl Certificates {
         let asked_for = |name| self.all.iter().filter(move |other| other.is_for(name));
         name.and_then(|name| asked_for(name).find(verified))
             .or_else(|| self.common.iter().find(verified))
-            // It will not do, and the handshake says why.
+            // No certificate fits; the handshake with the first fails with a clear reason.
             .or(self.common.first())
             .map(|certificate| certificate.key.clone())
     }
 
-    /// When the first of them ends, in seconds since 1970.
+    /// Returns the earliest end of validity, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
         let ends = self.all.iter().map(|certificate| certificate.not_after);
         ends.min().unwrap_or_default()
@@ -219,7 +218,7 @@ mod tests {
         })
     }
 
-    /// A pair of files; `kind` is how it is signed with.
+    /// Writes a self-signed pair with a key of `kind`.
     fn pair(
         directory: &TempDir,
         file: &str,
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_shown_what_it_asks_for_and_can_verify() {
+    fn client_gets_a_certificate_for_its_name_and_schemes() {
         let directory = tempfile::tempdir().unwrap();
         let ecdsa = &PKCS_ECDSA_P256_SHA256;
         let pairs = [
@@ -263,13 +262,13 @@ mod tests {
             (Some("other.test"), &both, &other),
             (Some("a.wild.test"), &both, &other),
             (Some("smtp.test"), &both, &twin),
-            // Nobody's name is the first's, by whichever of its two keys.
+            // For unknown names, the first certificate or its variant with the other kind of key.
             (Some("wild.test"), &both, &twin),
             (Some("a.b.wild.test"), &both, &twin),
             (Some("unknown.test"), RSA, &first),
             (None, &both, &twin),
             (None, RSA, &first),
-            // There is no RSA for it; what can be verified is at least a certificate.
+            // No RSA key covers this name, so the client gets a certificate that it can verify.
             (Some("other.test"), RSA, &first),
             (None, &[], &twin),
         ] {
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_name_in_common_the_first_is_everybodys() {
+    fn first_certificate_is_the_default_without_shared_names() {
         let directory = tempfile::tempdir().unwrap();
         let ecdsa = &PKCS_ECDSA_P256_SHA256;
         let pairs = [
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn error_names_the_missing_file() {
         let directory = tempfile::tempdir().unwrap();
         let made = pair(&directory, "one", &PKCS_ECDSA_P256_SHA256, &["one.test"]);
         let (certificate, key) = (made.certificate, made.key);

@@ -1,4 +1,4 @@
-//! TLS towards the upstream: whom we believe, and who we show ourselves to be.
+//! TLS towards the upstream: verification of its certificate, and the optional client certificate.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use super::stream::{LocalStream, UpstreamStream};
 use super::tls::{TlsError, provider, read_chain, read_key};
 
-/// Shakes hands with an upstream and verifies that it is the one.
+/// Performs the handshake with an upstream and verifies its certificate.
 #[derive(Clone)]
 pub struct Connector {
     connector: TlsConnector,
@@ -19,8 +19,8 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Believes who is called `name` by an authority in the file `ca`, or else by one that the
-    /// system trusts. `own` is what we show, if asked: a certificate chain and its key.
+    /// Builds a connector that accepts certificates for `name` from an authority in `ca`, or else
+    /// from an authority of the system. `own` is the client certificate chain and its key.
     pub fn load(
         name: &str,
         ca: Option<&Path>,
@@ -51,7 +51,7 @@ impl Connector {
         })
     }
 
-    /// Shakes hands. There is nothing between a verified upstream and an error.
+    /// Performs the handshake; fails unless the upstream's certificate verifies.
     pub async fn connect(&self, stream: LocalStream) -> io::Result<UpstreamStream> {
         let stream = self.connector.connect(self.name.clone(), stream).await?;
         Ok(UpstreamStream::Tls(Box::new(stream)))
@@ -78,8 +78,8 @@ fn roots_of_file(path: &Path) -> Result<RootCertStore, TlsError> {
 
 fn roots_of_system() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    // A store may hold certificates that rustls does not take; who is signed by one of those is
-    // not believed, and the handshake says so.
+    // Skips system certificates that rustls cannot parse; upstreams signed by such an authority
+    // fail the handshake with a clear reason.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err(TlsError::NoRoots);
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_verified_by_is_named() {
+    fn error_names_the_unusable_authority() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let made = rcgen::generate_simple_self_signed(["mx.test".to_owned()]).unwrap();

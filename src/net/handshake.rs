@@ -1,4 +1,4 @@
-//! Why a TLS handshake with a client failed, in words for the owner of the device.
+//! Explains failed TLS handshakes in plain words for the owner of the device.
 
 use std::fmt;
 use std::io;
@@ -9,43 +9,40 @@ use super::opening::{ClientHello, Opening};
 use super::tls::provider;
 use crate::metrics::HandshakeFailure;
 
-/// How many of a client's cipher suites are named.
+/// How many of a client's cipher suites the log names.
 const SUITES: usize = 6;
 
-/// Why a handshake failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// For programs.
+    /// For metrics and programs.
     pub reason: HandshakeFailure,
     /// For people.
     pub why: String,
-    /// The next step for the owner of the device; empty where none is known.
+    /// The next step for the owner of the device; empty when none is known.
     pub hint: &'static str,
 }
 
-/// How a handshake began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begun {
-    /// With the connection.
+    /// Implicit TLS, from the first octet.
     AtOnce,
-    /// With STARTTLS.
     ByStartTls,
 }
 
-/// An error of the protocol, with the beginning of the connection.
+/// A TLS error together with the first octets of the connection.
 #[derive(Debug)]
 pub(super) struct Broken {
     error: Error,
-    /// How the connection began, where nothing but that was read.
+    /// The start of the connection, known only if the error concerns the first octets.
     opening: Option<Opening>,
 }
 
-/// The connection ended before the client had sent anything.
+/// The connection ended before the client sent anything.
 #[derive(Debug)]
 pub(super) struct Silent;
 
 impl Broken {
-    /// `begun` are the first octets that the client sent, as long as there were no others.
+    /// `begun` holds the client's first octets, unless more were read before.
     pub(super) fn new(error: Error, begun: Option<&[u8]>) -> Self {
         Self {
             error,
@@ -74,7 +71,7 @@ const UPDATE: &str = "update the client's software; a device that gets no update
 const CHAIN: &str = "see that tls.certificate holds the whole chain and the name that the client connects to: gatepost doctor; a device without current authorities needs an update, or the check switched off";
 
 impl Failed {
-    /// The handshake was not over within `timeouts.handshake`.
+    /// Explains a handshake that exceeded `timeouts.handshake`.
     pub fn timeout(begun: Begun) -> Self {
         Self::new(
             HandshakeFailure::Timeout,
@@ -88,7 +85,7 @@ impl Failed {
         )
     }
 
-    /// The client began with TLS where plain text comes first.
+    /// Explains a TLS handshake on a port that starts in plain text.
     pub fn tls_first() -> Self {
         Self::new(
             HandshakeFailure::TlsFirst,
@@ -97,8 +94,8 @@ impl Failed {
         )
     }
 
-    /// Explains the error of a handshake; `None` where the client ended the connection before it
-    /// had sent anything.
+    /// Explains a handshake error; `None` if the client closed the connection before sending
+    /// anything.
     pub fn of(error: &io::Error, begun: Begun) -> Option<Self> {
         let source = error.get_ref();
         let is_silent = source.is_some_and(|source| source.is::<Silent>());
@@ -200,7 +197,7 @@ fn incompatible(hello: &ClientHello, why: &PeerIncompatible) -> Failed {
         Tls12NotOfferedOrEnabled,
     };
     match why {
-        // Without a suite in common rustls may miss something else first.
+        // Without a common suite rustls may report a different mismatch first.
         _ if shares_no_suite(hello) => no_cipher(hello),
         Tls12NotOffered | Tls12NotOfferedOrEnabled => no_version(hello),
         NoCipherSuitesInCommon => no_cipher(hello),
@@ -222,7 +219,7 @@ fn incompatible(hello: &ClientHello, why: &PeerIncompatible) -> Failed {
     }
 }
 
-/// Whether it is known that the client offers no cipher suite that Gatepost takes.
+/// Whether the client certainly offers no cipher suite that Gatepost supports.
 fn shares_no_suite(hello: &ClientHello) -> bool {
     let ours = provider().cipher_suites;
     let is_ours = |suite: &CipherSuite| ours.iter().any(|own| own.suite() == *suite);
@@ -248,7 +245,7 @@ fn no_cipher(hello: &ClientHello) -> Failed {
         true => "no common cipher suite".to_owned(),
         false => format!("no common cipher suite: the client offers {offered}"),
     };
-    // Suites with ECDSA need such a key, so these may be missing only because of the certificate.
+    // ECDSA suites need an ECDSA key, so suites may be missing only because of the certificate.
     Failed::new(
         HandshakeFailure::NoCipher,
         why,
@@ -297,7 +294,7 @@ fn alerted(alert: AlertDescription) -> Failed {
     Failed::new(reason, why, hint)
 }
 
-/// The alert's name as RFC 8446, section 6, writes it.
+/// Returns the alert's name as in RFC 8446, section 6.
 pub(super) fn alert_name(alert: AlertDescription) -> String {
     let Some(name) = alert.as_str() else {
         return u8::from(alert).to_string();
@@ -319,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alerts_are_named_as_their_document_names_them() {
+    fn alert_names_match_rfc_8446() {
         for (alert, name) in [
             (AlertDescription::UnknownCA, "unknown_ca"),
             (AlertDescription::BadCertificate, "bad_certificate"),
@@ -330,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_ends_is_no_error_of_tls() {
+    fn closed_connection_is_no_tls_error() {
         let gone = io::Error::from(io::ErrorKind::ConnectionReset);
         let failed = Failed::of(&gone, Begun::AtOnce).unwrap();
         assert_eq!(failed.reason, HandshakeFailure::Gone);
@@ -339,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_first_says_more_than_the_error() {
+    fn first_octets_explain_more_than_the_error() {
         let explain = |begun: &[u8]| {
             let error = Error::General("x".to_owned());
             Broken::new(error, Some(begun))

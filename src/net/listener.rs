@@ -1,4 +1,4 @@
-//! Listening sockets, and the one loop that accepts from them.
+//! Listening sockets and the accept loop.
 
 use std::fs;
 use std::io;
@@ -20,38 +20,36 @@ use crate::metrics::Metrics;
 
 use super::stream::LocalStream;
 
-/// How many connections may wait to be accepted; during a restart they wait instead of failing.
+/// The length of the accept queue; during a restart connections wait there instead of failing.
 const BACKLOG: i32 = 4096;
 
-/// The pause after an error of accept(2). Out of descriptors is the usual one, and asking again
-/// at once would only burn the processor that has to free some.
+/// The pause after an accept(2) error. The usual cause is a lack of descriptors, and an immediate
+/// retry would burn the processor time needed to free some.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Warnings of errors of accept(2), of all listeners together.
+/// Throttles warnings about accept(2) errors over all listeners.
 static ACCEPT_ERRORS: Throttle = Throttle::new();
 
-/// A connection that was let in, and what it holds of the limit while it lives.
+/// An accepted connection with its permit.
 #[derive(Debug)]
 pub struct Accepted<S = TcpStream, P = SocketAddr> {
-    /// The connection; over TCP, without Nagle's delay.
+    /// Over TCP, without Nagle's delay.
     pub stream: S,
-    /// Who is at its other end.
+    /// The address or user at the other end.
     pub peer: P,
-    /// Given back when dropped; `None` when the limit is reached and the client must be told.
+    /// Counts towards the connection limit until dropped; `None` when the limit is reached.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// A socket that connections come from.
+/// A source of connections.
 pub trait Accept: Sync {
-    /// What a connection is.
     type Stream;
-    /// What is known of who made it.
+    /// The address or user at the other end.
     type Peer;
 
-    /// The next connection.
     fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
 
-    /// Where it listens, for the log.
+    /// The listening address, for the log.
     fn place(&self) -> String;
 }
 
@@ -61,7 +59,7 @@ impl Accept for TcpListener {
 
     async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = self.accept().await?;
-        // A client that is gone already shows at the first read.
+        // A closed connection shows at the first read.
         let _ = stream.set_nodelay(true);
         Ok((stream, peer))
     }
@@ -72,38 +70,35 @@ impl Accept for TcpListener {
     }
 }
 
-/// A socket for neighbours: over TCP, or in the file system.
+/// A local service's socket, over TCP or in the file system.
 #[derive(Debug)]
 pub enum LocalListener {
-    /// Over TCP.
     Tcp(TcpListener),
-    /// In the file system.
     Unix(UnixListener),
 }
 
-/// Who is at the other end of a [`LocalStream`].
+/// The peer of a [`LocalStream`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Neighbour {
-    /// Somebody at this address.
     Tcp(SocketAddr),
-    /// A process of this user, as far as that can be seen from here.
+    /// A process of the given user, if the kernel reveals the user.
     Unix {
-        /// The user's id; in a namespace of our own it is somebody else's or none.
+        /// `None` or another user's id inside a user namespace.
         uid: Option<u32>,
     },
 }
 
-/// Who may connect to a socket in the file system.
+/// The permissions of a socket in the file system.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
-    /// The socket's mode.
+    /// The file mode of the socket.
     pub mode: u32,
-    /// The id of its group; `None` for the group that the system gives it.
+    /// The group id; `None` keeps the system's default group.
     pub group: Option<u32>,
 }
 
 impl LocalListener {
-    /// Opens the socket; `access` is for one in the file system.
+    /// Opens the socket; `access` applies only to the file system.
     pub fn bind(endpoint: &Endpoint, access: Access) -> io::Result<Self> {
         match endpoint {
             Endpoint::Tcp(address) => bind(*address)
@@ -119,7 +114,7 @@ impl Accept for LocalListener {
     type Peer = Neighbour;
 
     async fn next(&self) -> io::Result<(LocalStream, Neighbour)> {
-        // However many clients connect, the connections accepted before are read from first.
+        // Yields to the connections accepted before, however many clients connect.
         tokio::task::yield_now().await;
         match self {
             Self::Tcp(listener) => {
@@ -149,7 +144,7 @@ impl Accept for LocalListener {
     }
 }
 
-/// Opens a listening socket. `[::]` takes IPv6 alone, so that it can stand beside `0.0.0.0`.
+/// Opens a listening socket. `[::]` accepts IPv6 only, so that it can coexist with `0.0.0.0`.
 pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -166,18 +161,18 @@ pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Opens a listening socket in the file system. A socket file that a former process left is
-/// replaced; anything else at that path is left alone.
+/// Opens a listening socket in the file system. Replaces a stale socket file; any other file at the
+/// path stays.
 pub fn bind_unix(path: &Path, access: Access) -> io::Result<UnixListener> {
     let stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    // A socket that is answered is not stale: two daemons on it would share its clients.
+    // A socket with a live listener is not stale: two daemons would share its clients.
     if stale && UnixStream::connect(path).is_err() {
         fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // Before it listens: until then no client can connect.
+    // Set the group and mode before listening, as no client can connect before.
     if let Some(group) = access.group {
         lchown(path, None, Some(group)).map_err(|error| {
             io::Error::other(format!(
@@ -191,24 +186,24 @@ pub fn bind_unix(path: &Path, access: Access) -> io::Result<UnixListener> {
     UnixListener::from_std(socket.into())
 }
 
-/// How a socket in the file system is open to users whom it is not meant for.
+/// How a socket in the file system is open to unintended users.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Exposure {
     /// Every local user can connect.
     Connect,
-    /// Every local user can put another socket in its place, since this directory is theirs to write.
+    /// Every local user can replace the socket, because they may write to this directory.
     Replace(PathBuf),
 }
 
-/// Whether local users besides the owner and the group of the socket at `path` can use it or replace
-/// it. A missing socket can only be replaced.
+/// Whether local users other than the socket's owner and group can use or replace the socket at
+/// `path`. A missing socket can only be replaced.
 ///
 /// # Errors
-/// The path cannot be looked at.
+/// A directory or the socket cannot be examined.
 pub fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
     let mode = |path: &Path| match fs::metadata(path) {
         Ok(metadata) => Ok(metadata.permissions().mode()),
-        // The directory that keeps this process out keeps other users out.
+        // A directory closed to this process is closed to other users too.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(0),
         Err(error) => Err(error),
     };
@@ -218,7 +213,7 @@ pub fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
         if mode & 0o001 == 0 {
             return Ok(None);
         }
-        // With the sticky bit, files of other users cannot be replaced.
+        // With the sticky bit, users cannot replace files of other users.
         if mode & 0o1002 == 0o002 {
             return Ok(Some(Exposure::Replace(directory.to_path_buf())));
         }
@@ -231,7 +226,7 @@ pub fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
     }
 }
 
-/// Accepts until draining begins. Only mail's listeners count, in `metrics`.
+/// Accepts connections until draining begins. `metrics` is given for mail listeners only.
 pub async fn accept<L: Accept>(
     listener: L,
     permits: Arc<Semaphore>,
@@ -240,12 +235,12 @@ pub async fn accept<L: Accept>(
     serve: impl Fn(Accepted<L::Stream, L::Peer>),
 ) {
     let place = listener.place();
-    let mut pulse = lifecycle.pulse(format!("accepting on {place}"));
+    let mut heartbeat = lifecycle.heartbeat(format!("accepting on {place}"));
     loop {
         let accepted = tokio::select! {
             biased;
             () = lifecycle.draining() => return,
-            accepted = pulse.during(listener.next()) => accepted,
+            accepted = heartbeat.while_waiting(listener.next()) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {

@@ -1,28 +1,25 @@
-//! The beginning of a connection, as far as its first octets tell: enough to explain why a client
-//! came to the wrong port.
+//! The protocol of a connection, guessed from its first octets: enough to explain why a client came
+//! to the wrong port.
 
 use rustls::{CipherSuite, ProtocolVersion};
 
 use super::proxy;
 
-/// The kinds of beginnings.
+/// The kinds of first octets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opening {
-    /// A TLS handshake.
     ClientHello(ClientHello),
-    /// None of the others.
     Other,
-    /// A PROXY header.
     ProxyHeader,
-    /// Letters, as of a command.
+    /// Letters, as in a command.
     Text,
 }
 
 impl Opening {
     /// Classifies the first octets of a connection.
     pub fn of(begun: &[u8]) -> Self {
-        // The content type "handshake" and the major version (RFC 8446, 5.1). SSL 2.0 has the
-        // length first, with its highest bit set, and then the message's type.
+        // TLS starts with content type "handshake" and the major version (RFC 8446, 5.1). SSL 2.0
+        // starts with the length, highest bit set, then the message type.
         let is_tls = begun.starts_with(&[0x16, 0x03]);
         let is_ssl2 = begun.len() > 2 && begun[0] & 0x80 != 0 && begun[2] == 1;
         let word = begun.iter().take_while(|octet| octet.is_ascii_alphabetic());
@@ -38,12 +35,11 @@ impl Opening {
     }
 }
 
-/// The offers of a ClientHello, as far as they came.
+/// The offers in a ClientHello, as far as received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The newest version.
     pub newest: Option<ProtocolVersion>,
-    /// The cipher suites, those aside that stand for something else.
+    /// The cipher suites without signalling values.
     pub suites: Vec<CipherSuite>,
 }
 
@@ -59,12 +55,12 @@ impl ClientHello {
             };
         }
         let mut hello = Self::default();
-        // A missing end was not sent, or is in another record.
+        // The end may be missing, or sit in another record.
         let _ = hello.read(Reader(record));
         hello
     }
 
-    /// Reads what there is (RFC 8446, 4.1.2); `None` where it ends early.
+    /// Reads the available fields (RFC 8446, 4.1.2); returns `None` at an early end.
     fn read(&mut self, mut reader: Reader<'_>) -> Option<()> {
         reader.take(5 + 1 + 3)?; // the heads of the record and of the message
         let version = reader.number(2)?;
@@ -89,7 +85,7 @@ impl ClientHello {
             let mut versions = Reader(Reader(body).vector(1)?);
             let mut newest = None;
             while let Some(version) = versions.number(2) {
-                // Values that no version has are there to be ignored (RFC 8701).
+                // Unassigned values are GREASE, sent to be ignored (RFC 8701).
                 let is_known = (0x0300..=0x0304).contains(&version);
                 newest = newest.max(Some(version).filter(|_| is_known));
             }
@@ -99,7 +95,6 @@ impl ClientHello {
     }
 }
 
-/// The octets left to read.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -109,13 +104,13 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
-    /// A number of so many octets, at most 4.
+    /// Reads a number of up to 4 octets.
     fn number(&mut self, octets: usize) -> Option<u32> {
         let octets = self.take(octets)?.iter();
         Some(octets.fold(0, |number, octet| number << 8 | u32::from(*octet)))
     }
 
-    /// Octets behind their length, which has so many octets itself.
+    /// Reads a vector after its length of `octets` octets.
     fn vector(&mut self, octets: usize) -> Option<&'a [u8]> {
         let length = self.number(octets)?;
         self.take(usize::try_from(length).ok()?)
@@ -128,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// A ClientHello of this legacy version that offers `suites` and, if there are any, `versions`.
+    /// Builds a ClientHello with a legacy version, `suites` and, unless empty, `versions`.
     fn hello(legacy: u16, suites: &[u16], versions: &[u16]) -> Vec<u8> {
         let octets = |numbers: &[u16]| -> Vec<u8> {
             numbers
@@ -170,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tls_is_told_apart() {
+    fn other_protocols_are_distinguished() {
         for (begun, expected) in [
             (&b"EHLO client.test\r\n"[..], Opening::Text),
             (b"GET / HTTP/1.1\r\n", Opening::Text),

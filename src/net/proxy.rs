@@ -1,9 +1,9 @@
-//! The PROXY header that a load balancer puts before a client's first byte (HAProxy's
-//! proxy-protocol.txt), in both versions.
+//! The PROXY header sent by a load balancer before the client's first byte (HAProxy's
+//! proxy-protocol.txt), versions 1 and 2.
 //!
-//! It says whose connection this is, and whoever may send one can be anybody. So it is read only
-//! from those who are configured, is never guessed at, and is taken off the connection to the byte:
-//! what follows it is the client's.
+//! The header sets the client address, so a forged header would impersonate any client. Gatepost
+//! reads headers only from configured addresses, never guesses, and consumes exactly the header's
+//! bytes: the rest belongs to the client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,58 +14,52 @@ use tokio::net::TcpStream;
 
 use crate::metrics::ProxyFailure;
 
-/// What begins a header of version 2.
+/// The first octets of a version 2 header.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// What begins a header of version 1, as far as it is compared before the rest has come.
+/// The first octets of a version 1 header, compared before the rest arrives.
 const WORD: &[u8; 6] = b"PROXY ";
 
-/// The longest header of version 1, in octets with its CRLF.
+/// The longest version 1 header, in octets with CRLF.
 const MAX_V1: usize = 107;
 
-/// The most that may follow the fixed part of a version 2 header, in octets: what the
-/// specification promises to fit into one segment.
+/// The most octets after the fixed part of a version 2 header: the size that the specification
+/// promises to fit into a single segment.
 const MAX_V2: usize = 536;
 
 /// The fixed part of a version 2 header.
 const FIXED_V2: usize = 16;
 
-/// The longest header of version 2 that is taken, in octets.
+/// The longest accepted version 2 header, in octets.
 const LONGEST_V2: usize = FIXED_V2 + MAX_V2;
 
-/// Whose connection it is.
+/// The two addresses of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proxied {
-    /// The client's own address.
     pub source: SocketAddr,
     /// The address the client connected to.
     pub destination: SocketAddr,
 }
 
-/// Why there is no header.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// The connection ended inside the header, or failed there.
+    /// The connection ended or failed inside the header.
     #[error("the connection ended inside the PROXY header")]
     Incomplete,
-    /// The header does not have the form that its version demands.
     #[error("the PROXY header is malformed")]
     Malformed,
-    /// Something else came.
     #[error("no PROXY header came but something else")]
     Missing,
-    /// The header is longer than a header may be.
     #[error(
         "the PROXY header is longer than {MAX_V1} octets (version 1) or {LONGEST_V2} octets (version 2)"
     )]
     Oversized,
-    /// The connection ended before its first octet.
     #[error("the connection ended before its PROXY header")]
     Silent,
 }
 
 impl ProxyError {
-    /// The same for metrics; a connection without an octet is no failure.
+    /// Returns the metrics label; a connection without an octet is no failure.
     pub fn failure(&self) -> Option<ProxyFailure> {
         match self {
             Self::Incomplete => Some(ProxyFailure::Incomplete),
@@ -77,26 +71,26 @@ impl ProxyError {
     }
 }
 
-/// Only an end inside the header comes as an error of the connection.
+/// Reads fail only inside the header.
 impl From<io::Error> for ProxyError {
     fn from(_: io::Error) -> Self {
         Self::Incomplete
     }
 }
 
-/// Whether a connection begins with a header, as far as its first octets tell.
+/// Whether the first octets look like a PROXY header.
 pub fn is_header(begun: &[u8]) -> bool {
     begun.starts_with(SIGNATURE) || begun.starts_with(WORD)
 }
 
-/// Takes the header off the connection and nothing behind it. `None` is a connection of the load
-/// balancer's own, such as a health check, or one it knows nothing about.
+/// Reads the header and nothing behind it. Returns `None` for a connection of the load balancer
+/// itself, such as a health check, or of unknown origin.
 ///
-/// There is no limit of time in here.
+/// The caller limits the time.
 pub async fn read_header(stream: &mut TcpStream) -> Result<Option<Proxied>, ProxyError> {
     let mut header = [0; LONGEST_V2];
     let mut length = 0;
-    // Both versions are longer than the signature, so this takes nothing of the client's.
+    // Both versions are longer than the signature, so this read takes nothing from the client.
     while length < SIGNATURE.len() {
         let room = &mut header[length..SIGNATURE.len()];
         match stream.read(room).await {
@@ -120,7 +114,7 @@ pub async fn read_header(stream: &mut TcpStream) -> Result<Option<Proxied>, Prox
     parse(&header[..length])
 }
 
-/// Whether what has come so far agrees with `whole`.
+/// Whether the octets so far are a prefix of `whole`.
 fn begins(whole: &[u8], begun: &[u8]) -> bool {
     whole
         .iter()
@@ -143,7 +137,7 @@ async fn rest_of_v2(stream: &mut TcpStream, header: &mut [u8]) -> Result<usize, 
     Ok(FIXED_V2 + rest.len())
 }
 
-/// A line has no length in front, so what has come is looked at before it is taken.
+/// A version 1 line has no length prefix, so the socket is peeked before each read.
 async fn rest_of_v1(
     stream: &mut TcpStream,
     header: &mut [u8],
@@ -166,7 +160,7 @@ async fn rest_of_v1(
     Err(ProxyError::Oversized)
 }
 
-/// Reads a header that is whole; anything that is missing now is wrong.
+/// Parses a complete header.
 fn parse(header: &[u8]) -> Result<Option<Proxied>, ProxyError> {
     let config = ParseConfig {
         include_tlvs: false,
@@ -182,7 +176,7 @@ fn parse(header: &[u8]) -> Result<Option<Proxied>, ProxyError> {
                 destination: addresses.destination,
             }))
         }
-        // Mail comes by TCP.
+        // Mail connections use TCP.
         Some(_) => Err(ProxyError::Malformed),
     }
 }
@@ -197,7 +191,7 @@ mod tests {
     const LINE: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 587\r\n";
     const UNKNOWN: &[u8] = b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n";
 
-    /// A version 2 header; `kind` is command, then family and protocol.
+    /// Builds a version 2 header; `kind` is the command, then family and protocol.
     fn binary(kind: [u8; 2], addresses: &[u8]) -> Vec<u8> {
         let length = u16::try_from(addresses.len()).unwrap().to_be_bytes();
         [&SIGNATURE[..], &kind, &length, addresses].concat()
@@ -212,7 +206,7 @@ mod tests {
         }
     }
 
-    /// What is read of `pieces`, each a segment of its own, and what is left of them.
+    /// Sends `pieces` as separate segments; returns the result and the octets left.
     async fn read(pieces: &[&[u8]]) -> (Result<Option<Proxied>, ProxyError>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut sender = TcpStream::connect(listener.local_addr().unwrap())
@@ -223,7 +217,7 @@ mod tests {
         let send = async {
             for piece in pieces {
                 sender.write_all(piece).await.unwrap();
-                // Often enough for the runtime to look at its sockets in between.
+                // Enough yields for the runtime to poll its sockets in between.
                 for _ in 0..100 {
                     tokio::task::yield_now().await;
                 }
@@ -268,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_header_is_refused_at_once() {
+    async fn other_input_is_rejected_at_the_first_wrong_octet() {
         let long = [&b"PROXY TCP4 "[..], &[b'1'; 120], b"\r\n"].concat();
         let datagram = binary([0x21, 0x12], IPV4);
         let (missing, malformed, oversized) = (
@@ -301,11 +295,11 @@ mod tests {
         for (case, expected) in cases {
             assert_eq!(why(&[case]).await, Some(expected), "{case:?}");
         }
-        // Not one byte more is waited for than tells the two apart.
+        // The reader stops at the first octet that rules out a header.
         assert_eq!(why(&[b"PROX", b"IED"]).await, Some(missing));
     }
 
-    /// Why `pieces` are refused; `None` where nothing came.
+    /// Returns the failure for `pieces`; `None` if nothing arrived.
     async fn why(pieces: &[&[u8]]) -> Option<ProxyFailure> {
         read(pieces).await.0.expect_err("no header").failure()
     }

@@ -1,5 +1,5 @@
-//! The connections that a local listener serves at a time. A connection that holds a slot without
-//! using it gives way to the next client, so that silent clients lock no other client out.
+//! The connection limit of a local listener. A connection that holds a slot without using the slot
+//! gives way to the next client, so silent clients lock no other client out.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -14,11 +14,11 @@ use crate::log::Throttle;
 
 use super::listener::Neighbour;
 
-/// How long a new connection may be silent before it gives way to others ahead of those that are
-/// idle after a request.
+/// How long a new connection may stay silent before it gives way earlier than idle connections
+/// after a request.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How far a connection is.
+/// A connection's progress.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
     /// No complete request has come yet.
@@ -50,7 +50,6 @@ impl From<Neighbour> for Client {
     }
 }
 
-/// The slots of one listener.
 pub struct ConnectionSlots {
     place: String,
     capacity: usize,
@@ -74,7 +73,7 @@ struct Entry {
 }
 
 impl ConnectionSlots {
-    /// `place` is where the listener listens, for the log.
+    /// `place` names the listener in the log.
     pub fn new(place: String, capacity: usize) -> Arc<Self> {
         Arc::new(Self {
             place,
@@ -84,9 +83,10 @@ impl ConnectionSlots {
         })
     }
 
-    /// Takes a slot. When none is free, another connection is closed for it: of the client that has
-    /// most, one without any request yet, else the one that has waited longest. A client with half of the slots only
-    /// replaces its own connections. `None` when every such connection carries out a request.
+    /// Takes a slot. If none is free, closes another connection for it: of the client with the most
+    /// connections, the silent connection first, else the connection waiting longest. A client with
+    /// half of the slots replaces only its own connections. Returns `None` when every candidate is
+    /// processing a request.
     pub fn take(self: &Arc<Self>, neighbour: Neighbour) -> Option<ConnectionSlot> {
         let client = neighbour.into();
         let now = Instant::now();
@@ -146,7 +146,7 @@ impl ConnectionSlots {
 }
 
 impl State {
-    /// The connection that gives way, among those of `only` if that is given.
+    /// Chooses the connection that gives way, among the connections of `only` if given.
     fn least_useful(&self, only: Option<Client>, now: Instant) -> Option<u64> {
         let mut held: HashMap<Client, usize> = HashMap::new();
         for entry in self.open.values() {
@@ -168,7 +168,7 @@ impl State {
     }
 }
 
-/// A connection's slot, free again when this is dropped.
+/// A connection's slot, freed on drop.
 pub struct ConnectionSlot {
     slots: Arc<ConnectionSlots>,
     id: u64,
@@ -176,7 +176,7 @@ pub struct ConnectionSlot {
 }
 
 impl ConnectionSlot {
-    /// The connection is at this stage from now on.
+    /// Records a new stage from now on.
     pub fn enter(&self, stage: Stage) {
         if let Some(entry) = self.slots.lock().open.get_mut(&self.id) {
             entry.stage = stage;
@@ -184,7 +184,7 @@ impl ConnectionSlot {
         }
     }
 
-    /// Resolves when another connection has the slot: this one must close.
+    /// Resolves when another connection takes over the slot; the connection must then close.
     pub async fn closing(&self) {
         self.closing.cancelled().await;
     }

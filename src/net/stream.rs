@@ -1,4 +1,4 @@
-//! The two connections of a session, whatever they are made of.
+//! The streams of a session: the client's and the upstream's.
 
 use std::io;
 use std::pin::Pin;
@@ -9,21 +9,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client;
 
-use super::buffer::Fill;
-use super::secured::Secured;
+use super::buffer::ReadInto;
+use super::tls_server::TlsServerStream;
 
-/// A client's connection.
 pub enum ClientStream {
-    /// Before STARTTLS.
     Clear(TcpStream),
-    /// Between the two: the handshake has the connection, or has lost it.
+    /// A handshake in progress owns the socket, or has failed.
     Gone,
-    /// Inside TLS.
-    Tls(Box<Secured>),
+    Tls(Box<TlsServerStream>),
 }
 
 impl ClientStream {
-    /// The version of TLS, as people write it, if there is TLS.
+    /// Returns the TLS version as written in logs, if TLS is active.
     pub fn tls_version(&self) -> Option<&'static str> {
         let Self::Tls(stream) = self else { return None };
         stream.version().map(|version| match version {
@@ -33,7 +30,6 @@ impl ClientStream {
         })
     }
 
-    /// Sends this.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Clear(stream) => stream.write_all(bytes).await,
@@ -42,7 +38,7 @@ impl ClientStream {
         }
     }
 
-    /// Sends this as the last there is.
+    /// Sends the last octets, with close_notify under TLS.
     pub async fn send_last(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Tls(stream) => stream.send_last(bytes).await,
@@ -51,7 +47,7 @@ impl ClientStream {
     }
 }
 
-impl Fill for ClientStream {
+impl ReadInto for ClientStream {
     fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
@@ -66,23 +62,18 @@ impl Fill for ClientStream {
     }
 }
 
-/// A connection to a neighbour: the upstream, or an smtpd that asks.
+/// A connection to a local service: the upstream, or an smtpd asking for verdicts.
 #[derive(Debug)]
 pub enum LocalStream {
-    /// Over TCP.
     Tcp(TcpStream),
-    /// Over a unix socket.
     Unix(UnixStream),
 }
 
-/// A connection to the upstream.
 #[derive(Debug)]
 pub enum UpstreamStream {
-    /// As it is.
     Clear(LocalStream),
-    /// Between the two: the handshake has the connection, or has lost it.
+    /// A handshake in progress owns the socket, or has failed.
     Gone,
-    /// Inside TLS.
     Tls(Box<client::TlsStream<LocalStream>>),
 }
 

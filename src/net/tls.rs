@@ -1,4 +1,4 @@
-//! TLS towards clients, with certificates that are replaced while running.
+//! TLS towards clients, with certificates that are reloaded at runtime.
 
 use std::fs;
 use std::io;
@@ -19,10 +19,8 @@ use super::handshake::alert_name;
 /// How many TLS 1.2 and 1.3 sessions can be resumed.
 const RESUMABLE: usize = 4096;
 
-/// Why a certificate cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read.
     #[error("{path}: {error}; it must be readable by the user gatepost runs as")]
     Read {
         /// The file.
@@ -30,62 +28,46 @@ pub enum TlsError {
         /// Why not.
         error: io::Error,
     },
-    /// A file holds no usable PEM.
     #[error("{path}: no {expected} in PEM form found; {fix}")]
     Pem {
-        /// The file.
         path: PathBuf,
-        /// What it should hold.
         expected: &'static str,
-        /// What to do.
         fix: &'static str,
     },
-    /// Key and certificate do not belong together, or the key is of no usable kind.
+    /// The key does not match the certificate, or has an unsupported kind.
     #[error(
         "{certificate} and {key} cannot be used together: {}; give the key that the certificate was issued for",
-        words(error)
+        error_text(error)
     )]
     Pair {
-        /// The certificate's file.
         certificate: PathBuf,
-        /// The key's file.
         key: PathBuf,
-        /// What rustls says.
         error: rustls::Error,
     },
-    /// Clients would refuse the certificate, and the one that is served is better.
+    /// Clients would reject the new certificate, and the served certificate is better.
     #[error("{path}: it {}; have it renewed, or correct this machine's clock", validity(*begins, *ends))]
     NotValid {
-        /// The certificate's file.
         path: PathBuf,
-        /// When it begins to be valid, in seconds since 1970, if it is not valid yet.
+        /// The start of validity in seconds since 1970, if in the future.
         begins: Option<i64>,
-        /// The end of its validity, in seconds since 1970.
+        /// The end of validity in seconds since 1970.
         ends: i64,
     },
-    /// Nobody is trusted, so nobody could be verified.
+    /// No trusted authority means that no upstream could be verified.
     #[error(
         "no certificate of an authority found on this system; install ca-certificates, or name a file in upstream.tls_ca"
     )]
     NoRoots,
-    /// What should be an authority's certificate is none.
     #[error(
         "{path}: {}; give the certificates of authorities in PEM form",
-        words(error)
+        error_text(error)
     )]
-    Root {
-        /// The file.
-        path: PathBuf,
-        /// What rustls says.
-        error: rustls::Error,
-    },
-    /// No certificate can have this name.
+    Root { path: PathBuf, error: rustls::Error },
     #[error(
         "upstream.tls_name: {0:?} is not a name that a certificate can have; use a host name or an IP address"
     )]
     Name(String),
-    /// TLS cannot be set up at all.
-    #[error("TLS: {}", words(.0))]
+    #[error("TLS: {}", error_text(.0))]
     Setup(#[from] rustls::Error),
 }
 
@@ -97,23 +79,23 @@ fn validity(begins: Option<i64>, ends: i64) -> String {
     }
 }
 
-/// Every certificate in a PEM file; none where it holds anything else.
+/// Reads every certificate in a PEM file; returns none if the file holds anything else.
 pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(chain_of(&read(path)?))
 }
 
-/// The same of the file's contents.
+/// Parses every certificate in PEM; returns none if `pem` holds anything else.
 pub(super) fn chain_of(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     let chain: Result<_, _> = CertificateDer::pem_slice_iter(pem).collect();
     chain.unwrap_or_default()
 }
 
-/// The private key in a PEM file.
+/// Reads the private key in a PEM file.
 pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     key_of(path, &zeroize::Zeroizing::new(read(path)?))
 }
 
-/// The same of the contents of the file at `path`.
+/// Parses the private key of the file at `path`.
 pub(super) fn key_of(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|_| TlsError::Pem {
         path: path.to_owned(),
@@ -129,26 +111,26 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// The one place that chooses the cryptography.
+/// The only choice of the cryptography provider.
 pub fn provider() -> CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
 
-/// Draws the first random number, which costs tens of milliseconds once a process; otherwise
-/// somebody's handshake would pay for it.
+/// Draws the first random number. The first draw costs the process tens of milliseconds, better at
+/// the start than in a client's handshake.
 pub fn warm_up() {
-    // Should it fail, handshakes fail and say why.
+    // After a failure handshakes fail with the cause.
     let _ = provider().secure_random.fill(&mut [0]);
 }
 
-/// The error of a connection in plain words; it may hold one of rustls.
-pub fn words_of_io(error: &io::Error) -> String {
+/// Describes a connection error in plain words, including a wrapped rustls error.
+pub fn io_error_text(error: &io::Error) -> String {
     let source = error.get_ref().and_then(|source| source.downcast_ref());
-    source.map_or_else(|| error.to_string(), words)
+    source.map_or_else(|| error.to_string(), error_text)
 }
 
-/// The error in plain words, without the names of rustls's types.
-pub fn words(error: &rustls::Error) -> String {
+/// Describes a rustls error in plain words, without type names.
+pub fn error_text(error: &rustls::Error) -> String {
     use rustls::Error;
     match error {
         Error::AlertReceived(alert) => format!("the peer sent the alert {}", alert_name(*alert)),
@@ -158,7 +140,7 @@ pub fn words(error: &rustls::Error) -> String {
         | Error::PeerMisbehaved(_) => "the peer broke the protocol of TLS".to_owned(),
         Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_owned(),
         Error::InvalidCertificate(why) => {
-            format!("invalid peer certificate: {}", words_on_certificate(why))
+            format!("invalid peer certificate: {}", certificate_error_text(why))
         }
         Error::InvalidMessage(_) => "the peer sent something that is not TLS".to_owned(),
         Error::PeerIncompatible(_) => {
@@ -168,8 +150,8 @@ pub fn words(error: &rustls::Error) -> String {
     }
 }
 
-fn words_on_certificate(error: &CertificateError) -> String {
-    let words = match error {
+fn certificate_error_text(error: &CertificateError) -> String {
+    let text = match error {
         CertificateError::BadEncoding => "it cannot be read",
         CertificateError::BadSignature => "its signature is wrong",
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
@@ -188,10 +170,10 @@ fn words_on_certificate(error: &CertificateError) -> String {
         CertificateError::Other(why) => return why.to_string(),
         _ => "it cannot be verified",
     };
-    words.to_owned()
+    text.to_owned()
 }
 
-/// TLS as the listeners offer it, with certificates that can be replaced under them.
+/// The TLS configuration of the listeners, with certificates that can be replaced.
 #[derive(Debug)]
 pub struct Tls {
     config: Arc<ServerConfig>,
@@ -200,19 +182,19 @@ pub struct Tls {
     files: Mutex<Files>,
 }
 
-/// What the files held, as of the last look.
+/// The contents of the files at the last refresh.
 #[derive(Debug)]
 struct Files {
-    /// Those that are served, in the order of the configuration.
+    /// The served pairs, in the order of the configuration.
     served: Vec<(blake3::Hash, Certificate)>,
-    /// Why they are not what is served, if the last look said so.
+    /// The error of the last refresh, if the files could not be served.
     refused: Option<Refused>,
 }
 
-/// Files that cannot be used.
+/// Files that cannot be served.
 #[derive(Debug, PartialEq)]
 struct Refused {
-    /// What each pair held; `None` where a file could not be read.
+    /// Each pair's digest; `None` for an unreadable file.
     found: Vec<Option<blake3::Hash>>,
     why: String,
     is_told: bool,
@@ -229,7 +211,7 @@ impl ResolvesServerCert for Served {
 }
 
 impl Tls {
-    /// Loads the pairs, the one for everybody else first, and prepares TLS 1.2 and 1.3.
+    /// Loads the pairs, the default certificate first, and prepares TLS 1.2 and 1.3.
     pub fn load(pairs: Vec<Pair>) -> Result<Self, TlsError> {
         let loaded = pairs.iter().map(|pair| {
             let contents = Contents::read(pair)?;
@@ -243,7 +225,7 @@ impl Tls {
             .with_cert_resolver(served.clone());
         config.session_storage = ServerSessionMemoryCache::new(RESUMABLE);
         config.send_tls13_tickets = 1;
-        // The greeting is public, and should not take a round trip of its own.
+        // The greeting is public and must not cost an extra round trip.
         config.send_half_rtt_data = true;
         Ok(Self {
             config: Arc::new(config),
@@ -256,23 +238,25 @@ impl Tls {
         })
     }
 
-    /// What clients are offered, whose certificates change with [`Tls::reload`].
+    /// Returns the configuration for clients; [`Tls::refresh`] replaces its certificates.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.clone()
     }
 
-    /// When the first of the certificates served ends, in seconds since 1970.
+    /// Returns the earliest end of validity of the served certificates, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
         self.served.0.load().not_after()
     }
 
-    /// Looks at the files, at `now` in seconds since 1970, and serves what they hold if that is new. Returns whether
-    /// anything is served anew. While one of the pairs cannot be used, or is not valid where the one that is served is,
-    /// all the old ones stay.
+    /// Rereads the files at `now`, in seconds since 1970, and serves changed certificates. Returns
+    /// whether anything changed. All old certificates stay if a pair cannot be used, or if a new
+    /// certificate is invalid while the served certificate is valid.
     ///
     /// # Errors
-    /// Why they stay. An error is returned once, at the second look that meets it: a renewal may be halfway through its
-    /// two files. Where `at_once` is set, it is returned at once and again, and files that did not change count as new.
+    /// The reason why the old certificates stay. The first refresh that meets an error returns
+    /// `Ok(false)`, and the second returns the error once, because a renewal may be halfway through
+    /// its two files. With `at_once`, every refresh returns the error, and unchanged files count as
+    /// new.
     pub fn refresh(&self, now: i64, at_once: bool) -> Result<bool, TlsError> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let found: Vec<_> = self.pairs.iter().map(Contents::read).collect();
@@ -346,7 +330,7 @@ mod tests {
         fs::write(directory.join("key"), made.signing_key.serialize_pem()).unwrap();
     }
 
-    /// The same with this validity, in years.
+    /// Writes a pair with a validity given in years.
     fn write_pair_of(directory: &Path, name: &str, years: (i32, i32)) {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
@@ -357,7 +341,7 @@ mod tests {
         fs::write(directory.join("key"), key.serialize_pem()).unwrap();
     }
 
-    /// 1 July 2026.
+    /// The test time, 1 July 2026.
     const NOW: i64 = 1_782_864_000;
 
     fn loaded(directory: &Path) -> Tls {
@@ -373,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_pair_is_noticed_and_a_bad_one_keeps_the_old() {
+    fn changed_pair_is_served_and_broken_pair_keeps_the_old() {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key");
         write_pair(directory.path(), "one.test");
@@ -388,7 +372,7 @@ mod tests {
         let second = shown(&tls);
         assert_ne!(first, second);
 
-        // The key of another pair: perhaps a renewal that is halfway through.
+        // The key of another pair, as halfway through a renewal.
         let right = fs::read(&key).unwrap();
         let other = rcgen::generate_simple_self_signed(["x.test".to_owned()]).unwrap();
         fs::write(&key, other.signing_key.serialize_pem()).unwrap();
@@ -409,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_written_in_place_with_the_time_of_before_is_noticed() {
+    fn pair_rewritten_with_an_old_mtime_is_served() {
         let directory = tempfile::tempdir().unwrap();
         write_pair(directory.path(), "one.test");
         let tls = loaded(directory.path());
@@ -428,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_not_valid_replaces_no_valid_one() {
+    fn invalid_certificate_never_replaces_a_valid_one() {
         for (current, new, is_taken) in [
             ((2020, 2030), (2021, 2022), false),
             ((2020, 2030), (2027, 2040), false),
@@ -459,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_becomes_valid_is_taken_then() {
+    fn future_certificate_is_served_once_valid() {
         let directory = tempfile::tempdir().unwrap();
         write_pair_of(directory.path(), "one.test", (2020, 2030));
         let tls = loaded(directory.path());

@@ -1,5 +1,4 @@
-//! Addresses that could not be opened at the start and that mail can do without: they are tried
-//! again until they are free.
+//! Optional listeners whose address was taken at the start; they are retried until free.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,26 +12,25 @@ use super::listener::{Access, LocalListener};
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A listener that is to be opened.
+/// A listener still to be opened.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Its kind, for example `metrics`.
+    /// For example `metrics`.
     pub kind: &'static str,
-    /// Its address.
     pub endpoint: Endpoint,
     /// The permissions of a socket in the file system.
     pub access: Access,
 }
 
-/// Why each listener that is not open is not. Bounded by the configuration.
+/// The errors of the closed listeners, bounded by the configuration.
 #[derive(Clone, Default)]
 pub struct Unopened(Arc<Mutex<Errors>>);
 
-/// The error of each kind and address.
+/// Keyed by kind and address.
 type Errors = BTreeMap<(&'static str, String), String>;
 
 impl Unopened {
-    /// Notes why a listener is not open, and logs that.
+    /// Records and logs the error of a listener.
     pub fn note(&self, wanted: &Wanted, error: String) {
         let (kind, place) = (wanted.kind, wanted.endpoint.to_string());
         tracing::warn!(
@@ -42,7 +40,7 @@ impl Unopened {
         self.errors().insert((kind, place), error);
     }
 
-    /// The kind, the address and the error of each.
+    /// Returns the kind, address and error of each closed listener.
     pub fn all(&self) -> Vec<(&'static str, String, String)> {
         let all = self.errors();
         let all = all.iter();
@@ -54,7 +52,7 @@ impl Unopened {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tries until the listener is open. `None` once the daemon ends.
+    /// Retries until the listener is open; returns `None` when the daemon stops.
     pub async fn open(self, wanted: Wanted, lifecycle: Lifecycle) -> Option<LocalListener> {
         let Wanted {
             kind,

@@ -38,8 +38,8 @@ pub struct Settings {
 #[derive(Debug)]
 #[must_use]
 pub enum Action<'a> {
-    /// Ask whether what [`Session::asked`] tells is allowed, then [`Session::on_admission`].
-    Admit,
+    /// Ask whether what [`Session::policy_request`] tells is allowed, then [`Session::on_policy`].
+    CheckPolicy,
     /// Send the reply and close.
     Close(Reply),
     /// Open an upstream session for this identity, then [`Session::on_upstream`].
@@ -67,7 +67,7 @@ pub enum Wants {
 
 /// What an authenticated client asks for, that limits and rules may refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked<'a> {
+pub enum PolicyRequest<'a> {
     /// To begin a message.
     Mail {
         /// The reverse-path, in its angle brackets.
@@ -570,7 +570,7 @@ impl Session {
                     size: envelope::stated_size(&path),
                 };
                 self.state = State::Admitting { handed, envelope };
-                Action::Admit
+                Action::CheckPolicy
             }
         }
     }
@@ -586,27 +586,27 @@ impl Session {
                 path.write(b"RCPT TO:", line, &mut self.asked);
                 let envelope = Envelope::Recipient;
                 self.state = State::Admitting { handed, envelope };
-                Action::Admit
+                Action::CheckPolicy
             }
         }
     }
 
-    /// What [`Action::Admit`] asks for.
-    pub fn asked(&self) -> Option<Asked<'_>> {
+    /// What [`Action::CheckPolicy`] asks for.
+    pub fn policy_request(&self) -> Option<PolicyRequest<'_>> {
         let State::Admitting { envelope, .. } = &self.state else {
             return None;
         };
         match envelope {
-            Envelope::Mail { path, size } => Some(Asked::Mail {
+            Envelope::Mail { path, size } => Some(PolicyRequest::Mail {
                 path: self.asked.get(path.clone())?,
                 size: *size,
             }),
-            Envelope::Recipient => Some(Asked::Recipient),
+            Envelope::Recipient => Some(PolicyRequest::Recipient),
         }
     }
 
-    /// What limits and rules say to [`Action::Admit`].
-    pub fn on_admission(&mut self, verdict: Result<(), Denial>) -> Action<'_> {
+    /// What limits and rules say to [`Action::CheckPolicy`].
+    pub fn on_policy(&mut self, verdict: Result<(), Denial>) -> Action<'_> {
         let State::Admitting {
             mut handed,
             envelope,

@@ -152,7 +152,7 @@ pub struct Account {
 
 /// Whose session it is to be, and how the upstream is told.
 #[derive(Clone, Copy, Debug)]
-pub enum Purpose<'a> {
+pub enum HandoffMode<'a> {
     /// Ours, by an account; the upstream does not hear of the client.
     Login(&'a Account),
     /// Nobody's: only what is offered is asked, behind a PROXY header where one is expected.
@@ -160,7 +160,7 @@ pub enum Purpose<'a> {
     /// The client's, by a PROXY header.
     Proxy(&'a Client, proxy::Version),
     /// Whoever's: the upstream is told nothing.
-    Untold,
+    NoIdentity,
     /// The client's, by XCLIENT.
     Xclient(&'a Client),
 }
@@ -171,14 +171,14 @@ pub struct Handover<'a> {
     state: State,
     hostname: &'a str,
     security: Security,
-    purpose: Purpose<'a>,
-    manners: Manners,
-    found: Option<Manners>,
+    mode: HandoffMode<'a>,
+    xclient_support: XclientSupport,
+    found: Option<XclientSupport>,
 }
 
 /// How an upstream takes XCLIENT, as far as that was found out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Manners {
+pub struct XclientSupport {
     /// With these attributes.
     pub xclient: Option<Attributes>,
     /// Only after EHLO.
@@ -227,25 +227,25 @@ pub enum Step {
 }
 
 impl<'a> Handover<'a> {
-    /// `hostname` is our own name in EHLO; `manners` is what sessions before found out.
+    /// `hostname` is our own name in EHLO; `xclient_support` is what sessions before found out.
     pub fn new(
         hostname: &'a str,
         security: Security,
-        purpose: Purpose<'a>,
-        manners: Manners,
+        mode: HandoffMode<'a>,
+        xclient_support: XclientSupport,
     ) -> Self {
         Self {
             state: State::Connecting,
             hostname,
             security,
-            purpose,
-            manners,
+            mode,
+            xclient_support,
             found: None,
         }
     }
 
     /// What has been found out, if anything new.
-    pub fn found(&self) -> Option<Manners> {
+    pub fn found(&self) -> Option<XclientSupport> {
         self.found
     }
 
@@ -273,12 +273,13 @@ impl<'a> Handover<'a> {
 
     /// What goes out in the clear before everything else, TLS included; often nothing.
     pub fn preamble(&self) -> Vec<u8> {
-        match self.purpose {
-            Purpose::Proxy(client, version) => proxy::header(client, version),
-            Purpose::Probe(Some(version)) => proxy::local_header(version),
-            Purpose::Login(_) | Purpose::Probe(None) | Purpose::Untold | Purpose::Xclient(_) => {
-                Vec::new()
-            }
+        match self.mode {
+            HandoffMode::Proxy(client, version) => proxy::header(client, version),
+            HandoffMode::Probe(Some(version)) => proxy::local_header(version),
+            HandoffMode::Login(_)
+            | HandoffMode::Probe(None)
+            | HandoffMode::NoIdentity
+            | HandoffMode::Xclient(_) => Vec::new(),
         }
     }
 
@@ -371,8 +372,8 @@ impl<'a> Handover<'a> {
         if reply.code == expected {
             return Ok(());
         }
-        Err(self.failure(match (self.stage(), self.purpose) {
-            (Stage::Auth, Purpose::Login(account)) => FailureCause::AuthRefused {
+        Err(self.failure(match (self.stage(), self.mode) {
+            (Stage::Auth, HandoffMode::Login(account)) => FailureCause::AuthRefused {
                 username: account.username.clone(),
                 code: reply.code,
             },
@@ -382,19 +383,19 @@ impl<'a> Handover<'a> {
 
     /// The first command of a session that is as safe as it will be.
     fn open(&mut self) -> Step {
-        let Manners {
+        let XclientSupport {
             xclient,
             after_ehlo,
-        } = self.manners;
+        } = self.xclient_support;
         let known = xclient.filter(|_| !after_ehlo);
-        if let (Purpose::Xclient(client), Some(known)) = (self.purpose, known)
+        if let (HandoffMode::Xclient(client), Some(known)) = (self.mode, known)
             && let Ok(command) = client.command(known)
         {
             self.state = State::EarlyXclient;
             // However it ends, unless well, the next session asks first.
-            self.found = Some(Manners {
+            self.found = Some(XclientSupport {
                 after_ehlo: true,
-                ..self.manners
+                ..self.xclient_support
             });
             return Step::Send(Secret::new(command));
         }
@@ -408,15 +409,17 @@ impl<'a> Handover<'a> {
 
     /// The upstream has said what it offers; now it is told whose session this is.
     fn introduce(&mut self, extensions: Extensions) -> Result<Step, UpstreamFailure> {
-        if let Purpose::Probe(_) | Purpose::Xclient(_) = self.purpose {
-            self.found = Some(Manners {
+        if let HandoffMode::Probe(_) | HandoffMode::Xclient(_) = self.mode {
+            self.found = Some(XclientSupport {
                 xclient: extensions.xclient,
-                ..self.found.unwrap_or(self.manners)
+                ..self.found.unwrap_or(self.xclient_support)
             });
         }
-        match self.purpose {
-            Purpose::Probe(_) | Purpose::Proxy(..) | Purpose::Untold => Ok(Step::Ready(extensions)),
-            Purpose::Xclient(client) => {
+        match self.mode {
+            HandoffMode::Probe(_) | HandoffMode::Proxy(..) | HandoffMode::NoIdentity => {
+                Ok(Step::Ready(extensions))
+            }
+            HandoffMode::Xclient(client) => {
                 self.state = State::Xclient;
                 let offered = extensions
                     .xclient
@@ -426,7 +429,7 @@ impl<'a> Handover<'a> {
                     .map_err(|error| self.failure(error.into()))?;
                 Ok(Step::Send(Secret::new(command)))
             }
-            Purpose::Login(account) => match extensions.mechanism {
+            HandoffMode::Login(account) => match extensions.mechanism {
                 Some(Mechanism::Plain) => {
                     self.state = State::Verdict(extensions);
                     Ok(plain(account))
@@ -445,17 +448,17 @@ impl<'a> Handover<'a> {
 
     /// EHLO, in the name of whom the upstream takes the session for at this moment.
     fn ehlo(&self) -> Step {
-        let name = match (&self.state, self.purpose) {
-            (State::ClientEhlo, Purpose::Xclient(client)) => &client.helo,
-            (_, Purpose::Proxy(client, _)) => &client.helo,
+        let name = match (&self.state, self.mode) {
+            (State::ClientEhlo, HandoffMode::Xclient(client)) => &client.helo,
+            (_, HandoffMode::Proxy(client, _)) => &client.helo,
             _ => self.hostname,
         };
         say(&format!("EHLO {name}"))
     }
 
     fn say_account(&self, field: fn(&Account) -> &[u8]) -> Step {
-        let value: &[u8] = match self.purpose {
-            Purpose::Login(account) => field(account),
+        let value: &[u8] = match self.mode {
+            HandoffMode::Login(account) => field(account),
             _ => &[],
         };
         secret_line("", value)

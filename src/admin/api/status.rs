@@ -13,7 +13,7 @@ use crate::admin::caller::Caller;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::clock;
-use crate::net::hosts::{HostState, Hosts};
+use crate::net::upstream_pool::{HostState, UpstreamPool};
 use crate::store::Access;
 
 use super::field::Time;
@@ -170,7 +170,7 @@ async fn get_status(
             address,
             fault: Some(fault),
         });
-        let hosts = |hosts: &Arc<Hosts>| hosts.states().into_iter().map(Host::from);
+        let hosts = |hosts: &Arc<UpstreamPool>| hosts.states().into_iter().map(Host::from);
         let upstreams = &system.upstreams;
         let shared = upstreams.iter().filter(|(slug, _)| slug.is_none());
         let shared = shared.map(|(_, places)| places);

@@ -8,7 +8,7 @@ use axum::response::Response;
 
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
-use crate::net::hosts::{HostState, Hosts};
+use crate::net::upstream_pool::{HostState, UpstreamPool};
 use crate::store::{AuditFilter, Page, StoreSize, Usage, UsageOf};
 
 use super::Dashboard;
@@ -66,7 +66,9 @@ struct Host {
     state: HostState,
 }
 
-fn hosts((organization, hosts): &(Option<String>, Arc<Hosts>)) -> impl Iterator<Item = Host> {
+fn hosts(
+    (organization, hosts): &(Option<String>, Arc<UpstreamPool>),
+) -> impl Iterator<Item = Host> {
     let host = |state| Host {
         organization: organization.clone(),
         state,

@@ -12,7 +12,7 @@ use crate::admin::api;
 use crate::admin::caller::Caller;
 use crate::auth::password::Hasher;
 use crate::auth::token;
-use crate::lifecycle::Orders;
+use crate::lifecycle::SessionSignal;
 use crate::net::certificates::Pair;
 use crate::sasl::Identity;
 use crate::sessions::{Client, Entry};
@@ -86,14 +86,14 @@ impl Fixture {
     }
 
     /// A session of `default`'s, and what tells it to end.
-    fn session(&self) -> (Entry, Orders) {
-        let orders = Orders::default();
+    fn session(&self) -> (Entry, SessionSignal) {
+        let signal = SessionSignal::default();
         let client = Client {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             tls: None,
             helo: "laptop".to_owned(),
             mechanism: "PLAIN",
-            orders: orders.clone(),
+            signal: signal.clone(),
         };
         let identity = Identity {
             key: 1,
@@ -103,7 +103,7 @@ impl Fixture {
         };
         let mut entry = self.desk.system.sessions.enter("smtp_a", client);
         entry.authenticated(&Arc::new(identity));
-        (entry, orders)
+        (entry, signal)
     }
 
     /// The ways to end the sessions there are.
@@ -154,7 +154,7 @@ async fn a_session_is_ended_while_others_have_all_turns() {
         let path = &fixture.endings()[ending];
         let status = fixture.delete(path, actor.clone()).await;
         assert!(status.is_success(), "{path}: {status}");
-        assert!(disconnect.given().is_some(), "{path}");
+        assert!(disconnect.current().is_some(), "{path}");
     }
 }
 
@@ -166,6 +166,6 @@ async fn no_session_is_ended_by_a_token_that_is_not_valid_any_more() {
     for path in fixture.endings() {
         let status = fixture.delete(&path, actor.clone()).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
-        assert!(disconnect.given().is_none(), "{path}");
+        assert!(disconnect.current().is_none(), "{path}");
     }
 }

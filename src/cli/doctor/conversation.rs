@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::config::Listener;
 use crate::net::buffer::{Buffer, LINES};
 use crate::net::stream::{LocalStream, UpstreamStream};
-use crate::net::tls::{provider, words_of_io};
+use crate::net::tls::{io_error_text, provider};
 use crate::sasl::Secret;
 use crate::smtp::proxy::{Version, local_header};
 use crate::smtp::reply::{RawReply, ReplyFault};
@@ -37,7 +37,7 @@ pub enum Fault {
     #[error("the connection was closed")]
     Closed,
     /// The connection failed, or the handshake.
-    #[error("{}", words_of_io(.0))]
+    #[error("{}", io_error_text(.0))]
     Io(#[from] io::Error),
     /// What came is not SMTP.
     #[error("{0}")]

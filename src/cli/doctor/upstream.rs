@@ -15,7 +15,7 @@ use super::settings::{Answers, Settings};
 use crate::config::{self, Config, Endpoint, IdentityBy};
 use crate::edge::{Dialer, Upstreams};
 use crate::metrics::Metrics;
-use crate::net::hosts::Host;
+use crate::net::upstream_pool::UpstreamHost;
 use crate::smtp::extensions::Extensions;
 use crate::smtp::upstream::{FailureCause, Stage, UpstreamFailure};
 use crate::smtp::xclient::{Attributes, Client};
@@ -61,7 +61,7 @@ impl Six {
 /// One place where sessions go.
 pub struct Place {
     dialer: Arc<Dialer>,
-    host: Arc<Host>,
+    host: Arc<UpstreamHost>,
     /// Whose sessions, if not everybody's.
     pub organization: Option<String>,
     /// The service there.
@@ -100,8 +100,8 @@ pub async fn places(
     let upstreams = upstreams.map_err(|error| refused(error.to_string()))?;
     let (mut places, mut findings) = (Vec::new(), Vec::new());
     for (organization, dialer) in upstreams.all() {
-        dialer.hosts().resolve().await;
-        for (name, why) in dialer.hosts().unresolved() {
+        dialer.pool().resolve().await;
+        for (name, why) in dialer.pool().unresolved() {
             let finding = Finding::problem(
                 UPSTREAM,
                 format!("{}{name} has no address: {why}", owner(organization)),
@@ -110,7 +110,7 @@ pub async fn places(
             .explaining(HANDOVER);
             findings.push((organization.map(str::to_owned), vec![finding]));
         }
-        places.extend(dialer.hosts().all().into_iter().map(|host| Place {
+        places.extend(dialer.pool().all().into_iter().map(|host| Place {
             settings: Settings::of(&host.endpoint, answers, is_named),
             organization: organization.map(str::to_owned),
             dialer: dialer.clone(),

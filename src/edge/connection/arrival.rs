@@ -1,4 +1,4 @@
-//! A client's arrival: from the accepted connection to its greeting, and TLS wherever that begins.
+//! A client's arrival, from accept to greeting, and the TLS handshake on both kinds of port.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::auth::guard::ConnectionSlot;
 use crate::config::{Listener, ListenerKind};
-use crate::lifecycle::{Order, Orders};
+use crate::lifecycle::{SessionSignal, Signal};
 use crate::log::Throttle;
 use crate::metrics::{Label as _, ProxyFailure, Shed};
 use crate::net::buffer::LINES;
@@ -17,8 +17,8 @@ use crate::net::handshake::{Begun, Failed};
 use crate::net::listener::Accepted;
 use crate::net::opening::Opening;
 use crate::net::proxy::{self, Proxied};
-use crate::net::secured::Secured;
 use crate::net::stream::ClientStream;
+use crate::net::tls_server::TlsServerStream;
 use crate::smtp::line::LineReader;
 use crate::smtp::reply::{self, Reply};
 
@@ -27,48 +27,49 @@ use super::super::ending::{Ending, Summary};
 use super::Connection;
 use super::wait::SILENCE_WHILE_DRAINING;
 
-/// How many of the first octets are looked at to tell what a client takes this port for.
+/// How many of the first octets identify the protocol that the client speaks.
 const OPENING: usize = 16;
 
-/// Tells a client that there is no room. It must cost next to nothing, so nothing is waited for.
+/// Sends the reply for too many connections, without any wait: a rejection must stay cheap.
 pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
-    // Inside TLS there are no words for it before a handshake, which is what we cannot afford.
+    // A reply inside TLS needs a handshake, and the handshake is too expensive here.
     if kind == ListenerKind::Submission {
         let mut words = Vec::new();
         reply::TOO_MANY_CONNECTIONS.write_to(&mut words);
-        // The buffer of a fresh socket takes them all, unless the client is gone.
+        // A fresh socket's send buffer holds the whole reply, unless the client is gone.
         let _ = socket2::SockRef::from(stream).send(&words);
     }
 }
 
-/// Closes a connection that the guard does not let in. Whoever is banned is not told: words would only keep it open.
+/// Closes a connection rejected by the guard. A banned client gets no reply: a reply would only
+/// keep the connection open.
 pub fn shed(stream: &TcpStream, kind: ListenerKind, why: Shed) {
     if why != Shed::Banned {
         turn_away(stream, kind);
     }
 }
 
-/// Serves a client until one side has had enough, or everything must end.
+/// Serves a client until either side closes or the daemon stops.
 pub async fn serve(
     edge: &Arc<Edge>,
     mut accepted: Accepted,
     mut place: Option<ConnectionSlot>,
     listener: &Listener,
 ) {
-    let enlisted = edge.lifecycle.enlist();
-    let orders = &enlisted.orders;
+    let registration = edge.lifecycle.register();
+    let signal = &registration.signal;
     let ends = tokio::select! {
         ends = ends(edge, &mut accepted, &mut place, listener) => ends,
-        ending = stalled(orders) => Err(ending),
+        ending = stalled(signal) => Err(ending),
     };
     let ends = match ends {
         Ok(ends) => ends,
-        // As many as a flood brings; they are counted.
+        // Not logged: a flood would fill the log. The metrics count these connections.
         Err(Ending::Shed) => return,
         Err(ending) => return over(edge, &Summary::new(accepted.peer), ending),
     };
     let mut summary = Summary::new(ends.source);
-    let opened = open(edge, accepted.stream, ends.source, listener, orders);
+    let opened = open(edge, accepted.stream, ends.source, listener, signal);
     let ending = match opened.await {
         Err(ending) => ending,
         Ok(stream) => {
@@ -78,15 +79,15 @@ pub async fn serve(
                 ends,
                 stream,
                 place,
-                orders.clone(),
+                signal.clone(),
                 listener,
                 &mut summary,
             );
             let ending = tokio::select! {
-                // In this order: whoever is disconnected is not told first that all went well. It also wakes the connection
-                // where it is to drain, as the wait for orders is in this task.
+                // In order of priority: a disconnected client gets no success reply first. Polling
+                // the signal here also wakes the connection when draining begins.
                 biased;
-                ending = cut_off(orders) => ending,
+                ending = cut_off(signal) => ending,
                 Err(ending) = connection.run() => ending,
             };
             connection.end(ending).await;
@@ -106,28 +107,29 @@ fn over(edge: &Edge, summary: &Summary, ending: Ending) {
     summary.log(ending);
 }
 
-/// Waits for the order to end at once.
-async fn cut_off(orders: &Orders) -> Ending {
-    match orders.at_least(Order::Abandon).await {
-        Order::Disconnect => Ending::Disconnected,
-        Order::Abandon | Order::Drain => Ending::CutOff,
+/// Waits for a signal to end at once.
+async fn cut_off(signal: &SessionSignal) -> Ending {
+    match signal.at_least(Signal::Abandon).await {
+        Signal::Disconnect => Ending::Disconnected,
+        Signal::Abandon | Signal::Drain => Ending::CutOff,
     }
 }
 
-/// Waits for the order to end at once, or for draining to have gone on for longer than an opening
-/// takes: other clients wait for the next process.
-async fn stalled(orders: &Orders) -> Ending {
-    match orders.at_least(Order::Drain).await {
-        Order::Disconnect => Ending::Disconnected,
-        Order::Abandon => Ending::CutOff,
-        Order::Drain => {
-            let ending = timeout(SILENCE_WHILE_DRAINING, cut_off(orders)).await;
+/// Waits for a signal to end at once. A connection still opening during a drain ends after a few
+/// seconds as well, because other clients already wait for the next process.
+async fn stalled(signal: &SessionSignal) -> Ending {
+    match signal.at_least(Signal::Drain).await {
+        Signal::Disconnect => Ending::Disconnected,
+        Signal::Abandon => Ending::CutOff,
+        Signal::Drain => {
+            let ending = timeout(SILENCE_WHILE_DRAINING, cut_off(signal)).await;
             ending.unwrap_or(Ending::CutOff)
         }
     }
 }
 
-/// Whose connection it is: that of who made it, unless somebody who may says otherwise.
+/// Returns the connection's addresses: the socket's own, or the PROXY header's from a trusted
+/// proxy.
 async fn ends(
     edge: &Edge,
     accepted: &mut Accepted,
@@ -135,7 +137,7 @@ async fn ends(
     listener: &Listener,
 ) -> Result<Proxied, Ending> {
     let (peer, stream) = (accepted.peer, &mut accepted.stream);
-    // Where even that is not known any more, the client is gone.
+    // The local address of a connection is unknown only after the client left.
     let destination = stream.local_addr().map_err(|_| Ending::ClientGone)?;
     let itself = Proxied {
         source: peer,
@@ -158,7 +160,7 @@ async fn ends(
         }
         Ok(Err(error)) => match error.failure() {
             Some(failure) => (failure, error.to_string()),
-            // A health check that only connects says nothing wrong.
+            // A health check that only connects is no failure.
             None => return Err(Ending::Silent),
         },
         Err(_) => (
@@ -181,13 +183,13 @@ async fn ends(
     Err(Ending::NotProxied(failure))
 }
 
-/// Warnings of connections without a header where one has to come.
+/// Throttles warnings about missing or broken PROXY headers.
 static NO_HEADER: Throttle = Throttle::new();
 
-/// Warnings of headers from addresses whose headers are not believed.
+/// Throttles warnings about PROXY headers from untrusted addresses.
 static UNTRUSTED: Throttle = Throttle::new();
 
-/// A client at an address that is not in `proxy_from` sent a PROXY header. It is not believed.
+/// Counts and logs a PROXY header from an address outside `proxy_from`; the header is ignored.
 fn warn_of_header(edge: &Edge, peer: SocketAddr, listener: &Listener) {
     let failure = ProxyFailure::Untrusted;
     edge.metrics.proxy_header_failures.of(failure).inc();
@@ -203,7 +205,6 @@ fn warn_of_header(edge: &Edge, peer: SocketAddr, listener: &Listener) {
     }
 }
 
-/// Counts a failed handshake and logs why it failed.
 fn log_failed(edge: &Edge, peer: SocketAddr, listener: &Listener, failed: &Failed) {
     edge.metrics.tls_handshake_failures.of(failed.reason).inc();
     tracing::info!(
@@ -223,13 +224,13 @@ async fn open(
     stream: TcpStream,
     client: SocketAddr,
     listener: &Listener,
-    orders: &Orders,
+    signal: &SessionSignal,
 ) -> Result<ClientStream, Ending> {
     match listener.kind {
         ListenerKind::Submission => Ok(ClientStream::Clear(stream)),
         ListenerKind::Submissions => tokio::select! {
             opened = shake_hands(edge, stream, client, listener, greeting(edge)) => opened,
-            ending = stalled(orders) => Err(ending),
+            ending = stalled(signal) => Err(ending),
         },
     }
 }
@@ -252,10 +253,10 @@ async fn shake_hands(
         ListenerKind::Submissions => Begun::AtOnce,
     };
     let shaking = async {
-        // Whoever says nothing takes nobody's place. Should the client be gone, accepting says so.
+        // A silent client takes no handshake permit. A failed wait shows in the accept below.
         let _ = stream.readable().await;
         let leave = edge.authenticator.guard().handshake(client.ip()).await;
-        Secured::accept(edge.tls.clone(), stream, leave.compute_permits(), greeting).await
+        TlsServerStream::accept(edge.tls.clone(), stream, leave.compute_permits(), greeting).await
     };
     let failed = match timeout(edge.timeouts.handshake, shaking).await {
         Ok(Ok(stream)) => {
@@ -286,20 +287,21 @@ impl Connection<'_> {
         self.send().await
     }
 
-    /// RFC 5321, 4.3.1: a client waits for the greeting. One that does not is a program that
-    /// speaks at us rather than with us. Where the greeting went out with the handshake, that cannot be told.
+    /// RFC 5321, 4.3.1: a client waits for the greeting. A client that talks first is a bulk
+    /// program or speaks another protocol. A greeting sent together with the handshake hides the
+    /// difference.
     async fn spoke_first(&mut self) -> Option<Opening> {
         match &mut self.stream {
             ClientStream::Gone => None,
             ClientStream::Clear(stream) => {
-                // Read without asking the event loop, which may not have seen the socket so far. The
-                // octets are not needed again: the connection is closed.
+                // Read the socket directly, as the event loop may not have reported the octets yet.
+                // Nothing needs them again, because the connection closes.
                 let mut begun = [0; OPENING];
                 let count = (&*socket2::SockRef::from(&*stream)).read(&mut begun).ok()?;
                 (count > 0).then(|| Opening::of(&begun[..count]))
             }
             ClientStream::Tls(stream) => {
-                // Polled once: what came with the end of the handshake is there already.
+                // Polled once: octets sent with the end of the handshake are already buffered.
                 let input = &mut self.input;
                 let polled = std::future::poll_fn(|context| {
                     std::task::Poll::Ready(input.poll_read_from(stream.as_mut(), context, LINES))
@@ -312,10 +314,10 @@ impl Connection<'_> {
         }
     }
 
-    /// Looks at the first octets that the client sent in the clear.
+    /// Checks the first octets that the client sent in the clear.
     ///
     /// # Errors
-    /// They begin a TLS handshake, to which no reply of SMTP is an answer.
+    /// A TLS handshake, for which SMTP has no reply.
     pub(super) fn look_at(&mut self, opening: &Opening) -> Result<(), Ending> {
         self.has_spoken = true;
         match opening {
@@ -333,7 +335,8 @@ impl Connection<'_> {
 
     pub(super) async fn start_tls(&mut self) -> Result<(), Ending> {
         self.send().await?;
-        // RFC 3207, 4.2: whatever came before the handshake may be an attacker's.
+        // RFC 3207, 4.2: discard everything received before the handshake; an attacker may have
+        // injected commands.
         let injected = self.input.discard() as u64;
         self.edge.metrics.bytes_before_tls.inc_by(injected);
         self.lines = LineReader::default();
@@ -344,7 +347,8 @@ impl Connection<'_> {
         self.stream = shake_hands(self.edge, stream, self.peer, self.listener, Vec::new()).await?;
         self.summary.tls = self.stream.tls_version();
         self.session.on_tls();
-        // Nothing is said until the client has, so what the handshake left goes alone.
+        // Write only the handshake's remaining records: the server sends nothing before the
+        // client's next command.
         self.say(false).await
     }
 }

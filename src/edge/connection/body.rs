@@ -1,6 +1,5 @@
-//! A message body on its way upstream; and the rest of one that goes nowhere, because the message
-//! is refused here or its upstream is gone. The client is answered behind its own end of data, as
-//! it listens no sooner.
+//! A message body on its way upstream, or discarded after a rejection here or a lost upstream. The
+//! client gets the answer after its end of data, because it reads no replies earlier.
 
 use std::sync::Arc;
 
@@ -16,24 +15,22 @@ use super::super::Edge;
 use super::super::timer::Floor;
 use super::super::upstream::Upstream;
 use super::wait::Due;
-use super::{Connection, Task, begin, containment};
+use super::{Connection, Task, begin, policy_check};
 
-/// A message body under way.
 pub(super) struct Body {
     scanner: Scanner,
-    /// The least that must come; once it is waited for.
+    /// The minimum transfer rate, measured from the first wait on.
     pub(super) floor: Option<Floor>,
-    /// Why no upstream reads the rest, unless the message is refused here.
+    /// Why no upstream reads the rest, unless Gatepost rejected the message.
     lost: Option<Lost>,
-    /// Since when the rest goes nowhere.
+    /// When the connection began to discard the rest.
     ends_nowhere_since: Option<Instant>,
 }
 
-/// How an upstream was lost inside a body.
+/// How the upstream was lost inside a body.
 pub(super) enum Lost {
-    /// It went away.
     Away,
-    /// It refused the message before its end, with this reply.
+    /// The upstream rejected the message early, with these octets.
     Refused(Vec<u8>),
 }
 
@@ -42,7 +39,7 @@ impl Body {
         let (instance, size) = (edge.bare_newline, session.message_size());
         Self {
             scanner: match allowance {
-                Some(allowance) => containment::scanner(allowance, instance, size),
+                Some(allowance) => policy_check::scanner(allowance, instance, size),
                 None => Scanner::new(instance, size),
             },
             floor: None,
@@ -52,7 +49,7 @@ impl Body {
     }
 }
 
-/// The body under way, or a new one.
+/// Returns the current body, or starts a new body.
 fn current<'b>(
     body: &'b mut Option<Body>,
     edge: &Arc<Edge>,
@@ -63,7 +60,7 @@ fn current<'b>(
 }
 
 impl Connection<'_> {
-    /// Passes on what has come of a body; `None` when there is no more.
+    /// Forwards the available part of a body; returns `None` when more input is needed.
     pub(super) fn take_body(&mut self) -> Option<Task> {
         if self.input.is_empty() {
             return None;
@@ -84,10 +81,10 @@ impl Connection<'_> {
             Progress::More => input.len(),
         };
         if is_relayed {
-            self.input.move_to(as_it_came, out);
-            self.input.pass(taken - as_it_came);
+            self.input.drain_into(as_it_came, out);
+            self.input.skip(taken - as_it_came);
         } else {
-            self.input.pass(taken);
+            self.input.skip(taken);
         }
         let sent = (out.len() - before) as u64;
         let (refusal, octets) = (body.scanner.refusal(), body.scanner.octets());
@@ -95,7 +92,7 @@ impl Connection<'_> {
             self.summary.add(|traffic| &traffic.bytes, sent);
             self.message_bytes += sent;
         } else if is_relayed {
-            // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
+            // Without an end of data the upstream delivers nothing (RFC 5321, 4.1.1.4).
             self.upstream = None;
             if let Some(allowance) = &mut self.allowance {
                 allowance.upstream_gone();
@@ -110,18 +107,18 @@ impl Connection<'_> {
         }
     }
 
-    /// The client's end of data has come.
+    /// Handles the client's end of data.
     fn end_body(&mut self) -> Option<Task> {
         let Body { scanner, lost, .. } = self.body.take()?;
         if let Some(allowance) = &mut self.allowance {
-            containment::body_over(allowance, &scanner);
+            policy_check::body_over(allowance, &scanner);
         }
         self.summary.normalized += u64::from(scanner.normalized().is_some());
         let action = match (lost, scanner.refusal()) {
             (Some(Lost::Refused(reply)), _) => {
                 self.session.on_lost_body();
                 self.output.extend_from_slice(&reply);
-                // By 421 it says that the session is over (RFC 5321, 3.8).
+                // A 421 from the upstream closes the session (RFC 5321, 3.8).
                 let closes = reply.starts_with(b"421");
                 return Some(if closes { Task::Close } else { Task::Done });
             }
@@ -154,7 +151,7 @@ impl Connection<'_> {
         Some(begin(action, &mut self.upstream, &mut self.output))
     }
 
-    /// More than any message has came of one that goes nowhere, and there is no end to it.
+    /// Closes a connection whose discarded body exceeds every size limit without an end.
     fn give_body_up(&mut self) -> Option<Task> {
         let is_lost = self.body.as_ref().is_some_and(|body| body.lost.is_some());
         if !is_lost {
@@ -164,8 +161,8 @@ impl Connection<'_> {
         Some(begin(action, &mut self.upstream, &mut self.output))
     }
 
-    /// The upstream is gone, or has decided, before the end of a body. The client sends the rest
-    /// all the same; it goes nowhere.
+    /// Records that the upstream left or rejected the message before the end of the body. The
+    /// connection discards the rest.
     pub(super) fn lose_body(&mut self, upstream: &Upstream, why: &str, lost: Lost) {
         self.report_lost(&upstream.host.endpoint.to_string(), why);
         self.count_message(match lost {
@@ -179,7 +176,7 @@ impl Connection<'_> {
         current(&mut self.body, self.edge, &self.session, allowance).lost = Some(lost);
     }
 
-    /// Until when more of a body must come, where the last came at `progress`.
+    /// Returns the deadline for more of the body, given the time of the last progress.
     pub(super) fn body_deadline(&mut self, progress: Instant) -> (Instant, Due) {
         let timeouts = &self.edge.timeouts;
         let allowance = self.allowance.as_ref();
@@ -205,7 +202,7 @@ impl Connection<'_> {
         deadline
     }
 
-    /// Whether enough of the body has come by now.
+    /// Whether the body meets the minimum rate now.
     pub(super) fn is_fast_enough(&mut self) -> bool {
         let timeouts = &self.edge.timeouts;
         let (window, rate) = (timeouts.body_rate_window, timeouts.body_rate);

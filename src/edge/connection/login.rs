@@ -1,4 +1,4 @@
-//! What a login waits for: the verdict on its credentials, then the upstream.
+//! Login: the verdict on the credentials, then the handover to an upstream.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl Connection<'_> {
             tls: peer.tls,
             helo: helo.to_owned(),
             mechanism: credentials.mechanism.as_str(),
-            orders: self.orders.clone(),
+            signal: self.signal.clone(),
         };
         let entry = self.edge.sessions.enter(&credentials.username, client);
         let entry = self.summary.entry.insert(entry);
@@ -43,7 +43,7 @@ impl Connection<'_> {
         verdict
     }
 
-    /// Opens an upstream session as this client's.
+    /// Opens an upstream session with the client's identity.
     pub(super) async fn hand_over(&mut self, identity: Arc<Identity>) -> Option<Extensions> {
         let client = xclient::Client {
             address: self.peer,
@@ -62,7 +62,7 @@ impl Connection<'_> {
         self.upstream = Some(upstream);
         self.engaged.renew();
         self.place = None;
-        // Once a session: an upstream that comes back at a later MAIL is no new one.
+        // Counted once a session: a later MAIL may reconnect the upstream.
         self.counted.get_or_insert_with(|| {
             let metrics = &self.edge.metrics;
             metrics.session(&identity.organization, &identity.username)

@@ -1,6 +1,7 @@
-//! What becomes of a message that is sent whole: the upstream's word on it is counted, and heard
-//! even where the client is gone. By then nothing can keep the upstream from delivering the
-//! message, so a limit that it did not count for could be passed by hanging up.
+//! The upstream's answer to a complete message, awaited even after the client is gone.
+//!
+//! The upstream may deliver a message from its end of data on, so clients could otherwise evade a
+//! limit by hanging up before the answer.
 
 use std::time::Duration;
 
@@ -11,17 +12,17 @@ use crate::net::stream::ClientStream;
 use crate::smtp::relay::Outcome;
 
 use super::super::ending::Ending;
-use super::super::timer::{Latest, within};
+use super::super::timer::{LastActivity, within};
 use super::super::upstream::Upstream;
 use super::Connection;
 use super::output::FAREWELL;
 
-/// How long the word on a message may take where everything must end, and where the client is to be
-/// disconnected; less than a daemon that ends waits for its sessions.
+/// How long the answer to a message may take when the daemon stops or an administrator disconnects
+/// the client; shorter than the daemon's own wait for sessions.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 impl Connection<'_> {
-    /// The upstream has answered a message.
+    /// Records the upstream's answer to a message.
     pub(super) fn message_answered(&mut self, taken: bool) {
         self.session.on_message(taken);
         self.note_message(taken);
@@ -32,8 +33,8 @@ impl Connection<'_> {
         });
     }
 
-    /// The upstream has a whole message and will not answer it any more. It may deliver the
-    /// message, so the message counts as sent.
+    /// Records a complete message without an answer. The message counts as sent, because the
+    /// upstream may deliver it.
     pub(super) fn message_unanswered(&mut self) {
         let username = self.summary.username();
         tracing::warn!(target: "gatepost::session", username, "the upstream never answered a message that it has whole; the message counts as sent, as it may be delivered");
@@ -50,7 +51,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Counts a message that is over, by its outcome.
+    /// Counts a finished message by outcome.
     pub(super) fn count_message(&mut self, outcome: MessageOutcome) {
         let bytes = std::mem::take(&mut self.message_bytes);
         self.edge.metrics.message(outcome, bytes);
@@ -59,14 +60,14 @@ impl Connection<'_> {
         }
     }
 
-    /// Waits for the upstream's word on a message that it has whole, at the end of a session; false
-    /// if that never comes. What the client is to hear is left in `output`. An administrator does
-    /// not wait so long: a client that is disconnected is let go after a moment.
+    /// Waits at the end of a session for the answer to a complete message, and leaves the reply in
+    /// `output`. Returns false if no answer came. A disconnected client waits only `LAST_WORD`; the
+    /// connection then closes, and the wait goes on without the client.
     pub(super) async fn hear_last_word(&mut self, ending: Ending) -> bool {
         let Some(upstream) = self.upstream.as_mut().filter(|one| one.has_message()) else {
             return true;
         };
-        let (progress, _) = Latest::both(&mut self.progress, &mut self.engaged);
+        let (progress, _) = LastActivity::both(&mut self.progress, &mut self.engaged);
         let deadline = progress + self.dialer.upstream().end_of_data_timeout;
         let before = self.output.len();
         let mut taken = None;
@@ -94,7 +95,7 @@ impl Connection<'_> {
                 }
             }
         };
-        self.moved
+        self.unflushed
             .add(Flow::FromUpstream, self.output.len() - before);
         match taken {
             Some(taken) => self.message_answered(taken),
@@ -107,14 +108,14 @@ impl Connection<'_> {
     }
 }
 
-/// Sends the rest of what is queued, and waits for the answer to the message in it; whether the
-/// upstream accepted the message, or `None` where no answer comes. Cancelled, it can begin again.
+/// Sends the queued output and waits for the answer to its message: accepted or rejected, or `None`
+/// when no answer comes. Safe to cancel and call again.
 async fn word_on_message(upstream: &mut Upstream, output: &mut Vec<u8>) -> Option<bool> {
     upstream.send().await.ok()?;
     upstream.rest_of_reply().await.ok()?;
     let (reply, relay) = upstream.reply().ok()??;
     let outcome = relay.on_reply(&reply, output).ok()?;
     upstream.consume_reply();
-    // 421 is a refusal, too.
+    // A 421 rejects the message too.
     Some(outcome == Outcome::Message(true))
 }

@@ -1,4 +1,4 @@
-//! What goes out to both sides while a session lasts, and how it takes leave of them.
+//! Output to both sides during a session, and the closing of both connections.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::super::timer::{timed, within};
 use super::super::upstream::Upstream;
 use super::Connection;
 
-/// How long either side may take to read our last words.
+/// How long either side may take to read the last reply.
 pub(super) const FAREWELL: Duration = Duration::from_millis(500);
 
 impl Connection<'_> {
-    /// One write to each side; the upstream first, since it has to think.
+    /// Writes once to each side; to the upstream first, because the upstream needs time to answer.
     pub(super) async fn send(&mut self) -> Result<(), Ending> {
         self.send_upstream().await?;
         if self.output.is_empty() {
@@ -30,16 +30,16 @@ impl Connection<'_> {
             .filter(|upstream| !upstream.output.is_empty())
         {
             let limit = self.dialer.upstream().command_timeout;
-            self.moved.add(Flow::ToUpstream, upstream.output.len());
+            self.unflushed.add(Flow::ToUpstream, upstream.output.len());
             let mut waited = Duration::ZERO;
             let sent = within(limit, timed(upstream.send(), &mut waited)).await;
             if let Some(floor) = self.body.as_mut().and_then(|body| body.floor.as_mut()) {
-                // Meanwhile nothing was read of what the client sends.
+                // The connection reads no client input during the wait.
                 floor.pause(waited);
             }
             if !matches!(sent, Ok(Ok(()))) {
                 if sent.is_ok() {
-                    // What it said before it went is still the client's to hear.
+                    // Forward replies that the upstream sent before closing.
                     let _ = within(FAREWELL, upstream.rest_of_reply()).await;
                 }
                 Box::pin(self.take_replies()).await?;
@@ -49,7 +49,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Sends the client what is left to say, as the last there is.
+    /// Sends the remaining output and closes the client's connection.
     pub(super) async fn leave(&mut self) -> Ending {
         let sent = async {
             self.send_upstream().await?;
@@ -59,9 +59,9 @@ impl Connection<'_> {
         sent.await.err().unwrap_or(Ending::Closed)
     }
 
-    /// Takes leave of an upstream on which nothing depends, before the client hears the last word:
-    /// a client that comes again at once then finds the upstream's process free. A silent upstream
-    /// delays the last word only for a moment.
+    /// Quits an unused upstream connection before the client gets the last reply: a client that
+    /// reconnects at once then finds the upstream's process free. A silent upstream delays the last
+    /// reply by at most `FAREWELL`.
     async fn leave_upstream(&mut self) {
         let is_free = |one: &mut Upstream| one.relay.is_idle() && !one.relay.in_body();
         if let Some(mut upstream) = self.upstream.take_if(is_free) {
@@ -71,13 +71,12 @@ impl Connection<'_> {
             };
             let left = within(FAREWELL, leaving).await;
             if left.is_ok() && upstream.reply().is_ok() {
-                // The buffer goes back to the thread.
+                // Returns the buffer to the thread's pool.
                 upstream.consume_reply();
             }
         }
     }
 
-    /// Sends the client what is due.
     pub(super) async fn say(&mut self, last: bool) -> Result<(), Ending> {
         let sending = async {
             match last {
@@ -87,7 +86,7 @@ impl Connection<'_> {
         };
         match within(self.edge.timeouts.body, sending).await {
             Ok(Ok(())) => {
-                self.moved.add(Flow::ToClient, self.output.len());
+                self.unflushed.add(Flow::ToClient, self.output.len());
                 self.output.clear();
                 Ok(())
             }
@@ -95,7 +94,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Gives the upstream session back while nothing depends on it. The next MAIL gets a new one.
+    /// Releases an unused upstream connection. The next MAIL opens a new session.
     pub(super) async fn release_upstream(&mut self) {
         if let Some(mut upstream) = self.upstream.take() {
             self.session.on_detached();
@@ -104,7 +103,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Leaves both sides as politely as the ending allows.
+    /// Closes both sides as politely as the ending allows.
     pub(super) async fn end(&mut self, ending: Ending) {
         self.summary.helo = self
             .session
@@ -114,11 +113,11 @@ impl Connection<'_> {
         let is_half_sent = !self.output.is_empty();
         let mut unfinished = !self.hear_last_word(ending).await;
         self.note_usage();
-        self.moved.tell(&self.edge.metrics);
+        self.unflushed.flush(&self.edge.metrics);
         if let Some(upstream) = &mut self.upstream {
             let relay = &upstream.relay;
             if relay.in_body() || relay.awaits_message() {
-                // Without its end of data, nothing of the message is delivered (RFC 5321, 4.1.1.4).
+                // Without an end of data the upstream delivers nothing (RFC 5321, 4.1.1.4).
                 unfinished = true;
                 self.upstream = None;
                 self.count_message(MessageOutcome::Lost);
@@ -126,8 +125,8 @@ impl Connection<'_> {
                 let _ = within(FAREWELL, upstream.quit()).await;
             }
         }
-        // To a client that waits for the word on its message, ours would be that word; behind a
-        // reply that is half sent, it would be part of it.
+        // A client waiting for the answer to a message would take a closing reply for the answer,
+        // and after half a reply the closing reply would become part of it.
         let words = match ending {
             Ending::CutOff => Some(reply::SHUTTING_DOWN),
             Ending::Disconnected => Some(reply::DISCONNECTED),

@@ -1,5 +1,4 @@
-//! The replies that pass from the upstream to the client once a session is handed over, and what is
-//! said when the upstream fails in between.
+//! Replies from the upstream to the client after the handover, and the handling of a lost upstream.
 
 use std::time::Duration;
 
@@ -14,11 +13,11 @@ use super::super::timer::within;
 use super::body::Lost;
 use super::{Connection, Task, begin};
 
-/// How long an upstream may take to finish a reply that it has begun inside a body.
+/// How long an upstream may take to finish a reply begun inside a body.
 const EARLY_REPLY: Duration = Duration::from_secs(1);
 
 impl Connection<'_> {
-    /// Passes on the replies that have come; false if there was none.
+    /// Forwards the available replies; returns false if there was none.
     pub(super) async fn take_replies(&mut self) -> Result<bool, Ending> {
         let mut any = false;
         while let Some(upstream) = &mut self.upstream {
@@ -27,26 +26,27 @@ impl Connection<'_> {
             let in_body = upstream.relay.in_body();
             let unasked = upstream.relay.is_idle() && upstream.has_said_more();
             if in_body && unasked {
-                // A reply that never comes to its end is none, which is seen below.
+                // The match below treats an unfinished reply as a fault.
                 let _ = within(EARLY_REPLY, upstream.rest_of_reply()).await;
             }
             let mut refused_for_good = false;
             let outcome = match upstream.reply() {
                 Ok(Some((reply, _))) if in_body && matches!(reply.code / 100, 4 | 5) => {
                     let lost = Lost::Refused(reply.bytes.to_vec());
-                    self.moved.add(Flow::FromUpstream, reply.bytes.len());
+                    self.unflushed.add(Flow::FromUpstream, reply.bytes.len());
                     if let Some(upstream) = self.upstream.take() {
                         self.lose_body(&upstream, "it refused the message before its end", lost);
                     }
                     any = true;
                     continue;
                 }
-                // Its end would be taken for the answer to whatever is asked by then.
+                // The rest of an unsolicited reply would be taken for the answer to the next
+                // command.
                 Ok(None) if unasked => Err("it began to speak unasked".to_owned()),
                 Ok(None) => break,
                 Ok(Some((reply, relay))) => {
                     refused_for_good = reply.code / 100 == 5;
-                    self.moved.add(Flow::FromUpstream, reply.bytes.len());
+                    self.unflushed.add(Flow::FromUpstream, reply.bytes.len());
                     relay
                         .on_reply(&reply, &mut self.output)
                         .map_err(|error| error.to_string())
@@ -96,7 +96,7 @@ impl Connection<'_> {
                 upstream.forward(b"RSET", Expect::Reset);
             }
         }
-        // Closed by us while replies were due; now all are there.
+        // The session closed while replies were due; the last reply is here now.
         if any && self.session.is_closed() && !self.is_owed() {
             return Err(self.leave().await);
         }
@@ -106,7 +106,8 @@ impl Connection<'_> {
         Ok(any)
     }
 
-    /// Of the hour in which it is noted; a message is noted with its reply.
+    /// Adds the session's new traffic to the credential's usage, in the current hour; a message
+    /// counts at its reply.
     pub(super) fn note_usage(&mut self) {
         if let Some((allowance, usage)) = self.allowance.as_mut().zip(self.summary.take_usage()) {
             allowance.note(&usage);
@@ -130,7 +131,8 @@ impl Connection<'_> {
         }
     }
 
-    /// The upstream is gone or cannot be believed any more. What it still owed is never made up.
+    /// Handles an upstream that left or broke the protocol. Gatepost never invents replies in its
+    /// place, except for 4xx codes.
     pub(super) async fn upstream_lost(&mut self, why: &str) -> Result<(), Ending> {
         let Some(upstream) = self.upstream.take() else {
             return Ok(());
@@ -159,7 +161,7 @@ impl Connection<'_> {
             return Ok(());
         }
         if self.session.is_closed() {
-            // The client leaves, or is to leave: that comes last.
+            // The session is closing: the closing reply comes last.
             relay.answer_without_upstream(&mut self.output);
             return Err(Box::pin(self.leave()).await);
         }
@@ -174,7 +176,7 @@ impl Connection<'_> {
         Box::pin(self.carry_out_close(reply::UPSTREAM_LOST)).await
     }
 
-    /// Counts an upstream that was lost inside a transaction, and logs it.
+    /// Counts and logs an upstream lost inside a transaction.
     pub(super) fn report_lost(&self, address: &str, why: &str) {
         static LOST: Throttle = Throttle::new();
         self.edge.metrics.upstream_lost.inc();

@@ -1,4 +1,4 @@
-//! What a connection waits for: the client, the upstream, the clock, or the end of the daemon.
+//! The connection's wait for the client, the upstream, a timer or a signal.
 
 use std::future::poll_fn;
 use std::io;
@@ -7,54 +7,54 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::lifecycle::{Order, Orders};
+use crate::lifecycle::{SessionSignal, Signal};
 use crate::metrics::Flow;
 use crate::net::opening::Opening;
-use crate::net::{buffer, lent};
+use crate::net::{buffer, buffer_pool};
 use crate::smtp::reply;
 use crate::smtp::session::Wants;
 
 use super::super::ending::Ending;
-use super::super::timer::Latest;
+use super::super::timer::LastActivity;
 use super::super::upstream::Upstream;
 use super::Connection;
 
-/// How long after its last command a client whose message was accepted may take to say QUIT where
-/// the daemon stops: 421 in place of the answer makes programs believe that the message failed. All
-/// others lose nothing by it, and a restart should not wait for them.
+/// How long after the last command a draining daemon waits for the QUIT of a client whose message
+/// was accepted. Some programs take a 421 in place of the QUIT reply for a failed message. Clients
+/// without an accepted message lose nothing, so a restart does not wait for them.
 const QUIT_COMES_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a client in a transaction may be silent while the daemon stops. Other clients wait at the
-/// ports for the next process meanwhile.
+/// How long a client may stay silent in a transaction during a drain. Meanwhile other clients wait
+/// at the ports for the next process.
 pub(super) const SILENCE_WHILE_DRAINING: Duration = Duration::from_secs(5);
 
-/// How long the upstream may take for what stands before the answer to QUIT, which is to come
-/// within five seconds. The word on a message may take longer.
+/// How long the upstream may take for replies due before the answer to QUIT, so that the client
+/// gets the QUIT reply within five seconds. The answer to a message may take longer.
 const BEFORE_QUIT: Duration = Duration::from_secs(4);
 
-/// Whose turn it is, and so what a timeout means.
+/// The next deadline's meaning: which side must act, or why the connection acts on its own.
 #[derive(Clone, Copy)]
 pub(super) enum Due {
-    /// The client has to say something.
+    /// The client must send something.
     Client,
-    /// The client has to have sent enough of a message.
+    /// The body must meet the minimum rate.
     Floor,
-    /// Nobody has to; the upstream is of more use to others.
+    /// The session releases its idle upstream connection for other clients.
     Release,
-    /// The client has to leave, as the daemon stops.
+    /// The daemon stops, so the client must leave.
     Leave,
-    /// The client has been silent too long for a daemon that stops.
+    /// The client was silent too long during a drain.
     Stalled,
-    /// The upstream has to answer.
+    /// The upstream must send a reply.
     Upstream,
 }
 
 impl Connection<'_> {
-    /// Waits for the next event and takes it in.
+    /// Waits for the next event and handles it.
     pub(super) async fn wait(&mut self) -> Result<(), Ending> {
         enum Event {
             Client(io::Result<usize>),
-            /// A transaction is under way when draining begins: deadlines are shorter from now on.
+            /// Draining began inside a transaction, so shorter deadlines apply.
             DrainBegun,
             Draining,
             Timeout(Due),
@@ -76,28 +76,28 @@ impl Connection<'_> {
         let (deadline, due) = self.deadline(resting);
         let hears_drain = resting && self.leave_by.is_none();
         let was_draining = self.is_draining();
-        if resting || self.moved.is_much() {
-            self.moved.tell(&self.edge.metrics);
+        if resting || self.unflushed.is_much() {
+            self.unflushed.flush(&self.edge.metrics);
         }
-        self.each_output(lent::give_back);
+        self.each_output(buffer_pool::put);
         let event = tokio::select! {
             biased;
-            () = told(&self.orders, Order::Drain), if hears_drain => Event::Draining,
-            () = told(&self.orders, Order::Drain), if !was_draining => Event::DrainBegun,
+            () = told(&self.signal, Signal::Drain), if hears_drain => Event::Draining,
+            () = told(&self.signal, Signal::Drain), if !was_draining => Event::DrainBegun,
             read = readable(&mut self.upstream), if self.upstream.is_some() => Event::Upstream(read),
             read = self.input.read_from(&mut self.stream, most), if listening => Event::Client(read),
             () = self.timer.until(deadline) => Event::Timeout(due),
         };
-        self.each_output(lent::lend);
+        self.each_output(buffer_pool::take);
         match event {
-            // Who sends no more may still read what it is owed.
+            // A client that closed its sending side may still read pending replies.
             Event::Client(Ok(0)) if self.is_owed() => {
                 self.half_closed = true;
                 Ok(())
             }
             Event::Client(Ok(0) | Err(_)) => Err(Ending::ClientGone),
             Event::Client(Ok(count)) => {
-                self.moved.add(Flow::FromClient, count);
+                self.unflushed.add(Flow::FromClient, count);
                 if !self.has_spoken {
                     self.look_at(&Opening::of(self.input.unread()))?;
                 }
@@ -112,7 +112,7 @@ impl Connection<'_> {
             Event::DrainBegun => Ok(()),
             Event::Draining => {
                 self.session.on_drain();
-                let (progress, _) = Latest::both(&mut self.progress, &mut self.engaged);
+                let (progress, _) = LastActivity::both(&mut self.progress, &mut self.engaged);
                 let longer = match self.session.has_sent() {
                     true => QUIT_COMES_WITHIN,
                     false => Duration::ZERO,
@@ -126,7 +126,7 @@ impl Connection<'_> {
                 tracing::info!(target: "gatepost::session", username, "message given up, it comes too slowly");
                 Box::pin(self.carry_out_close(reply::TOO_SLOW)).await
             }
-            // Seen above.
+            // Handled at the top of the next wait.
             Event::Timeout(Due::Leave) => Ok(()),
             Event::Timeout(Due::Stalled) => {
                 Box::pin(self.carry_out_close(reply::SHUTTING_DOWN)).await
@@ -142,12 +142,12 @@ impl Connection<'_> {
         }
     }
 
-    /// Ends the session because the daemon stops. A QUIT that has come is heard first.
+    /// Ends the session because the daemon stops. A QUIT already received is answered first.
     async fn shut_down(&mut self) -> Result<(), Ending> {
-        // The order to stop may have overtaken the event loop, which has not seen all that came.
+        // The signal may have overtaken the event loop; the yield lets it collect received octets.
         tokio::task::yield_now().await;
         let (input, stream) = (&mut self.input, &mut self.stream);
-        // Polled once: what is there is enough.
+        // Polled once: octets already received are enough.
         poll_fn(|context| {
             let _ = input.poll_read_from(stream, context, buffer::LINES);
             Poll::Ready(())
@@ -167,19 +167,19 @@ impl Connection<'_> {
         }
     }
 
-    /// Whether replies of the upstream's are due to the client.
+    /// Whether the client still waits for upstream replies.
     pub(super) fn is_owed(&self) -> bool {
         let owing = |upstream: &Upstream| upstream.relay.owes_a_client();
         self.upstream.as_ref().is_some_and(owing)
     }
 
-    /// Whether the client's next command is QUIT, which waits for the replies before its own.
+    /// Whether the client's next command is QUIT, queued behind earlier replies.
     pub(super) fn quits_next(&self) -> bool {
         let next = self.input.unread().get(..b"QUIT\r\n".len());
         next.is_some_and(|next| next.eq_ignore_ascii_case(b"QUIT\r\n"))
     }
 
-    /// Whether nothing is under way, so that the session may end without loss.
+    /// Whether no command or transaction is open, so that the session may end without loss.
     fn is_resting(&self) -> bool {
         let open = |upstream: &Upstream| upstream.relay.in_transaction();
         let busy = self.is_owed() || self.upstream.as_ref().is_some_and(open);
@@ -187,12 +187,12 @@ impl Connection<'_> {
     }
 
     fn is_draining(&self) -> bool {
-        self.orders.given() >= Some(Order::Drain)
+        self.signal.current() >= Some(Signal::Drain)
     }
 
-    /// Until when something must happen, and what happens otherwise.
+    /// Returns the next deadline and its meaning.
     fn deadline(&mut self, resting: bool) -> (Instant, Due) {
-        let (progress, engaged) = Latest::both(&mut self.progress, &mut self.engaged);
+        let (progress, engaged) = LastActivity::both(&mut self.progress, &mut self.engaged);
         let timeouts = &self.edge.timeouts;
         if let Some(upstream) = self
             .upstream
@@ -230,9 +230,10 @@ impl Connection<'_> {
     }
 }
 
-/// Whoever serves the connection waits for orders, in this task: so it is enough to look at them whenever it is awake.
-async fn told(orders: &Orders, order: Order) {
-    poll_fn(|_| match orders.given() >= Some(order) {
+/// Resolves at the signal. Registers no waker: `cut_off` in `arrival` waits for signals in the same
+/// task and wakes the task for each new signal.
+async fn told(signal: &SessionSignal, order: Signal) {
+    poll_fn(|_| match signal.current() >= Some(order) {
         true => Poll::Ready(()),
         false => Poll::Pending,
     })

@@ -29,17 +29,17 @@ fn auth_refused(code: u16) -> FailureCause {
     FailureCause::AuthRefused { username, code }
 }
 
-fn handover(security: Security, purpose: Purpose) -> Handover {
-    Handover::new("gate.test", security, purpose, Manners::default())
+fn handover(security: Security, mode: HandoffMode) -> Handover {
+    Handover::new("gate.test", security, mode, XclientSupport::default())
 }
 
 /// Plays a hand-over to an upstream that nothing is known of.
 fn play(
     security: Security,
-    purpose: Purpose,
+    mode: HandoffMode,
     replies: &[&str],
 ) -> Result<Vec<String>, UpstreamFailure> {
-    play_on(&mut handover(security, purpose), replies)
+    play_on(&mut handover(security, mode), replies)
 }
 
 /// Feeds replies until the first failure or the end, shaking hands where that is asked for.
@@ -76,7 +76,7 @@ fn play_on(handover: &mut Handover, replies: &[&str]) -> Result<Vec<String>, Ups
 fn xclient_comes_between_two_ehlos() {
     let client = client();
     let replies = [GREETING, OFFER, GREETING, "250 mx\r\n"];
-    let said = play(Security::None, Purpose::Xclient(&client), &replies).unwrap();
+    let said = play(Security::None, HandoffMode::Xclient(&client), &replies).unwrap();
     let xclient = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
     assert_eq!(said, [HELLO_US, xclient, HELLO_CLIENT, "<ready>"]);
 }
@@ -85,10 +85,11 @@ fn xclient_comes_between_two_ehlos() {
 fn what_was_asked_before_is_not_asked_again() {
     let client = client();
     let early = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
-    let asked = &mut handover(Security::None, Purpose::Xclient(&client));
+    let asked = &mut handover(Security::None, HandoffMode::Xclient(&client));
     play_on(asked, &[GREETING, OFFER, GREETING, OFFER]).unwrap();
     let known = asked.found().unwrap();
-    let next = |security| Handover::new("gate.test", security, Purpose::Xclient(&client), known);
+    let next =
+        |security| Handover::new("gate.test", security, HandoffMode::Xclient(&client), known);
 
     let taken = &mut next(Security::None);
     let said = play_on(taken, &[GREETING, GREETING, OFFER]).unwrap();
@@ -113,7 +114,7 @@ fn what_was_asked_before_is_not_asked_again() {
 #[test]
 fn an_upstream_that_wants_to_be_asked_first_is() {
     let client = client();
-    let known = Manners {
+    let known = XclientSupport {
         xclient: Some(Attributes::parse("ADDR LOGIN PORT")),
         after_ehlo: false,
     };
@@ -121,7 +122,7 @@ fn an_upstream_that_wants_to_be_asked_first_is() {
         Handover::new(
             "gate.test",
             Security::None,
-            Purpose::Xclient(&client),
+            HandoffMode::Xclient(&client),
             known,
         )
     };
@@ -149,7 +150,7 @@ fn an_upstream_that_wants_to_be_asked_first_is() {
     let again = &mut Handover::new(
         "gate.test",
         Security::None,
-        Purpose::Xclient(&client),
+        HandoffMode::Xclient(&client),
         found,
     );
     let said = play_on(again, &[GREETING, OFFER]).unwrap();
@@ -159,7 +160,7 @@ fn an_upstream_that_wants_to_be_asked_first_is() {
 #[test]
 fn what_counts_is_what_the_last_ehlo_offers() {
     let client = client();
-    let mut handover = handover(Security::None, Purpose::Xclient(&client));
+    let mut handover = handover(Security::None, HandoffMode::Xclient(&client));
     let _ = handover.on_connected();
     for reply in [GREETING, OFFER, GREETING] {
         let reply = RawReply::parse(reply.as_bytes()).unwrap().unwrap();
@@ -175,40 +176,40 @@ fn what_counts_is_what_the_last_ehlo_offers() {
 #[test]
 fn a_probe_stops_once_it_knows_what_is_offered() {
     let replies = [GREETING, OFFER];
-    let said = play(Security::None, Purpose::Probe(None), &replies).unwrap();
+    let said = play(Security::None, HandoffMode::Probe(None), &replies).unwrap();
     assert_eq!(said, [HELLO_US, "<ready>"]);
 }
 
 #[test]
 fn a_proxy_header_makes_the_only_ehlo_the_clients() {
     let client = client();
-    let purpose = Purpose::Proxy(&client, proxy::Version::V1);
-    let handover = handover(Security::None, purpose);
+    let mode = HandoffMode::Proxy(&client, proxy::Version::V1);
+    let handover = handover(Security::None, mode);
     assert!(handover.preamble().starts_with(b"PROXY TCP4 203.0.113.7 "));
-    let said = play(Security::None, purpose, &[GREETING, OFFER]).unwrap();
+    let said = play(Security::None, mode, &[GREETING, OFFER]).unwrap();
     assert_eq!(said, [HELLO_CLIENT, "<ready>"]);
 }
 
 #[test]
 fn an_upstream_that_is_told_nothing_gets_our_own_name() {
-    let said = play(Security::None, Purpose::Untold, &[GREETING, OFFER]).unwrap();
+    let said = play(Security::None, HandoffMode::NoIdentity, &[GREETING, OFFER]).unwrap();
     assert_eq!(said, [HELLO_US, "<ready>"]);
 }
 
 #[test]
 fn tls_comes_before_whatever_tells_the_upstream() {
     let client = client();
-    let purpose = Purpose::Xclient(&client);
+    let mode = HandoffMode::Xclient(&client);
     let said = play(
         Security::StartTls,
-        purpose,
+        mode,
         &[GREETING, OFFER, GREETING, OFFER],
     )
     .unwrap();
     let xclient = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
     let expected = [HELLO_US, "STARTTLS\r\n", "<tls>", HELLO_US, xclient];
     assert_eq!(said, expected);
-    let said = play(Security::Implicit, purpose, &[GREETING, OFFER]).unwrap();
+    let said = play(Security::Implicit, mode, &[GREETING, OFFER]).unwrap();
     assert_eq!(said, ["<tls>", HELLO_US, xclient]);
 }
 
@@ -216,7 +217,7 @@ fn tls_comes_before_whatever_tells_the_upstream() {
 fn tls_that_is_not_offered_ends_the_hand_over() {
     let replies = [GREETING, "250-mx\r\n250 AUTH PLAIN\r\n"];
     let account = account();
-    let failure = play(Security::StartTls, Purpose::Login(&account), &replies).unwrap_err();
+    let failure = play(Security::StartTls, HandoffMode::Login(&account), &replies).unwrap_err();
     assert_eq!(failure.cause, FailureCause::StartTlsNotOffered);
     assert_eq!(failure.stage, Stage::StartTls);
 }
@@ -224,9 +225,9 @@ fn tls_that_is_not_offered_ends_the_hand_over() {
 #[test]
 fn we_log_in_by_plain_or_else_by_login() {
     let account = account();
-    let purpose = Purpose::Login(&account);
+    let mode = HandoffMode::Login(&account);
     let replies = [GREETING, OFFER, "235 ok\r\n"];
-    let said = play(Security::None, purpose, &replies).unwrap();
+    let said = play(Security::None, mode, &replies).unwrap();
     assert_eq!(
         said,
         [HELLO_US, "AUTH PLAIN AGdhdGUAc2VjcmV0\r\n", "<ready>"]
@@ -239,7 +240,7 @@ fn we_log_in_by_plain_or_else_by_login() {
         "334 x\r\n",
         "235 ok\r\n",
     ];
-    let said = play(Security::None, purpose, &replies).unwrap();
+    let said = play(Security::None, mode, &replies).unwrap();
     let expected = [
         HELLO_US,
         "AUTH LOGIN\r\n",
@@ -253,13 +254,13 @@ fn we_log_in_by_plain_or_else_by_login() {
 #[test]
 fn a_refused_login_does_not_repeat_what_the_upstream_says() {
     let account = account();
-    let purpose = Purpose::Login(&account);
+    let mode = HandoffMode::Login(&account);
     let replies = [GREETING, OFFER, "535 bad: AUTH PLAIN AGdhdGUAc2VjcmV0\r\n"];
-    let failure = play(Security::None, purpose, &replies).unwrap_err();
+    let failure = play(Security::None, mode, &replies).unwrap_err();
     assert_eq!(failure.cause, auth_refused(535));
     assert!(!failure.to_string().contains("AGdhdGU"), "{failure}");
     let replies = [GREETING, "250-mx\r\n250 AUTH CRAM-MD5\r\n"];
-    let failure = play(Security::None, purpose, &replies).unwrap_err();
+    let failure = play(Security::None, mode, &replies).unwrap_err();
     assert_eq!(failure.cause, FailureCause::AuthNotOffered);
     assert_eq!(failure.stage, Stage::Auth);
 }
@@ -271,10 +272,10 @@ fn every_refusal_ends_the_hand_over() {
     let login = "250-mx\r\n250 AUTH LOGIN\r\n";
     /// Good replies, with the stages at which they come.
     type Course<'a> = &'a [(Stage, &'a str)];
-    let ways: [(Security, Purpose, Course); 3] = [
+    let ways: [(Security, HandoffMode, Course); 3] = [
         (
             Security::None,
-            Purpose::Xclient(&client),
+            HandoffMode::Xclient(&client),
             &[
                 (Greeting, GREETING),
                 (Ehlo, OFFER),
@@ -284,7 +285,7 @@ fn every_refusal_ends_the_hand_over() {
         ),
         (
             Security::StartTls,
-            Purpose::Untold,
+            HandoffMode::NoIdentity,
             &[
                 (Greeting, GREETING),
                 (Ehlo, OFFER),
@@ -294,7 +295,7 @@ fn every_refusal_ends_the_hand_over() {
         ),
         (
             Security::None,
-            Purpose::Login(&account),
+            HandoffMode::Login(&account),
             &[
                 (Greeting, GREETING),
                 (Ehlo, login),
@@ -304,7 +305,7 @@ fn every_refusal_ends_the_hand_over() {
             ],
         ),
     ];
-    for (security, purpose, good) in ways {
+    for (security, mode, good) in ways {
         for at in 0..good.len() {
             for refusal in [
                 "421 4.7.0 no\r\n",
@@ -314,7 +315,7 @@ fn every_refusal_ends_the_hand_over() {
             ] {
                 let mut replies: Vec<_> = good.iter().map(|(_, reply)| *reply).collect();
                 replies[at] = refusal;
-                let failure = play(security, purpose, &replies).unwrap_err();
+                let failure = play(security, mode, &replies).unwrap_err();
                 let cause = match good[at].0 {
                     Auth => auth_refused(refusal[..3].parse().unwrap()),
                     _ => FailureCause::Refused(refusal.trim_end().into()),
@@ -330,7 +331,7 @@ fn every_refusal_ends_the_hand_over() {
 fn without_xclient_there_is_no_hand_over() {
     let client = client();
     let replies = [GREETING, "250-mx\r\n250 PIPELINING\r\n"];
-    let failure = play(Security::None, Purpose::Xclient(&client), &replies).unwrap_err();
+    let failure = play(Security::None, HandoffMode::Xclient(&client), &replies).unwrap_err();
     assert_eq!(failure.cause, FailureCause::XclientNotOffered);
     assert_eq!(failure.stage, Stage::Xclient);
 }
@@ -338,6 +339,6 @@ fn without_xclient_there_is_no_hand_over() {
 #[test]
 fn what_goes_out_does_not_print_the_password() {
     let account = account();
-    let shown = format!("{:?}", Purpose::Login(&account));
+    let shown = format!("{:?}", HandoffMode::Login(&account));
     assert!(!shown.contains("secret"), "{shown}");
 }

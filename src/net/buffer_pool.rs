@@ -1,27 +1,27 @@
-//! Buffers that belong to the thread: a session has one only while bytes are in it, so an idle one has none, and a busy
-//! one finds a buffer that has grown already.
+//! Per-thread buffer pools. A session holds a buffer only while bytes are in it: an idle session
+//! holds none, and a busy session gets a buffer that has already grown.
 
 use std::cell::RefCell;
 
-/// How many of them a thread keeps.
+/// Buffers kept per thread.
 const SPARE: usize = 8;
 
-/// A larger one is not kept, in octets. What a read of a message brings ([`super::buffer::BODY`]) has room in it.
+/// Larger buffers are freed, in octets. A full read of a message ([`super::buffer::BODY`]) fits.
 const KEEP: usize = 256 * 1024;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One of the thread's in place of a buffer that has no room at all.
-pub fn lend(to: &mut Vec<u8>) {
+/// Replaces a buffer without capacity by a pooled buffer.
+pub fn take(to: &mut Vec<u8>) {
     if to.capacity() == 0 {
         *to = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
     }
 }
 
-/// Takes the room of a buffer in which nothing is. Whatever was secret in it must have been wiped.
-pub fn give_back(from: &mut Vec<u8>) {
+/// Returns an empty buffer's memory to the pool. The caller must have wiped secrets.
+pub fn put(from: &mut Vec<u8>) {
     if !from.is_empty() || from.capacity() == 0 {
         return;
     }
@@ -40,21 +40,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_goes_round_within_bounds() {
+    fn pool_reuses_buffers_within_bounds() {
         let mut first = Vec::with_capacity(100);
         let mut full = vec![1];
-        give_back(&mut full);
+        put(&mut full);
         assert_eq!(full, [1]);
-        give_back(&mut first);
+        put(&mut first);
         assert_eq!(first.capacity(), 0);
-        lend(&mut full);
+        take(&mut full);
         assert_eq!(full, [1]);
-        lend(&mut first);
+        take(&mut first);
         assert_eq!((first.len(), first.capacity()), (0, 100));
 
-        give_back(&mut Vec::with_capacity(KEEP + 1));
+        put(&mut Vec::with_capacity(KEEP + 1));
         for _ in 0..2 * SPARE {
-            give_back(&mut Vec::with_capacity(10));
+            put(&mut Vec::with_capacity(10));
         }
         let kept = BUFFERS.with_borrow(|buffers| buffers.iter().map(Vec::capacity).max());
         assert_eq!(kept, Some(10));

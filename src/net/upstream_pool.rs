@@ -1,5 +1,5 @@
-//! Where an upstream can be reached: its addresses, those that its names have now, and which of them
-//! to try first.
+//! The upstream pool: configured addresses, addresses resolved from names, their health, and the
+//! order of attempts.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -15,104 +15,106 @@ use tokio::time::timeout;
 
 use crate::config::{self, Endpoint, Order, Target};
 use crate::metrics::Metrics;
-use crate::smtp::upstream::Manners;
+use crate::smtp::upstream::XclientSupport;
 
-/// How long the addresses of a name are believed. The system's resolver tells no more precise age.
+/// How long resolved addresses count as current. The system's resolver reports no time to live.
 pub const NAMES_AGE: Duration = Duration::from_secs(30);
 
-/// How long they are kept when the name cannot be looked up again. Beyond, they may be somebody else's.
+/// How long addresses outlive failed lookups. Older addresses may belong to another machine.
 const KEPT: Duration = Duration::from_secs(3600);
 
-/// How long a name may take to be looked up.
+/// The time limit of a name lookup.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Of one name; whoever answers with more than these is not believed to mean them all.
+/// The limit of addresses per name; a longer answer is cut.
 const MAX_ADDRESSES: usize = 16;
 
-/// Held by look-ups under way, which a dead resolver keeps for half a minute. On threads of their own:
-/// those for blocking work are what logins wait for.
+/// Limits concurrent lookups, because a dead resolver blocks each for half a minute. Lookups use
+/// their own threads: logins wait for the blocking pool.
 static LOOKUPS: Semaphore = Semaphore::const_new(2);
 
-/// All places of one upstream.
-pub struct Hosts {
+/// All addresses of an upstream.
+pub struct UpstreamPool {
     targets: Vec<Target>,
-    /// Whose upstream it is; empty for that of all.
+    /// The owner's slug; empty for the shared upstream.
     organization: String,
     order: Order,
     turn: AtomicUsize,
     metrics: Arc<Metrics>,
-    /// What each target came to.
+    /// The resolved addresses of each target.
     found: ArcSwap<Vec<Resolved>>,
 }
 
-/// What a target came to when it was last looked up.
+/// The latest resolution of a target.
 #[derive(Clone, Default)]
 struct Resolved {
-    hosts: Vec<Arc<Host>>,
+    hosts: Vec<Arc<UpstreamHost>>,
     /// When the addresses were last confirmed.
     at: Option<Instant>,
-    /// Why they were not since, or why there is none.
+    /// Why the latest lookup failed, or why there is no address.
     fault: Option<String>,
 }
 
-/// One place, at an address.
+/// A single address of the upstream.
 #[derive(Debug)]
-pub struct Host {
-    /// Where it listens.
+pub struct UpstreamHost {
     pub endpoint: Endpoint,
-    /// The position in the configuration of the target it was found by.
+    /// The index of the configured target that led here.
     pub target: usize,
-    /// Nothing until it was tried.
+    /// Unset until the first attempt.
     up: OnceLock<IntGauge>,
-    /// What it was found to take by XCLIENT, and when.
-    asked: ArcSwapOption<(Manners, Instant)>,
+    /// The discovered XCLIENT support, with the time of discovery.
+    asked: ArcSwapOption<(XclientSupport, Instant)>,
 }
 
-/// How long it is believed with which attributes a place takes XCLIENT.
-const MANNERS_AGE: Duration = Duration::from_secs(30);
+/// How long discovered XCLIENT attributes stay valid.
+const SUPPORT_AGE: Duration = Duration::from_secs(30);
 
-/// How one place is doing.
+/// The state of an address, for status pages.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostState {
-    /// Its address, or the name that has none.
+    /// The address, or the unresolved name.
     pub address: String,
-    /// The name that it was found by.
+    /// The configured name that led to the address.
     pub name: Option<String>,
-    /// Whether it answered when it was last tried; `None` if it never was.
+    /// Whether the last attempt succeeded; `None` before the first.
     pub up: Option<bool>,
-    /// Why the name could not be looked up when that was last tried.
+    /// Why the latest lookup of the name failed.
     pub fault: Option<String>,
 }
 
-impl Host {
-    /// Whether it answered when it was last tried; `None` if it never was.
+impl UpstreamHost {
+    /// Whether the last attempt succeeded; `None` before the first.
     pub fn up(&self) -> Option<bool> {
         self.up.get().map(|up| up.get() == 1)
     }
 
-    /// What is known of how it takes XCLIENT.
-    pub fn manners(&self) -> Manners {
-        self.manners_at(Instant::now())
+    /// Returns the known XCLIENT support.
+    pub fn xclient_support(&self) -> XclientSupport {
+        self.xclient_support_at(Instant::now())
     }
 
-    fn manners_at(&self, now: Instant) -> Manners {
+    fn xclient_support_at(&self, now: Instant) -> XclientSupport {
         let asked = self.asked.load();
         let known = asked.as_ref().map(|asked| **asked);
-        known.map_or_else(Manners::default, |(manners, at)| Manners {
-            xclient: manners.xclient.filter(|_| now < at + MANNERS_AGE),
-            ..manners
+        known.map_or_else(XclientSupport::default, |(xclient_support, at)| {
+            XclientSupport {
+                xclient: xclient_support.xclient.filter(|_| now < at + SUPPORT_AGE),
+                ..xclient_support
+            }
         })
     }
 
-    /// Keeps what was found out.
-    pub fn learn(&self, manners: Manners) {
-        self.asked.store(Some(Arc::new((manners, Instant::now()))));
+    /// Records discovered XCLIENT support.
+    pub fn learn(&self, xclient_support: XclientSupport) {
+        self.asked
+            .store(Some(Arc::new((xclient_support, Instant::now()))));
     }
 }
 
-impl Hosts {
-    /// Of which none is known to be down; those of all, or of this organization alone. Names have no
-    /// addresses before [`Hosts::resolve`].
+impl UpstreamPool {
+    /// Creates the pool of the shared upstream or of an organization's upstream, with unknown
+    /// health. Names have no addresses before [`UpstreamPool::resolve`].
     pub fn new(
         upstream: &config::Upstream,
         organization: Option<&str>,
@@ -132,14 +134,13 @@ impl Hosts {
         hosts
     }
 
-    /// Whether there are names, whose addresses may change.
+    /// Whether any target is a name, with addresses that may change.
     pub fn has_names(&self) -> bool {
         let is_name = |target: &Target| matches!(target, Target::Name { .. });
         self.targets.iter().any(is_name)
     }
 
-    /// Looks up the names, all at once. One that cannot be looked up keeps the addresses it had for a
-    /// while.
+    /// Resolves all names at once. A name that fails to resolve keeps its addresses for an hour.
     pub async fn resolve(&self) {
         if !self.has_names() {
             return;
@@ -159,10 +160,10 @@ impl Hosts {
         self.settle(found, Instant::now());
     }
 
-    /// Takes over what was found of each target; of those that are addresses nothing has to be.
+    /// Stores the lookup results; targets that are addresses need none.
     fn settle(&self, found: Vec<Result<Vec<SocketAddr>, String>>, now: Instant) {
         let before = self.found.load_full();
-        // What two targets lead to is one place.
+        // Two targets may lead to the same address, which counts once.
         let mut seen = HashSet::new();
         let mut all = Vec::with_capacity(self.targets.len());
         for (number, (target, found)) in self.targets.iter().zip(found).enumerate() {
@@ -209,8 +210,8 @@ impl Hosts {
         self.metrics.forget_upstream_host(organization, address);
     }
 
-    /// All of them, in the order in which they are configured.
-    pub fn all(&self) -> Vec<Arc<Host>> {
+    /// Returns all addresses in the order of the configuration.
+    pub fn all(&self) -> Vec<Arc<UpstreamHost>> {
         let found = self.found.load();
         found
             .iter()
@@ -218,7 +219,7 @@ impl Hosts {
             .collect()
     }
 
-    /// The names that have no address that is known, each with the reason.
+    /// Returns the names without a known address, each with the reason.
     pub fn unresolved(&self) -> Vec<(String, String)> {
         let found = self.found.load();
         let targets = self.targets.iter().zip(found.iter());
@@ -228,7 +229,7 @@ impl Hosts {
             .collect()
     }
 
-    /// How each of them is doing, in the order in which they are configured.
+    /// Returns the state of each address, in the order of the configuration.
     pub fn states(&self) -> Vec<HostState> {
         let found = self.found.load();
         let mut states = Vec::new();
@@ -249,9 +250,9 @@ impl Hosts {
         states
     }
 
-    /// All of them in the order in which they should be tried now; those that are down last, for when
-    /// there is nothing else to hope for.
-    pub fn candidates(&self) -> Vec<Arc<Host>> {
+    /// Returns the addresses in the order of attempts; unhealthy addresses come last, as a last
+    /// resort.
+    pub fn candidates(&self) -> Vec<Arc<UpstreamHost>> {
         let mut hosts = self.all();
         let count = hosts.len();
         if self.order == Order::RoundRobin && count > 0 {
@@ -261,24 +262,23 @@ impl Hosts {
         hosts
     }
 
-    /// Those that somebody should try who has no client waiting: the ones that are down, and the ones
-    /// that nobody has needed yet.
-    pub fn doubtful(&self) -> Vec<Arc<Host>> {
+    /// Returns the addresses for the health check: unhealthy or never tried.
+    pub fn unverified(&self) -> Vec<Arc<UpstreamHost>> {
         let mut hosts = self.all();
         hosts.retain(|host| host.up() != Some(true));
         hosts
     }
 
-    /// Whether any of them answered when it was last tried.
+    /// Whether any address answered the last attempt.
     pub fn any_up(&self) -> bool {
         self.all().iter().any(|host| host.up() == Some(true))
     }
 
-    /// Notes whether one of them answered.
-    pub fn note(&self, host: &Arc<Host>, answered: bool) {
+    /// Records the result of an attempt.
+    pub fn record_health(&self, host: &Arc<UpstreamHost>, answered: bool) {
         let is_known = self.all().iter().any(|known| Arc::ptr_eq(known, host));
         if !is_known {
-            return; // its name has lost this address
+            return; // the name no longer has this address
         }
         let before = host.up();
         let made = || self.gauge(&host.endpoint.to_string());
@@ -296,12 +296,12 @@ impl Hosts {
 }
 
 impl Resolved {
-    /// The same target, found at these. What is known of a host outlives that it was found again.
+    /// Updates the target's addresses. A known host keeps its health.
     fn with(&self, target: usize, endpoints: Vec<Endpoint>, now: Instant) -> Self {
         let known = |endpoint: Endpoint| {
             let same = self.hosts.iter().find(|host| host.endpoint == endpoint);
             let new = || {
-                Arc::new(Host {
+                Arc::new(UpstreamHost {
                     endpoint,
                     target,
                     up: OnceLock::new(),
@@ -317,7 +317,7 @@ impl Resolved {
         }
     }
 
-    /// The same target, which could not be found again.
+    /// Records a failed lookup; addresses older than [`KEPT`] are dropped.
     fn faulty(&self, why: String, now: Instant) -> Self {
         let is_old = self.at.is_none_or(|at| now.duration_since(at) > KEPT);
         Self {
@@ -340,7 +340,7 @@ async fn look_up(host: String, port: u16) -> Result<Vec<SocketAddr>, String> {
             let found = (host.as_str(), port).to_socket_addrs();
             let found = found.map(|addresses| trusted(&host, addresses.collect()));
             drop(permit);
-            // Whoever asked may have lost patience.
+            // The caller may have timed out.
             let _ = answer.send(found.map_err(|error| error.to_string()));
         };
         let thread = thread::Builder::new().name("name look-up".to_owned());
@@ -351,7 +351,7 @@ async fn look_up(host: String, port: u16) -> Result<Vec<SocketAddr>, String> {
     in_time.unwrap_or_else(|_| Err("the resolver did not answer in time".to_owned()))
 }
 
-/// `localhost` counts as this machine, so it must not be anything else (RFC 6761 section 6.3).
+/// `localhost` must resolve to the loopback interface (RFC 6761, section 6.3).
 fn trusted(host: &str, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     if host.eq_ignore_ascii_case("localhost") {
         addresses.retain(|address| address.ip().to_canonical().is_loopback());
@@ -359,7 +359,7 @@ fn trusted(host: &str, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// The resolver may tell one address once for each kind of socket.
+/// Removes duplicates: the resolver may return an address once for each socket type.
 fn distinct(addresses: Vec<SocketAddr>) -> Vec<Endpoint> {
     let mut all: Vec<Endpoint> = Vec::new();
     for address in addresses {
@@ -379,21 +379,21 @@ mod tests {
     use super::*;
     use crate::smtp::xclient::Attributes;
 
-    fn hosts(order: &str, addresses: &str) -> Hosts {
+    fn hosts(order: &str, addresses: &str) -> UpstreamPool {
         let text = format!("order = {order:?}\naddress = {addresses}");
         let upstream = Figment::from(Toml::string(&text)).extract().unwrap();
-        Hosts::new(&upstream, None, Arc::new(Metrics::new().unwrap()))
+        UpstreamPool::new(&upstream, None, Arc::new(Metrics::new().unwrap()))
     }
 
-    fn three(order: &str) -> Hosts {
+    fn three(order: &str) -> UpstreamPool {
         hosts(order, "['127.0.0.1:1', '127.0.0.1:2', '127.0.0.1:3']")
     }
 
-    fn texts(hosts: &[Arc<Host>]) -> Vec<String> {
+    fn texts(hosts: &[Arc<UpstreamHost>]) -> Vec<String> {
         hosts.iter().map(|host| host.endpoint.to_string()).collect()
     }
 
-    fn ports(hosts: &[Arc<Host>]) -> String {
+    fn ports(hosts: &[Arc<UpstreamHost>]) -> String {
         let texts = texts(hosts);
         texts.iter().map(|text| &text[text.len() - 1..]).collect()
     }
@@ -407,22 +407,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_place_takes_is_asked_again_and_in_which_order_is_not() {
+    fn xclient_attributes_expire_and_the_ehlo_order_does_not() {
         let hosts = three("failover");
         let host = &hosts.candidates()[0];
-        assert_eq!(host.manners(), Manners::default());
-        let found = Manners {
+        assert_eq!(host.xclient_support(), XclientSupport::default());
+        let found = XclientSupport {
             xclient: Some(Attributes::parse("ADDR LOGIN")),
             after_ehlo: true,
         };
         host.learn(found);
-        assert_eq!(host.manners(), found);
-        let later = host.manners_at(Instant::now() + MANNERS_AGE);
+        assert_eq!(host.xclient_support(), found);
+        let later = host.xclient_support_at(Instant::now() + SUPPORT_AGE);
         assert_eq!((later.xclient, later.after_ehlo), (None, true));
     }
 
     #[test]
-    fn in_order_or_in_turn() {
+    fn candidates_follow_the_configured_order() {
         let (failover, round_robin) = (three("failover"), three("round-robin"));
         for expected in ["123", "231", "312", "123"] {
             assert_eq!(ports(&failover.candidates()), "123");
@@ -431,29 +431,35 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_down_comes_last_until_it_answered_again() {
+    fn unhealthy_address_comes_last_until_it_answers() {
         let hosts = three("failover");
         let first = hosts.all()[0].clone();
-        assert_eq!(ports(&hosts.doubtful()), "123");
-        hosts.all().iter().for_each(|host| hosts.note(host, true));
-        assert!(hosts.doubtful().is_empty());
-        hosts.note(&first, false);
+        assert_eq!(ports(&hosts.unverified()), "123");
+        hosts
+            .all()
+            .iter()
+            .for_each(|host| hosts.record_health(host, true));
+        assert!(hosts.unverified().is_empty());
+        hosts.record_health(&first, false);
         assert_eq!(ports(&hosts.candidates()), "231");
-        assert_eq!(ports(&hosts.doubtful()), "1");
-        hosts.note(&first, true);
+        assert_eq!(ports(&hosts.unverified()), "1");
+        hosts.record_health(&first, true);
         assert_eq!(ports(&hosts.candidates()), "123");
     }
 
     #[test]
-    fn where_all_are_down_all_are_tried() {
+    fn all_addresses_are_candidates_when_all_are_down() {
         let hosts = three("failover");
-        hosts.all().iter().for_each(|host| hosts.note(host, false));
+        hosts
+            .all()
+            .iter()
+            .for_each(|host| hosts.record_health(host, false));
         assert_eq!(ports(&hosts.candidates()), "123");
         assert!(!hosts.any_up());
     }
 
     #[test]
-    fn a_name_has_the_addresses_that_were_found_last() {
+    fn name_has_its_latest_addresses() {
         let hosts = hosts("failover", "['mx.test:9', '127.0.0.1:1', '192.0.2.3:9']");
         assert_eq!(ports(&hosts.all()), "19");
         assert_eq!(hosts.unresolved()[0].0, "mx.test:9");
@@ -461,16 +467,16 @@ mod tests {
         settle(addresses(&["192.0.2.1:9", "192.0.2.2:9", "192.0.2.1:9"]));
         assert_eq!(ports(&hosts.all()), "9919");
         assert!(hosts.unresolved().is_empty());
-        hosts.note(&hosts.all()[1], false);
-        // One goes, one comes that is there already, and of the one that stays it is still known that it
-        // is down.
+        hosts.record_health(&hosts.all()[1], false);
+        // The first address goes, a duplicate of a configured address comes, and the remaining
+        // address keeps its health.
         settle(addresses(&["192.0.2.2:9", "192.0.2.3:9"]));
         let expected = ["192.0.2.3:9", "127.0.0.1:1", "192.0.2.2:9"];
         assert_eq!(texts(&hosts.candidates()), expected);
     }
 
     #[test]
-    fn a_name_that_cannot_be_looked_up_keeps_what_it_had_for_an_hour() {
+    fn unresolvable_name_keeps_its_addresses_for_an_hour() {
         let hosts = hosts("failover", "'mx.test:9'");
         let then = Instant::now();
         hosts.settle(vec![addresses(&["192.0.2.1:9"])], then);
@@ -490,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn the_metrics_have_the_hosts_that_there_are() {
+    fn metrics_follow_the_current_addresses() {
         let hosts = hosts("failover", "'mx.test:9'");
         let shown = || {
             let text = String::from_utf8(hosts.metrics.render().unwrap()).unwrap();
@@ -501,21 +507,21 @@ mod tests {
         let now = Instant::now();
         hosts.settle(vec![addresses(&["192.0.2.1:9"])], now);
         let gone = hosts.all()[0].clone();
-        hosts.note(&gone, true);
+        hosts.record_health(&gone, true);
         assert!(shown().contains("192.0.2.1:9") && !shown().contains("mx.test"));
         hosts.settle(vec![addresses(&["192.0.2.2:9"])], now);
-        hosts.note(&gone, true);
+        hosts.record_health(&gone, true);
         assert_eq!(shown(), "");
     }
 
     #[test]
-    fn more_addresses_than_anybody_means_are_cut() {
+    fn long_address_lists_are_cut() {
         let many = (1..100).map(|n| SocketAddr::from(([192, 0, 2, n], 9)));
         assert_eq!(distinct(many.collect()).len(), MAX_ADDRESSES);
     }
 
     #[test]
-    fn localhost_is_this_machine_or_nothing() {
+    fn localhost_resolves_to_loopback_only() {
         let both = addresses(&["192.0.2.1:9", "127.0.0.1:9"]).unwrap();
         assert_eq!(trusted("LocalHost", both.clone()), both[1..]);
         assert_eq!(trusted("mx.test", both.clone()), both);

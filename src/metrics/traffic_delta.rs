@@ -8,9 +8,9 @@ const MUCH: u64 = 64 * 1024;
 
 /// Octets of SMTP inside TLS that one connection has moved and not told of, by whose they are and which way they went.
 #[derive(Debug, Default)]
-pub struct Moved([u64; Flow::ALL.len()]);
+pub struct TrafficDelta([u64; Flow::ALL.len()]);
 
-impl Moved {
+impl TrafficDelta {
     /// Notes so many octets.
     pub fn add(&mut self, flow: Flow, count: usize) {
         self.0[flow as usize] += count as u64;
@@ -22,7 +22,7 @@ impl Moved {
     }
 
     /// Adds them to what is counted of all.
-    pub fn tell(&mut self, metrics: &Metrics) {
+    pub fn flush(&mut self, metrics: &Metrics) {
         for &flow in Flow::ALL {
             let count = std::mem::take(&mut self.0[flow as usize]);
             if count > 0 {

@@ -1,7 +1,7 @@
-//! A client's connection inside TLS: rustls over a socket, with as few system calls as the bytes allow.
+//! The server side of TLS: rustls over a socket, with as few system calls as possible.
 //!
-//! All buffers are the thread's. A session holds bytes of its own only while a record has come in part, or while its
-//! client does not take what is sent.
+//! All buffers belong to the thread. A session holds memory only for a partial record or for output
+//! that the client has not taken.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,46 +18,46 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::buffer::{self, Fill, LINES};
+use super::buffer::{self, LINES, ReadInto};
+use super::buffer_pool;
 use super::handshake::{Broken, Silent};
-use super::lent;
 
-/// The most plaintext in one record, in octets (RFC 8446, 5.1).
+/// The most plaintext in a record, in octets (RFC 8446, 5.1).
 const RECORD: usize = 16 * 1024;
 
-/// The most that encryption adds to a record, in octets: header, nonce, inner type and tag.
+/// The most octets that encryption adds to a record: header, nonce, inner type and tag.
 const OVERHEAD: usize = 5 + 8 + 1 + 16;
 
-/// Onto more than this of a record or a handshake message that is not whole nothing is read, in octets. It is the largest
-/// message that rustls takes; who sends one in records of a few octets each does not want to send mail.
+/// The limit of a partial record or handshake message, in octets: the largest message that rustls
+/// accepts. A client that needs more sends tiny records and no mail.
 const PARTIAL: usize = 64 * 1024;
 
-/// TLS over a client's connection.
-pub struct Secured {
+/// A client's connection inside TLS.
+pub struct TlsServerStream {
     tcp: TcpStream,
     engine: Engine,
-    /// The beginning of a record, or of a handshake message, whose rest has not come.
+    /// The start of a record or handshake message still incomplete.
     partial: Vec<u8>,
-    /// What came together with the end of the handshake.
+    /// Plaintext received together with the end of the handshake.
     early: Vec<u8>,
-    /// Whether the greeting went out with the handshake.
     greeted: bool,
 }
 
-impl Secured {
-    /// Shakes hands; with `turns`, each step of that waits for a permit. What is left to be said then, as session
-    /// tickets, goes out with the first words.
+impl TlsServerStream {
+    /// Performs the handshake; with `permits`, each step waits for a permit. Remaining output such as
+    /// session tickets goes out with the next send.
     ///
-    /// `greeting`, unless it is empty, goes out with our side of a handshake of TLS 1.3, a round trip before the client's
-    /// side is complete (RFC 8446, 4.4.4). So it must be fit for anybody to read. TLS 1.2 has no such moment.
+    /// A non-empty `greeting` goes out with the server's side of a TLS 1.3 handshake, a round trip
+    /// before the client's side is complete (RFC 8446, 4.4.4), so any client may read the greeting.
+    /// TLS 1.2 has no such moment.
     ///
     /// # Errors
-    /// The connection is lost, or the client breaks the protocol. [`super::handshake::Failed`] says
-    /// why.
+    /// The connection is lost, or the client breaks the protocol; [`super::handshake::Failed`]
+    /// explains the cause.
     pub async fn accept(
         config: Arc<ServerConfig>,
         tcp: TcpStream,
-        turns: Option<&Semaphore>,
+        permits: Option<&Semaphore>,
         greeting: Vec<u8>,
     ) -> io::Result<Self> {
         let is_to_greet = !greeting.is_empty();
@@ -73,16 +73,16 @@ impl Secured {
         while secured.engine.tls.is_handshaking() {
             secured.flush().await?;
             secured.tcp.readable().await?;
-            let _turn = match turns {
-                Some(turns) => turns.acquire().await.ok(),
+            let _permit = match permits {
+                Some(permits) => permits.acquire().await.ok(),
                 None => None,
             };
-            // Not waited for: whoever sends slowly must not keep the turn.
+            // Polled once: a slow sender must not keep the permit.
             let read =
                 poll_fn(|context| Poll::Ready(secured.poll_read(context, &mut early, LINES)));
             match read.await {
                 Poll::Pending => {}
-                // Without an error of TLS it is the connection's end.
+                // Without a TLS error, the connection itself ended.
                 Poll::Ready(Ok(0)) if is_silent => return Err(silent()),
                 Poll::Ready(Err(error)) if is_silent && error.get_ref().is_none() => {
                     return Err(silent());
@@ -98,32 +98,30 @@ impl Secured {
         Ok(secured)
     }
 
-    /// Whether the greeting went out with the handshake.
     pub fn has_greeted(&self) -> bool {
         self.greeted
     }
 
-    /// The version agreed upon.
     pub fn version(&self) -> Option<ProtocolVersion> {
         self.engine.tls.protocol_version()
     }
 
-    /// Sends this behind what is left of before.
+    /// Encrypts and sends `bytes` after any earlier output.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write(Words { bytes, last: false })?;
+        self.write(Plaintext { bytes, last: false })?;
         self.flush().await
     }
 
-    /// Sends this and close_notify, so that the client can tell our end from somebody else's (RFC 8446, 6.1).
+    /// Sends `bytes` and close_notify, so that the client can tell the end from a truncation attack
+    /// (RFC 8446, 6.1).
     pub async fn send_last(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write(Words { bytes, last: true })?;
+        self.write(Plaintext { bytes, last: true })?;
         self.flush().await
     }
 
-    /// Encrypts.
-    fn write(&mut self, words: Words) -> io::Result<()> {
+    fn write(&mut self, plaintext: Plaintext) -> io::Result<()> {
         let (engine, early) = (&mut self.engine, &mut self.early);
-        let taken = engine.turn(&mut self.partial, early, Some(words))?;
+        let taken = engine.process(&mut self.partial, early, Some(plaintext))?;
         self.partial.drain(..taken);
         Ok(())
     }
@@ -138,11 +136,12 @@ impl Secured {
             let sent = ready!(Pin::new(&mut self.tcp).poll_write(context, unsent))?;
             unsent.drain(..nothing_is_an_end(sent)?);
         }
-        lent::give_back(unsent);
+        buffer_pool::put(unsent);
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, at most so much, and appends to `into` what can be read then; how much came over the connection.
+    /// Reads at most `most` octets once and appends the plaintext to `into`. Returns the number of
+    /// octets from the socket.
     fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -159,28 +158,28 @@ impl Secured {
             let count = ready!(buffer::poll_read(&mut self.tcp, context, room))?;
             scratch[..held].copy_from_slice(&self.partial);
             let incoming = &mut scratch[..held + count];
-            lent::lend(into);
+            buffer_pool::take(into);
             into.reserve(incoming.len());
             let is_first = self.engine.tls.protocol_version().is_none();
-            let taken = self.engine.turn(incoming, into, None);
+            let taken = self.engine.process(incoming, into, None);
             let taken = taken.map_err(|error| broken(error, is_first.then_some(incoming)));
             if taken.is_err() {
-                // The alert that says why, if the connection takes it at once.
+                // Send the alert with the cause, if the socket takes the octets at once.
                 let _ = self.poll_flush(context);
             }
             self.partial.clear();
             if let Ok(taken) = taken {
                 self.partial.extend_from_slice(&incoming[taken..]);
             }
-            // It was decrypted in place, and may have been a password.
+            // The octets were decrypted in place and may hold a password.
             incoming.fill(0);
-            lent::give_back(into);
+            buffer_pool::put(into);
             Poll::Ready(taken.map(|_| count))
         })
     }
 }
 
-impl Fill for Secured {
+impl ReadInto for TlsServerStream {
     fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
@@ -191,7 +190,7 @@ impl Fill for Secured {
         into.extend_from_slice(&self.early);
         self.early.fill(0);
         self.early.clear();
-        lent::give_back(&mut self.early);
+        buffer_pool::put(&mut self.early);
         while into.len() == before && !self.engine.ended {
             let Poll::Ready(count) = self.poll_read(context, into, most)? else {
                 if self.partial.is_empty() {
@@ -200,7 +199,7 @@ impl Fill for Secured {
                 return Poll::Pending;
             };
             if into.len() == before && !self.engine.ended {
-                // Without close_notify it is not known whether this is all that was sent.
+                // Without close_notify the client's data may be truncated.
                 nothing_is_an_end(count)?;
             }
         }
@@ -208,24 +207,24 @@ impl Fill for Secured {
     }
 }
 
-/// What is said next.
+/// Output to encrypt.
 #[derive(Clone, Copy)]
-struct Words<'a> {
+struct Plaintext<'a> {
     bytes: &'a [u8],
-    /// Whether nothing comes behind it.
+    /// Whether to append close_notify.
     last: bool,
 }
 
-/// TLS without the connection.
+/// TLS without I/O: takes octets and returns plaintext and encrypted output.
 struct Engine {
     tls: UnbufferedServerConnection,
-    /// Encrypted, and not sent.
+    /// Encrypted output not yet sent.
     unsent: Vec<u8>,
-    /// To be said as soon as there are keys for it.
+    /// Sent as soon as keys exist.
     greeting: Vec<u8>,
-    /// Whether the client has said that it sends no more.
+    /// Whether the client sent close_notify.
     ended: bool,
-    /// Whether the protocol was broken.
+    /// Whether the client broke the protocol.
     failed: bool,
 }
 
@@ -240,20 +239,21 @@ impl Engine {
         })
     }
 
-    /// Takes in all that is whole of `incoming`, and appends to `into` what can be read then; encrypts `words`. Returns
-    /// how much of `incoming` is done with.
-    fn turn(
+    /// Processes the complete records of `incoming`, appends their plaintext to `into`, and
+    /// encrypts `plaintext`. Returns the number of octets processed.
+    fn process(
         &mut self,
         incoming: &mut [u8],
         into: &mut Vec<u8>,
-        words: Option<Words>,
+        plaintext: Option<Plaintext>,
     ) -> io::Result<usize> {
         if self.failed {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let mut taken = 0;
         loop {
-            // Known by the time that our side of the handshake is written. In TLS 1.2 nothing may be said before the client's.
+            // Known when the server writes its side of the handshake. Under TLS 1.2 the server must
+            // wait for the client's side.
             let is_tls13 = self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
             let rest = &mut incoming[taken..];
             let UnbufferedStatus { discard, state } = self.tls.process_tls_records(rest);
@@ -266,7 +266,7 @@ impl Engine {
                         && let Some(traffic) = sending.may_encrypt_app_data()
                     {
                         let bytes = &std::mem::take(&mut self.greeting);
-                        encrypt(traffic, Words { bytes, last: false }, &mut self.unsent)?;
+                        encrypt(traffic, Plaintext { bytes, last: false }, &mut self.unsent)?;
                     }
                     sending.done();
                 }
@@ -279,12 +279,12 @@ impl Engine {
                 }
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 Ok(ConnectionState::WriteTraffic(traffic)) => {
-                    if let Some(words) = words {
-                        encrypt(traffic, words, &mut self.unsent)?;
+                    if let Some(plaintext) = plaintext {
+                        encrypt(traffic, plaintext, &mut self.unsent)?;
                     }
                     return Ok(taken);
                 }
-                Ok(_) if words.is_none() => return Ok(taken),
+                Ok(_) if plaintext.is_none() => return Ok(taken),
                 Ok(_) => return Err(io::ErrorKind::NotConnected.into()),
                 Err(error) => {
                     self.fail();
@@ -294,7 +294,7 @@ impl Engine {
         }
     }
 
-    /// Queues the alert that says what was wrong. rustls must not be shown the same octets again.
+    /// Queues the alert with the cause. rustls must not process the same octets again.
     fn fail(&mut self) {
         self.failed = true;
         while self.tls.wants_write() {
@@ -319,15 +319,15 @@ fn encode(
 
 fn encrypt(
     mut traffic: WriteTraffic<'_, ServerConnectionData>,
-    words: Words,
+    plaintext: Plaintext,
     unsent: &mut Vec<u8>,
 ) -> io::Result<()> {
-    let length = words.bytes.len();
+    let length = plaintext.bytes.len();
     let room = length + (length / RECORD + 1) * OVERHEAD;
     append(unsent, room, |room| {
-        traffic.encrypt(words.bytes, room).map_err(Short::from)
+        traffic.encrypt(plaintext.bytes, room).map_err(Short::from)
     })?;
-    if words.last {
+    if plaintext.last {
         append(unsent, OVERHEAD, |room| {
             traffic.queue_close_notify(room).map_err(Short::from)
         })?;
@@ -335,7 +335,7 @@ fn encrypt(
     Ok(())
 }
 
-/// Why rustls did not write: for want of so many octets of room, or not at all.
+/// A failed write: the octets of room needed, or `None` for any other reason.
 struct Short(Option<usize>);
 
 impl From<EncodeError> for Short {
@@ -356,13 +356,13 @@ impl From<EncryptError> for Short {
     }
 }
 
-/// Appends what `write` makes, which is tried with so much room first.
+/// Appends the output of `write`, tried with `room` octets first.
 fn append(
     out: &mut Vec<u8>,
     mut room: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, Short>,
 ) -> io::Result<()> {
-    lent::lend(out);
+    buffer_pool::take(out);
     let before = out.len();
     loop {
         out.resize(before + room, 0);
@@ -380,7 +380,7 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Adds the connection's first octets to the error: they tell why the client came here.
+/// Adds the connection's first octets to the error, for the explanation.
 fn broken(error: io::Error, begun: Option<&mut [u8]>) -> io::Error {
     match error.downcast::<rustls::Error>() {
         Ok(error) => invalid(Broken::new(error, begun.as_deref())),
@@ -414,16 +414,16 @@ mod tests {
     use super::super::tls;
     use super::*;
 
-    /// A client, and the engine it talks to.
+    /// A client and the server engine under test.
     struct Pair {
         client: ClientConnection,
         engine: Engine,
         partial: Vec<u8>,
-        /// What the client has said, as far as it could be read.
+        /// The client's plaintext received by the engine.
         heard: Vec<u8>,
     }
 
-    /// A server's configuration and its certificate.
+    /// Returns a server configuration and its certificate.
     fn server(
         version: &'static SupportedProtocolVersion,
     ) -> (ServerConfig, CertificateDer<'static>) {
@@ -459,7 +459,7 @@ mod tests {
             }
         }
 
-        /// What the client has to send.
+        /// Returns the client's pending octets.
         fn sent(&mut self) -> Vec<u8> {
             let mut sent = Vec::new();
             while self.client.wants_write() {
@@ -468,26 +468,26 @@ mod tests {
             sent
         }
 
-        /// Brings this to the engine in pieces of so many octets.
+        /// Feeds octets to the engine in pieces.
         fn bring(&mut self, bytes: &[u8], pieces: usize) -> io::Result<()> {
             for piece in bytes.chunks(pieces) {
                 let mut incoming = [&self.partial[..], piece].concat();
-                let taken = self.engine.turn(&mut incoming, &mut self.heard, None)?;
+                let taken = self.engine.process(&mut incoming, &mut self.heard, None)?;
                 self.partial = incoming.split_off(taken);
             }
             Ok(())
         }
 
         fn say(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
-            let words = Some(Words { bytes, last });
+            let plaintext = Some(Plaintext { bytes, last });
             let taken = self
                 .engine
-                .turn(&mut self.partial, &mut self.heard, words)?;
+                .process(&mut self.partial, &mut self.heard, plaintext)?;
             self.partial.drain(..taken);
             Ok(())
         }
 
-        /// Brings the client what is for it.
+        /// Feeds the engine's output to the client.
         fn answer(&mut self) -> io::Result<()> {
             let unsent = std::mem::take(&mut self.engine.unsent);
             let mut unsent = &unsent[..];
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_arrives_however_it_is_cut() {
+    fn plaintext_arrives_however_records_are_split() {
         for version in [&version::TLS12, &version::TLS13] {
             for pieces in [1, 7, 4096, usize::MAX] {
                 let mut pair = Pair::new(version);
@@ -531,7 +531,7 @@ mod tests {
                 for mut piece in unsent.chunks(1000) {
                     pair.client.read_tls(&mut piece).unwrap();
                     pair.client.process_new_packets().unwrap();
-                    // Until the end is known there may be more to come.
+                    // Reports `WouldBlock` until close_notify arrives.
                     let _ = pair.client.reader().read_to_end(&mut read);
                 }
                 assert_eq!(read, [&long[..40_000], b"221 Bye\r\n"].concat());
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn a_greeting_goes_out_with_the_handshake_where_that_can_be() {
+    fn greeting_goes_out_with_a_tls13_handshake() {
         const GREETING: &[u8] = b"220 mail.test ESMTP\r\n";
         for (version, greets) in [(&version::TLS12, false), (&version::TLS13, true)] {
             let mut pair = Pair::new(version);
@@ -550,7 +550,7 @@ mod tests {
             pair.bring(&hello, usize::MAX).unwrap();
             pair.answer().unwrap();
             assert_eq!(pair.engine.greeting.is_empty(), greets);
-            // The client has not said the last word, and can read all the same.
+            // The client can read before its own side is complete.
             assert!(pair.engine.tls.is_handshaking());
             let mut read = [0; 100];
             let count = pair.client.reader().read(&mut read).unwrap_or(0);
@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_says_no_more_is_still_answered() {
+    fn client_still_gets_replies_after_its_close_notify() {
         let mut pair = Pair::new(&version::TLS13);
         pair.shake_hands(usize::MAX);
         pair.client.refresh_traffic_keys().unwrap();
@@ -581,18 +581,18 @@ mod tests {
     }
 
     #[test]
-    fn who_breaks_the_protocol_is_told_and_heard_no_more() {
+    fn protocol_violation_gets_an_alert_and_ends_the_engine() {
         let mut pair = Pair::new(&version::TLS13);
         assert!(pair.bring(b"EHLO client.test\r\n", usize::MAX).is_err());
-        // An alert (RFC 8446, 6): of its record the type, then level fatal.
+        // An alert (RFC 8446, 6): the record type, then level fatal.
         assert_eq!((pair.engine.unsent[0], pair.engine.unsent[5]), (21, 2));
         assert!(pair.bring(b"EHLO client.test\r\n", usize::MAX).is_err());
         assert!(pair.say(b"500\r\n", true).is_err());
     }
 
     #[tokio::test]
-    async fn a_handshake_in_crumbs_is_not_collected_for_ever() {
-        // A ClientHello of 65,535 octets, one in each record (RFC 8446, 4 and 5.1).
+    async fn oversized_handshake_message_in_tiny_records_is_rejected() {
+        // A ClientHello of 65,535 octets, a single octet per record (RFC 8446, 4 and 5.1).
         let record = |octet| [22, 3, 3, 0, 1, octet];
         let mut crumbs = [1, 0, 0xff, 0xff].map(record).concat();
         crumbs.extend([record(0); 60_000].as_flattened());
@@ -605,7 +605,7 @@ mod tests {
         });
         let (tcp, _) = listener.accept().await.unwrap();
         let config = server(&version::TLS13).0;
-        let accepted = Secured::accept(Arc::new(config), tcp, None, Vec::new()).await;
+        let accepted = TlsServerStream::accept(Arc::new(config), tcp, None, Vec::new()).await;
         let error = accepted.err().expect("too long a message").to_string();
         assert!(error.contains("longer than any"), "{error}");
     }
@@ -613,16 +613,16 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
-        /// At most the octets before the damage are taken for the client's, and no damage is our undoing.
+        /// Plaintext stays a prefix of the client's octets, and no damaged octet causes a panic.
         #[test]
-        fn damage_is_noticed(at in 0_usize..2500, to: u8, pieces in 1_usize..3000, tls13: bool) {
+        fn damaged_octets_are_never_accepted(at in 0_usize..2500, to: u8, pieces in 1_usize..3000, tls13: bool) {
             let mut pair = Pair::new(if tls13 { &version::TLS13 } else { &version::TLS12 });
-            let words: Vec<u8> = (0..2000_u32).map(|at| at.to_le_bytes()[0]).collect();
+            let plaintext: Vec<u8> = (0..2000_u32).map(|at| at.to_le_bytes()[0]).collect();
             let mut position = 0;
             for turn in 0..8 {
                 if turn == 4 && !pair.client.is_handshaking() {
-                    // It may have given up.
-                    let _ = pair.client.writer().write_all(&words);
+                    // The client may have failed already.
+                    let _ = pair.client.writer().write_all(&plaintext);
                 }
                 let mut sent = pair.sent();
                 if let Some(octet) = at.checked_sub(position).and_then(|at| sent.get_mut(at)) {
@@ -636,7 +636,7 @@ mod tests {
                 }
                 let _ = pair.answer();
             }
-            prop_assert!(words.starts_with(&pair.heard));
+            prop_assert!(plaintext.starts_with(&pair.heard));
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The way to the upstream, as configured: when TLS begins, whom it verifies, and how a session's
-//! identity is told. Where something that is configured cannot be had, there is no session.
+//! The upstream configuration, loaded and ready: when TLS begins, which certificate is verified,
+//! and how the upstream learns the session's identity. A missing file or account prevents the
+//! session.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,68 +11,58 @@ use crate::net::connector::Connector;
 use crate::net::tls::TlsError;
 use crate::sasl::Secret;
 use crate::smtp::proxy;
-use crate::smtp::upstream::{Account, FailureCause, Purpose, Security, Stage, UpstreamFailure};
+use crate::smtp::upstream::{Account, FailureCause, HandoffMode, Security, Stage, UpstreamFailure};
 use crate::smtp::xclient::Client;
 
 use super::upstream::Upstream;
 
-/// The longest password that AUTH is sure to carry (RFC 4616 asks for 255 octets).
+/// The longest password that every SASL PLAIN server accepts (RFC 4616 asks for 255 octets).
 const MAX_PASSWORD: usize = 255;
 
-/// Why the way to the upstream cannot be prepared.
+/// Why the upstream configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum WayError {
-    /// A password cannot be read.
+pub enum HandoffError {
     #[error(
         "{path}: {error}; it holds the password of {username:?} at the upstream and must be readable by the user gatepost runs as"
     )]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Of whom it is to hold the password.
         username: String,
-        /// Why not.
         error: io::Error,
     },
-    /// What was read is no password.
     #[error(
         "{path}: {fault}; write the password of {username:?} at the upstream on the first line and nothing else"
     )]
     Password {
-        /// The file.
         path: PathBuf,
-        /// Of whom it is to hold the password.
         username: String,
-        /// What is wrong with it.
         fault: &'static str,
     },
-    /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
-/// How sessions reach the upstream.
-pub struct Way {
-    /// When TLS begins.
+/// How Gatepost hands sessions to the upstream.
+pub struct HandoffConfig {
     pub security: Security,
-    /// One for each target, or none.
+    /// One for each target; empty without TLS.
     connectors: Vec<Connector>,
-    introduction: Introduction,
+    identity: IdentityMode,
 }
 
-enum Introduction {
+enum IdentityMode {
     Login {
         organizations: BTreeMap<String, Account>,
         others: Option<Account>,
     },
     Proxy(proxy::Version),
-    Untold,
+    None,
     Xclient,
 }
 
-impl Way {
-    /// Reads what the configuration names: authorities, our certificate, our passwords.
-    pub fn load(upstream: &config::Upstream) -> Result<Self, WayError> {
+impl HandoffConfig {
+    /// Reads the configured authorities, the client certificate and the passwords.
+    pub fn load(upstream: &config::Upstream) -> Result<Self, HandoffError> {
         Ok(Self {
             security: match upstream.tls {
                 UpstreamTls::Implicit => Security::Implicit,
@@ -79,34 +70,34 @@ impl Way {
                 UpstreamTls::StartTls => Security::StartTls,
             },
             connectors: connectors(upstream)?,
-            introduction: introduction(upstream)?,
+            identity: identity(upstream)?,
         })
     }
 
-    /// How to ask what the upstream offers.
-    pub fn probe(&self) -> Purpose<'_> {
-        Purpose::Probe(match self.introduction {
-            Introduction::Proxy(version) => Some(version),
-            Introduction::Login { .. } | Introduction::Untold | Introduction::Xclient => None,
+    /// Returns the handover mode for asking the upstream's extensions.
+    pub fn probe(&self) -> HandoffMode<'_> {
+        HandoffMode::Probe(match self.identity {
+            IdentityMode::Proxy(version) => Some(version),
+            IdentityMode::Login { .. } | IdentityMode::None | IdentityMode::Xclient => None,
         })
     }
 
-    /// How to hand over the session of `client`, who belongs to `organization`.
-    pub fn purpose<'a>(
+    /// Returns the handover mode for the session of `client`, a member of `organization`.
+    pub fn mode<'a>(
         &'a self,
         client: &'a Client,
         organization: &str,
-    ) -> Result<Purpose<'a>, UpstreamFailure> {
-        Ok(match &self.introduction {
-            Introduction::Proxy(version) => Purpose::Proxy(client, *version),
-            Introduction::Untold => Purpose::Untold,
-            Introduction::Xclient => Purpose::Xclient(client),
-            Introduction::Login {
+    ) -> Result<HandoffMode<'a>, UpstreamFailure> {
+        Ok(match &self.identity {
+            IdentityMode::Proxy(version) => HandoffMode::Proxy(client, *version),
+            IdentityMode::None => HandoffMode::NoIdentity,
+            IdentityMode::Xclient => HandoffMode::Xclient(client),
+            IdentityMode::Login {
                 organizations,
                 others,
             } => {
                 let account = organizations.get(organization).or(others.as_ref());
-                Purpose::Login(account.ok_or_else(|| UpstreamFailure {
+                HandoffMode::Login(account.ok_or_else(|| UpstreamFailure {
                     stage: Stage::Auth,
                     cause: FailureCause::NoAccount(organization.to_owned()),
                 })?)
@@ -114,10 +105,10 @@ impl Way {
         })
     }
 
-    /// Our accounts at the upstream.
+    /// Iterates over the configured upstream accounts.
     pub fn accounts(&self) -> impl Iterator<Item = &Account> {
-        let (organizations, others) = match &self.introduction {
-            Introduction::Login {
+        let (organizations, others) = match &self.identity {
+            IdentityMode::Login {
                 organizations,
                 others,
             } => (Some(organizations.values()), others.as_ref()),
@@ -128,7 +119,7 @@ impl Way {
             .chain(organizations.into_iter().flatten())
     }
 
-    /// Puts the connection inside TLS.
+    /// Starts TLS on the connection.
     pub async fn secure(&self, upstream: &mut Upstream) -> io::Result<()> {
         match self.connectors.get(upstream.host.target) {
             Some(connector) => upstream.secure(connector).await,
@@ -151,7 +142,8 @@ fn connectors(upstream: &config::Upstream) -> Result<Vec<Connector>, TlsError> {
             (None, Target::Endpoint(Endpoint::Tcp(address))) => {
                 address.ip().to_canonical().to_string()
             }
-            // The configuration's own check has refused this.
+            // The configuration check has already rejected TLS over a Unix socket without
+            // `tls_name`.
             (None, Target::Endpoint(Endpoint::Unix(path))) => path.display().to_string(),
             (None, Target::Name { host, .. }) => host.trim_end_matches('.').to_owned(),
         };
@@ -160,37 +152,37 @@ fn connectors(upstream: &config::Upstream) -> Result<Vec<Connector>, TlsError> {
     upstream.address.iter().map(connector).collect()
 }
 
-fn introduction(upstream: &config::Upstream) -> Result<Introduction, WayError> {
+fn identity(upstream: &config::Upstream) -> Result<IdentityMode, HandoffError> {
     Ok(match upstream.identity {
-        IdentityBy::None => Introduction::Untold,
-        IdentityBy::Proxy if upstream.proxy_version == 1 => Introduction::Proxy(proxy::Version::V1),
-        IdentityBy::Proxy => Introduction::Proxy(proxy::Version::V2),
-        IdentityBy::Xclient => Introduction::Xclient,
+        IdentityBy::None => IdentityMode::None,
+        IdentityBy::Proxy if upstream.proxy_version == 1 => IdentityMode::Proxy(proxy::Version::V1),
+        IdentityBy::Proxy => IdentityMode::Proxy(proxy::Version::V2),
+        IdentityBy::Xclient => IdentityMode::Xclient,
         IdentityBy::Login => {
-            // Those with an address have an upstream of their own.
+            // An organization with an address has a separate upstream.
             let here = upstream
                 .organizations
                 .iter()
                 .filter(|(_, own)| own.address.is_empty());
             let organizations =
                 here.filter_map(|(slug, own)| Some(own_account(own)?.map(|it| (slug.clone(), it))));
-            Introduction::Login {
+            IdentityMode::Login {
                 others: own_account(upstream).transpose()?,
-                organizations: organizations.collect::<Result<_, WayError>>()?,
+                organizations: organizations.collect::<Result<_, HandoffError>>()?,
             }
         }
     })
 }
 
-fn own_account(upstream: &config::Upstream) -> Option<Result<Account, WayError>> {
+fn own_account(upstream: &config::Upstream) -> Option<Result<Account, HandoffError>> {
     let username = upstream.username.as_deref()?;
     let file = upstream.password_file.as_deref()?;
     Some(account(username, file))
 }
 
-/// Reads the password from its file; the line's end is not part of it.
-fn account(username: &str, path: &Path) -> Result<Account, WayError> {
-    let read = fs::read(path).map_err(|error| WayError::Read {
+/// Reads a password from its file; a final line break is not part of the password.
+fn account(username: &str, path: &Path) -> Result<Account, HandoffError> {
+    let read = fs::read(path).map_err(|error| HandoffError::Read {
         path: path.to_owned(),
         username: username.to_owned(),
         error,
@@ -207,7 +199,7 @@ fn account(username: &str, path: &Path) -> Result<Account, WayError> {
         _ => None,
     };
     match fault {
-        Some(fault) => Err(WayError::Password {
+        Some(fault) => Err(HandoffError::Password {
             path: path.to_owned(),
             username: username.to_owned(),
             fault,
@@ -230,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_the_one_line_of_its_file() {
+    fn password_file_holds_a_single_line() {
         for content in ["a secret", "a secret\n", "a secret\r\n"] {
             let account = read(content.as_bytes()).unwrap();
             assert_eq!(account.password.expose(), b"a secret");

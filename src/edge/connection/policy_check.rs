@@ -1,21 +1,24 @@
-//! What limits and rules say to a session that is under way: at MAIL, at RCPT, and to a body.
+//! Limits and rules applied to a running session: at MAIL, at RCPT, and on the body.
 
 use crate::auth::quota::SessionQuota;
 use crate::log::Throttle;
 use crate::policy::{self, Denial, Rule};
 use crate::smtp::data::{BareNewline, Refusal, Scanner};
 use crate::smtp::header::{Fault, FromCheck};
-use crate::smtp::session::Asked;
+use crate::smtp::session::PolicyRequest;
 
 use super::Connection;
 
 impl Connection<'_> {
-    /// Whether what the session asks for is allowed.
-    pub(super) async fn admit(&mut self) -> Result<(), Denial> {
+    /// Checks the session's pending policy request.
+    pub(super) async fn check_policy(&mut self) -> Result<(), Denial> {
         let Some(allowance) = &mut self.allowance else {
             return Err(Denial::Unknown);
         };
-        let begins = matches!(self.session.asked(), Some(Asked::Mail { .. }));
+        let begins = matches!(
+            self.session.policy_request(),
+            Some(PolicyRequest::Mail { .. })
+        );
         if begins && allowance.is_stale() {
             if let Err(error) = allowance.refresh().await {
                 static UNREADABLE: Throttle = Throttle::new();
@@ -26,16 +29,16 @@ impl Connection<'_> {
             }
             self.session.limit_message_size(allowance.message_size());
         }
-        match self.session.asked() {
-            Some(Asked::Mail { path, size }) => allowance.reserve_message(path, size),
-            Some(Asked::Recipient) => allowance.reserve_recipient(),
+        match self.session.policy_request() {
+            Some(PolicyRequest::Mail { path, size }) => allowance.reserve_message(path, size),
+            Some(PolicyRequest::Recipient) => allowance.reserve_recipient(),
             None => Err(Denial::Unknown),
         }
     }
 }
 
-/// The scanner for a message, where the instance's way with bare newlines and the largest size are
-/// these.
+/// Builds the scanner for a message from the credential's rules, the instance's `bare_newline`
+/// setting and the size limit.
 pub(super) fn scanner(allowance: &SessionQuota, instance: BareNewline, size: u64) -> Scanner {
     let rules = &allowance.policy().rules;
     let bare_newline = match rules.bare_newline {
@@ -51,7 +54,7 @@ pub(super) fn scanner(allowance: &SessionQuota, instance: BareNewline, size: u64
     scanner
 }
 
-/// A body has ended: what limits and rules say of it is logged and counted.
+/// Logs and counts the findings of limits and rules on a finished body.
 pub(super) fn body_over(allowance: &mut SessionQuota, scanner: &Scanner) {
     allowance.next_message();
     if let Some(fault) = scanner.from_fault() {
