@@ -5,7 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The parts of the project with plain comments. A part that joins the list stays on it.
-const PLAIN: &[&str] = &["src/edge", "src/lifecycle", "src/net", "src/sessions.rs"];
+const PLAIN: &[&str] = &[
+    "src/daemon",
+    "src/dovecot",
+    "src/edge",
+    "src/lifecycle",
+    "src/log",
+    "src/metrics",
+    "src/net",
+    "src/sasl",
+    "src/sessions.rs",
+];
 
 const PRONOUNS: &[&str] = &[
     "it",

@@ -1,4 +1,4 @@
-//! The administration as it is configured: where it listens, by which names it is asked for, and what it is told.
+//! Builds the admin server from the configuration: listeners, host names and the shared parts.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::net::listener::{Accept as _, Access, LocalListener};
 use crate::net::unopened::{Unopened, Wanted};
 use crate::net::upstream_pool::UpstreamPool;
 
-/// Who may use the unix socket where no .socket unit makes it: its owner and its group.
+/// The permissions of a unix socket opened by Gatepost: owner and group.
 pub(super) const ACCESS: Access = Access {
     mode: 0o660,
     group: None,
 };
 
-/// What connects to a socket of the administration.
+/// The clients of an admin listener.
 #[derive(Clone, Copy)]
 pub(super) enum For {
     Clients,
@@ -26,10 +26,10 @@ pub(super) enum For {
     Proxy,
 }
 
-/// The listeners that are open, and those that are not.
+/// The open listeners, and the listeners still to be opened.
 pub(super) type Listeners = Vec<(Result<LocalListener, Wanted>, For)>;
 
-/// Opens the listeners of the administration. One that cannot be opened is noted in `unopened`.
+/// Opens the admin listeners; failures are recorded in `unopened`.
 pub(super) fn listeners(config: &Config, sockets: &mut Sockets, unopened: &Unopened) -> Listeners {
     let Some(admin) = &config.admin else {
         return Vec::new();
@@ -55,18 +55,18 @@ pub(super) fn listeners(config: &Config, sockets: &mut Sockets, unopened: &Unope
         .collect()
 }
 
-/// The administration, open but not serving; none if it listens nowhere.
+/// The prepared admin server: listeners open, not yet serving.
 pub(super) struct Closed {
     administration: Arc<Administration>,
     listeners: Listeners,
     unopened: Unopened,
-    /// Not `None` where a listener is for [`For::ClientsByTls`].
+    /// Always set if a listener is for [`For::ClientsByTls`].
     tls: Option<TlsAcceptor>,
     lifecycle: Lifecycle,
 }
 
 impl Closed {
-    /// `places` are all other listeners, by their kind.
+    /// Returns `None` without admin listeners. `places` lists all other listeners by kind.
     pub(super) fn new(
         config: &Config,
         listeners: Listeners,
@@ -82,7 +82,7 @@ impl Closed {
                 "there is no admin token yet; make one with: gatepost token create --name NAME --scope instance:admin"
             );
         }
-        // Never in clear text where TLS is wanted.
+        // A TLS listener must never fall back to clear text.
         if core.tls.is_none()
             && listeners
                 .iter()
@@ -118,8 +118,8 @@ impl Closed {
         }))
     }
 
-    /// Serves until draining, which waits for requests under way. Returns what they leave
-    /// unwritten.
+    /// Serves until draining, which waits for open requests. Returns the queue of unwritten
+    /// changes.
     pub(super) fn open(self) -> Unwritten {
         let Closed {
             administration,
@@ -128,7 +128,7 @@ impl Closed {
             tls,
             lifecycle,
         } = self;
-        // Not waited for: requests that are under way while draining leave something to write, too.
+        // Not tracked by draining: requests finished during the drain may still add changes.
         let unwritten = administration.unwritten();
         for (listener, who) in listeners {
             let (administration, unopened) = (administration.clone(), unopened.clone());
@@ -153,7 +153,7 @@ impl Closed {
     }
 }
 
-/// What the administration shows of them.
+/// Lists the upstream pools shown by the admin server.
 fn upstreams(core: &Core) -> Vec<(Option<String>, Arc<UpstreamPool>)> {
     let all = core.upstreams.iter().flat_map(|upstreams| upstreams.all());
     all.map(|(slug, dialer)| (slug.map(str::to_owned), dialer.pool().clone()))

@@ -1,5 +1,5 @@
-//! The socket that Postfix's SASL asks, as it is configured: who may use it, and whether the client
-//! addresses told there are believed.
+//! The auth socket for Postfix's SASL: its permissions, and whether the reported client addresses
+//! are trusted.
 
 use std::fs;
 
@@ -7,13 +7,13 @@ use super::DaemonError;
 use crate::config::{DovecotAuth, Endpoint};
 use crate::net::listener::{Access, Exposure, exposure};
 
-/// The mode of a socket that Gatepost opens: its owner and its group may use it.
+/// The mode of a socket opened by Gatepost: owner and group.
 const MODE: u32 = 0o660;
 
-/// Where the local groups are (group(5)).
+/// The local groups (group(5)).
 const GROUPS: &str = "/etc/group";
 
-/// Who may use the socket, if it is one in the file system that Gatepost opens.
+/// Returns the permissions for a socket that Gatepost opens in the file system.
 pub fn access(socket: &DovecotAuth) -> Result<Access, DaemonError> {
     let group = socket.group.as_deref().map(group_id).transpose()?;
     Ok(Access { mode: MODE, group })
@@ -35,8 +35,8 @@ pub fn group_id(name: &str) -> Result<u32, DaemonError> {
     })
 }
 
-/// Whether only Postfix can reach the socket, so that the addresses told there are its clients'. To
-/// be asked when the socket is open.
+/// Whether only Postfix can reach the socket, so that the reported addresses belong to its clients.
+/// Call this while the socket is open.
 pub(super) fn is_trusted(socket: &DovecotAuth) -> bool {
     if let Some(concern) = concern(socket) {
         tracing::warn!("{concern}");
@@ -48,7 +48,7 @@ pub(super) fn is_trusted(socket: &DovecotAuth) -> bool {
     socket.trusted || is_private
 }
 
-/// What an administrator should know of the socket as it is now.
+/// Returns a warning about the socket's current exposure.
 pub fn concern(socket: &DovecotAuth) -> Option<String> {
     let listen = &socket.listen;
     let consequence = match socket.trusted {

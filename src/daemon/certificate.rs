@@ -1,4 +1,4 @@
-//! Keeps the certificates that clients are shown those on disk.
+//! Reloads the served certificates from disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::net::certificates::Pair;
 use crate::net::tls::{Tls, TlsError};
 
-/// The files, those for everybody else first.
+/// Returns the configured pairs, the default certificate first.
 pub fn pairs(tls: &config::Tls) -> Vec<Pair> {
     let first = Pair {
         certificate: tls.certificate.clone(),
@@ -24,8 +24,8 @@ pub fn pairs(tls: &config::Tls) -> Vec<Pair> {
     std::iter::once(first).chain(others).collect()
 }
 
-/// Loads the certificates again when its files change, or at once on SIGHUP. `status` is what
-/// `systemctl status` shows while all is well. Without `[tls]`, only answers SIGHUP.
+/// Reloads the certificates when their files change, or at once on SIGHUP. `status` is the regular
+/// status line for `systemctl status`. Without `[tls]`, only answers SIGHUP.
 pub(super) async fn keep(
     tls: Option<Arc<Tls>>,
     interval: Duration,

@@ -1,6 +1,5 @@
-//! File descriptors: for how many clients they are enough. Clients share what is left once the
-//! administration, the metrics, the store and the log have theirs, so that a crowd of clients
-//! takes nothing from the administrator.
+//! The file descriptor budget. Clients share the descriptors left over by the admin server, the
+//! metrics, the store and the log, so that a crowd of clients cannot lock out the administrator.
 
 use std::fs;
 
@@ -8,12 +7,12 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::config::Config;
 
-/// Descriptors for everything but clients: listeners and event loops, the store and its readers,
-/// and the connections of administration and metrics.
+/// Descriptors for everything but clients: listeners, event loops, the store with its readers, and
+/// admin and metrics connections.
 const RESERVE: u64 = 256;
 
-/// How many descriptors a client's connection takes: its own, the upstream's, and, where smtpd asks
-/// Gatepost, that of the smtpd which serves it.
+/// Returns the descriptors per client: its own connection, the upstream's and, with an auth socket,
+/// the connection of its smtpd.
 fn of_each(config: &Config) -> u64 {
     match config.dovecot_auth {
         None => 2,
@@ -21,15 +20,14 @@ fn of_each(config: &Config) -> u64 {
     }
 }
 
-/// The limits of this process, the soft one and the hard one. [`u64::MAX`] is none.
+/// Returns the soft and hard limits of the process; [`u64::MAX`] means no limit.
 pub fn limits() -> (u64, u64) {
     let limits = getrlimit(Resource::Nofile);
     let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
     (number(limits.current), number(limits.maximum))
 }
 
-/// The error and the next step where `limit` is too low for the configuration; `None` where it is
-/// enough.
+/// Returns the error and the next step if `limit` is too low for the configuration.
 pub fn shortage(config: &Config, limit: u64) -> Option<String> {
     let configured = config.limits.connections as u64;
     let needed = configured.saturating_mul(of_each(config)) + RESERVE;
@@ -41,8 +39,8 @@ pub fn shortage(config: &Config, limit: u64) -> Option<String> {
     })
 }
 
-/// How many connections of clients there may be, at most as many as configured. `soon` descriptors
-/// are opened besides those that are open now.
+/// Returns the limit of client connections, at most the configured limit. `soon` descriptors will
+/// be opened besides the open descriptors.
 pub(super) fn connections(config: &Config, soon: usize) -> usize {
     let (limit, _) = limits();
     let most = room(limit, open() + soon as u64, of_each(config));
@@ -51,13 +49,12 @@ pub(super) fn connections(config: &Config, soon: usize) -> usize {
     })
 }
 
-/// How many descriptors are open; where that cannot be seen, as many as usually are.
+/// Counts the open descriptors, or assumes the usual number.
 fn open() -> u64 {
     fs::read_dir("/proc/self/fd").map_or(RESERVE, |open| open.count() as u64)
 }
 
-/// For how many connections there is room. Where descriptors are few, half of what is left stays in
-/// reserve.
+/// Returns how many connections fit. With few descriptors, half of the rest stays in reserve.
 fn room(limit: u64, open: u64, of_each: u64) -> u64 {
     let left = limit.saturating_sub(open);
     let reserve = RESERVE.min(left / 2);

@@ -1,4 +1,4 @@
-//! Why there is no daemon.
+//! Errors that prevent the start of the daemon.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,72 +10,50 @@ use crate::edge::HandoffError;
 use crate::net::tls::TlsError;
 use crate::store::StoreError;
 
-/// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// A socket cannot be opened.
     #[error("cannot listen on {address}: {error}{}", hint(error))]
-    Bind {
-        /// The configured address.
-        address: String,
-        /// Why not.
-        error: io::Error,
-    },
-    /// What was handed in cannot be served from.
+    Bind { address: String, error: io::Error },
+    /// A socket from systemd is unusable.
     #[error(
         "socket {index} of those handed in by LISTEN_FDS is not a listening TCP or unix stream socket with an address; the .socket unit needs ListenStream= and Accept=no"
     )]
     Passed {
-        /// Which one, from 1.
+        /// The position, counted from 1.
         index: usize,
     },
-    /// Sockets were handed in that nobody would answer on.
+    /// Sockets from systemd that no part of Gatepost would serve.
     #[error(
         "handed in by the .socket unit but not configured: {addresses}; name each exactly so in config.toml (a [[listener]], [admin], [metrics] or [dovecot_auth]), or take its ListenStream= out of the unit"
     )]
-    Unconfigured {
-        /// The sockets' own addresses.
-        addresses: String,
-    },
-    /// The group of the auth socket does not exist.
+    Unconfigured { addresses: String },
     #[error(
         "dovecot_auth.group: there is no group {name:?} in /etc/group; correct the name, or leave the key out"
     )]
-    Group {
-        /// Its name.
-        name: String,
-    },
-    /// What must not leave the machine in clear text is handed in on a network.
+    Group { name: String },
+    /// A clear-text socket for secrets on a network address.
     #[error(
         "{address} is handed in by the .socket unit as \"admin\" or \"auth\", and would carry secrets over the network in clear text; use a loopback address there, or for the administration admin.listen with admin.tls = true in config.toml"
     )]
-    Exposed {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// No address for clients is configured or handed in.
+    Exposed { address: SocketAddr },
+    /// No address for clients is configured or passed by systemd.
     #[error(
         "no address for clients is configured or handed in by systemd: start gatepost.socket, or write at least one [[listener]] with its kind and address, or [dovecot_auth] alone if Postfix keeps its listeners"
     )]
     NoListener,
-    /// A listener lacks a certificate or an upstream.
     #[error(
         "a listener needs [tls] with certificate and key, and [upstream] with the address of the MTA; write both"
     )]
     Incomplete,
-    /// Threads or signals cannot be had.
+    /// Threads or signals are unavailable.
     #[error("the system refuses what every program needs: {0}")]
     System(#[from] io::Error),
-    /// Metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The way to the upstream cannot be prepared.
     #[error(transparent)]
     Upstream(#[from] HandoffError),
 }

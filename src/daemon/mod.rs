@@ -1,4 +1,4 @@
-//! The wiring: makes everything, starts it, and takes it down in order.
+//! The wiring: builds every part, starts the parts, and stops them in order.
 
 mod administration;
 mod auth_socket;
@@ -40,11 +40,11 @@ pub use error::DaemonError;
 
 pub use sockets::Sockets;
 
-/// How long the last writes may take behind a drain that took its whole time. The process ends
-/// within five seconds of that, also where a disk hangs.
+/// How long the last writes may take after a drain that used its full time. The process ends within
+/// five seconds of the drain even if the disk hangs.
 const LAST_WRITES: Duration = Duration::from_millis(2_500);
 
-/// What a password costs, as configured.
+/// The configured cost of a password hash.
 pub fn cost(config: &Config) -> Cost {
     Cost {
         memory_kib: config.auth.memory_kib,
@@ -53,11 +53,11 @@ pub fn cost(config: &Config) -> Cost {
     }
 }
 
-/// What the guard goes by, before so many threads that hash.
+/// Builds the guard's settings for a number of hashing threads.
 pub fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
     let guard = &config.guard;
     let mut exempt = guard.exempt.clone();
-    // A load balancer is not to blame for its clients.
+    // A load balancer is not responsible for its clients.
     let listeners = config.listeners.iter();
     exempt.extend(listeners.flat_map(|listener| &listener.proxy_from));
     GuardSettings {
@@ -74,7 +74,7 @@ pub fn guard_settings(config: &Config, threads: usize) -> GuardSettings {
     }
 }
 
-/// The limits of whoever has none of their own.
+/// The limits of credentials and organizations without their own limits.
 pub fn defaults(config: &Config) -> quota::Defaults {
     quota::Defaults {
         credential: config.credential_limits.0.clone(),
@@ -92,7 +92,7 @@ fn series_limits(config: &Config) -> SeriesLimits {
         })
 }
 
-/// The usernames that no login finds because case is folded, if there are any, as a sentence.
+/// Returns a warning about usernames that no login finds because of case folding.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -110,7 +110,7 @@ pub fn unreachable_usernames(config: &Config, store: &Store) -> Result<Option<St
     }))
 }
 
-/// Everything that runs, made but not yet serving.
+/// The daemon, built but not yet serving.
 pub struct Daemon {
     core: Core,
     /// `None` where Postfix keeps its listeners.
@@ -118,7 +118,7 @@ pub struct Daemon {
     own_store: store::Own,
     workers: Workers,
     listeners: Vec<(Arc<config::Listener>, net::TcpListener)>,
-    /// And whether the addresses told there are believed.
+    /// With whether reported client addresses are trusted.
     auth_socket: Option<(LocalListener, bool)>,
     metrics_listener: Option<(Result<LocalListener, Wanted>, admin::Hosts)>,
     unopened: Unopened,
@@ -129,7 +129,7 @@ pub struct Daemon {
     reload_interval: Duration,
 }
 
-/// The parts that the listeners, the auth socket and the administration share.
+/// The parts shared by the listeners, the auth socket and the admin server.
 struct Core {
     store: Arc<Store>,
     noted: Arc<ActivityBatch>,
@@ -138,15 +138,13 @@ struct Core {
     authenticator: Arc<Authenticator>,
     sessions: Arc<Sessions>,
     lifecycle: Lifecycle,
-    /// `None` without `[tls]`.
     tls: Option<Arc<Tls>>,
-    /// `None` without `[upstream]`.
     upstreams: Option<Arc<Upstreams>>,
 }
 
 impl Daemon {
-    /// Opens the store, loads the certificate and binds every address, so that whatever is wrong
-    /// shows before anybody is served.
+    /// Opens the store, loads the certificate and binds every address, so that every error shows
+    /// before the first client.
     pub fn new(config: &Config, mut sockets: Sockets) -> Result<Self, DaemonError> {
         let mut config = config.clone();
         sockets.complete(&mut config)?;
@@ -201,7 +199,7 @@ impl Daemon {
             .map(|upstream| Upstreams::load(&hostname, upstream, &metrics).map(Arc::new))
             .transpose()?;
         if upstreams.is_none() {
-            // No upstream is down: readiness, dashboard and alerts follow the gauge.
+            // Readiness, dashboard and alerts follow the gauge, and no upstream is down.
             metrics.upstream_up.set(1);
         }
         let lifecycle = Lifecycle::new();
@@ -233,7 +231,7 @@ impl Daemon {
                 Ok::<_, DaemonError>((listener, auth_socket::is_trusted(socket)))
             })
             .transpose()?;
-        // Mail can do without the metrics and the administration.
+        // Mail works without the metrics and the admin server.
         let unopened = Unopened::default();
         let metrics_listener = config.metrics.as_ref();
         let metrics_listener = metrics_listener
@@ -266,7 +264,7 @@ impl Daemon {
                 .map(|listener| ("metrics".to_owned(), listener.place())),
         );
         let workers = Workers::start(&lifecycle)?;
-        // Each of the workers has a descriptor of its own for each of the listeners.
+        // Each worker holds a descriptor for each listener.
         let connections = descriptors::connections(config, workers.count() * listeners.len());
         core.metrics.connections_limit.set(as_gauge(connections));
         if let Some(shortage) = descriptors::shortage(config, descriptors::limits().0) {
@@ -300,22 +298,21 @@ impl Daemon {
         })
     }
 
-    /// Where clients are awaited, in the order of the configuration.
+    /// Returns the listening addresses in the order of the configuration.
     pub fn addresses(&self) -> Vec<(ListenerKind, SocketAddr)> {
         addresses(&self.listeners).collect()
     }
 
-    /// The store, for who wants to add to it while the daemon runs.
+    /// Returns the store, for changes while the daemon runs.
     pub fn store(&self) -> Arc<Store> {
         self.core.store.clone()
     }
 
-    /// Who is connected now, for who administers.
     pub fn sessions(&self) -> Arc<Sessions> {
         self.core.sessions.clone()
     }
 
-    /// Asks the upstream what it offers, once; whether it answered decides nothing.
+    /// Probes the upstream once.
     pub async fn probe_upstream(&self) -> Result<(), smtp::upstream::UpstreamFailure> {
         let Some(upstreams) = &self.core.upstreams else {
             return Ok(());
@@ -324,10 +321,11 @@ impl Daemon {
         probed.map(drop).map_err(|missed| missed.failure)
     }
 
-    /// Serves until SIGTERM or SIGINT, or until `stop` resolves; then drains.
+    /// Serves until SIGTERM, SIGINT or `stop`, then drains.
     ///
     /// # Errors
-    /// What every program needs cannot be had, or the store's file was replaced: then, too, after draining.
+    /// A system resource is missing, or the store's file was replaced; the latter is returned after
+    /// draining.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -355,7 +353,7 @@ impl Daemon {
             lifecycle.abandon();
             std::future::pending().await
         };
-        // A second signal means at once.
+        // A second signal ends everything at once.
         tokio::select! {
             () = serving.stop() => {}
             () = hurry => {}
@@ -378,7 +376,7 @@ impl Daemon {
             core.lifecycle.clone(),
         );
         tokio::spawn(async move {
-            // Already stopping if there is no receiver any more.
+            // The receiver is gone once the daemon is stopping.
             let _ = displace.send(kept.await).await;
         });
         tokio::spawn(poll_regularly(
@@ -409,13 +407,13 @@ impl Daemon {
             let serving = dovecot::serve(socket, is_trusted, authenticator, lifecycle);
             core.lifecycle.spawn(serving);
         }
-        // After the auth socket, without which Postfix may not even greet; before the listeners, so
-        // that the first client is offered what the upstream can do. One that does not answer
-        // keeps nobody waiting: its clients are told 454.
+        // After the auth socket, without which Postfix may not even send its greeting; before the
+        // listeners, so that the first client sees the upstream's extensions. A silent upstream
+        // delays no client: logins get 454.
         if let Some(upstreams) = &core.upstreams {
             upstreams.begin(&core.lifecycle).await;
         }
-        // Not waited for: what is happening while draining is worth a scrape.
+        // Not tracked by draining: metrics stay available during the drain.
         if let Some((listener, hosts)) = self.metrics_listener {
             let (metrics, lifecycle) = (metrics.clone(), core.lifecycle.clone());
             let unopened = self.unopened;
@@ -454,7 +452,7 @@ impl Daemon {
 }
 
 impl Core {
-    /// The part that serves clients, where the configuration is complete for that.
+    /// Builds the edge if the configuration has a certificate and an upstream.
     fn edge(&self, config: &Config) -> Option<Edge> {
         let (tls, upstreams) = (self.tls.as_ref()?, self.upstreams.as_ref()?);
         Some(Edge {
@@ -484,9 +482,9 @@ fn as_gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// What is needed to stop.
+/// The parts needed to stop.
 struct Serving {
-    /// Why the daemon must end, should the store's file be replaced.
+    /// The error that ends the daemon when the store's file is replaced.
     displaced: mpsc::Receiver<StoreError>,
     lifecycle: Lifecycle,
     drain_timeout: Duration,
@@ -507,7 +505,7 @@ impl Serving {
         if !self.lifecycle.drain(self.drain_timeout).await {
             tracing::warn!("the drain timeout is over, sessions were cut off");
         }
-        // After the last session, so that nothing is left to note.
+        // After the last session, so that nothing more is recorded.
         let Serving {
             noted,
             guard,
@@ -518,7 +516,7 @@ impl Serving {
         let unwritten = unwritten.map(Arc::new);
         let (last, lost) = (unwritten.clone(), noted.clone());
         let written = tokio::task::spawn_blocking(move || {
-            // Changes first: they were asked for, and the rest was only noted.
+            // Administrators' changes first; the rest was recorded by the way.
             if let Some(unwritten) = last {
                 unwritten.write_last();
             }

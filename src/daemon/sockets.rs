@@ -1,9 +1,9 @@
-//! Where listening sockets come from: handed in by the service manager, else opened here.
+//! Listening sockets: passed by the service manager, or opened by Gatepost.
 //!
-//! systemd's `.socket` units hold the addresses across restarts, so that who connects meanwhile
-//! waits instead of being refused, and the daemon needs no right to open any. A socket handed in
-//! is known by its own address. Where the configuration names no address, the name that the unit
-//! gives the socket (`FileDescriptorName=`) decides which part of Gatepost serves it.
+//! systemd's `.socket` units hold the addresses across restarts, so clients wait instead of being
+//! refused, and the daemon needs no right to open addresses. A passed socket is identified by its
+//! address. Where the configuration names no address, the socket's name (`FileDescriptorName=`)
+//! selects the part of Gatepost that serves the socket.
 
 use std::net::{self, SocketAddr};
 use std::path::PathBuf;
@@ -18,29 +18,29 @@ use crate::net::unopened::{Unopened, Wanted};
 
 use super::DaemonError;
 
-/// The sockets that were handed in and not asked for yet.
+/// The passed sockets not yet claimed.
 pub struct Sockets {
     passed: Vec<Passed>,
 }
 
 struct Passed {
-    /// `FileDescriptorName=` of the unit; its file name where it has none.
+    /// `FileDescriptorName=` of the unit, or the unit's file name.
     name: String,
     endpoint: Endpoint,
     socket: Socket,
 }
 
 impl Sockets {
-    /// Nothing is handed in; all addresses are opened here.
+    /// Starts without passed sockets; Gatepost opens every address.
     pub fn none() -> Self {
         Self { passed: Vec::new() }
     }
 
-    /// Takes what the service manager hands in (sd_listen_fds(3)), if anything, and clears those
-    /// variables. To be called before there are other threads, which might read the environment.
+    /// Takes the passed sockets (sd_listen_fds(3)) and clears the variables. Call this before any
+    /// other thread reads the environment.
     ///
     /// # Errors
-    /// When a descriptor is something else than a listening stream socket with an address.
+    /// A descriptor is no listening stream socket with an address.
     pub fn from_service_manager() -> Result<Self, DaemonError> {
         let names = names();
         let mut names = names.split(':');
@@ -60,7 +60,7 @@ impl Sockets {
         Ok(Self { passed })
     }
 
-    /// Whether the service manager holds sockets for this process, whose clients wait meanwhile.
+    /// Whether the service manager holds sockets for the process, whose clients wait meanwhile.
     #[expect(
         clippy::disallowed_methods,
         reason = "sd_listen_fds(3) is an interface of variables"
@@ -69,12 +69,11 @@ impl Sockets {
         std::env::var_os("LISTEN_FDS").is_some()
     }
 
-    /// Writes the addresses of the named sockets into each part of the configuration that has no
-    /// address of its own.
+    /// Adds the addresses of named sockets to the parts of the configuration without an address.
     ///
     /// # Errors
-    /// Listeners are handed in, and the certificate or the upstream is missing. What must not leave
-    /// the machine in clear text is handed in on a network.
+    /// Listeners are passed without a certificate or an upstream, or a clear-text socket for
+    /// secrets is on a network address.
     pub fn complete(&self, config: &mut Config) -> Result<(), DaemonError> {
         if config.listeners.is_empty() {
             for kind in [ListenerKind::Submission, ListenerKind::Submissions] {
@@ -135,10 +134,10 @@ impl Sockets {
         })
     }
 
-    /// The TCP socket at this address.
+    /// Returns the TCP socket at an address.
     ///
     /// # Errors
-    /// When it was not handed in and cannot be opened.
+    /// The socket was not passed and cannot be opened.
     pub fn tcp(&mut self, address: SocketAddr) -> Result<net::TcpListener, DaemonError> {
         let endpoint = Endpoint::Tcp(address);
         match self.take(&endpoint) {
@@ -148,10 +147,10 @@ impl Sockets {
         .map_err(|error| DaemonError::bind(&endpoint, error))
     }
 
-    /// The socket at this place; `access` is for one that is opened here in the file system.
+    /// Returns the socket at an endpoint; `access` applies to a socket opened in the file system.
     ///
     /// # Errors
-    /// When it was not handed in and cannot be opened.
+    /// The socket was not passed and cannot be opened.
     pub fn local(
         &mut self,
         endpoint: &Endpoint,
@@ -169,7 +168,7 @@ impl Sockets {
         .map_err(|error| DaemonError::bind(endpoint, error))
     }
 
-    /// The socket, or what is to be opened later: the reason is noted in `unopened`.
+    /// Returns the socket, or records the error in `unopened` for a later attempt.
     pub(super) fn local_or_later(
         &mut self,
         wanted: Wanted,
@@ -182,10 +181,10 @@ impl Sockets {
             })
     }
 
-    /// Everything configured has been asked for: what is left would never be answered.
+    /// Checks that every passed socket was claimed: no part would serve the rest.
     ///
     /// # Errors
-    /// When anything is left.
+    /// A passed socket is left.
     pub fn finish(self) -> Result<(), DaemonError> {
         if self.passed.is_empty() {
             return Ok(());
@@ -209,7 +208,7 @@ impl Sockets {
     }
 }
 
-/// The names of the descriptors in their order, with colons between them.
+/// Returns the colon-separated names of the passed descriptors.
 #[expect(
     clippy::disallowed_methods,
     reason = "sd_listen_fds(3) is an interface of variables"
@@ -218,7 +217,7 @@ fn names() -> String {
     std::env::var("LISTEN_FDNAMES").unwrap_or_default()
 }
 
-/// A descriptor as a socket with its address, not blocking.
+/// Returns a descriptor as a non-blocking socket with its address.
 fn describe(descriptors: &mut ListenFd, index: usize) -> Option<(Endpoint, Socket)> {
     let (endpoint, socket) = match descriptors.take_tcp_listener(index) {
         Ok(tcp) => {

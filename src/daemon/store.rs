@@ -1,5 +1,5 @@
-//! Watches the store: whether its file is still in place, how long its audit log is, and how many
-//! credentials expire soon.
+//! Watches the store: the placement of its file, the head of the audit log, and the number of
+//! credentials that expire soon.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, Within};
 use crate::store::{DaemonLock, Placement, Store, StoreError, Watch};
 
-/// How often the file is looked at.
+/// The pause between two checks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the credentials that expire soon are counted.
+/// The pause between two counts of the credentials that expire soon.
 const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often the log says that the file is missing.
+/// The pause between two log lines about a missing file.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// The store of the daemon, which no other daemon has.
+/// The daemon's exclusive store.
 pub(super) struct Own {
     lock: DaemonLock,
     watch: Watch,
 }
 
 impl Own {
-    /// Opens the store once no other daemon has it.
+    /// Opens the store under an exclusive lock against other daemons.
     pub(super) fn open(path: &Path) -> Result<(Arc<Store>, Own), StoreError> {
         let lock = DaemonLock::take(path)?;
         if let Some(aside) = lock.prepare()? {
@@ -44,7 +44,7 @@ impl Own {
         Ok((store, Own { lock, watch }))
     }
 
-    /// Looks regularly, and returns once the daemon must end.
+    /// Checks the file regularly and returns once the daemon must end.
     pub(super) async fn keep(
         self,
         store: Arc<Store>,
@@ -67,7 +67,7 @@ impl Own {
             }
             let (looked, counter) = (store.clone(), metrics.clone());
             let look = tokio::task::spawn_blocking(move || {
-                // The poll says so where the store cannot be read.
+                // The poll task reports an unreadable store.
                 if let Ok(head) = looked.audit_head() {
                     counter.audit_head_sequence.set(head);
                 }
@@ -106,7 +106,7 @@ impl Own {
                 let (saved, noted) = (store.clone(), noted.clone());
                 let save = tokio::task::spawn_blocking(move || {
                     noted.flush(&saved);
-                    // Changes that come between this and the note are refused or in the copy.
+                    // Later changes are rejected; earlier changes are part of the copy.
                     saved.note_placement(placement);
                     let copy = own.watch.save();
                     (own, copy)
@@ -132,7 +132,8 @@ impl Own {
                 if let Err(error) = own.watch.leave(placement, &own.lock) {
                     tracing::error!(%error, "the next start may meet the write-ahead log of the former store");
                 }
-                // SQLite removes the log at its last close, by a name that may belong to another file by now.
+                // SQLite removes the log at its last close, by a name that may now belong to
+                // another file.
                 std::mem::forget(store.clone());
                 std::mem::forget(own.watch);
                 std::mem::forget(own.lock);

@@ -1,4 +1,4 @@
-//! Tells systemd regularly that the daemon still does its work, as long as it does.
+//! Feeds systemd's watchdog while every loop of the daemon answers.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::lifecycle::{Lifecycle, notify};
 
-/// Asks the loops three times in every `limit`, which is systemd's patience, and passes their
-/// answer on. Only what this process has in its own hands is asked: a Postfix that is down or a
-/// disk that is full would be no better after a restart.
+/// Pings the loops three times within `limit`, systemd's timeout, and reports success. The check
+/// covers only the process itself: a failed Postfix or a full disk would be no better after a
+/// restart.
 pub(super) async fn feed(limit: Duration, lifecycle: Lifecycle) {
     let every = limit / 3;
     let mut rounds = interval(every);

@@ -1,4 +1,4 @@
-//! One smtpd's connection: it asks, we answer, one line each.
+//! A connection from smtpd: one line per request, one line per answer.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,17 +19,16 @@ use crate::sasl::{Credentials, Exchange, Mechanism, Step, Verdict};
 
 use super::protocol::{self, Begin, Request};
 
-/// Exchanges one smtpd may have open; it needs one.
+/// The limit of open exchanges per smtpd, which needs a single exchange.
 const MAX_EXCHANGES: usize = 8;
 
-/// How long an smtpd may take to introduce itself, and to read an answer. Afterwards it may stay
-/// connected without a word, as Postfix does while its client is connected.
+/// How long an smtpd may take for its introduction and to read an answer. Afterwards a silent smtpd
+/// may stay connected, as Postfix does while its client is connected.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Numbers connections, as the protocol asks.
+/// Numbers the connections, as the protocol requires.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
-/// One connection of an smtpd.
 pub struct Connection {
     stream: LocalStream,
     slot: ConnectionSlot,
@@ -56,8 +55,8 @@ impl Connection {
         }
     }
 
-    /// Answers until the client goes away or breaks the protocol, draining begins, or another client
-    /// needs the place.
+    /// Serves until the client leaves or breaks the protocol, draining begins, or another client
+    /// takes over the slot.
     pub async fn serve(mut self, lifecycle: Lifecycle) {
         let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         let greeting = protocol::greeting(std::process::id(), connection, rand::random());
@@ -110,7 +109,7 @@ impl Connection {
     async fn answer(&mut self, request: Request<'_>) -> String {
         self.is_introduced |= !matches!(request, Request::Version);
         if matches!(request, Request::Auth(_) | Request::Continue(..)) {
-            // A refusal is delayed on purpose, so it must not hold the place of other clients.
+            // A rejection is delayed on purpose, so the connection must not block other clients.
             self.slot.enter(Stage::Answering);
         }
         let answer = self.asked.answer(request).await;
@@ -120,7 +119,7 @@ impl Connection {
         answer
     }
 
-    /// Whether the client took it, and in time.
+    /// Writes `words`; returns whether the client took them in time.
     async fn say(&mut self, words: &str) -> bool {
         if words.is_empty() {
             return true;
@@ -133,10 +132,10 @@ impl Connection {
     }
 }
 
-/// The exchanges under way on one connection.
+/// The open exchanges of a connection.
 struct Asked {
     authenticator: Arc<Authenticator>,
-    /// Whether the addresses that the client tells are believed.
+    /// Whether client addresses from this socket are trusted.
     is_trusted: bool,
     open: HashMap<String, (Exchange, Peer)>,
 }
@@ -184,7 +183,7 @@ impl Asked {
 
     async fn verify(&self, id: &str, credentials: Credentials, peer: &Peer) -> String {
         match self.authenticator.verify(credentials, peer).await {
-            // A tab or LF in it would say more than we do.
+            // A tab or LF in the username would inject protocol fields.
             Verdict::Accept(identity) if identity.username.contains(char::is_control) => {
                 protocol::unavailable(id)
             }
@@ -194,8 +193,8 @@ impl Asked {
         }
     }
 
-    /// The mail client behind the smtpd that asks. Its address is unknown where it is not told, or
-    /// where any local user may have told it; the guard counts all such clients together.
+    /// Returns the mail client behind the smtpd. The address is unknown if absent or untrusted; the
+    /// guard counts all such clients together.
     fn peer(&self, begin: &Begin) -> Peer {
         let address = begin.remote.filter(|_| self.is_trusted);
         Peer {

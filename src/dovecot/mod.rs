@@ -1,7 +1,7 @@
-//! Verdicts for Postfix itself, in the protocol it speaks to Dovecot's auth service (version 1.x).
+//! Verdicts for Postfix, in the protocol of Dovecot's auth service (version 1.x).
 //!
-//! Two uses. Debian 12's Postfix believes a LOGIN given by XCLIENT only while SASL is active in
-//! its smtpd, which needs such a socket. And Postfix can keep its own listeners and ask here
+//! There are two uses. Debian 12's Postfix accepts LOGIN in XCLIENT only while SASL is active in
+//! its smtpd, which requires such a socket. And Postfix can keep its own listeners and ask Gatepost
 //! directly, without the relay in between.
 
 mod connection;
@@ -20,11 +20,11 @@ use crate::net::stream::LocalStream;
 
 use self::connection::Connection;
 
-/// How many smtpd processes may be connected at a time; each holds one connection. Beyond, a
-/// connection that asks nothing gives way; smtpd opens a new one when it needs it.
+/// The limit of connected smtpd processes, with a connection each. Beyond the limit an idle
+/// connection gives way; smtpd opens a new connection when needed.
 const CONNECTIONS: usize = 1024;
 
-/// Answers until draining. Only an `is_trusted` socket is believed which address a client has.
+/// Serves until draining. Client addresses are trusted only on an `is_trusted` socket.
 pub async fn serve(
     listener: LocalListener,
     is_trusted: bool,
@@ -46,14 +46,14 @@ pub async fn serve(
     accept(listener, permits, None, lifecycle, serve).await;
 }
 
-/// Only introduces itself to whoever connects, and answers nothing. Enough for an smtpd to start
-/// while no daemon runs, which is what `gatepost check` needs of it.
+/// Sends only the greeting to every client. A greeting lets smtpd start while no daemon runs, as
+/// `gatepost check` needs.
 pub async fn introduce(listener: LocalListener) {
     // Kept open: an smtpd whose socket closes gives up.
     let mut connections = Vec::new();
     while let Ok((mut stream, _)) = listener.next().await {
         let greeting = protocol::greeting(std::process::id(), 1, rand::random());
-        // Should it fail, smtpd says why itself.
+        // After a failure smtpd itself reports the cause.
         let _ = stream.write_all(greeting.as_bytes()).await;
         connections.push(stream);
     }

@@ -1,5 +1,5 @@
-//! The lines of Dovecot's auth protocol, as far as Postfix speaks it: fields parted by tabs, lines
-//! ended by LF. Pure.
+//! The subset of Dovecot's auth protocol used by Postfix: tab-separated fields, lines ended by LF.
+//! Pure.
 
 use std::net::IpAddr;
 
@@ -8,8 +8,8 @@ use crate::sasl::{ExchangeError, Mechanism};
 /// The longest line read, in octets; Postfix sends a SASL response of at most 12,288.
 pub const MAX_LINE: usize = 16 * 1024;
 
-/// What the server says first. `connection` tells connections apart, `cookie` is 32 hexadecimal
-/// digits that nobody else has.
+/// Returns the server's greeting. `connection` numbers the connection; `cookie` is a unique value
+/// of 32 hexadecimal digits.
 pub fn greeting(process: u32, connection: u64, cookie: u128) -> String {
     let mut text = String::from("VERSION\t1\t1\n");
     for mechanism in Mechanism::ALL {
@@ -18,46 +18,41 @@ pub fn greeting(process: u32, connection: u64, cookie: u128) -> String {
     text + &format!("SPID\t{process}\nCUID\t{connection}\nCOOKIE\t{cookie:032x}\nDONE\n")
 }
 
-/// A line of the client's.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Begin an exchange.
     Auth(Begin<'a>),
-    /// Go on with one: its number and the response in base64.
+    /// Continues an exchange, with its number and the response in base64.
     Continue(&'a str, &'a str),
-    /// CPID: the client's process, which ends its introduction.
+    /// CPID: the client's process id, which ends its introduction.
     Process,
-    /// The version that the client speaks.
     Version,
 }
 
-/// The parameters of AUTH that matter here.
+/// The relevant parameters of AUTH.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Begin<'a> {
-    /// The exchange's number, which the answer repeats.
+    /// The exchange's number, repeated in the answer.
     pub id: &'a str,
-    /// The mechanism's name.
     pub mechanism: &'a str,
     /// The mail client's address, as Postfix saw it.
     pub remote: Option<IpAddr>,
     /// Whether the mail client's connection is inside TLS.
     pub secured: bool,
-    /// The initial response in base64; `Some("")` is an empty one.
+    /// The initial response in base64; `Some("")` is an empty response.
     pub response: Option<&'a str>,
 }
 
-/// A line that is not of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a line of the auth protocol")]
 pub struct Malformed;
 
 impl<'a> Request<'a> {
-    /// Reads a line, given without its LF.
+    /// Parses a line, given without LF.
     pub fn parse(line: &'a [u8]) -> Result<Self, Malformed> {
         let line = std::str::from_utf8(line).map_err(|_| Malformed)?;
         let mut fields = line.split('\t');
         match fields.next() {
-            // A later major version may mean anything.
+            // A later major version may change anything.
             Some("VERSION") if fields.next() == Some("1") => Ok(Self::Version),
             Some("CPID") => Ok(Self::Process),
             Some("AUTH") => Begin::parse(fields).map(Self::Auth),
@@ -81,7 +76,7 @@ impl<'a> Begin<'a> {
         };
         for field in fields {
             match field.split_once('=') {
-                // It is the last one, and base64 may end in equals signs.
+                // The last field; base64 may contain equals signs.
                 Some(("resp", response)) => begin.response = Some(response),
                 Some(("rip", address)) => begin.remote = address.parse().ok(),
                 None if field == "secured" => begin.secured = true,
@@ -92,7 +87,7 @@ impl<'a> Begin<'a> {
     }
 }
 
-/// Repeated in answers, so it must be a number and nothing else.
+/// Parses an exchange number. Answers repeat the number, so no other text is allowed.
 fn number(field: Option<&str>) -> Result<&str, Malformed> {
     let good = |field: &&str| {
         matches!(field.len(), 1..=10) && field.bytes().all(|byte| byte.is_ascii_digit())
@@ -100,27 +95,25 @@ fn number(field: Option<&str>) -> Result<&str, Malformed> {
     field.filter(good).ok_or(Malformed)
 }
 
-/// The exchange needs a response to this challenge (base64).
+/// The exchange needs a response to the challenge (base64).
 pub fn challenge(id: &str, challenge: &str) -> String {
     format!("CONT\t{id}\t{challenge}\n")
 }
 
-/// The client is `username`.
 pub fn accept(id: &str, username: &str) -> String {
     format!("OK\t{id}\tuser={username}\n")
 }
 
-/// The claim is false.
 pub fn reject(id: &str) -> String {
     format!("FAIL\t{id}\n")
 }
 
-/// Nothing is known; the mail client should try again.
+/// No verdict was possible; the mail client should try again.
 pub fn unavailable(id: &str) -> String {
     format!("FAIL\t{id}\ttemp\n")
 }
 
-/// The exchange broke off.
+/// The exchange failed with an error.
 pub fn broken_off(id: &str, error: ExchangeError) -> String {
     format!("FAIL\t{id}\treason={error}\n")
 }

@@ -97,7 +97,6 @@ impl LastActivity {
         Self { at, renewed: false }
     }
 
-    /// Marks an activity.
     pub fn renew(&mut self) {
         self.renewed = true;
     }

@@ -84,7 +84,6 @@ impl Inbox {
     }
 }
 
-/// Every registered session.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Registry(Arc<Mutex<Slab<SessionSignal>>>);
 

@@ -1,5 +1,5 @@
-//! Log lines on their way out. A log that cannot be written costs its lines and nothing else: a
-//! thread of its own writes them, and no session waits for that thread.
+//! Asynchronous log output. A dedicated thread writes the lines, so a stalled log costs lines but
+//! delays no session.
 
 mod output;
 mod queue;
@@ -15,13 +15,13 @@ pub use throttle::Throttle;
 
 use queue::Queue;
 
-/// The lines of this process. The subscriber of `tracing` is one for the whole process as well.
+/// The process's queue; the `tracing` subscriber is global as well.
 static QUEUE: Queue = Queue::new();
 
-/// Starts the thread that writes the lines to `output`.
+/// Starts the thread that writes lines to `output`.
 ///
 /// # Errors
-/// The system has no thread left.
+/// The system cannot start another thread.
 pub fn start(output: Output) -> io::Result<()> {
     thread::Builder::new()
         .name("log".to_owned())
@@ -29,22 +29,22 @@ pub fn start(output: Output) -> io::Result<()> {
     Ok(())
 }
 
-/// Queues a line with its line feed. Where the queue is full the line is dropped, and is counted.
+/// Queues a line with its line feed; a full queue drops and counts the line.
 pub fn write(line: &[u8]) {
     QUEUE.push(line);
 }
 
-/// Waits until the queued lines are written, but no longer than `limit`.
+/// Waits until the queued lines are written, at most for `limit`.
 pub fn flush(limit: Duration) {
     QUEUE.flush(limit);
 }
 
-/// How many lines have been dropped since the start.
+/// Returns how many lines have been dropped since the start.
 pub fn dropped() -> u64 {
     QUEUE.dropped.load(Ordering::Relaxed)
 }
 
-/// Whether lines are dropped now.
+/// Whether lines are being dropped now.
 pub fn is_dropping() -> bool {
     QUEUE.is_dropping.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! Where lines go: standard error, or the journal's socket.
+//! The log output: standard error, or the journal's socket.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
@@ -9,26 +9,24 @@ use std::time::Duration;
 
 use super::queue::Lines;
 
-/// Where the journal takes lines in its own form.
+/// The journal's socket for structured lines.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// How long an output is left alone that takes nothing now and does not wait either: another
-/// process that has the same terminal or pipe may have made it so.
+/// The pause before retrying a non-blocking output; another process may have made a shared terminal
+/// or pipe non-blocking.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Where lines go.
 pub enum Output {
-    /// One datagram for each line, in the journal's own form.
+    /// A datagram per line, in the journal's format.
     Journal(UnixDatagram),
-    /// Lines of text.
     Stream(File),
 }
 
 impl Output {
-    /// The journal.
+    /// Connects to the journal.
     ///
     /// # Errors
-    /// No journal listens.
+    /// No journal is listening.
     pub fn journal() -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         // The journal ignores an empty datagram.
@@ -36,17 +34,16 @@ impl Output {
         Ok(Self::Journal(socket))
     }
 
-    /// Standard error, by a descriptor of its own: no lock is shared with anything else that
-    /// writes there.
+    /// Opens standard error under a new descriptor, so that no lock is shared with other writers.
     ///
     /// # Errors
-    /// The process has no descriptor left.
+    /// The process has no free descriptor.
     pub fn standard_error() -> io::Result<Self> {
         let descriptor = io::stderr().as_fd().try_clone_to_owned()?;
         Ok(Self::Stream(descriptor.into()))
     }
 
-    /// Writes lines, for as long as that takes. Returns how many got out.
+    /// Writes lines, however long the output takes. Returns how many were written.
     pub(super) fn write(&mut self, lines: &Lines) -> usize {
         match self {
             Self::Journal(socket) => {
@@ -58,7 +55,7 @@ impl Output {
     }
 }
 
-/// Sends to whichever journal listens now: it may have been restarted.
+/// Sends to the current journal, which may have restarted.
 fn send(socket: &UnixDatagram, line: &[u8]) -> bool {
     loop {
         match socket.send_to(line, SOCKET) {
@@ -69,7 +66,7 @@ fn send(socket: &UnixDatagram, line: &[u8]) -> bool {
     }
 }
 
-/// Writes as much as can be written; how many octets that is.
+/// Writes as much as possible and returns the number of octets written.
 fn write(stream: &mut File, bytes: &[u8]) -> usize {
     let mut done = 0;
     while done < bytes.len() {

@@ -1,4 +1,5 @@
-//! Lines that wait for the thread that writes them: bounded, and never waited for.
+//! The bounded queue between the logging threads and the writer. Logging threads never wait for the
+//! writer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,26 +8,24 @@ use std::time::{Duration, Instant};
 
 use super::output::Output;
 
-/// The most that may wait, in octets. A session leaves some 300, so thousands of sessions may end
-/// while the output stalls.
+/// The capacity in octets. A session logs some 300 octets, so thousands of sessions may end while
+/// the output stalls.
 const CAPACITY: usize = 2 * 1024 * 1024;
 
-/// A buffer that grew beyond this in a burst is given back, in octets.
+/// A buffer larger than this after a burst is freed, in octets.
 const KEPT: usize = 64 * 1024;
 
-/// How long the writer lets lines gather once there is one: under load one system call then writes
-/// several lines, and the threads that log rarely have to wake the writer.
+/// How long the writer lets lines gather: under load a single system call then writes several
+/// lines, and logging threads rarely have to wake the writer.
 const GATHER: Duration = Duration::from_millis(2);
 
-/// The pause between two reports of dropped lines: an output that is merely slow drops lines again
-/// and again.
+/// The pause between two reports of dropped lines; a slow output drops lines repeatedly.
 const REPORT_PAUSE: Duration = Duration::from_secs(5);
 
-/// Several lines, one behind the other.
 #[derive(Default)]
 pub(super) struct Lines {
     bytes: Vec<u8>,
-    /// Where each line ends.
+    /// The end of each line.
     ends: Vec<usize>,
 }
 
@@ -51,12 +50,11 @@ impl Lines {
         self.ends.len()
     }
 
-    /// How many lines the first `count` octets hold in whole.
+    /// Returns how many lines the first `count` octets contain completely.
     pub(super) fn whole(&self, count: usize) -> usize {
         self.ends.partition_point(|end| *end <= count)
     }
 
-    /// Each line by itself.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = [0].into_iter().chain(self.ends.iter().copied());
         starts
@@ -73,10 +71,10 @@ impl Lines {
     }
 }
 
-/// The waiting lines and the writer's state.
+/// The queued lines and the writer's state.
 struct State {
     lines: Lines,
-    /// Whether the writer sleeps until a line comes; then everything before is written.
+    /// Whether the writer sleeps; all earlier lines are then written.
     is_idle: bool,
     /// Lines dropped since the last report.
     unreported: u64,
@@ -88,7 +86,7 @@ pub(super) struct Queue {
     idle: Condvar,
     /// Lines dropped since the start.
     pub(super) dropped: AtomicU64,
-    /// Whether the last line that was queued or written was dropped.
+    /// Whether the last queued or written line was dropped.
     pub(super) is_dropping: AtomicBool,
 }
 
@@ -107,7 +105,7 @@ impl Queue {
         }
     }
 
-    /// Takes a line in, or drops it. The lock is only ever held for a copy.
+    /// Queues or drops a line. The lock is held only for the copy.
     pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.lines.bytes.len() + line.len() > CAPACITY {
@@ -124,14 +122,14 @@ impl Queue {
         }
     }
 
-    /// Writes lines to `output` for as long as the process lives.
+    /// Writes lines to `output` until the process ends.
     pub(super) fn write_to(&self, mut output: Output) {
         let mut lines = Lines::new();
         let mut is_writable = true;
         let mut reported: Option<Instant> = None;
         loop {
             let unreported = self.take(&mut lines, is_writable);
-            // Now, as the queue has room at this moment.
+            // The queue has room for the report at this moment.
             let is_due = reported.is_none_or(|at| at.elapsed() >= REPORT_PAUSE);
             if unreported && is_writable && is_due {
                 reported = Some(Instant::now());
@@ -156,8 +154,8 @@ impl Queue {
         );
     }
 
-    /// Waits for lines and exchanges them for `lines`, which are empty. Returns whether lines were
-    /// dropped that no report names; for their sake it returns without lines, too, where `reports`.
+    /// Waits for lines and swaps them with the empty `lines`. Returns whether dropped lines are
+    /// unreported; if `reports` is set, such lines also end the wait after a pause.
     fn take(&self, lines: &mut Lines, reports: bool) -> bool {
         let mut state = self.lock();
         while state.lines.len() == 0 {
@@ -179,7 +177,7 @@ impl Queue {
         state.unreported > 0
     }
 
-    /// Records a write that dropped so many lines.
+    /// Records the outcome of a write that dropped `dropped` lines.
     fn note(&self, dropped: usize) {
         if dropped == 0 {
             self.is_dropping.store(false, Ordering::Relaxed);
@@ -195,10 +193,10 @@ impl Queue {
         self.is_dropping.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until nothing is left to write, but no longer than `limit`.
+    /// Waits until every line is written, at most for `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         let is_busy = |state: &mut State| state.lines.len() > 0 || !state.is_idle;
-        // Either way the process ends now.
+        // The process ends now in either case.
         let _ = self.idle.wait_timeout_while(self.lock(), limit, is_busy);
     }
 
@@ -217,7 +215,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// A queue whose writer writes into a pipe.
+    /// Starts a queue whose writer writes into a pipe.
     fn piped() -> (&'static Queue, PipeReader) {
         let (reader, writer) = pipe().unwrap();
         let queue: &'static Queue = Box::leak(Box::new(Queue::new()));
@@ -253,7 +251,7 @@ mod tests {
         queue.flush(Duration::from_millis(100));
         assert!(begun.elapsed() < LIMIT);
 
-        // The waiting lines are written once the output goes on, none of them twice.
+        // Waiting lines are written, each once, when the output resumes.
         let first = line(0);
         let mut read = vec![0; first.len()];
         reader.read_exact(&mut read).unwrap();

@@ -1,44 +1,42 @@
-//! The pause between warnings that repeat: a client or a broken part that causes the same warning
-//! again and again must not fill the log.
+//! Limits repeated warnings: a client or a broken part that causes a warning again and again must
+//! not fill the log.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the same warning does not come again.
+/// The pause before an equal warning may repeat.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// How many warnings are told apart within a pause. All further ones count as one.
+/// How many warnings are distinguished within a pause. Further warnings count together.
 const MOST: usize = 64;
 
 /// Stands for the warnings beyond [`MOST`].
 const FURTHER: u64 = 0;
 
-/// Lets each warning through once a minute, with the number of times that it was due.
+/// Passes each warning once a minute, with the number of occurrences.
 pub struct Throttle(Mutex<Vec<Entry>>);
 
 struct Entry {
     warning: u64,
-    /// When it last came.
+    /// When the warning last passed.
     at: Instant,
-    /// How often it was due since.
+    /// Occurrences since the warning last passed.
     since: u64,
 }
 
 impl Throttle {
-    /// Nothing has come yet.
     pub const fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// How often the warning was due since it last came, this time included; `None` where it came
-    /// less than a minute ago.
+    /// Returns the number of occurrences since the warning last passed, including the current
+    /// occurrence; `None` within a minute of the last.
     pub fn due(&self) -> Option<u64> {
         self.due_for(&())
     }
 
-    /// The same for the warning that is about `subject`. Those about different subjects do not hold
-    /// each other back.
+    /// Like [`Throttle::due`], counted separately for each `subject`.
     pub fn due_for(&self, subject: &impl Hash) -> Option<u64> {
         let warning = BuildHasherDefault::<DefaultHasher>::new().hash_one(subject);
         self.at(warning, Instant::now())

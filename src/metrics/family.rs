@@ -1,4 +1,4 @@
-//! Registering what is counted, and counters by label without a look-up by name.
+//! Registration of metrics, and counters indexed by label without a lookup by name.
 
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
@@ -18,7 +18,7 @@ const BUCKETS: [f64; 16] = [
     5.0, 10.0,
 ];
 
-/// One metric for each value of a label, all there from the start. To pick one is to index, not to
+/// A metric for each value of a label, all registered at the start. Access is an index, not a
 /// search.
 pub struct ByLabel<L, M> {
     metrics: Vec<M>,
@@ -26,7 +26,7 @@ pub struct ByLabel<L, M> {
 }
 
 impl<L: Label, M> ByLabel<L, M> {
-    /// Makes one for each value.
+    /// Creates the metric of each value.
     pub(super) fn new(made: impl Fn(&'static str) -> M) -> Self {
         Self {
             metrics: L::ALL.iter().map(|value| made(value.as_str())).collect(),
@@ -34,14 +34,14 @@ impl<L: Label, M> ByLabel<L, M> {
         }
     }
 
-    /// The one for `value`.
+    /// Returns the metric of `value`.
     pub fn of(&self, value: L) -> &M {
         let at = L::ALL.iter().position(|candidate| *candidate == value);
         &self.metrics[at.unwrap_or_default()]
     }
 }
 
-/// Makes metrics and registers them.
+/// Creates and registers metrics.
 pub(super) struct Registrar<'a>(pub &'a Registry);
 
 type Made<T> = Result<T, prometheus::Error>;
@@ -51,7 +51,7 @@ impl Registrar<'_> {
         self.registered(IntCounter::new(name, help)?)
     }
 
-    /// A counter whose value is kept elsewhere; `count` returns it.
+    /// Registers a counter whose value `count` returns at each scrape.
     pub fn counter_of(&self, name: &str, help: &str, count: fn() -> u64) -> Made<()> {
         self.0.register(Box::new(Counted {
             counter: IntCounter::new(name, help)?,
@@ -92,7 +92,7 @@ impl Registrar<'_> {
         self.registered(IntGauge::new(name, help)?)
     }
 
-    /// A gauge that is always 1 and says by its label what there is to say.
+    /// Registers a gauge that is always 1 and carries information in a label.
     pub fn info(&self, name: &str, help: &str, label: (&str, &str)) -> Made<()> {
         let gauge = IntGauge::with_opts(Opts::new(name, help).const_label(label.0, label.1))?;
         gauge.set(1);
@@ -119,11 +119,11 @@ impl Registrar<'_> {
     }
 }
 
-/// Follows a count that is kept elsewhere whenever it is scraped.
+/// A counter that follows a count kept elsewhere.
 struct Counted {
     counter: IntCounter,
     count: fn() -> u64,
-    /// Held while the counter follows, so that two scrapes do not add the same.
+    /// Serializes scrapes, which would otherwise add the same difference twice.
     following: Mutex<()>,
 }
 

@@ -1,16 +1,15 @@
-//! The labels whose values are known beforehand, as types, so that none can be misspelt and every
-//! series begins at zero.
+//! Labels with a fixed set of values, as types: no value can be misspelt, and every series starts
+//! at zero.
 
 /// A label with a fixed set of values.
 pub trait Label: Copy + PartialEq + 'static {
-    /// Every value.
     const ALL: &'static [Self];
 
-    /// Its stable name in metrics.
+    /// Returns the stable name in metrics.
     fn as_str(self) -> &'static str;
 }
 
-/// Declares a label: each value with its meaning and its stable name.
+/// Declares a label: each value with its meaning and stable name.
 macro_rules! label {
     ($(#[$meaning_of_all:meta])* $name:ident { $($(#[$meaning:meta])* $value:ident = $text:literal,)* }) => {
         $(#[$meaning_of_all])*
@@ -34,25 +33,21 @@ macro_rules! label {
 label! {
     /// How a verdict was reached.
     Path {
-        /// argon2 was computed.
         Argon2 = "argon2",
-        /// The cache knew the right password.
+        /// The cache held the accepted password.
         Cache = "cache",
-        /// Refused before argon2: by the row's state, by the tag, or unknown.
+        /// Rejected before argon2: by the row's state, by the tag, or as unknown.
         Early = "early",
     }
 }
 
 label! {
-    /// What became of a message.
     MessageOutcome {
-        /// The upstream took it.
         Accepted = "accepted",
-        /// The client or the upstream went away before it was answered.
+        /// The client or the upstream left before the answer.
         Lost = "lost",
-        /// Refused here: line ends or size.
+        /// Rejected by Gatepost for line ends or size.
         RefusedHere = "refused_here",
-        /// The upstream refused it.
         RefusedUpstream = "refused_upstream",
     }
 }
@@ -60,43 +55,32 @@ label! {
 label! {
     /// How soon a credential expires.
     Within {
-        /// Within 7 days.
         Week = "7d",
-        /// Within 30 days.
         Month = "30d",
     }
 }
 
 label! {
-    /// What the upstream said to a recipient.
     RecipientOutcome {
-        /// It took the recipient.
         Accepted = "accepted",
-        /// It refused the recipient, for now or for good.
+        /// Rejected, temporarily or permanently.
         Refused = "refused",
     }
 }
 
 label! {
-    /// Whose bytes they are, and which way they went.
+    /// The direction of octets.
     Flow {
-        /// Read from a client.
         FromClient = "from_client",
-        /// Read from the upstream.
         FromUpstream = "from_upstream",
-        /// Written to a client.
         ToClient = "to_client",
-        /// Written to the upstream.
         ToUpstream = "to_upstream",
     }
 }
 
 label! {
-    /// Whether dialling the upstream succeeded.
     Dialled {
-        /// There is a connection.
         Connected = "connected",
-        /// There is none.
         Failed = "failed",
     }
 }
@@ -104,97 +88,87 @@ label! {
 label! {
     /// Why a TLS handshake failed.
     HandshakeFailure {
-        /// The client refused the handshake by an alert, and not because of the certificate.
+        /// The client sent an alert unrelated to the certificate.
         Alert = "alert",
-        /// The client refused the certificate by an alert.
+        /// The client rejected the certificate with an alert.
         Certificate = "certificate",
         /// The client closed the connection midway.
         Gone = "gone",
-        /// Nothing in common but version and cipher suite: no group or no kind of signature.
+        /// No common group or signature scheme.
         Incompatible = "incompatible",
-        /// No cipher suite in common.
         NoCipher = "no_cipher",
-        /// No version in common.
         NoVersion = "no_version",
         /// The client sent neither TLS nor text.
         NotTls = "not_tls",
-        /// Anything else.
         Other = "other",
-        /// The client sent plain text to a port that begins with TLS.
+        /// Plain text on a port with implicit TLS.
         PlainText = "plain_text",
-        /// A PROXY header came from an address that is not in `proxy_from`.
+        /// A PROXY header from an address outside `proxy_from`.
         ProxyHeader = "proxy_header",
-        /// The handshake took too long.
         Timeout = "timeout",
-        /// The client began with TLS on a port that begins in plain text.
+        /// A TLS handshake on a port that starts in plain text.
         TlsFirst = "tls_first",
     }
 }
 
 label! {
-    /// Why a PROXY header cannot be used.
+    /// Why a PROXY header is unusable.
     ProxyFailure {
         /// The connection ended inside the header.
         Incomplete = "incomplete",
-        /// The header does not have the form that its version demands.
         Malformed = "malformed",
-        /// Something else came in the header's place.
+        /// The first octets belong to no header.
         Missing = "missing",
-        /// The header is longer than a header may be.
         Oversized = "oversized",
-        /// The header did not come, or not in whole, within `timeouts.proxy`.
+        /// No complete header arrived within `timeouts.proxy`.
         Timeout = "timeout",
-        /// The header came from an address that is not in `proxy_from`.
+        /// The header came from an address outside `proxy_from`.
         Untrusted = "untrusted",
     }
 }
 
 label! {
-    /// What was asked of the store.
     StoreOperation {
-        /// A request of the administration, with the hash of a password it makes.
+        /// A request to the admin server, including the hash of a new password.
         Administration = "administration",
-        /// Writing last-used times.
         Flush = "flush",
-        /// Finding a login's row.
+        /// Finding the row of a login.
         Lookup = "lookup",
-        /// Looking for other processes' changes.
+        /// Checking for changes by other processes.
         Poll = "poll",
-        /// Storing a hash at today's cost.
+        /// Storing a hash at the configured cost.
         Rehash = "rehash",
     }
 }
 
 label! {
-    /// What failures are counted by.
+    /// The unit in which the guard counts failures.
     Scope {
         /// A client: an IPv4 address or an IPv6 /64.
         Address = "address",
-        /// The network around it: an IPv4 /24 or an IPv6 /48.
+        /// The surrounding network: an IPv4 /24 or an IPv6 /48.
         Network = "network",
     }
 }
 
 label! {
-    /// Why a connection was closed before it was anybody's.
+    /// Why the guard rejected a connection.
     Shed {
-        /// Too many failed logins came from there.
+        /// Too many failed logins from the client's network.
         Banned = "banned",
-        /// Too many connections from one client had not logged in.
+        /// Too many connections of a client have not logged in.
         PerAddress = "per_address",
-        /// Too many connections from one network had not logged in.
+        /// Too many connections of a network have not logged in.
         PerNetwork = "per_network",
-        /// Too many connections in all had not logged in.
+        /// Too many connections in total have not logged in.
         Unauthenticated = "unauthenticated",
     }
 }
 
 label! {
-    /// What came of a login of somebody known.
+    /// The outcome of an existing credential's login.
     LoginOutcome {
-        /// Accepted.
         Accepted = "accept",
-        /// Refused.
         Refused = "reject",
     }
 }

@@ -1,7 +1,7 @@
-//! What is counted, for Prometheus. One struct; a counter is a field, so that counting never looks
-//! anything up by name. Durations are in seconds, sizes in bytes.
+//! The Prometheus metrics: a single struct with a field per counter, so that counting needs no
+//! lookup by name. Durations are in seconds, sizes in bytes.
 //!
-//! `README.md` has the table for those who scrape; a test compares it with what is served.
+//! `README.md` documents the metrics in a table; a test compares the table with the served metrics.
 
 mod family;
 mod labels;
@@ -25,10 +25,10 @@ use usage::PerLabelCounters;
 
 use crate::policy::Breach;
 
-/// How many series there may be of those whose number depends on the store.
+/// Bounds the series whose number depends on the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeriesLimits {
-    /// Organizations that are counted by name, and credentials; each.
+    /// How many organizations, and how many credentials, are counted by name.
     pub series: usize,
     /// Whether credentials are counted by name at all.
     pub per_credential: bool,
@@ -43,108 +43,97 @@ impl Default for SeriesLimits {
     }
 }
 
-/// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
-    /// Process figures, under the names every dashboard knows (`process_*`, without our prefix).
+    /// Process figures under their usual names (`process_*`, without the `gatepost` prefix).
     process: Registry,
-    /// Connections accepted.
     pub connections: IntCounter,
-    /// Connections turned away because the limit was reached.
+    /// Connections rejected at the limit.
     pub connections_refused: IntCounter,
     /// Errors of accept(2), each followed by a pause.
     pub accept_errors: IntCounter,
-    /// Connections that ended before their client sent anything, as health checks do.
+    /// Connections closed by clients that sent nothing, as health checks do.
     pub connections_silent: IntCounter,
-    /// Connections without a PROXY header that can be used, by reason.
+    /// Connections without a usable PROXY header, by reason.
     pub proxy_header_failures: ByLabel<ProxyFailure, IntCounter>,
-    /// Connections open now.
     pub connections_open: IntGauge,
-    /// Connections that may be open at a time.
+    /// The limit of open connections.
     pub connections_limit: IntGauge,
-    /// Octets of SMTP inside TLS, by whose they are and which way they went.
+    /// Octets of SMTP inside TLS, by direction.
     bytes: ByLabel<Flow, IntCounter>,
-    /// Octets clients sent before the TLS handshake of STARTTLS; they were discarded.
+    /// Octets sent by clients before the STARTTLS handshake, and discarded.
     pub bytes_before_tls: IntCounter,
     tls_handshakes: IntCounterVec,
-    /// TLS handshakes that failed, by reason.
     pub tls_handshake_failures: ByLabel<HandshakeFailure, IntCounter>,
-    /// When the certificate served ends, in seconds since 1970.
+    /// The end of the served certificate's validity, in seconds since 1970.
     pub tls_certificate_not_after: IntGauge,
-    /// Certificate reloads that kept the old pair because the new one was unusable.
+    /// Certificate reloads that kept the old pair because the new pair was unusable.
     pub tls_reload_failures: IntCounter,
     auth: IntCounterVec,
     auth_path: ByLabel<Path, IntCounter>,
-    /// Seconds from the client's credentials to the verdict, without the deliberate delay of refusals.
+    /// Seconds from the credentials to the verdict, without the deliberate delay of rejections.
     pub auth_seconds: Histogram,
-    /// How often argon2 was computed.
     pub argon2: IntCounter,
-    /// Passwords waiting for argon2.
     pub argon2_queue: IntGauge,
-    /// Passwords that may wait for argon2.
+    /// The limit of passwords waiting for argon2.
     pub argon2_queue_limit: IntGauge,
-    /// Passwords in argon2.
+    /// Passwords being hashed by argon2.
     pub argon2_in_flight: IntGauge,
-    /// Entries in the cache of right passwords.
+    /// Entries in the cache of accepted passwords.
     pub cache_entries: IntGauge,
-    /// Entries thrown away because their row had changed or gone.
+    /// Entries removed because their row changed or disappeared.
     pub cache_invalidations: IntCounter,
-    /// Bans that began.
     pub guard_bans: ByLabel<Scope, IntCounter>,
-    /// Networks banned, as of the last time anything changed or was written.
+    /// Banned networks, as of the last change or write.
     pub guard_banned: ByLabel<Scope, IntGauge>,
-    /// Networks against which something is held, or was within a day.
+    /// Networks with failures now or within the last day.
     pub guard_tracked: ByLabel<Scope, IntGauge>,
-    /// Failures of networks that there was no room for.
+    /// Failures of networks beyond the guard's capacity.
     pub guard_overflow: IntCounter,
-    /// Connections closed before they were anybody's.
+    /// Connections rejected by the guard before login.
     pub guard_shed: ByLabel<Shed, IntCounter>,
     /// Connections that have not logged in.
     pub guard_unauthenticated: IntGauge,
-    /// Refusals that are not kept for whoever asks why, because too many were waiting.
+    /// Rejections missing from the list of rejections, because too many were waiting.
     pub refusals_dropped: IntCounter,
-    /// Last-used updates waiting to be written.
     pub last_used_pending: IntGauge,
-    /// Last-used updates written.
     pub last_used_flushed: IntCounter,
-    /// Last-used updates given up because too many were waiting.
+    /// Last-used updates dropped because too many were waiting.
     pub last_used_dropped: IntCounter,
-    /// Attempts to write last-used updates that failed; the updates are kept.
+    /// Failed attempts to write last-used updates; the updates stay queued.
     pub last_used_flush_failures: IntCounter,
-    /// Seconds to write the updates that waited, or to fail at it.
+    /// Seconds to write the queued updates, or to fail.
     pub last_used_flush_seconds: Histogram,
-    /// Failures to see whether another process changed the store.
+    /// Failures to check for changes by other processes.
     pub store_poll_failures: IntCounter,
-    /// Whether the file that is open is the one at the store's path.
+    /// Whether the open file is still the file at the store's path.
     pub store_in_place: IntGauge,
     /// Active credentials that expire soon, as of the last count.
     pub credentials_expiring: ByLabel<Within, IntGauge>,
-    /// The number of the newest record of the audit log.
+    /// The sequence number of the newest audit record.
     pub audit_head_sequence: IntGauge,
     /// Seconds that callers waited for the store.
     pub store_seconds: ByLabel<StoreOperation, Histogram>,
-    /// Attempts to connect to the upstream.
     pub upstream_connects: ByLabel<Dialled, IntCounter>,
-    /// Seconds to connect to the upstream, where that succeeded.
+    /// Seconds to connect to the upstream, successful attempts only.
     pub upstream_connect_seconds: Histogram,
-    /// Whether the last hand-over or probe succeeded: 1 or 0.
+    /// Whether the last handover or probe succeeded: 1 or 0.
     pub upstream_up: IntGauge,
     upstream_host_up: IntGaugeVec,
     organization_upstream_up: IntGaugeVec,
-    /// Upstream sessions handed over.
     pub handovers: IntCounter,
     handover_failures: IntCounterVec,
-    /// Seconds from dialling to a session handed over.
+    /// Seconds from dialling to the end of the handover.
     pub handover_seconds: Histogram,
-    /// Upstream sessions given back because their clients sent no messages.
+    /// Idle upstream sessions released before their clients disconnected.
     pub upstream_released: IntCounter,
-    /// Upstream sessions lost or dropped for a breach of the protocol.
+    /// Upstream sessions lost, or dropped for a protocol violation.
     pub upstream_lost: IntCounter,
     sessions: IntCounter,
     sessions_open: IntGauge,
     messages: ByLabel<MessageOutcome, IntCounter>,
     message_bytes: ByLabel<MessageOutcome, IntCounter>,
-    /// Recipients by what the upstream said to them.
+    /// Recipients by the upstream's answer.
     pub recipients: ByLabel<RecipientOutcome, IntCounter>,
     organizations: PerLabelCounters,
     credentials: Option<PerLabelCounters>,
@@ -155,27 +144,27 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything, with the default bounds.
+    /// Registers every metric with the default limits.
     ///
     /// # Errors
-    /// When two metrics have one name, which a test would have seen.
+    /// Two metrics share a name.
     pub fn new() -> Result<Self, prometheus::Error> {
         Self::with_limits(SeriesLimits::default())
     }
 
-    /// Counts logins by result and by reason, both from fixed sets. To ask for a counter makes
-    /// its series begin at zero.
+    /// Counts logins by result and reason, both from fixed sets. A first call starts the series at
+    /// zero.
     pub fn logins(&self, result: &'static str, reason: &'static str) -> IntCounter {
         self.auth.with_label_values(&[result, reason])
     }
 
-    /// Counts how a verdict was reached.
+    /// Counts a verdict by its path.
     pub fn verdict_by(&self, path: Path) {
         self.auth_path.of(path).inc();
     }
 
-    /// Counts a login of somebody known. Never call it with a name that a client made up: every
-    /// name is a series.
+    /// Counts a login of an existing credential. Never call this with a name made up by a client:
+    /// every name creates a series.
     pub fn login_of(&self, organization: &str, username: &str, outcome: LoginOutcome) {
         let organization = self.organizations.of(organization);
         organization.logins.of(outcome).inc();
@@ -184,7 +173,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a session that is authenticated from now on.
+    /// Counts an authenticated session, open until the returned value is dropped.
     pub fn session(&self, organization: &str, username: &str) -> Session {
         self.sessions.inc();
         let mut counted_for = vec![self.organizations.of(organization)];
@@ -194,34 +183,33 @@ impl Metrics {
         Session::begin(self.sessions_open.clone(), counted_for)
     }
 
-    /// Counts a TLS handshake that succeeded, by the version agreed on.
+    /// Counts a completed TLS handshake by version.
     pub fn tls_handshake(&self, version: &'static str) {
         self.tls_handshakes.with_label_values(&[version]).inc();
     }
 
-    /// Whether one of the addresses of the upstream of this organization answered when it was last
-    /// tried; the upstream of all is that of no name.
+    /// Returns the health gauge of an upstream address; `organization` is empty for the shared
+    /// upstream.
     pub fn upstream_host_up(&self, organization: &str, address: &str) -> IntGauge {
         self.upstream_host_up
             .with_label_values(&[organization, address])
     }
 
-    /// Lets go of an address that the upstream is not at any more.
+    /// Removes the gauge of an address that the upstream no longer has.
     pub fn forget_upstream_host(&self, organization: &str, address: &str) {
-        // Where it was never tried there is nothing to let go of.
+        // An address never tried has no series to remove.
         let _ = self
             .upstream_host_up
             .remove_label_values(&[organization, address]);
     }
 
-    /// Whether any address of an organization's own upstream answered when it was last tried.
+    /// Returns the health gauge of an organization's own upstream.
     pub fn organization_upstream_up(&self, organization: &str) -> IntGauge {
         self.organization_upstream_up
             .with_label_values(&[organization])
     }
 
-    /// Counts sessions that were not handed over, by stage, one of a fixed few. To ask for a
-    /// counter makes its series begin at zero.
+    /// Counts failed handovers by stage, from a fixed set. A first call starts the series at zero.
     pub fn handover_failures(&self, stage: &'static str) -> IntCounter {
         self.handover_failures.with_label_values(&[stage])
     }
@@ -232,7 +220,7 @@ impl Metrics {
         self.message_bytes.of(outcome).inc_by(bytes);
     }
 
-    /// Counts a limit that is reached or a rule that is broken, refused or only reported.
+    /// Counts a reached limit or a broken rule, refused or only reported.
     pub fn breached(&self, breach: Breach) {
         let (reason, action) = (breach.reason(), breach.action());
         let (family, labels): (_, &[&str]) = match breach {
@@ -243,10 +231,10 @@ impl Metrics {
         family.with_label_values(labels).inc();
     }
 
-    /// Counts an answered request of the administration. `route` is the template that matched,
-    /// never the path that was asked for: every route is a series.
+    /// Counts an answered request to the admin server. `route` is the matched template, never the
+    /// request path: every route creates a series.
     pub fn admin_request(&self, route: &str, method: &str, status: u16) {
-        // In HTTP any word may stand in the method's place.
+        // HTTP allows any word as a method.
         let known = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
         let method = known.iter().find(|known| **known == method);
         let method = method.unwrap_or(&OTHER);
@@ -255,10 +243,10 @@ impl Metrics {
             .inc();
     }
 
-    /// Everything in Prometheus' text format.
+    /// Renders every metric in Prometheus' text format.
     ///
     /// # Errors
-    /// When a metric cannot be written as text, which none of ours is.
+    /// A metric has no text form; every metric here has.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
         let encoder = TextEncoder::new();

@@ -1,4 +1,4 @@
-//! Every metric's name, and what `/metrics` says it means.
+//! The name and help text of every metric in `/metrics`.
 
 use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
@@ -10,10 +10,10 @@ use crate::log;
 use crate::policy::{Limit, NORMALIZED, OddOctet, Party, Rule, action};
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers every metric.
     ///
     /// # Errors
-    /// When two metrics have one name, which a test would have seen.
+    /// Two metrics share a name.
     pub fn with_limits(bounds: SeriesLimits) -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("gatepost".into()), None)?;
         let process = Registry::new();
@@ -255,7 +255,7 @@ impl Metrics {
             process,
             registry,
         };
-        // A series that appears only with its first event hides that event from `rate()`.
+        // A series that starts with its first event hides the event from `rate()`.
         for version in ["TLSv1.2", "TLSv1.3"] {
             metrics.tls_handshakes.with_label_values(&[version]);
         }
@@ -273,13 +273,13 @@ impl Metrics {
         for refused in [true, false] {
             for party in Party::ALL {
                 let organization = party == Party::Organization;
-                // An organization's limits are never only reported.
+                // An organization's limits are always enforced.
                 for limit in Limit::of(!organization).filter(|_| refused || !organization) {
                     let labels = [party.as_str(), limit.as_str(), action(refused)];
                     self.limit_refusals.with_label_values(&labels);
                 }
             }
-            // Limits are counted each by itself.
+            // Limits have their own metric.
             for rule in Rule::ALL.into_iter().filter(|rule| *rule != Rule::Limits) {
                 let labels = [rule.as_str(), action(refused)];
                 self.rule_refusals.with_label_values(&labels);

@@ -1,4 +1,4 @@
-//! What is counted is what is served, and no more of it than was allowed.
+//! Every count appears in the rendered metrics, within the configured bounds.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! Who does how much: counters for each organization, and for each credential where that is
-//! configured. Both come and go, so the number of series has a bound.
+//! Counters per organization and, if configured, per credential. Both come and go, so the number of
+//! series is bounded.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -9,11 +9,11 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use super::family::{ByLabel, Registrar};
 use super::labels::{LoginOutcome, MessageOutcome};
 
-/// The label value of everybody beyond the bound.
+/// The label value of names beyond the bound.
 pub const OTHER: &str = "other";
 
-/// One authenticated session. It counts as open until it is dropped, and holds the counters of its
-/// organization and its credential, so that no message has to look them up.
+/// The metrics of an authenticated session: counted as open until dropped, with the counters of its
+/// organization and credential at hand.
 pub struct Session {
     open: IntGauge,
     counted_for: Vec<Arc<Counters>>,
@@ -33,7 +33,7 @@ impl Session {
         }
     }
 
-    /// Counts a recipient that the upstream took.
+    /// Counts a recipient accepted by the upstream.
     pub fn recipient(&self) {
         for counters in &self.counted_for {
             counters.recipients.inc();
@@ -47,7 +47,7 @@ impl Drop for Session {
     }
 }
 
-/// What one organization or one credential did.
+/// The counters of an organization or a credential.
 pub(super) struct Counters {
     pub(super) logins: ByLabel<LoginOutcome, IntCounter>,
     messages: ByLabel<MessageOutcome, IntCounter>,
@@ -59,7 +59,8 @@ pub(super) struct Counters {
 pub(super) struct PerLabelCounters {
     limit: usize,
     known: RwLock<HashMap<Box<str>, Arc<Counters>>>,
-    /// Made when the bound is first reached, so that nobody sees it who never does.
+    /// Registered when the bound is first reached, so that other installations never show the
+    /// series.
     other: OnceLock<Arc<Counters>>,
     overflow: IntCounter,
     logins: IntCounterVec,
@@ -69,8 +70,8 @@ pub(super) struct PerLabelCounters {
 }
 
 impl PerLabelCounters {
-    /// Counters by `label`, for at most `limit` values of it; the rest is counted for [`OTHER`],
-    /// and `overflow` says how often somebody was.
+    /// Creates counters by `label` for at most `limit` values. Further values count as [`OTHER`],
+    /// and `overflow` counts the cases.
     pub(super) fn new(
         made: &Registrar<'_>,
         label: &'static str,
@@ -93,7 +94,7 @@ impl PerLabelCounters {
         })
     }
 
-    /// The counters of one of them.
+    /// Returns the counters of an organization or credential.
     pub(super) fn of(&self, name: &str) -> Arc<Counters> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(counters) = known.get(name) {
@@ -103,7 +104,7 @@ impl PerLabelCounters {
         drop(known);
         if !full {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            // Others may have been faster: with this name, or with the last place.
+            // Another thread may have added the name, or taken the last place.
             if known.len() < self.limit || known.contains_key(name) {
                 let counters = known.entry(name.into());
                 return counters.or_insert_with(|| self.made(name)).clone();

@@ -145,7 +145,6 @@ impl Buffer {
         poll_fn(|context| self.poll_read_from(source, context, most)).await
     }
 
-    /// Polls [`Buffer::read_from`] once.
     pub fn poll_read_from(
         &mut self,
         source: &mut impl ReadInto,

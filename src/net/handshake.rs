@@ -16,7 +16,6 @@ const SUITES: usize = 6;
 pub struct Failed {
     /// For metrics and programs.
     pub reason: HandshakeFailure,
-    /// For people.
     pub why: String,
     /// The next step for the owner of the device; empty when none is known.
     pub hint: &'static str,

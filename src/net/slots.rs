@@ -18,7 +18,7 @@ use super::listener::Neighbour;
 /// after a request.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A connection's progress.
+/// How far a connection has come with its current request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
     /// No complete request has come yet.

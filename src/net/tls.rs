@@ -22,12 +22,7 @@ const RESUMABLE: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("{path}: {error}; it must be readable by the user gatepost runs as")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
+    Read { path: PathBuf, error: io::Error },
     #[error("{path}: no {expected} in PEM form found; {fix}")]
     Pem {
         path: PathBuf,

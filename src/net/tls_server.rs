@@ -44,8 +44,8 @@ pub struct TlsServerStream {
 }
 
 impl TlsServerStream {
-    /// Performs the handshake; with `permits`, each step waits for a permit. Remaining output such as
-    /// session tickets goes out with the next send.
+    /// Performs the handshake; with `permits`, each step waits for a permit. Remaining output, such
+    /// as session tickets, goes out with the next send.
     ///
     /// A non-empty `greeting` goes out with the server's side of a TLS 1.3 handshake, a round trip
     /// before the client's side is complete (RFC 8446, 4.4.4), so any client may read the greeting.
@@ -207,7 +207,6 @@ impl ReadInto for TlsServerStream {
     }
 }
 
-/// Output to encrypt.
 #[derive(Clone, Copy)]
 struct Plaintext<'a> {
     bytes: &'a [u8],

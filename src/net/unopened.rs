@@ -15,7 +15,6 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// A listener still to be opened.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// For example `metrics`.
     pub kind: &'static str,
     pub endpoint: Endpoint,
     /// The permissions of a socket in the file system.

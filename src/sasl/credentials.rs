@@ -1,18 +1,17 @@
-//! What a client sent to prove who it is.
+//! The credentials sent by a client.
 
 use super::{Mechanism, Secret};
 
-/// A claim, not yet believed.
+/// An unverified login attempt.
 #[derive(Debug)]
 pub struct Credentials {
-    /// How the claim was made.
     pub mechanism: Mechanism,
-    /// The authentication identity (authcid): not empty, UTF-8, and cut beyond the longest that a
-    /// credential can have.
+    /// The authentication identity (authcid): UTF-8, not empty, and cut just beyond the longest
+    /// possible username.
     pub username: String,
     /// The password: not empty, and cut in the same way.
     pub password: Secret,
-    /// An authorization identity (authzid) that differs from `username`. Nobody may act for
-    /// somebody else here, so verification refuses it (RFC 4422, 3.4.1).
+    /// An authorization identity (authzid) that differs from `username`. No credential may act for
+    /// another, so the verification rejects such a login (RFC 4422, 3.4.1).
     pub acts_for: Option<String>,
 }

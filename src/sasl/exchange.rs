@@ -1,4 +1,4 @@
-//! The two mechanisms, PLAIN (RFC 4616) and LOGIN, as one exchange of challenges and responses.
+//! PLAIN (RFC 4616) and LOGIN as a single exchange of challenges and responses.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,32 +9,30 @@ use super::{Credentials, Secret};
 /// The longest base64 response read, in octets without CRLF (RFC 4954, 4: at least 12,288).
 pub const MAX_RESPONSE: usize = 12_288;
 
-/// The longest username and password that a credential can have, in octets (RFC 4616 asks for at
-/// least 255). A longer field of a client is cut one octet beyond: the verification then refuses it
-/// like any wrong one, at the same time, with no more memory and no dearer hash.
+/// The longest username and password of a credential, in octets (RFC 4616 asks for at least 255). A
+/// client's longer field is cut a single octet beyond: the verification then rejects the field like
+/// any wrong value, in equal time and at equal cost.
 const MAX_FIELD: usize = 255;
 
-/// A mechanism this server offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
-    /// Username, then password, each on its own line; no RFC, but what printers speak.
+    /// Username, then password, each on its own line; no RFC, but widespread among printers.
     Login,
-    /// RFC 4616.
+    /// RFC 4616, the preferred mechanism.
     Plain,
 }
 
 impl Mechanism {
-    /// Both, in the order they are offered.
+    /// In the order of the offer.
     pub const ALL: [Self; 2] = [Self::Plain, Self::Login];
 
-    /// Reads a mechanism's name, in any case (RFC 4422, 3.1).
+    /// Parses a mechanism's name in any case (RFC 4422, 3.1).
     pub fn parse(name: &[u8]) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|mechanism| name.eq_ignore_ascii_case(mechanism.as_str().as_bytes()))
     }
 
-    /// The registered name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Login => "LOGIN",
@@ -54,35 +52,32 @@ enum State {
     Plain,
 }
 
-/// Where an exchange has got to.
+/// The next step of an exchange.
 #[derive(Debug)]
 pub enum Step {
-    /// Send this challenge (base64, without the `334 `) and hand the response to the exchange.
+    /// Send the challenge (base64, without the `334 `) and pass the response to the exchange.
     Challenge(&'static str, Exchange),
-    /// The client has said everything.
     Done(Credentials),
 }
 
-/// Why an exchange ended without credentials; all are the client's doing.
+/// Why an exchange ended without credentials. The client is always at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
-    /// Not canonical base64.
     #[error("the response is not base64")]
     BadEncoding,
-    /// The client sent `*`.
     #[error("the client cancelled")]
     Cancelled,
-    /// Base64 of something that is not a PLAIN message, or an empty field.
+    /// Base64 of a malformed PLAIN message, or an empty field.
     #[error("the response is malformed")]
     Malformed,
-    /// More than [`MAX_RESPONSE`] octets.
+    /// The response exceeds [`MAX_RESPONSE`] octets.
     #[error("the response is too long")]
     TooLong,
 }
 
 impl Exchange {
-    /// Begins an exchange, with the initial response where the client sent one. For LOGIN that
-    /// is the username, as every client that sends one means it.
+    /// Starts an exchange, with the client's initial response if present. For LOGIN an initial
+    /// response is the username, as all clients intend.
     pub fn start(mechanism: Mechanism, initial: Option<&[u8]>) -> Result<Step, ExchangeError> {
         match (mechanism, initial) {
             (Mechanism::Plain, None) => Ok(Step::Challenge("", Self(State::Plain))),
@@ -96,7 +91,7 @@ impl Exchange {
         }
     }
 
-    /// Takes the client's next response, without its CRLF.
+    /// Processes the client's next response, given without CRLF.
     pub fn respond(self, response: &[u8]) -> Result<Step, ExchangeError> {
         let decoded = decode(response)?;
         match self.0 {

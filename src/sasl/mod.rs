@@ -1,5 +1,5 @@
-//! SASL as SMTP and Postfix use it: what a client says to prove who it is, and what may be
-//! answered. Pure: bytes in, a step out; nothing here waits, stores or logs.
+//! SASL for SMTP and for Postfix's auth socket: mechanisms, credentials and verdicts. Pure: bytes
+//! in, a step out; no waits, storage or logs.
 
 mod credentials;
 mod exchange;

@@ -1,4 +1,4 @@
-//! Bytes that must never be seen: passwords and keys.
+//! Passwords and keys in memory.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes the bytes over; the caller keeps no copy.
+    /// Takes over the bytes; the caller keeps no copy.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(Zeroizing::new(bytes.into()))
     }
 
-    /// The bytes themselves, for hashing or for the one moment they are shown.
+    /// Returns the bytes, for hashing or for showing a new password once.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

@@ -1,60 +1,53 @@
-//! What verification answers: yes, no, or could not tell. Never a bool, because "no" is
-//! permanent for a client (535) and "could not tell" must make it try again (454).
+//! The verdict of a verification: accepted, rejected or unavailable. Never a bool, because a
+//! rejection is permanent for the client (535), while a failure to decide must make the client try
+//! again (454).
 
 use std::sync::Arc;
 
 use crate::policy::Policy;
 
-/// Who a client proved to be.
+/// The identity proved by a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The credential's key in the store; never reused.
     pub key: i64,
     /// The credential's username, as stored.
     pub username: Arc<str>,
-    /// The slug of the organization the credential belongs to.
+    /// The slug of the credential's organization.
     pub organization: Arc<str>,
-    /// What the credential may do.
     pub policy: Arc<Policy>,
 }
 
-/// The answer to a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The claim is true.
+    /// The credentials are right.
     Accept(Arc<Identity>),
-    /// Not now, whoever it is; the client is told so and disconnected.
+    /// Rejected for now, regardless of the credentials; the client is told and disconnected.
     Barred(Bar),
-    /// The claim is false, or true of somebody who may not log in.
+    /// The credentials are wrong, or may not be used.
     Reject(Reason),
-    /// Nothing is known; the client should try again.
+    /// No verdict was possible; the client should try again.
     Unavailable(Outage),
 }
 
-/// Why a claim was refused. For the log, the metric and the dashboard; the client sees one text
-/// for all of them.
+/// Why the credentials were rejected, for the log, the metrics and the dashboard. The client gets
+/// the same text for every reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// An authorization identity other than the username was asked for.
+    /// The client asked for an authorization identity other than its username.
     ActsForAnother,
-    /// The credential has expired.
     Expired,
-    /// It may not be used from the client's address.
+    /// The client's address is outside the credential's networks.
     Network,
-    /// The password is wrong, and was right before a rotation.
+    /// The password is wrong now, and was right before a rotation.
     PreviousPassword,
-    /// The credential is revoked.
     Revoked,
-    /// The organization is suspended.
     Suspended,
-    /// There is no such username.
     Unknown,
-    /// The password is wrong.
     WrongPassword,
 }
 
 impl Reason {
-    /// Every reason, for building metrics.
     pub const ALL: [Self; 8] = [
         Self::ActsForAnother,
         Self::Expired,
@@ -66,7 +59,7 @@ impl Reason {
         Self::WrongPassword,
     ];
 
-    /// The stable name in logs and metrics.
+    /// Returns the stable name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ActsForAnother => "acts_for_another",
@@ -80,7 +73,7 @@ impl Reason {
         }
     }
 
-    /// What was wrong, for people.
+    /// Describes the reason for people.
     pub fn words(self) -> &'static str {
         match self {
             Self::ActsForAnother => "it asked to act for another",
@@ -95,20 +88,19 @@ impl Reason {
     }
 }
 
-/// Why a client is turned away for a while.
+/// Why a client is rejected for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bar {
-    /// Too many failed logins came from its network.
+    /// Too many failed logins came from the client's network.
     Guard,
-    /// The credential, or its organization, has as many sessions as it may have.
+    /// The credential or its organization has reached the limit of sessions.
     Sessions,
 }
 
 impl Bar {
-    /// Every bar, for building metrics.
     pub const ALL: [Self; 2] = [Self::Guard, Self::Sessions];
 
-    /// The stable name in logs and metrics.
+    /// Returns the stable name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Guard => "guard",
@@ -116,7 +108,7 @@ impl Bar {
         }
     }
 
-    /// What was wrong, for people.
+    /// Describes the reason for people.
     pub fn words(self) -> &'static str {
         match self {
             Self::Guard => "too many failed logins had come from its network",
@@ -125,22 +117,20 @@ impl Bar {
     }
 }
 
-/// Why no verdict could be reached.
+/// Why no verdict was possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outage {
-    /// The queue in front of argon2 is full, or waiting in it took too long.
+    /// The argon2 queue is full, or the wait was too long.
     Busy,
-    /// The stored hash cannot be used: malformed, or costlier than we are willing to pay.
+    /// The stored hash is malformed or exceeds the accepted cost.
     Hash,
-    /// The store cannot be read.
     Store,
 }
 
 impl Outage {
-    /// Every outage, for building metrics.
     pub const ALL: [Self; 3] = [Self::Busy, Self::Hash, Self::Store];
 
-    /// The stable name in logs and metrics.
+    /// Returns the stable name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Busy => "busy",

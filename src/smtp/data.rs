@@ -1,45 +1,42 @@
-//! The message body: finds its end, and lets nothing through that another server could frame
+//! The message body: finds the end of data, and forwards nothing that another server could frame
 //! differently.
 //!
-//! Only CRLF.CRLF ends a message (RFC 5321, 4.1.1.4). A bare CR or LF is either refused, or the
-//! message is decoded and encoded anew; it is never passed on as it came, because what counts as
-//! a line end upstream may depend on settings and on the client's address. Nor is a NUL, which no
-//! message may hold (RFC 2045, 2.7 and 2.8): some servers leave it out, and to others a line ends
-//! there, so that a dot before it ends the message.
+//! Only CRLF.CRLF ends a message (RFC 5321, 4.1.1.4). A message with a bare CR or LF is rejected or
+//! re-encoded, never forwarded as received, because the upstream's idea of a line end may depend on
+//! settings and on the client address. The same holds for a NUL, which is forbidden in messages
+//! (RFC 2045, 2.7 and 2.8): some servers drop the NUL, others end the line there, so that a dot
+//! before the NUL ends the message.
 
 use super::header::{Fault, FromCheck};
 use crate::policy::OddOctet;
 
-/// What to do with a CR or LF that is not part of a CRLF, and with a NUL.
+/// The treatment of a bare CR or LF and of a NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BareNewline {
-    /// Make line ends CRLF, a lone CR or a NUL a space, and stuff dots anew.
+    /// Turn bare line ends into CRLF, a lone CR or a NUL into a space, and stuff dots again.
     Normalize,
-    /// Refuse the message.
     Reject,
 }
 
-/// Why a message is refused here. What was written of it must never be completed upstream.
+/// Why Gatepost rejects a message. The upstream must never get an end of data for the octets
+/// already written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A bare CR or LF in this line, counted from 1.
+    /// A bare CR or LF in the given line, counted from 1.
     BareNewline {
-        /// The line's number.
         line: u64,
     },
-    /// The From header is not of a sender that the credential may use.
+    /// The credential may not use the sender in the From header.
     From(Fault),
-    /// A NUL in this line, counted from 1.
+    /// A NUL in the given line, counted from 1.
     Nul {
-        /// The line's number.
         line: u64,
     },
-    /// More octets than the limit.
     TooLarge,
 }
 
 impl Refusal {
-    /// The octet for which the message is refused, if it is one.
+    /// Returns the octet that caused the rejection, if any.
     pub fn octet(self) -> Option<OddOctet> {
         match self {
             Self::BareNewline { .. } => Some(OddOctet::BareNewline),
@@ -48,7 +45,6 @@ impl Refusal {
         }
     }
 
-    /// Its stable name in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BareNewline { .. } => OddOctet::BareNewline.as_str(),
@@ -58,7 +54,7 @@ impl Refusal {
         }
     }
 
-    /// The line that is to blame, counted from 1, if it is one.
+    /// Returns the offending line, counted from 1, if known.
     pub fn line(self) -> Option<u64> {
         match self {
             Self::BareNewline { line } | Self::Nul { line } => Some(line),
@@ -67,7 +63,7 @@ impl Refusal {
     }
 }
 
-/// Scans one body, from behind the 354 to the client's end of data.
+/// Scans a body from the 354 reply to the client's end of data.
 #[derive(Debug)]
 pub struct Scanner {
     bare_newline: BareNewline,
@@ -75,51 +71,49 @@ pub struct Scanner {
     line: u64,
     octets: u64,
     position: Position,
-    /// Whether the last octet written ended a line; only normalizing needs to know.
+    /// Whether the last written octet ended a line; used only for normalizing.
     at_line_start: bool,
-    /// How the piece under the scan goes out.
+    /// How the current piece is written.
     pass: Pass,
-    /// The first octet for which the message was encoded anew.
+    /// The first octet that caused re-encoding.
     normalized: Option<OddOctet>,
     refusal: Option<Refusal>,
     from: Option<From>,
 }
 
-/// How a piece goes out.
+/// How a piece is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
-    /// As it came.
     AsItCame,
-    /// As it came would be wrong: it holds a bare CR or LF, or a NUL.
+    /// Decoded and encoded again.
     Odd,
     /// Decoded and encoded anew.
     Encoding,
 }
 
-/// The check of the From header, and whether it only reports.
+/// The check of the From header, and whether violations are only reported.
 #[derive(Debug)]
 struct From {
     check: FromCheck,
     report: bool,
 }
 
-/// What the octets up to here may turn into.
+/// The state of the scan after the last octet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
-    /// A CR, not yet written: it may be the first half of a CRLF.
+    /// A CR, not yet written: possibly the first half of a CRLF.
     Cr,
     /// A dot at the start of a line: stuffing, or the end of data.
     Dot,
     /// A dot and a CR, the CR not yet written.
     DotCr,
-    /// Behind a CRLF, or at the very beginning.
+    /// After a CRLF, or at the start of the body.
     LineStart,
-    /// Inside a line.
     Text,
 }
 
 impl Position {
-    /// The octets that are not yet written.
+    /// Returns the octets not yet written.
     fn held(self) -> &'static [u8] {
         match self {
             Self::Cr => b"\r",
@@ -130,20 +124,21 @@ impl Position {
     }
 }
 
-/// How many octets are looked at together.
+/// The size of the blocks that [`Scanner::skip`] scans together, in octets.
 const BLOCK: usize = 128;
 
 /// How far a scan got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The end of data ended at this offset of the input; what follows is commands.
+    /// The end of data stops at the given offset of the input; commands follow.
     End(usize),
     /// The whole input was body.
     More,
 }
 
 impl Scanner {
-    /// A scanner for one message of at most `limit` octets, its end and stuffed dots not counted.
+    /// Creates a scanner for a message of at most `limit` octets, without its end of data and
+    /// stuffed dots.
     pub fn new(bare_newline: BareNewline, limit: u64) -> Self {
         Self {
             bare_newline,
@@ -159,7 +154,7 @@ impl Scanner {
         }
     }
 
-    /// Reads the From header as well; with `report` a violation is only told.
+    /// Checks the From header as well; with `report`, violations do not reject the message.
     pub fn with_from(self, check: FromCheck, report: bool) -> Self {
         Self {
             from: Some(From { check, report }),
@@ -167,44 +162,44 @@ impl Scanner {
         }
     }
 
-    /// What is wrong with the From header, if that was to be read.
+    /// Returns the fault of the From header, if checked.
     pub fn from_fault(&self) -> Option<Fault> {
         self.from.as_ref()?.check.fault()
     }
 
-    /// Why the message is refused, once it is. From then on nothing is written, and what the
-    /// last call wrote must be thrown away with the upstream it was meant for.
+    /// Returns why the message is rejected, once decided. From then on the scanner writes nothing,
+    /// and the caller must drop the last call's output together with the upstream connection.
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal
     }
 
-    /// The first octet for which the message was encoded anew.
+    /// Returns the first octet that caused re-encoding.
     pub fn normalized(&self) -> Option<OddOctet> {
         self.normalized
     }
 
-    /// The message's octets so far, as the client sent them.
+    /// Returns the number of the message's octets so far, as sent by the client.
     pub fn octets(&self) -> u64 {
         self.octets
     }
 
-    /// Takes the next piece of the body and appends to `out` what goes to the upstream, the end
-    /// of data included. How the body is cut into pieces changes nothing.
+    /// Scans the next piece of the body and appends the upstream's octets to `out`, including the
+    /// end of data. The result does not depend on how the body is split into pieces.
     pub fn scan(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
         let (progress, as_it_came) = self.look(input, out);
         out.extend_from_slice(&input[..as_it_came]);
         progress
     }
 
-    /// [`Scanner::scan`], except that what goes out as it came is left to the caller, who may have
-    /// a cheaper way than to copy it: so many octets from the beginning of `input`, behind `out`.
+    /// Like [`Scanner::scan`], but leaves unchanged octets to the caller, who may move instead of
+    /// copy them: returns how many octets at the start of `input` belong after `out`.
     pub fn look(&mut self, input: &[u8], out: &mut Vec<u8>) -> (Progress, usize) {
         if input.is_empty() {
             return (Progress::More, 0);
         }
         let before = out.len();
         let (line, octets, position) = (self.line, self.octets, self.position);
-        // A bare LF has ended a line: a dot that comes now must be stuffed, and came without.
+        // A bare LF has ended a line: a dot here must be stuffed, and arrived without stuffing.
         let is_split = position == Position::Text && self.at_line_start;
         self.pass = match is_split {
             true => Pass::Encoding,
@@ -219,7 +214,8 @@ impl Scanner {
         self.check_size();
         let mut as_it_came = 0;
         if self.pass == Pass::AsItCame && self.refusal.is_none() {
-            // The octets that the piece before held back come first; the last ones are held back now.
+            // The octets held back from the previous piece come first; the last octets are held
+            // back now.
             let held = position.held();
             let taken = match progress {
                 Progress::End(at) => at,
@@ -239,12 +235,12 @@ impl Scanner {
         (progress, as_it_came)
     }
 
-    /// Looks at every octet, up to the end of data. Writes to `out` unless what comes goes out as it is.
+    /// Scans every octet up to the end of data. Writes to `out` only while re-encoding.
     fn go_over(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
         let mut at = 0;
         let mut looked_at = 1;
         while at < input.len() {
-            // Behind a CR it is the next octet that decides.
+            // After a CR the next octet decides.
             let settled = matches!(self.position, Position::Text | Position::LineStart);
             if settled && self.refusal.is_none() && at >= looked_at {
                 at += self.skip(input, at, out);
@@ -276,13 +272,13 @@ impl Scanner {
         Progress::More
     }
 
-    /// Goes over the blocks behind `at`, which is not 0 and not behind a CR, in which every line end is CRLF and no line
-    /// begins with a dot: these are passed on as they came. How many octets those are.
+    /// Skips the blocks from `at` that need no change: every line end is CRLF and no line starts
+    /// with a dot. `at` is neither 0 nor directly after a CR. Returns the number of octets skipped.
     fn skip(&mut self, input: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
         let mut skipped = 0;
         for block in input[at..].chunks_exact(BLOCK) {
             let before = &input[at + skipped - 1..][..BLOCK];
-            // No branches, so that the compiler takes many octets at a time.
+            // Branch-free, so that the compiler vectorizes the loop.
             let (mut faults, mut lines) = (0_u8, 0_u8);
             for (&before, &octet) in before.iter().zip(block) {
                 let newline = u8::from(octet == b'\n');
@@ -314,7 +310,8 @@ impl Scanner {
         skipped
     }
 
-    /// Looks at what is written rather than at what came: that is what the upstream reads.
+    /// Checks the written octets rather than the received octets, because the upstream reads the
+    /// former.
     fn check_from(&mut self, written: &[&[u8]], progress: Progress) {
         let Some(From { check, report }) = self.from.as_mut().filter(|_| self.refusal.is_none())
         else {
@@ -331,7 +328,7 @@ impl Scanner {
         }
     }
 
-    /// Moves on by one octet; true at the end of data.
+    /// Advances by an octet; returns true at the end of data.
     fn step(&mut self, byte: u8, out: &mut Vec<u8>) -> bool {
         use Position::{Cr, Dot, DotCr, LineStart, Text};
         self.position = match (self.position, byte) {
@@ -359,8 +356,9 @@ impl Scanner {
                 Text
             }
             (Dot, byte) => {
-                // The dot was stuffing and is no part of the message (RFC 5321, 4.5.2). It stays where
-                // it is, so that no cut decides whether it goes out.
+                // The dot was stuffing and is no part of the message (RFC 5321, 4.5.2). Unless
+                // re-encoding, the dot stays in place, so that the split into pieces never decides
+                // about the dot.
                 self.octets -= 1;
                 if self.is_encoding() && byte != b'\0' {
                     out.push(b'.');
@@ -391,7 +389,7 @@ impl Scanner {
         }
     }
 
-    /// The message must be encoded anew.
+    /// Records that the message must be re-encoded.
     fn note_odd(&mut self, octet: OddOctet) {
         if self.pass == Pass::AsItCame {
             self.pass = Pass::Odd;
@@ -399,7 +397,7 @@ impl Scanner {
         self.normalized.get_or_insert(octet);
     }
 
-    /// A CR or LF that is not part of a CRLF; normalized it becomes `instead`.
+    /// Handles a bare CR or LF; normalizing replaces the octet by `instead`.
     fn bare(&mut self, out: &mut Vec<u8>, instead: u8) {
         match self.bare_newline {
             BareNewline::Reject => {
@@ -420,7 +418,7 @@ impl Scanner {
     }
 
     fn check_size(&mut self) {
-        // A dot that may be stuffing, or the end of data, is not part of the message yet.
+        // A dot at the start of a line may be stuffing or the end of data, and does not count yet.
         let undecided = match self.position {
             Position::Dot => 1,
             Position::DotCr => 2,
@@ -431,7 +429,7 @@ impl Scanner {
         }
     }
 
-    /// Whether the writers below write: a piece that goes out as it came needs none.
+    /// Whether the writers below write; unchanged pieces need no writing.
     fn is_encoding(&self) -> bool {
         self.pass == Pass::Encoding && self.refusal.is_none()
     }
@@ -467,7 +465,8 @@ mod tests {
 
     use super::*;
 
-    /// What a whole body becomes: the octets sent on, or the refusal; and where it ended.
+    /// The result of a whole body: the output or the rejection, the offset of the end, and the
+    /// size.
     type Outcome = (Result<Vec<u8>, Refusal>, Option<usize>, u64);
 
     fn scan(bare_newline: BareNewline, limit: u64, body: &[u8], pieces: &[usize]) -> Outcome {
@@ -552,7 +551,7 @@ mod tests {
                 "{odd:?}"
             );
             assert_eq!(end, Some(body.len()), "{odd:?}");
-            // Normalized, the one true end is the last thing in it.
+            // Normalized, the true end of data is the only end.
             let normal = normalize(&body);
             assert_eq!(
                 normal.find("\r\n.\r\n"),
@@ -636,7 +635,7 @@ mod tests {
             }
         }
 
-        /// Octet by octet nothing is skipped.
+        /// Single octets are never skipped, so the split result is the reference.
         #[test]
         fn skipping_changes_nothing(
             parts in proptest::collection::vec((0usize..400, body()), 1..8),
@@ -677,7 +676,7 @@ mod tests {
         }
     }
 
-    /// What a check of the From header makes of a body that is cut there.
+    /// Checks the From header of a body split at `cut`.
     fn checked(body: &[u8], cut: usize, bare_newline: BareNewline) -> Option<Refusal> {
         let rules = r#"{"senders":["ok.test"],"header_from":true}"#;
         let policy = crate::policy::Policy {

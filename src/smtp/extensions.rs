@@ -1,7 +1,7 @@
-//! What the upstream offers in its EHLO, and what of it is offered on to clients.
+//! The upstream's EHLO extensions, and the subset offered to clients.
 //!
-//! Nothing unknown is passed on: an extension may change how a session is framed, and a relay
-//! that does not know it would lose its place.
+//! Unknown extensions are dropped: an extension may change the framing of a session, and a relay
+//! that ignores the change would lose track.
 
 use std::borrow::Cow;
 
@@ -10,36 +10,30 @@ use crate::sasl::Mechanism;
 use super::reply::RawReply;
 use super::xclient;
 
-/// The upstream's extensions, as far as they matter here. The default is what is safe to assume
-/// of an upstream that has not been asked yet: nothing.
+/// The relevant extensions of an upstream. The default assumes nothing, for an upstream not yet
+/// probed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
-    /// AUTH (RFC 4954), so that MAIL may carry `AUTH=<>`.
+    /// AUTH (RFC 4954), which allows `AUTH=<>` in MAIL.
     pub auth: bool,
-    /// DSN (RFC 3461).
     pub dsn: bool,
-    /// 8BITMIME (RFC 6152).
     pub eight_bit_mime: bool,
-    /// ENHANCEDSTATUSCODES (RFC 2034).
     pub enhanced_status_codes: bool,
-    /// LIMITS (RFC 9422), as the upstream states them.
+    /// LIMITS (RFC 9422), as stated by the upstream.
     pub limits: Option<String>,
-    /// How we can log in ourselves: PLAIN, or else LOGIN.
+    /// The mechanism for a configured account: PLAIN, or else LOGIN.
     pub mechanism: Option<Mechanism>,
-    /// PIPELINING (RFC 2920).
     pub pipelining: bool,
-    /// SIZE (RFC 1870); `Some(0)` is "no fixed limit".
+    /// SIZE (RFC 1870); `Some(0)` means no fixed limit.
     pub size: Option<u64>,
-    /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
-    /// STARTTLS (RFC 3207).
     pub starttls: bool,
-    /// XCLIENT, with the attributes the upstream takes from us.
+    /// XCLIENT with the supported attributes.
     pub xclient: Option<xclient::Attributes>,
 }
 
 impl Extensions {
-    /// Reads the reply to EHLO. Keywords are case-insensitive (RFC 5321, 4.1.1.1).
+    /// Parses the reply to EHLO. Keywords are case-insensitive (RFC 5321, 4.1.1.1).
     pub fn parse(reply: &RawReply) -> Self {
         let mut extensions = Self::default();
         for line in reply
@@ -77,7 +71,8 @@ impl Extensions {
         extensions
     }
 
-    /// The largest message accepted: the lower of `own` and the upstream's, in octets.
+    /// Returns the largest accepted message: the lower of `own` and the upstream's limit, in
+    /// octets.
     pub fn message_size(&self, own: u64) -> u64 {
         match self.size {
             None | Some(0) => own,
@@ -85,7 +80,7 @@ impl Extensions {
         }
     }
 
-    /// The keywords to announce to a client, without STARTTLS and AUTH, which are ours.
+    /// Returns the keywords for clients, without Gatepost's own STARTTLS and AUTH.
     pub fn announced(&self, own_message_size: u64) -> Vec<Cow<'static, str>> {
         let size = format!("SIZE {}", self.message_size(own_message_size));
         let limits = self.limits.as_ref();
@@ -96,7 +91,7 @@ impl Extensions {
             keyword(self.eight_bit_mime, "8BITMIME"),
             keyword(self.smtputf8, "SMTPUTF8"),
             keyword(self.dsn, "DSN"),
-            // Its replies pass as they come, so it decides whether all of them have one (RFC 2034, 4).
+            // The upstream's replies are forwarded, so the upstream decides (RFC 2034, 4).
             keyword(self.enhanced_status_codes, "ENHANCEDSTATUSCODES"),
             limits.map(|limits| format!("LIMITS {limits}").into()),
         ]
@@ -106,7 +101,7 @@ impl Extensions {
     }
 }
 
-/// The best of the mechanisms that we speak ourselves.
+/// Returns the preferred mechanism among the offered.
 fn known_mechanism(parameters: &str) -> Option<Mechanism> {
     let offered = |mechanism: &Mechanism| {
         let name = mechanism.as_str();
@@ -117,7 +112,7 @@ fn known_mechanism(parameters: &str) -> Option<Mechanism> {
     Mechanism::ALL.into_iter().find(offered)
 }
 
-/// The limits RFC 9422 defines; others are left out, as their meaning is not known here.
+/// Keeps the limits defined in RFC 9422; the meaning of others is unknown.
 fn known_limits(parameters: &str) -> Option<String> {
     let known = |limit: &&str| {
         let (name, value) = limit.split_once('=').unwrap_or((limit, ""));

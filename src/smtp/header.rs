@@ -1,7 +1,7 @@
-//! The From header of a message that streams by: is it of a sender that is allowed?
+//! Checks the From header of a streaming message against the credential's senders.
 //!
-//! Only the From header itself is held, and that with a bound. Whatever two programs could read
-//! differently is a violation: who receives the message must find in it what was found here.
+//! The check buffers only the From header, with a limit. Anything that two programs could read
+//! differently is a violation: the recipient's program must find the sender found here.
 
 use std::sync::Arc;
 
@@ -13,26 +13,23 @@ const LONGEST_BLOCK: usize = 256 * 1024;
 /// The longest From header, in octets.
 const LONGEST_FROM: usize = 8 * 1024;
 
-/// The longest name of a header (RFC 5322, 2.1.1 has lines of 998).
+/// The longest header name (RFC 5322, 2.1.1 limits lines to 998).
 const LONGEST_NAME: usize = 998;
 
-/// What is wrong with a header block.
+/// The faults of a header block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A sender that is not allowed.
+    /// The credential may not use the sender.
     Foreign,
-    /// A line that is no header, or a From header that cannot be read without doubt.
+    /// A line that is no header, or an ambiguous From header.
     Malformed,
-    /// There is no From header.
     Missing,
-    /// There is more than one From header.
     Several,
-    /// The header block or the From header has no end in sight.
+    /// The header block or the From header exceeds the limit.
     TooLong,
 }
 
 impl Fault {
-    /// The stable name in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Foreign => "foreign",
@@ -44,37 +41,37 @@ impl Fault {
     }
 }
 
-/// Reads a message's header block as it goes upstream, dots stuffed and with the end of data.
+/// Reads a message's header block as sent upstream, with stuffed dots and the end of data.
 #[derive(Debug)]
 pub struct FromCheck {
     policy: Arc<Policy>,
     state: State,
     /// Octets of the block so far.
     seen: usize,
-    /// The value of the From header, once there is one.
+    /// The value of the From header, once found.
     from: Option<Vec<u8>>,
     fault: Option<Fault>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// At the start of a line; whether its stuffing dot is gone, and whether the line before was of
-    /// the From header, if there was one.
+    /// At the start of a line: whether a stuffing dot was removed, and the kind of the previous
+    /// line.
     LineStart { unstuffed: bool, before: Before },
     /// In a header's name.
     Name(Vec<u8>),
     /// In a header's value.
     Value { from: bool },
-    /// A CR where a line may end; what the line was.
+    /// After a CR that may end a line of the given kind.
     Cr(Before),
-    /// Behind the header block.
+    /// After the header block.
     Over,
 }
 
-/// What a folded line would go on with.
+/// The line that a folded line would continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
-    /// The end of the block, as the line was empty.
+    /// An empty line, the end of the block.
     End,
     From,
     Nothing,
@@ -82,7 +79,7 @@ enum Before {
 }
 
 impl FromCheck {
-    /// For one message under the rules of this policy.
+    /// Creates the check for a message under the rules of `policy`.
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
@@ -96,12 +93,12 @@ impl FromCheck {
         }
     }
 
-    /// What is wrong, as far as is known.
+    /// Returns the fault found so far.
     pub fn fault(&self) -> Option<Fault> {
         self.fault
     }
 
-    /// Takes the next piece of what goes upstream. How it is cut changes nothing.
+    /// Reads the next piece of the output. The result does not depend on the split into pieces.
     pub fn read(&mut self, piece: &[u8]) {
         for &byte in piece {
             if matches!(self.state, State::Over) {
@@ -115,7 +112,7 @@ impl FromCheck {
         }
     }
 
-    /// The message has ended.
+    /// Handles the end of the message.
     pub fn finish(&mut self) {
         if !matches!(self.state, State::Over) {
             self.judge();
@@ -149,7 +146,7 @@ impl FromCheck {
                         before,
                     };
                 }
-                // The body's scanner lets no other CR through.
+                // The body's scanner forwards no other CR.
                 _ => self.violated(Fault::Malformed),
             },
             State::Over => {}
@@ -158,7 +155,7 @@ impl FromCheck {
 
     fn start(&mut self, byte: u8, unstuffed: bool, before: Before) {
         match byte {
-            // Whoever reads the message takes the first dot of a line away, doubled or not.
+            // Readers remove the first dot of a line, doubled or not.
             b'.' if !unstuffed => {
                 self.state = State::LineStart {
                     unstuffed: true,
@@ -181,7 +178,8 @@ impl FromCheck {
     fn name(&mut self, byte: u8, mut name: Vec<u8>) {
         match byte {
             b':' => {
-                // White space before the colon is obsolete, and read by all (RFC 5322, 4.5).
+                // White space before the colon is obsolete, but every program accepts it (RFC 5322,
+                // 4.5).
                 let trimmed = name.trim_ascii_end();
                 let is_name = !trimmed.is_empty() && trimmed.iter().all(u8::is_ascii_graphic);
                 let from = trimmed.eq_ignore_ascii_case(b"from");
@@ -200,7 +198,7 @@ impl FromCheck {
                 name.push(byte);
                 self.state = State::Name(name);
             }
-            // A line without a colon: to some the body begins here, to others it does not.
+            // For some programs a line without a colon starts the body, for others not.
             _ => self.violated(Fault::Malformed),
         }
     }
@@ -214,7 +212,7 @@ impl FromCheck {
         }
     }
 
-    /// The header block is over.
+    /// Evaluates the complete header block.
     fn judge(&mut self) {
         self.state = State::Over;
         if self.fault.is_some() {
@@ -228,7 +226,7 @@ impl FromCheck {
     }
 }
 
-/// Judges the value of a From header.
+/// Evaluates the value of a From header.
 pub fn judge(value: &[u8], rules: &Rules) -> Result<(), Fault> {
     let text = std::str::from_utf8(value).map_err(|_| Fault::Malformed)?;
     let tokens = tokens(text).ok_or(Fault::Malformed)?;
@@ -255,8 +253,8 @@ enum Token<'a> {
     Space,
 }
 
-/// The tokens of structured text (RFC 5322, 3.2); `None` where they are not clear. What begins a
-/// group or a route is no token: neither has a place in From.
+/// Splits structured text into tokens (RFC 5322, 3.2); returns `None` for ambiguous text. The
+/// starts of groups and routes are no tokens, because neither belongs in From.
 fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
     let mut tokens = Vec::new();
     let mut rest = text;
@@ -292,12 +290,12 @@ fn is_special(c: char) -> bool {
     "()<>[]:;@\\,.\"".contains(c)
 }
 
-/// What is taken for white space, or for nothing, by some and not by others.
+/// Whether only some programs treat the character as white space or ignore the character.
 fn is_unclear(c: char) -> bool {
     c.is_control() || (c.is_whitespace() && c != ' ' && c != '\t')
 }
 
-/// The length of a comment at the front, with those inside it.
+/// Returns the length of a comment at the front, including nested comments.
 fn comment_length(text: &str) -> Option<usize> {
     let mut depth = 0usize;
     let mut characters = text.char_indices();
@@ -314,7 +312,7 @@ fn comment_length(text: &str) -> Option<usize> {
     None
 }
 
-/// The length of a quoted string at the front.
+/// Returns the length of a quoted string at the front.
 fn quoted_length(text: &str) -> Option<usize> {
     let mut characters = text.char_indices().skip(1);
     while let Some((at, c)) = characters.next() {
@@ -328,14 +326,14 @@ fn quoted_length(text: &str) -> Option<usize> {
     None
 }
 
-/// The address of one mailbox: alone, or in angle brackets behind a name (RFC 5322, 3.4).
+/// Returns the address of a mailbox: alone, or in angle brackets after a name (RFC 5322, 3.4).
 fn address(mailbox: &[Token]) -> Option<String> {
     let mailbox = trimmed(mailbox);
     let Some(open) = mailbox.iter().position(|token| *token == Token::Open) else {
         return together(mailbox);
     };
     let (name, rest) = mailbox.split_at(open);
-    // A name with an @ in it is none: who shows it to people shows another address.
+    // A name with an @ is rejected: a program that shows names would show a different address.
     let is_phrase = |token: &Token| {
         matches!(
             token,
@@ -357,7 +355,7 @@ fn trimmed<'a, 'b>(mut tokens: &'a [Token<'b>]) -> &'a [Token<'b>] {
     tokens
 }
 
-/// An address is written without anything in between.
+/// Joins the tokens of an address, which contains no space or comment.
 fn together(tokens: &[Token]) -> Option<String> {
     let mut text = String::new();
     for token in tokens {
@@ -395,7 +393,7 @@ mod tests {
         check.fault()
     }
 
-    /// As it goes upstream: with its end of data.
+    /// Checks a message with its end of data, as sent upstream.
     fn fault(message: &str) -> Option<Fault> {
         read(&[message.as_bytes(), b".\r\n"])
     }
@@ -543,7 +541,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is put around it: a foreign address in the From header never passes.
+        /// With any surrounding text, a foreign address in the From header never passes.
         #[test]
         fn a_foreign_address_never_passes(
             before in "[ -~\t]{0,20}", after in "[ -~\t]{0,20}", folded in any::<bool>(),
@@ -552,7 +550,7 @@ mod tests {
             let value = format!("{before}{fold} evil@bad.test {after}");
             let message = format!("From: {value}\r\n\r\n");
             if fault(&message).is_none() {
-                // Then it was in a comment or in a quoted name, where it is no address.
+                // The address is then part of a comment or a quoted name.
                 let quoted = before.contains('"') || before.contains('(');
                 prop_assert!(quoted, "{message:?}");
             }

@@ -1,31 +1,30 @@
-//! Finds the end of a client's command line in a buffer that fills as bytes arrive.
+//! Splits the client's input into command lines while octets arrive.
 //!
-//! Only CRLF ends a line (RFC 5321, 2.3.8). A bare LF inside one is told at once, so that whoever
-//! types by hand with the wrong line ends does not wait for ever; the line still goes on to its
-//! CRLF.
+//! Only CRLF ends a line (RFC 5321, 2.3.8). A bare LF is reported at once, so that a person who
+//! types by hand with wrong line ends gets an answer; the line itself still extends to its CRLF.
 
 use std::ops::Range;
 
-/// The longest line kept, in octets without its end: what RFC 4954 section 4 asks for `AUTH`.
-/// Shorter limits for other commands are the session's.
+/// The longest line, in octets without its end: the RFC 4954, section 4 minimum for `AUTH`. The
+/// session enforces shorter limits for other commands.
 pub const MAX_LINE: usize = crate::sasl::MAX_RESPONSE + "AUTH PLAIN ".len();
 
-/// How much of an over-long line is kept, to tell which command it was.
+/// How much of an overlong line is kept, to identify the command.
 const KEPT: usize = 16;
 
-/// One line of the client's, without its end.
+/// A line of the client, without its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Held a CR or LF that is not part of a CRLF.
+    /// The line holds a bare CR or LF.
     BareNewline,
     /// A line that ended in CRLF.
     Good(&'a [u8]),
-    /// Longer than [`MAX_LINE`]; only its beginning is left.
+    /// Longer than [`MAX_LINE`]; only the start is kept.
     TooLong(&'a [u8]),
 }
 
-/// Remembers how far the current line has been looked at, so that a line arriving in pieces is
-/// scanned once.
+/// Remembers the scanned length of the current line, so that a line arriving in pieces is scanned
+/// once.
 #[derive(Debug, Default)]
 pub struct LineReader {
     scanned: usize,
@@ -36,18 +35,18 @@ pub struct LineReader {
 enum State {
     #[default]
     Line,
-    /// Too long; what is left of it is its beginning and its end.
+    /// Too long: only the start and the end of the line are kept.
     Overlong,
-    /// Refused already for a bare LF. What follows up to the CRLF is still that line: read anew,
-    /// it could be a command that somebody hid in an argument.
+    /// Already rejected for a bare LF. Everything up to the CRLF still belongs to the line: parsed
+    /// as new, the rest could be a command hidden in an argument.
     Refused,
 }
 
 impl LineReader {
-    /// What stands at the front of `input` up to an LF, and the number of octets it takes up, which
-    /// the caller must then remove. The outer `None`: nothing is complete; remove
-    /// [`LineReader::excess`] and call again with more behind the rest. The inner `None`: the
-    /// remainder of a line that was refused already, of which nothing more is to be said.
+    /// Returns the text at the front of `input` up to an LF, with the number of octets that the
+    /// caller must remove. The outer `None` means that no line is complete: the caller removes
+    /// [`LineReader::excess`] and calls again with more input. The inner `None` is the rest of a
+    /// line already rejected, which needs no further reply.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Option<(Option<Line<'a>>, usize)> {
         let Some(offset) = memchr::memchr(b'\n', &input[self.scanned..]) else {
             self.scanned = input.len();
@@ -56,7 +55,7 @@ impl LineReader {
         let end = self.scanned + offset;
         self.scanned = 0;
         let (text, whole) = match input[..end].strip_suffix(b"\r") {
-            // What is kept of an over-long line may end in a CR that something else followed.
+            // The kept part of an overlong line may end in a CR that was followed by other octets.
             Some(_) if self.state == State::Overlong && end == KEPT => (&input[..end], false),
             Some(text) => (text, true),
             None => (&input[..end], false),
@@ -72,10 +71,9 @@ impl LineReader {
         Some((line, end + 1))
     }
 
-    /// What to remove of an incomplete line, so that the buffer stays bounded however long the
-    /// line gets.
+    /// Returns the range to remove from an incomplete line, so that the buffer stays bounded.
     pub fn excess(&mut self, input: &[u8]) -> Range<usize> {
-        // A CR at the end may still be half of a CRLF.
+        // A final CR may be half of a CRLF.
         let end = input.len() - usize::from(input.ends_with(b"\r"));
         let start = match self.state {
             State::Refused => 0,
@@ -96,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// Every line of `input`, fed in pieces of the given sizes.
+    /// Returns every line of `input`, fed in pieces of the given sizes.
     fn lines(input: &[u8], pieces: &[usize]) -> Vec<String> {
         let mut reader = LineReader::default();
         let mut buffer = Vec::new();
@@ -144,7 +142,7 @@ mod tests {
         ];
         assert_eq!(lines(&input, &[]), expected);
         assert_eq!(lines(&input, &[1000; 60]), expected);
-        // A CR where the kept part ends is no end of the line, however the rest arrives.
+        // A CR at the end of the kept part ends no line, however the rest arrives.
         let odd = [
             &[b'x'; KEPT - 1][..],
             b"\r",

@@ -1,5 +1,5 @@
-//! The SMTP core, without I/O: bytes, replies and verdicts go in, actions come out. What reads
-//! sockets, waits or looks anything up lives in `edge`, which carries the actions out.
+//! The SMTP core, without I/O: bytes, replies and verdicts go in, actions come out. The `edge` room
+//! reads sockets, waits, and executes the actions.
 
 pub mod client_name;
 pub mod command;

@@ -1,5 +1,5 @@
-//! The PROXY header that tells an upstream whose connection this is, before anything else is said
-//! (HAProxy's proxy-protocol.txt). It carries addresses only: no name, and no login.
+//! The PROXY header for an upstream, sent before anything else (HAProxy's proxy-protocol.txt). The
+//! header carries addresses only: no name and no username.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,26 +7,24 @@ use proxy_header::{ProxiedAddress, ProxyHeader};
 
 use super::xclient::Client;
 
-/// The two forms of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// A line of text.
     V1,
-    /// Binary.
     V2,
 }
 
-/// The header for a client's session.
+/// Builds the header for a client's session.
 pub fn header(client: &Client, version: Version) -> Vec<u8> {
     let (source, destination) = one_family(client.address, client.destination);
     let addresses = ProxiedAddress::stream(source, destination);
     encode(&ProxyHeader::with_address(addresses), version)
 }
 
-/// The header for a session of our own, such as a probe.
+/// Builds the header for Gatepost's own session, such as a probe.
 pub fn local_header(version: Version) -> Vec<u8> {
     match version {
-        // Postfix does not know `PROXY UNKNOWN`, so it is told of this machine's inner address.
+        // Postfix does not support `PROXY UNKNOWN`, so the header names the loopback address.
         Version::V1 => b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n".to_vec(),
         Version::V2 => encode(&ProxyHeader::with_local(), version),
     }
@@ -34,7 +32,7 @@ pub fn local_header(version: Version) -> Vec<u8> {
 
 fn encode(header: &ProxyHeader, version: Version) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
-    // Writing to a Vec cannot fail, and a header without additions is never too big.
+    // Writing to a Vec cannot fail, and a header without extensions always fits.
     let _ = match version {
         Version::V1 => header.encode_v1(&mut out),
         Version::V2 => header.encode_v2(&mut out),
@@ -42,7 +40,7 @@ fn encode(header: &ProxyHeader, version: Version) -> Vec<u8> {
     out
 }
 
-/// Both addresses as IPv4, or else both as IPv6: a header has one family.
+/// Converts both addresses to IPv4 if possible, or else to IPv6: a header has a single family.
 fn one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     let canonical =
         |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());

@@ -1,82 +1,78 @@
-//! Which outstanding command a reply of the upstream's belongs to.
+//! Matches upstream replies with outstanding commands.
 //!
-//! Clients pipeline, and some of their commands are answered here instead of upstream. Both kinds
-//! stand in one queue, so that replies leave in the order of the commands (RFC 2920, 3.2).
+//! Clients pipeline, and Gatepost answers some commands without the upstream. Both kinds share a
+//! queue, so that replies leave in the order of the commands (RFC 2920, 3.2).
 
 use std::collections::VecDeque;
 
 use super::reply::{self, RawReply, Reply};
 
-/// The most commands that wait for the upstream at a time. It keeps the replies under way small
-/// enough for socket buffers, so that neither side can block the other.
+/// The limit of commands waiting for the upstream. The limit keeps the pending replies within
+/// socket buffers, so that neither side can block the other.
 pub const MAX_OUTSTANDING: usize = 64;
 
-/// What a forwarded command was, as far as its reply matters here.
+/// The kind of a forwarded command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// DATA: 354 opens the body.
     Data,
-    /// The RSET sent for a client's EHLO; this is the answer the client gets.
+    /// The RSET sent for a client's EHLO, with the answer for the client.
     Ehlo(Box<Reply>),
-    /// The end of data: the upstream's word on the message.
+    /// The end of data: the upstream accepts or rejects the message.
     EndOfData,
     /// MAIL: a 2xx opens a transaction.
     Mail,
-    /// NOOP.
     Noop,
-    /// RCPT.
     Rcpt,
-    /// The RSET of [`Relay::owes_reset`]; its answer is nobody's.
+    /// The RSET of [`Relay::owes_reset`]; no client waits for the reply.
     Reset,
     /// RSET: closes a transaction.
     Rset,
 }
 
-/// What a reply means beyond being passed on.
+/// The effect of a reply besides being forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// 421: the upstream closes, and so do we after this reply.
+    /// 421: the upstream closes, so Gatepost closes after the reply.
     Closing,
-    /// DATA was answered; true if the body may come.
+    /// DATA was answered; true if the body may follow.
     Data(bool),
-    /// MAIL was answered; true if the upstream has taken it.
+    /// MAIL was answered; true if accepted.
     Mail(bool),
-    /// The message was answered; true if the upstream has taken it.
+    /// The message was answered; true if accepted.
     Message(bool),
-    /// A recipient was answered; true if the upstream has taken it.
+    /// A recipient was answered; true if accepted.
     Recipient(bool),
-    /// RSET was answered, or what was sent for EHLO; true if the transaction is over.
+    /// RSET, or the RSET for EHLO, was answered; true if the transaction is over.
     Reset(bool),
-    /// Nothing.
     Passed,
 }
 
-/// The upstream answered what was not asked, or in a way the command does not know.
+/// An unsolicited reply, or a code that the command does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the upstream's reply {code} belongs to no command")]
 pub struct Unmatched {
-    /// The code of the reply.
     pub code: u16,
 }
 
-/// The queue of commands that wait for their replies. It begins with a forwarded command or is
-/// empty, as replies of ours leave together with the one they waited for.
+/// The queue of commands waiting for replies. The front is always a forwarded command, because
+/// Gatepost's own replies leave together with the reply before them.
 #[derive(Debug, Default)]
 pub struct Relay {
     queue: VecDeque<Entry>,
-    /// How many of the queue are MAIL.
+    /// The number of MAIL commands in the queue.
     mails: usize,
-    /// Whether the upstream has an envelope open.
+    /// Whether the upstream has an open envelope.
     open: bool,
     /// Whether the upstream reads a message body.
     body: bool,
-    /// Whether the upstream has refused MAIL and not been told to forget that.
+    /// Whether the upstream rejected MAIL and needs a RSET.
     refused: bool,
-    /// Whether the upstream takes several commands at a time.
+    /// Whether the upstream accepts several commands at a time.
     pipelining: bool,
 }
 
-// Few are replies of ours, which are kept elsewhere, so that those under way share a line of the cache.
+// Own replies are rare and boxed, so that pending commands share a cache line.
 #[derive(Debug)]
 enum Entry {
     Forwarded(Expect),
@@ -84,8 +80,8 @@ enum Entry {
 }
 
 impl Relay {
-    /// The queue for an upstream that offers PIPELINING, or not: then each command waits for the
-    /// reply to the one before, however the client sends them (RFC 2920, 3.1).
+    /// Creates the queue. Without PIPELINING each command waits for the previous reply, however the
+    /// client sends the commands (RFC 2920, 3.1).
     pub fn new(pipelining: bool) -> Self {
         Self {
             pipelining,
@@ -93,14 +89,14 @@ impl Relay {
         }
     }
 
-    /// Notes a command that was sent to the upstream.
+    /// Records a command sent to the upstream.
     pub fn expect(&mut self, expect: Expect) {
         self.mails += usize::from(expect == Expect::Mail);
         self.body &= expect != Expect::EndOfData;
         self.queue.push_back(Entry::Forwarded(expect));
     }
 
-    /// Queues a reply of ours behind those that are due before it.
+    /// Queues a reply of Gatepost behind the replies due earlier.
     pub fn reply(&mut self, reply: Reply, out: &mut Vec<u8>) {
         if self.queue.is_empty() {
             reply.write_to(out);
@@ -109,15 +105,15 @@ impl Relay {
         }
     }
 
-    /// Takes the upstream's next reply and writes to `out` what the client gets: the reply as it
-    /// came, and any of ours that waited for it.
+    /// Processes the upstream's next reply and writes the client's output to `out`: the unchanged
+    /// reply, and the own replies that waited for it.
     pub fn on_reply(&mut self, reply: &RawReply, out: &mut Vec<u8>) -> Result<Outcome, Unmatched> {
         let Some(Entry::Forwarded(expect)) = self.queue.pop_front() else {
             return Err(Unmatched { code: reply.code });
         };
         let outcome = match self.judge(&expect, reply.code) {
             Ok(outcome) => outcome,
-            // It was not answered, and whoever gives the upstream up has to know.
+            // The command stays unanswered, which matters when the upstream is dropped.
             Err(error) => {
                 self.queue.push_front(Entry::Forwarded(expect));
                 return Err(error);
@@ -136,7 +132,7 @@ impl Relay {
         Ok(outcome)
     }
 
-    /// What `code` means for a command (RFC 5321, 4.3.2: the first digit decides).
+    /// Interprets `code` for a command (RFC 5321, 4.3.2: the first digit decides).
     fn judge(&mut self, expect: &Expect, code: u16) -> Result<Outcome, Unmatched> {
         let taken = match (expect, code / 100) {
             (Expect::Reset, 4 | 5) => return Err(Unmatched { code }),
@@ -169,20 +165,21 @@ impl Relay {
         })
     }
 
-    /// Whether RSET is due, once: Postfix 3.7 goes on refusing every MAIL after one with too large a
-    /// SIZE. Not before all that was sent is answered, or it would end what a batch began meanwhile.
+    /// Whether a RSET is due, once: after a MAIL with too large a SIZE, Postfix 3.7 rejects every
+    /// further MAIL. The RSET waits for all replies, or it would end a transaction from the same
+    /// batch.
     pub fn owes_reset(&mut self) -> bool {
         self.queue.is_empty() && std::mem::take(&mut self.refused)
     }
 
-    /// Whether a reply is due that a client waits for.
+    /// Whether a client waits for a reply.
     pub fn owes_a_client(&self) -> bool {
         let ours = |entry: &Entry| matches!(entry, Entry::Forwarded(Expect::Reset));
         !self.queue.iter().all(ours)
     }
 
-    /// Whether nothing but a message waits for the upstream's decision: what else is outstanding
-    /// can be answered without it.
+    /// Whether only a message waits for the upstream's decision, so that Gatepost can answer all
+    /// other commands.
     pub fn awaits_only_a_message(&self) -> bool {
         let decides = |entry: &Entry| {
             matches!(
@@ -193,8 +190,8 @@ impl Relay {
         self.awaits_message() && !self.queue.iter().skip(1).any(decides)
     }
 
-    /// Answers all that is outstanding, for an upstream that is gone: what it had to decide on is
-    /// put off, and what only keeps a session going succeeds without it.
+    /// Answers every outstanding command after the upstream is lost: decisions get a temporary
+    /// failure, the rest succeeds.
     pub fn answer_without_upstream(self, out: &mut Vec<u8>) {
         for entry in self.queue {
             match entry {
@@ -209,17 +206,16 @@ impl Relay {
         }
     }
 
-    /// Whether no further command should be sent before a reply has come.
+    /// Whether the next command must wait for a reply.
     pub fn is_full(&self) -> bool {
         self.queue.len() >= if self.pipelining { MAX_OUTSTANDING } else { 1 }
     }
 
-    /// Whether nothing waits for the upstream.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Whether the next reply due is the upstream's word on a message.
+    /// Whether the next reply due is the answer to a message.
     pub fn awaits_message(&self) -> bool {
         matches!(
             self.queue.front(),
@@ -227,12 +223,12 @@ impl Relay {
         )
     }
 
-    /// Whether the upstream reads a message body; anything sent now becomes part of it.
+    /// Whether the upstream reads a message body; every octet sent now becomes part of the message.
     pub fn in_body(&self) -> bool {
         self.body
     }
 
-    /// Whether a transaction is open upstream, or may be once the outstanding replies are here.
+    /// Whether a transaction is open upstream, or may open with a pending reply.
     pub fn in_transaction(&self) -> bool {
         self.open || self.mails > 0
     }
@@ -369,7 +365,7 @@ mod tests {
             answer(&mut relay, reply).unwrap();
         }
         assert!(!relay.owes_reset() && relay.in_transaction());
-        // Nor one that was followed by another that was taken, or by the client's own RSET.
+        // Nor does a rejected MAIL followed by an accepted MAIL or the client's own RSET.
         for (second, reply) in [(Expect::Mail, "250 ok\r\n"), (Expect::Rset, "250 ok\r\n")] {
             let mut relay = Relay::new(true);
             relay.expect(Expect::Mail);

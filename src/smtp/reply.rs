@@ -1,19 +1,16 @@
-//! Replies: the one table of ours, and a strict reader for the upstream's.
+//! Replies: the table of Gatepost's own replies, and a strict parser for the upstream's replies.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::policy::{Denial, Limit, Party, Rule};
 
-/// A reply of ours: code (RFC 5321), enhanced status code (RFC 3463; empty in greetings and
-/// EHLO, where RFC 2034 has none) and text. A `\n` in the text starts a further line.
+/// An own reply: code (RFC 5321), enhanced status code (RFC 3463; empty in greetings and EHLO,
+/// where RFC 2034 has none) and text. A `\n` in the text starts another line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The three-digit code.
     pub code: u16,
-    /// The enhanced status code, or nothing.
     pub enhanced: &'static str,
-    /// What a person reads.
     pub text: Cow<'static, str>,
 }
 
@@ -33,91 +30,78 @@ replies! {
     HELP = 214 "2.0.0" "EHLO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT";
     /// STARTTLS accepted (RFC 3207, 4).
     TLS_READY = 220 "2.0.0" "Ready to start TLS";
-    /// QUIT.
     BYE = 221 "2.0.0" "Bye";
-    /// Authenticated, and the upstream has taken the session over (RFC 4954, 6).
+    /// Authenticated and handed over to the upstream (RFC 4954, 6).
     AUTHENTICATED = 235 "2.7.0" "Authentication successful";
-    /// NOOP, RSET.
     OK = 250 "2.0.0" "OK";
-    /// VRFY tells nothing (RFC 5321, 7.3).
+    /// VRFY reveals nothing (RFC 5321, 7.3).
     CANNOT_VERIFY = 252 "2.5.0" "Send a message and see";
-    /// The upstream went away while a command waited for its reply.
+    /// The upstream was lost while a command waited for its reply.
     UPSTREAM_LOST = 421 "4.3.0" "The mail system behind this server went away, try again later";
-    /// SIGTERM.
     SHUTTING_DOWN = 421 "4.3.2" "Shutting down, try again in a moment";
-    /// The client said nothing for too long (RFC 5321, 4.5.3.2.7).
+    /// The client was silent for too long (RFC 5321, 4.5.3.2.7).
     IDLE = 421 "4.4.2" "Timeout, closing";
-    /// A message came more slowly than the least rate allows.
+    /// A message arrived below the minimum rate.
     TOO_SLOW = 421 "4.4.2" "The message comes too slowly, closing";
-    /// The client spoke before the greeting (RFC 5321, 4.3.1).
+    /// The client sent data before the greeting (RFC 5321, 4.3.1).
     SPOKE_FIRST = 421 "4.7.0" "You spoke before the greeting";
-    /// Whoever administers ended the session.
+    /// An administrator ended the session.
     DISCONNECTED = 421 "4.7.0" "Disconnected by an administrator";
-    /// Too many replies of ours were refusals.
+    /// Too many client errors.
     TOO_MANY_ERRORS = 421 "4.7.0" "Too many errors, closing";
-    /// More commands than one session may send.
     TOO_MANY_COMMANDS = 421 "4.7.0" "Too many commands in one session, reconnect";
     /// The connection limit is reached.
     TOO_MANY_CONNECTIONS = 421 "4.7.0" "Too many connections, try again later";
-    /// Too many failed logins from the client's network.
     TOO_MANY_FAILURES = 421 "4.7.0" "Too many failed logins from your network, try again later";
-    /// The credentials of one organization send too fast together.
+    /// The organization exceeds its messages per second.
     ORGANIZATION_TOO_FAST = 421 "4.7.0" "Your organization sends too many messages at once, try again in a moment";
-    /// As many sessions as the credential or its organization may have.
+    /// The credential or its organization has reached the limit of sessions.
     TOO_MANY_SESSIONS = 421 "4.7.0" "Too many sessions with this account, try again later";
-    /// The upstream went away inside a message, or before its word on one.
+    /// The upstream was lost inside a message, or before answering the message.
     MESSAGE_LOST = 451 "4.3.0" "The mail system behind this server went away during the message, try again later";
-    /// A new upstream session for the next message could not be had.
+    /// No new upstream session for the next message.
     UPSTREAM_UNAVAILABLE = 451 "4.3.2" "The mail system behind this server is not available, try again later";
-    /// What is allowed, or what was sent before, cannot be read now.
+    /// The limits or the usage cannot be read now.
     LIMITS_UNKNOWN = 451 "4.3.0" "Your limits cannot be read now, try again later";
-    /// More messages in a second than allowed.
     TOO_MANY_A_SECOND = 451 "4.7.1" "Too many messages at once, try again in a moment";
-    /// More messages in an hour than allowed.
     TOO_MANY_AN_HOUR = 451 "4.7.1" "Too many messages in an hour, try again later";
-    /// More messages in a day than allowed.
     TOO_MANY_A_DAY = 451 "4.7.1" "Too many messages in a day, try again later";
-    /// The organization's messages of the month are sent.
+    /// The organization's monthly messages are used up.
     QUOTA_EXHAUSTED = 452 "4.5.3" "Your organization has sent as many messages as it may in a month";
-    /// More recipients than one message may have (RFC 5321, 4.5.3.1.10): the rest go with the next.
+    /// More recipients than a message may have (RFC 5321, 4.5.3.1.10): the client sends to the rest
+    /// in another message.
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients for one message, send it to the others separately";
-    /// More recipients in a day than allowed.
     TOO_MANY_RECIPIENTS_A_DAY = 452 "4.5.3" "Too many recipients in a day, try again later";
-    /// No verdict, or nobody to hand the session to (RFC 4954, 6).
+    /// No verdict, or no upstream for the session (RFC 4954, 6).
     CANNOT_AUTHENTICATE = 454 "4.7.0" "Temporary authentication failure, try again later";
-    /// No such verb.
     UNKNOWN_COMMAND = 500 "5.5.1" "Unknown command";
-    /// A command line that is too long.
     LINE_TOO_LONG = 500 "5.5.2" "Line too long";
-    /// A bare CR or LF, or a NUL or another control character, in a command.
+    /// A bare CR or LF, a NUL or another control character in a command.
     BAD_LINE = 500 "5.5.2" "Lines end in CRLF and hold no control characters";
-    /// A SASL response that is too long (RFC 4954, 4).
+    /// A SASL response beyond the limit (RFC 4954, 4).
     RESPONSE_TOO_LONG = 500 "5.5.6" "Authentication response too long";
-    /// A response that is not base64, or not of the mechanism's form (RFC 4954, 4).
+    /// A response that is not base64 or malformed for the mechanism (RFC 4954, 4).
     BAD_RESPONSE = 501 "5.5.2" "Cannot decode the authentication response";
-    /// Arguments missing, superfluous or malformed.
     BAD_ARGUMENTS = 501 "5.5.4" "Syntax error in the arguments";
     /// The client sent `*` (RFC 4954, 4).
     CANCELLED = 501 "5.7.0" "Authentication cancelled";
-    /// A command of the protocol that is not offered here.
     NOT_OFFERED = 502 "5.5.1" "Command not offered";
     /// A command at the wrong moment (RFC 5321, 4.1.4).
     OUT_OF_ORDER = 503 "5.5.1" "Not now: command out of order";
-    /// AUTH a second time (RFC 4954, 4).
+    /// A second AUTH (RFC 4954, 4).
     ALREADY_AUTHENTICATED = 503 "5.5.1" "Already authenticated";
     /// STARTTLS inside TLS (RFC 3207, 4.2).
     ALREADY_TLS = 503 "5.5.1" "TLS is active already";
-    /// AUTH before EHLO.
     EHLO_FIRST = 503 "5.5.1" "Send EHLO first";
     /// An unknown mechanism (RFC 4954, 4).
     UNKNOWN_MECHANISM = 504 "5.5.4" "Mechanism not offered, use PLAIN or LOGIN";
-    /// Anything that needs TLS, before TLS (RFC 3207, 4).
+    /// A command that needs TLS, before TLS (RFC 3207, 4).
     TLS_REQUIRED = 530 "5.7.0" "Must issue a STARTTLS command first";
     /// Mail before AUTH (RFC 4954, 6).
     AUTH_REQUIRED = 530 "5.7.0" "Authentication required";
-    /// Every refusal of a login, whatever the reason (RFC 4954, 6).
+    /// Every rejected login, for any reason (RFC 4954, 6).
     BAD_CREDENTIALS = 535 "5.7.8" "Authentication credentials invalid";
-    /// Eight bits for an upstream that does not take them (RFC 6152, 3; RFC 3463, 3.7).
+    /// Eight-bit data for an upstream without 8BITMIME (RFC 6152, 3; RFC 3463, 3.7).
     NO_EIGHT_BIT_MIME = 554 "5.6.3" "8BITMIME is not offered, and nothing is converted here";
     /// A reverse-path that the credential may not use (RFC 3463, 3.8).
     SENDER_NOT_ALLOWED = 550 "5.7.1" "This account may not send as this sender";
@@ -125,13 +109,13 @@ replies! {
     FROM_NOT_ALLOWED = 550 "5.7.1" "This account may not send with this From header";
     /// Larger than SIZE, at MAIL or while streaming (RFC 1870, 6.1).
     TOO_LARGE = 552 "5.3.4" "Message larger than this server accepts";
-    /// A non-ASCII address that the upstream cannot take (RFC 6531, 3.5).
+    /// A non-ASCII address for an upstream without SMTPUTF8 (RFC 6531, 3.5).
     NO_SMTPUTF8 = 553 "5.6.7" "Address needs SMTPUTF8, which is not offered";
-    /// A MAIL or RCPT parameter that is not offered (RFC 5321, 4.1.1.11).
+    /// An unsupported parameter of MAIL or RCPT (RFC 5321, 4.1.1.11).
     UNKNOWN_PARAMETER = 555 "5.5.4" "Parameter not offered";
 }
 
-/// What the codes and ends of a reply's lines take, as a rule, in octets.
+/// The usual size of codes and line ends in a reply, in octets.
 const ROOM: usize = 64;
 
 impl Reply {
@@ -140,12 +124,11 @@ impl Reply {
         Self::plain(220, format!("{hostname} ESMTP Gatepost"))
     }
 
-    /// The answer to HELO.
     pub fn helo(hostname: &str) -> Self {
         Self::plain(250, hostname.to_owned())
     }
 
-    /// The answer to EHLO: our name, then a keyword a line.
+    /// Builds the answer to EHLO: the host name, then a keyword per line.
     pub fn ehlo(hostname: &str, keywords: &[Cow<'static, str>]) -> Self {
         let length = keywords
             .iter()
@@ -160,7 +143,7 @@ impl Reply {
         Self::plain(250, text)
     }
 
-    /// A SASL challenge (RFC 4954, 4); an empty one still has the space.
+    /// Builds a SASL challenge (RFC 4954, 4); an empty challenge keeps the space.
     pub fn challenge(challenge: &'static str) -> Self {
         Self {
             code: 334,
@@ -169,21 +152,21 @@ impl Reply {
         }
     }
 
-    /// The body held a bare CR or LF; `line` counts from 1.
+    /// The body has a bare CR or LF; `line` counts from 1.
     pub fn bare_newline(line: u64) -> Self {
         Self::unfit_body(format!(
             "Bare CR or LF in line {line} of the message, lines must end in CRLF"
         ))
     }
 
-    /// The body held a NUL; `line` counts from 1.
+    /// The body has a NUL; `line` counts from 1.
     pub fn nul(line: u64) -> Self {
         Self::unfit_body(format!(
             "NUL in line {line} of the message, which may hold none"
         ))
     }
 
-    /// A command that a limit or a rule does not allow.
+    /// Returns the reply for a command denied by a limit or a rule.
     pub fn denied(denial: Denial) -> Self {
         match denial {
             Denial::Over(Party::Organization, Limit::MessagesPerSecond) => ORGANIZATION_TOO_FAST,
@@ -217,7 +200,7 @@ impl Reply {
         }
     }
 
-    /// Appends the reply as it goes over the wire.
+    /// Appends the reply in wire format.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         out.reserve(self.text.len() + ROOM);
         let mut lines = self.text.split('\n').peekable();
@@ -235,27 +218,26 @@ impl Reply {
 }
 
 fn digits(code: u16) -> [u8; 3] {
-    // The remainder is below ten, so the cast keeps it whole.
+    // The remainder is below ten, so the cast is lossless.
     [code / 100 % 10, code / 10 % 10, code % 10].map(|digit| b'0' + digit as u8)
 }
 
 /// The longest line read from the upstream, in octets with its end. RFC 5321 allows 512; Postfix
-/// itself reads 2,048, and a refusal text of an administrator's may need them.
+/// itself reads 2,048, and an administrator's reject text may need more than 512.
 pub const MAX_REPLY_LINE: usize = 2048;
 
-/// The most lines one reply of the upstream's may have.
+/// The line limit of an upstream reply.
 pub const MAX_REPLY_LINES: usize = 64;
 
-/// The upstream broke the protocol; nothing it says can be matched any more.
+/// The upstream broke the protocol, so no further reply can be matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyFault {
-    /// The lines of one reply do not share a code.
     #[error("the lines of one reply have different codes")]
     MixedCodes,
-    /// Not a reply at all, or a line without CRLF.
+    /// No reply at all, or a line without CRLF.
     #[error("not an SMTP reply")]
     NotAReply,
-    /// A line longer than [`MAX_REPLY_LINE`] or more than [`MAX_REPLY_LINES`] of them.
+    /// A line exceeds [`MAX_REPLY_LINE`], or the reply exceeds [`MAX_REPLY_LINES`].
     #[error("a reply of excessive length")]
     TooLong,
 }
@@ -263,14 +245,13 @@ pub enum ReplyFault {
 /// A whole reply at the front of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawReply<'a> {
-    /// The code that all its lines share.
     pub code: u16,
-    /// All of it, as it came.
+    /// The unchanged octets of the reply.
     pub bytes: &'a [u8],
 }
 
 impl<'a> RawReply<'a> {
-    /// The first whole reply in `input`, or `None` where it is not complete yet.
+    /// Returns the first whole reply in `input`, or `None` if incomplete.
     pub fn parse(input: &'a [u8]) -> Result<Option<Self>, ReplyFault> {
         let mut code = None;
         let mut start = 0;
@@ -301,7 +282,7 @@ impl<'a> RawReply<'a> {
         Err(ReplyFault::TooLong)
     }
 
-    /// The text of each line, behind its code.
+    /// Returns the text of each line after its code.
     pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let text = |line: &'a [u8]| line.get(4..).unwrap_or_default();
         self.bytes
@@ -311,7 +292,7 @@ impl<'a> RawReply<'a> {
     }
 }
 
-/// Code and whether it is the last of its reply, from a line without its LF.
+/// Parses a line without LF: the code, and whether the line is the last of its reply.
 fn reply_line(line: &[u8]) -> Result<(u16, bool), ReplyFault> {
     const TEXT: Range<u8> = b' '..0x7f;
     let Some((text, b"\r")) = line.split_at_checked(line.len().wrapping_sub(1)) else {
@@ -320,8 +301,8 @@ fn reply_line(line: &[u8]) -> Result<(u16, bool), ReplyFault> {
     let [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] = text else {
         return Err(ReplyFault::NotAReply);
     };
-    // UTF-8 may stand in texts (RFC 6531, 3.7.4), controls other than a tab may not. Without branches, so that the compiler
-    // takes many octets at a time.
+    // Texts may contain UTF-8 (RFC 6531, 3.7.4) but no control characters except tabs. Branch-free,
+    // so that the compiler vectorizes the loop.
     let bad = |byte: u8| !TEXT.contains(&byte) & (byte != b'\t') & (byte < 0x80);
     if rest.iter().fold(false, |any, byte| any | bad(*byte)) {
         return Err(ReplyFault::NotAReply);
@@ -352,7 +333,7 @@ mod tests {
     fn every_reply_of_the_table_is_well_formed() {
         for reply in TABLE {
             let class = reply.code / 100;
-            // RFC 2034, 4: the enhanced code is of the same class as the reply.
+            // RFC 2034, 4: the enhanced code has the class of the reply.
             assert!(
                 reply.enhanced.starts_with(&format!("{class}.")),
                 "{reply:?}"

@@ -1,7 +1,7 @@
-//! The server side of one session: every state it can be in and every way from one to the next.
+//! The server side of a session: every state and every transition.
 //!
-//! A line goes in, exactly one [`Action`] comes out. Where the session cannot decide by itself (a
-//! verdict, TLS, the upstream) it wants no input until it is told.
+//! A line goes in, exactly one [`Action`] comes out. While the session waits for an outside
+//! decision (a verdict, TLS, the upstream), the session accepts no input.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -19,128 +19,125 @@ use super::line::Line;
 use super::relay::Expect;
 use super::reply::{self, Reply};
 
-/// What a session is told once; shared by all sessions of a listener.
+/// The settings shared by all sessions.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Our name, in the greeting and in EHLO.
+    /// Gatepost's name in the greeting and in EHLO.
     pub hostname: String,
-    /// The largest message accepted, in octets.
+    /// The largest accepted message, in octets.
     pub message_size: u64,
-    /// How many mistakes of the client end a session; an accepted message sets their count to 0.
+    /// The number of client errors that ends a session; an accepted message resets the count.
     pub max_errors: u32,
-    /// How many refused logins end a session.
+    /// The number of rejected logins that ends a session.
     pub max_auth_failures: u32,
-    /// How many commands a session may send.
+    /// The number of commands that a session may send.
     pub max_commands: u64,
 }
 
-/// What to do after an input; exactly one per input.
+/// The next thing to do; exactly one per input.
 #[derive(Debug)]
 #[must_use]
 pub enum Action<'a> {
-    /// Ask whether what [`Session::policy_request`] tells is allowed, then [`Session::on_policy`].
+    /// Check [`Session::policy_request`] against limits and rules, then call
+    /// [`Session::on_policy`].
     CheckPolicy,
-    /// Send the reply and close.
     Close(Reply),
-    /// Open an upstream session for this identity, then [`Session::on_upstream`].
+    /// Open an upstream session for the identity, then call [`Session::on_upstream`].
     Connect(Arc<Identity>),
-    /// Send this line, with its CRLF still to be added, upstream and expect its reply.
+    /// Send the line upstream, with CRLF appended, and expect its reply.
     Forward(Cow<'a, [u8]>, Expect),
-    /// Send the reply and go on.
     Reply(Reply),
-    /// Send the reply, shake hands, then [`Session::on_tls`].
+    /// Send the reply, perform the handshake, then call [`Session::on_tls`].
     StartTls(Reply),
-    /// Verify, then [`Session::on_verdict`].
+    /// Verify the credentials, then call [`Session::on_verdict`].
     Verify(Credentials),
 }
 
-/// What the session wants of the client's bytes.
+/// The kind of input that the session accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     /// A message body, for the scanner.
     Body,
     /// A command or a SASL response, for [`Session::on_line`].
     Line,
-    /// Nothing until it is told something else; what arrives waits.
+    /// Nothing until the next decision; input waits.
     Nothing,
 }
 
-/// What an authenticated client asks for, that limits and rules may refuse.
+/// A command subject to limits and rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyRequest<'a> {
-    /// To begin a message.
     Mail {
-        /// The reverse-path, in its angle brackets.
+        /// The reverse-path in its angle brackets.
         path: &'a [u8],
-        /// The message's size in octets, where the client states it.
+        /// The message size declared by the client, in octets.
         size: Option<u64>,
     },
-    /// To add a recipient.
     Recipient,
 }
 
-/// The server side of one session.
 #[derive(Debug)]
 pub struct Session {
     settings: Arc<Settings>,
-    /// The upstream's, as probed; once it has taken the session over, as it told this client.
+    /// The upstream's extensions: from the latest probe, or after the handover from the client's
+    /// own upstream session.
     extensions: Arc<Extensions>,
     state: State,
-    /// Mistakes since the begin, or since the last message that the upstream accepted.
+    /// Client errors since the start or the last accepted message.
     errors: u32,
-    /// Whether the upstream has accepted a message of this session.
+    /// Whether the upstream has accepted a message of the session.
     has_sent: bool,
     auth_failures: u32,
     commands: u64,
-    /// Whether nothing new may begin, because the daemon stops.
+    /// Whether the daemon stops, so that nothing new may begin.
     draining: bool,
-    /// Whether something came in the place of a login that is none.
+    /// Whether the last line aborted a login or tried a login in the clear.
     nonsense: bool,
-    /// The largest message the client may send by its own limits, in octets.
+    /// The message size limit of the client's own limits, in octets.
     message_limit: Option<u64>,
-    /// The command that limits and rules are asked about, in its canonical form, and what of it goes upstream. Kept from one to the
-    /// next, so that none needs a new allocation.
+    /// The command under policy check in canonical form, and its form for the upstream. The buffers
+    /// are reused, so that commands need no allocation.
     asked: Vec<u8>,
     sent: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 enum State {
-    /// MAIL or RCPT, as `asked` and `sent` have it; limits and rules are being asked.
+    /// MAIL or RCPT in `asked` and `sent` waits for the policy check.
     Admitting { handed: Handed, envelope: Envelope },
-    /// DATA is sent; its reply decides what the next bytes are.
+    /// DATA was forwarded; the reply decides how to read the next octets.
     AwaitingData(Handed),
     /// The client sends a message body.
     Body(Handed),
-    /// In the clear; only the way into TLS is open.
+    /// In the clear: only STARTTLS leads on.
     Clear,
     #[default]
     Closed,
-    /// A SASL challenge is out.
+    /// A SASL challenge was sent.
     Exchanging { helo: Arc<str>, exchange: Exchange },
-    /// The verdict was Accept; the upstream is being asked.
+    /// The verdict was Accept; the handover is in progress.
     HandingOver {
         helo: Arc<str>,
         identity: Arc<Identity>,
     },
-    /// The client has said QUIT.
+    /// The client sent QUIT.
     Leaving,
-    /// MAIL in its canonical form, while no upstream was held; a new one is being asked.
+    /// MAIL in canonical form waits for a new upstream session.
     Reopening { handed: Handed, mail: Vec<u8> },
-    /// Authenticated; commands go upstream.
+    /// Authenticated: commands go upstream.
     Ready(Handed),
-    /// Inside TLS, not authenticated. The name the client gave in EHLO.
+    /// Inside TLS, not authenticated, with the name from EHLO.
     Secure { helo: Option<Arc<str>> },
-    /// 220 to STARTTLS is sent.
+    /// The 220 reply to STARTTLS was sent.
     ShakingHands,
     /// Credentials are being verified.
     Verifying { helo: Arc<str> },
 }
 
-/// What limits and rules are asked about, within the line that was asked.
+/// The policy request, as ranges of the checked line.
 #[derive(Debug)]
 enum Envelope {
-    /// The reverse-path, and the size in octets where it is stated.
+    /// The reverse-path, and the declared size in octets.
     Mail {
         path: Range<usize>,
         size: Option<u64>,
@@ -148,35 +145,34 @@ enum Envelope {
     Recipient,
 }
 
-/// A session that the upstream has taken over.
+/// A session handed over to the upstream.
 #[derive(Debug)]
 struct Handed {
     identity: Arc<Identity>,
-    /// The name the client gave before it authenticated: the one the upstream knows.
+    /// The client's name before authentication, as known to the upstream.
     helo: Arc<str>,
     link: Link,
-    /// Whether limits or rules have refused the last MAIL: what the client sends behind it must not
-    /// become part of anything.
+    /// Whether the last MAIL was denied by limits or rules: the rest of its transaction must not
+    /// join another transaction.
     denied: bool,
 }
 
-/// What a session has of its upstream.
+/// The state of the upstream session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
-    /// An upstream session.
     Held,
-    /// It went away inside a transaction; the next command of that transaction says so.
+    /// Released; the next MAIL opens a new upstream session.
     Lost,
     /// None at the moment; the next MAIL gets one.
     None,
 }
 
-/// The least that is read of a message beyond the largest one, in octets: a client that sends too
-/// much is to hear why, and hears it behind its end of data.
+/// The least excess read beyond the largest message, in octets: a client that sends too much gets
+/// the reason only after its end of data.
 const LEAST_EXCESS: u64 = 16 << 20;
 
 impl Session {
-    /// A session that begins inside TLS (submissions) or in the clear (submission).
+    /// Starts a session inside TLS (submissions) or in the clear (submission).
     pub fn new(settings: Arc<Settings>, extensions: Arc<Extensions>, tls: bool) -> Self {
         let state = if tls {
             State::Secure { helo: None }
@@ -199,7 +195,7 @@ impl Session {
         }
     }
 
-    /// What may be done with the client's next bytes.
+    /// Returns the kind of input that the session accepts now.
     pub fn wants(&self) -> Wants {
         match self.state {
             State::Clear | State::Exchanging { .. } | State::Ready(_) | State::Secure { .. } => {
@@ -217,7 +213,7 @@ impl Session {
         }
     }
 
-    /// The name the client gave in EHLO, once it counts for something.
+    /// Returns the client's name from EHLO, inside TLS only.
     pub fn helo(&self) -> Option<&str> {
         match &self.state {
             State::Admitting { handed, .. }
@@ -233,22 +229,22 @@ impl Session {
         }
     }
 
-    /// Whether the session is over, once what it has said is sent.
+    /// Whether the session is over once its output is sent.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed | State::Leaving)
     }
 
-    /// Whether the upstream has accepted a message of this session.
+    /// Whether the upstream has accepted a message of the session.
     pub fn has_sent(&self) -> bool {
         self.has_sent
     }
 
-    /// The daemon stops: from now on the client may leave, and ask for what changes nothing.
+    /// The daemon stops: from now on the client may only quit or send harmless commands.
     pub fn on_drain(&mut self) {
         self.draining = true;
     }
 
-    /// Whether a login has been accepted and handed over.
+    /// Whether the client has logged in and was handed over.
     pub fn is_authenticated(&self) -> bool {
         matches!(
             self.state,
@@ -261,12 +257,13 @@ impl Session {
         )
     }
 
-    /// Whether the last line broke a login off, or tried one in the clear. Told once.
+    /// Returns whether the last line aborted a login or tried a login in the clear, and resets the
+    /// flag.
     pub fn take_nonsense(&mut self) -> bool {
         std::mem::take(&mut self.nonsense)
     }
 
-    /// Takes a line while [`Wants::Line`] holds.
+    /// Processes a line while [`Wants::Line`] holds.
     pub fn on_line<'a>(&mut self, line: Line<'a>) -> Action<'a> {
         if let State::Exchanging { .. } = self.state {
             return match self.draining {
@@ -299,12 +296,12 @@ impl Session {
             State::Clear => self.in_clear(command),
             State::Secure { helo } => self.unauthenticated(helo, command),
             State::Ready(handed) => self.authenticated(handed, command, text),
-            // Not asked for a line: nothing can be said that fits.
+            // No line was wanted, so no specific reply fits.
             _ => self.close(reply::OUT_OF_ORDER),
         }
     }
 
-    /// Before TLS: RFC 3207, 4 names what may be answered.
+    /// Before TLS, RFC 3207, 4 limits the accepted commands.
     fn in_clear<'a>(&mut self, command: Command) -> Action<'a> {
         self.state = State::Clear;
         self.nonsense = matches!(command, Command::Auth(_));
@@ -338,7 +335,7 @@ impl Session {
                 self.state = State::Secure {
                     helo: Some(client_name::read(name)),
                 };
-                // Old devices say HELO, and AUTH all the same.
+                // Old devices send HELO and still use AUTH.
                 self.answer(match command {
                     Command::Helo(_) => Reply::helo(&self.settings.hostname),
                     _ => self.ehlo(&["AUTH PLAIN LOGIN"]),
@@ -414,7 +411,7 @@ impl Session {
         }
     }
 
-    /// The handshake is done. Nothing that was said before counts (RFC 3207, 4.2).
+    /// The handshake is done. Everything before it is forgotten (RFC 3207, 4.2).
     pub fn on_tls(&mut self) {
         self.state = match self.state {
             State::ShakingHands => State::Secure { helo: None },
@@ -422,7 +419,7 @@ impl Session {
         };
     }
 
-    /// The verdict on the credentials of [`Action::Verify`].
+    /// Continues with the verdict after [`Action::Verify`].
     pub fn on_verdict<'a>(&mut self, verdict: Verdict) -> Action<'a> {
         let State::Verifying { helo } = std::mem::take(&mut self.state) else {
             return self.close(reply::CANNOT_AUTHENTICATE);
@@ -452,8 +449,8 @@ impl Session {
         }
     }
 
-    /// What came of [`Action::Connect`]: what the upstream offers, or `None` where it did not take
-    /// the session over.
+    /// Continues after [`Action::Connect`] with the upstream's extensions, or `None` if the
+    /// handover failed.
     pub fn on_upstream<'a>(&mut self, ready: Option<Extensions>) -> Action<'a> {
         let taken = ready.is_some();
         if let Some(extensions) = ready {
@@ -524,7 +521,8 @@ impl Session {
             Command::Data if attached && !denied => forward(b"DATA", Expect::Data),
             Command::Noop if attached => forward(b"NOOP", Expect::Noop),
             Command::Rset if attached => forward(b"RSET", Expect::Rset),
-            // EHLO resets (RFC 5321, 4.1.4); the upstream must not hear it twice from two sides.
+            // EHLO resets the transaction (RFC 5321, 4.1.4); the upstream gets RSET, as it already
+            // had EHLO.
             Command::Ehlo(_) if attached => {
                 let answer = self.ehlo(&["AUTH PLAIN LOGIN"]);
                 forward(b"RSET", Expect::Ehlo(Box::new(answer)))
@@ -538,13 +536,13 @@ impl Session {
             Command::Help => self.answer(reply::HELP),
             Command::Noop | Command::Rset => self.answer(reply::OK),
             Command::NotOffered => self.refuse(reply::NOT_OFFERED),
-            // Never forwarded: were the answer the upstream's, a program that has sent its message
-            // would take a lost upstream for a lost message, and send again.
+            // Never forwarded: a client whose upstream is lost at QUIT would take its message for
+            // lost and send again.
             Command::Quit => Action::Close(reply::BYE),
             Command::Auth(_) => self.refuse(reply::ALREADY_AUTHENTICATED),
             Command::StartTls => self.refuse(reply::ALREADY_TLS),
             Command::Vrfy => self.answer(reply::CANNOT_VERIFY),
-            // Without an upstream, or without MAIL, there is no transaction.
+            // Without an upstream or MAIL there is no transaction.
             Command::Rcpt(_) => self.refuse_recipient(reply::OUT_OF_ORDER),
             Command::Data | Command::Mail(_) => self.refuse(reply::OUT_OF_ORDER),
         }
@@ -562,7 +560,7 @@ impl Session {
                 self.sent.clear();
                 self.sent
                     .extend_from_slice(rebuilt.as_ref().unwrap_or(&self.asked));
-                // Nothing before the path has an angle bracket.
+                // The text before the path contains no angle bracket.
                 let start = memchr::memchr(b'<', &self.asked).unwrap_or(self.asked.len());
                 let brackets = 2;
                 let envelope = Envelope::Mail {
@@ -591,7 +589,7 @@ impl Session {
         }
     }
 
-    /// What [`Action::CheckPolicy`] asks for.
+    /// Returns the request of [`Action::CheckPolicy`].
     pub fn policy_request(&self) -> Option<PolicyRequest<'_>> {
         let State::Admitting { envelope, .. } = &self.state else {
             return None;
@@ -605,7 +603,7 @@ impl Session {
         }
     }
 
-    /// What limits and rules say to [`Action::CheckPolicy`].
+    /// Continues with the decision after [`Action::CheckPolicy`].
     pub fn on_policy(&mut self, verdict: Result<(), Denial>) -> Action<'_> {
         let State::Admitting {
             mut handed,
@@ -633,7 +631,8 @@ impl Session {
             Err(denial @ Denial::Over(Party::Organization, Limit::MessagesPerSecond)) => {
                 self.close(Reply::denied(denial))
             }
-            // RFC 5321, 4.5.3.1.10: no mistake, the client goes on with those that were taken.
+            // RFC 5321, 4.5.3.1.10: no client error, as the client goes on with the accepted
+            // recipients.
             Err(denial) if is_recipient => {
                 self.state = State::Ready(handed);
                 Action::Reply(Reply::denied(denial))
@@ -646,7 +645,7 @@ impl Session {
         }
     }
 
-    /// MAIL for an upstream that may offer something else than the one it was written for.
+    /// Rebuilds MAIL for a new upstream session, whose extensions may differ.
     fn mail_again<'a>(&mut self, line: &[u8]) -> Action<'a> {
         let mail = match Command::parse(line) {
             Ok(Command::Mail(path)) => envelope::mail(&path, &self.extensions, self.offered_size()),
@@ -661,25 +660,25 @@ impl Session {
         }
     }
 
-    /// The largest message this session may send, in octets.
+    /// Returns the largest message that the session may send, in octets.
     pub fn message_size(&self) -> u64 {
         let offered = self.offered_size();
         self.message_limit
             .map_or(offered, |limit| limit.min(offered))
     }
 
-    /// The largest message this server and the upstream take, whoever sends it, in octets.
+    /// Returns the largest message that Gatepost and the upstream accept from any client, in
+    /// octets.
     fn offered_size(&self) -> u64 {
         self.extensions.message_size(self.settings.message_size)
     }
 
-    /// Limits the client's messages to so many octets from now on, in what EHLO announces and while
-    /// they stream.
+    /// Limits the client's message size, in EHLO and while streaming, in octets.
     pub fn limit_message_size(&mut self, limit: Option<u64>) {
         self.message_limit = limit;
     }
 
-    /// DATA was answered; `go` if a body follows.
+    /// DATA was answered; `go` means that a body follows.
     pub fn on_data(&mut self, go: bool) {
         self.state = match std::mem::take(&mut self.state) {
             State::AwaitingData(handed) if go => State::Body(handed),
@@ -688,7 +687,7 @@ impl Session {
         };
     }
 
-    /// The client's end of data has gone upstream.
+    /// The client's end of data was forwarded.
     pub fn on_end_of_data(&mut self) {
         self.state = match std::mem::take(&mut self.state) {
             State::Body(handed) => State::Ready(handed),
@@ -696,8 +695,8 @@ impl Session {
         };
     }
 
-    /// The client's end of data has come, but the message was refused here, and its upstream
-    /// session is gone.
+    /// The client's end of data arrived for a message rejected by Gatepost, whose upstream session
+    /// is closed.
     pub fn on_refused_body<'a>(&mut self, refusal: Refusal) -> Action<'a> {
         self.on_end_of_data();
         self.on_detached();
@@ -709,19 +708,19 @@ impl Session {
         })
     }
 
-    /// The client's end of data has come, but the upstream went away inside the body. What the
-    /// client hears is no refusal of its message.
+    /// The client's end of data arrived after the upstream was lost inside the body. The reply does
+    /// not reject the message.
     pub fn on_lost_body(&mut self) {
         self.on_end_of_data();
         self.on_detached();
     }
 
-    /// The upstream session is gone while nothing depended on it. The next MAIL gets a new one.
+    /// The upstream session ended without loss. The next MAIL opens a new session.
     pub fn on_detached(&mut self) {
         self.set_link(Link::None);
     }
 
-    /// The upstream session is gone, and what it owed was answered without it.
+    /// The upstream session ended, and its pending replies were answered without the upstream.
     pub fn on_answered_without_upstream(&mut self) {
         if let State::AwaitingData(_) = self.state {
             self.on_data(false);
@@ -729,7 +728,7 @@ impl Session {
         self.on_detached();
     }
 
-    /// The upstream session is gone while the client is inside a transaction and no reply is due.
+    /// The upstream session ended inside a transaction with no reply due.
     pub fn on_lost_transaction(&mut self) {
         self.set_link(Link::Lost);
     }
@@ -741,8 +740,8 @@ impl Session {
         }
     }
 
-    /// The upstream has answered a message; `taken` if it accepted it. Then the client is no
-    /// abuser, and its mistakes until now are forgotten.
+    /// The upstream answered a message. An accepted message shows an honest client and resets the
+    /// error count.
     pub fn on_message(&mut self, taken: bool) {
         if taken {
             self.errors = 0;
@@ -750,8 +749,8 @@ impl Session {
         }
     }
 
-    /// The upstream has refused a recipient for good. A client that tries address after address and
-    /// sends no message is not kept.
+    /// The upstream rejected a recipient permanently. Disconnects a client that probes address
+    /// after address without sending a message.
     pub fn on_refused_recipient<'a>(&mut self) -> Option<Action<'a>> {
         if self.has_sent || self.is_closed() {
             return None;
@@ -760,13 +759,13 @@ impl Session {
         (self.errors >= self.settings.max_errors).then(|| self.close(reply::TOO_MANY_ERRORS))
     }
 
-    /// The most that is read of a message, in octets, where the rest goes nowhere.
+    /// Returns how many octets of a discarded message are read at most.
     pub fn most_read(&self) -> u64 {
         let largest = self.settings.message_size;
         largest.saturating_add(largest.max(LEAST_EXCESS))
     }
 
-    /// Ends the session from outside: timeouts, shutdown, the upstream's loss.
+    /// Closes the session for an outside reason: a timeout, the shutdown or a lost upstream.
     pub fn close<'a>(&mut self, reply: Reply) -> Action<'a> {
         self.state = State::Closed;
         Action::Close(reply)
@@ -776,7 +775,8 @@ impl Session {
         Action::Reply(reply)
     }
 
-    /// Refuses, and counts: a client that does nothing right is not kept.
+    /// Rejects a command and counts the error, so that a client that does nothing right is
+    /// disconnected.
     fn refuse<'a>(&mut self, refusal: Reply) -> Action<'a> {
         self.errors += 1;
         if self.errors >= self.settings.max_errors {
@@ -785,8 +785,8 @@ impl Session {
         Action::Reply(refusal)
     }
 
-    /// Refuses a recipient. That counts only until a message was accepted: lists of addresses have
-    /// bad ones among them, and a client that sends mail is none that guesses.
+    /// Rejects a recipient. The error counts only until a message is accepted: address lists
+    /// contain bad addresses, and a client that sends mail is not probing.
     fn refuse_recipient<'a>(&mut self, refusal: Reply) -> Action<'a> {
         match self.has_sent {
             true => Action::Reply(refusal),
@@ -803,7 +803,7 @@ impl Session {
     }
 }
 
-/// Whether a command begins something, or goes on with it.
+/// Whether a command starts or continues a login or a transaction.
 fn begins(command: &Command) -> bool {
     match command {
         Command::Auth(_)
@@ -822,7 +822,7 @@ fn begins(command: &Command) -> bool {
     }
 }
 
-/// Whether a line that is no command was to be RCPT.
+/// Whether a malformed line was meant as RCPT.
 fn is_recipient(line: &[u8]) -> bool {
     split_verb(line).0.eq_ignore_ascii_case(b"RCPT")
 }
@@ -836,7 +836,7 @@ fn command_error(error: CommandError) -> Reply {
     }
 }
 
-/// RFC 4954, 4 has a code of its own for AUTH.
+/// RFC 4954, 4 defines a specific code for AUTH.
 fn too_long(start: &[u8]) -> Reply {
     match split_verb(start).0.eq_ignore_ascii_case(b"AUTH") {
         true => reply::RESPONSE_TOO_LONG,

@@ -1,12 +1,13 @@
-//! The client side of a hand-over: from the first byte on a new connection to the moment at which the
-//! client's own commands may follow. Every state and every way from one to the next is here.
+//! The client side of a handover, from the first octet on a new connection until the client's own
+//! commands may follow: every state and every transition.
 //!
-//! Each command waits for the reply to the one before. Postfix takes XCLIENT pipelined with EHLO
-//! for an attack, and nothing of the client's may reach an upstream that has not been told whose it
-//! is. Whatever an upstream lacks of what is configured ends the hand-over; there is no second best.
+//! Each command waits for the previous reply. Postfix treats XCLIENT pipelined with EHLO as an
+//! attack, and no client data may reach an upstream before the client's identity. If the upstream
+//! lacks anything in the configuration, the handover fails; there is no fallback.
 //!
-//! What is taken by XCLIENT is asked by EHLO only where that is not known from a session before: XCLIENT
-//! may come at any time but inside a message. An upstream that wants to be asked first says so, and is.
+//! If an earlier session discovered the XCLIENT attributes, XCLIENT skips the first EHLO: XCLIENT
+//! is allowed any time outside a message. An upstream that requires EHLO first rejects XCLIENT, and
+//! the handover falls back to EHLO.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,29 +20,24 @@ use super::proxy;
 use super::reply::{RawReply, ReplyFault};
 use super::xclient::{Attributes, Client, XclientError};
 
-/// Where a hand-over has got to, and where it failed.
+/// The stages of a handover, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Reaching the upstream.
     Connect,
-    /// The TLS handshake.
     Tls,
-    /// Its greeting.
     Greeting,
-    /// EHLO with our own name, or with the client's where that is the first one.
+    /// EHLO with Gatepost's name, or with the client's name if sent first.
     Ehlo,
-    /// STARTTLS.
     StartTls,
-    /// AUTH with an account of ours.
+    /// AUTH with a configured account.
     Auth,
-    /// XCLIENT, up to the fresh greeting.
+    /// XCLIENT, up to the second greeting.
     Xclient,
-    /// EHLO with the client's name behind XCLIENT.
+    /// EHLO with the client's name after XCLIENT.
     ClientEhlo,
 }
 
 impl Stage {
-    /// Every stage, for building metrics.
     pub const ALL: [Self; 8] = [
         Self::Connect,
         Self::Tls,
@@ -53,7 +49,6 @@ impl Stage {
         Self::ClientEhlo,
     ];
 
-    /// The stable name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -68,104 +63,84 @@ impl Stage {
     }
 }
 
-/// Why the upstream did not take a session over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("upstream, at {}: {cause}", stage.as_str())]
 pub struct UpstreamFailure {
-    /// Where it failed.
     pub stage: Stage,
-    /// Why it failed.
     pub cause: FailureCause,
 }
 
-/// What the upstream did wrong, or what was wrong on the way to it.
+/// The cause of a failed handover.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FailureCause {
-    /// It does not offer AUTH by PLAIN or LOGIN.
     #[error("it offers neither AUTH PLAIN nor AUTH LOGIN")]
     AuthNotOffered,
-    /// It refused an account of ours. What else it said is left out: some servers say the command
-    /// again, and with it the password.
+    /// The upstream rejected a configured account. The text of the reply is left out, because some
+    /// servers repeat the command with the password.
     #[error("it answered the login of {username:?} with {code}")]
-    AuthRefused {
-        /// The account's name.
-        username: String,
-        /// The code of its reply.
-        code: u16,
-    },
-    /// It closed the connection.
+    AuthRefused { username: String, code: u16 },
     #[error("it closed the connection")]
     Closed,
-    /// The connection failed.
     #[error("{0}")]
     Io(String),
-    /// There is no account for the client's organization.
     #[error("upstream.organizations has no account for {0:?}, and there is no upstream.username")]
     NoAccount(String),
-    /// It broke the protocol.
     #[error("{0}")]
     Protocol(#[from] ReplyFault),
-    /// It refused, with this reply.
+    /// The upstream rejected a command with the given reply.
     #[error("it answered {0}")]
     Refused(String),
-    /// It said more than was asked. That would be taken for the next command's reply, and behind
-    /// STARTTLS it may be somebody else's words (RFC 3207, 4.2).
+    /// The upstream sent more than a reply. The rest would be taken for the next reply, and after
+    /// STARTTLS an attacker may have injected the octets (RFC 3207, 4.2).
     #[error("it said more than it was asked")]
     SpokeUnasked,
-    /// It does not offer STARTTLS.
     #[error("it does not offer STARTTLS")]
     StartTlsNotOffered,
-    /// It did not answer in time.
     #[error("it did not answer in time")]
     Timeout,
-    /// None of its names has an address, with the reasons.
+    /// No name has an address; with the resolver's reasons.
     #[error("no address is known of {0}; correct the name, or the resolver of this machine")]
     Unresolved(String),
-    /// It does not offer XCLIENT to this address.
     #[error("it does not offer XCLIENT; list this host in smtpd_authorized_xclient_hosts")]
     XclientNotOffered,
-    /// It does not take an attribute that the identity depends on.
+    /// The upstream lacks an XCLIENT attribute needed for the identity.
     #[error("{0}")]
     XclientUnusable(#[from] XclientError),
 }
 
-/// When TLS begins on the way to the upstream. Never opportunistic: what is configured is had, or
-/// there is no session.
+/// When TLS begins towards the upstream. Never opportunistic: without the configured TLS there is
+/// no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
-    /// From the first byte, behind a PROXY header if there is one.
+    /// From the first octet, after a PROXY header if configured.
     Implicit,
-    /// Never.
     None,
-    /// After STARTTLS.
     StartTls,
 }
 
-/// An account of our own at the upstream.
+/// A configured account at the upstream.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Its name.
     pub username: String,
-    /// Its password.
     pub password: Secret,
 }
 
-/// Whose session it is to be, and how the upstream is told.
+/// How the upstream learns the session's identity.
 #[derive(Clone, Copy, Debug)]
 pub enum HandoffMode<'a> {
-    /// Ours, by an account; the upstream does not hear of the client.
+    /// A configured account logs in; the upstream does not learn the client.
     Login(&'a Account),
-    /// Nobody's: only what is offered is asked, behind a PROXY header where one is expected.
+    /// A probe without a client, after a PROXY header if the upstream expects the header.
     Probe(Option<proxy::Version>),
-    /// The client's, by a PROXY header.
+    /// A PROXY header carries the client's addresses.
     Proxy(&'a Client, proxy::Version),
-    /// Whoever's: the upstream is told nothing.
+    /// The upstream learns no identity.
     NoIdentity,
-    /// The client's, by XCLIENT.
+    /// XCLIENT carries the client's addresses and username.
     Xclient(&'a Client),
 }
 
-/// A hand-over under way.
+/// A handover in progress.
 #[derive(Debug)]
 pub struct Handover<'a> {
     state: State,
@@ -176,58 +151,56 @@ pub struct Handover<'a> {
     found: Option<XclientSupport>,
 }
 
-/// How an upstream takes XCLIENT, as far as that was found out.
+/// Discovered facts about an upstream's XCLIENT support.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XclientSupport {
-    /// With these attributes.
+    /// The supported attributes, if known.
     pub xclient: Option<Attributes>,
-    /// Only after EHLO.
+    /// Whether XCLIENT requires EHLO first.
     pub after_ehlo: bool,
 }
 
 #[derive(Debug)]
 enum State {
-    /// The first EHLO in the clear, which is to lead to STARTTLS.
+    /// The first EHLO in the clear, before STARTTLS.
     ClearEhlo,
-    /// EHLO behind XCLIENT.
     ClientEhlo,
-    /// The connection is being made.
+    /// Before the connection is established.
     Connecting,
-    /// XCLIENT as the first command, by what is known of the upstream.
+    /// XCLIENT as the first command, based on known support.
     EarlyXclient,
-    /// The last EHLO before the upstream is told whose session it is.
+    /// The last EHLO before the identity.
     Ehlo,
     Greeting,
-    /// AUTH LOGIN; its first challenge is awaited.
+    /// AUTH LOGIN was sent; the first challenge is due.
     LoginName(Extensions),
-    /// The username is sent; the second challenge is awaited.
+    /// The username was sent; the second challenge is due.
     LoginPassword(Extensions),
-    /// The handshake, with what comes behind it.
+    /// A TLS handshake, before or after the greeting.
     ShakingHands {
         greeted: bool,
     },
     StartTls,
-    /// The password is sent; the verdict is awaited.
+    /// The password was sent; the verdict is due.
     Verdict(Extensions),
     Xclient,
 }
 
-/// What to do next.
 #[derive(Debug)]
 #[must_use]
 pub enum Step {
     /// Feed in the next reply.
     Await,
-    /// The session is the client's; commands may follow.
+    /// The session is handed over; the client's commands may follow.
     Ready(Extensions),
-    /// Send this, which may hold a password, and feed in the reply.
+    /// Send the line, which may hold a password, and feed in the reply.
     Send(Secret),
-    /// Shake hands, then [`Handover::on_tls`].
+    /// Perform the handshake, then call [`Handover::on_tls`].
     StartTls,
 }
 
 impl<'a> Handover<'a> {
-    /// `hostname` is our own name in EHLO; `xclient_support` is what sessions before found out.
+    /// `hostname` is Gatepost's name in EHLO; `xclient_support` comes from earlier sessions.
     pub fn new(
         hostname: &'a str,
         security: Security,
@@ -244,12 +217,12 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// What has been found out, if anything new.
+    /// Returns newly discovered XCLIENT support.
     pub fn found(&self) -> Option<XclientSupport> {
         self.found
     }
 
-    /// The stage whose reply is awaited.
+    /// Returns the stage of the next reply.
     pub fn stage(&self) -> Stage {
         match self.state {
             State::ClearEhlo | State::Ehlo => Stage::Ehlo,
@@ -263,7 +236,7 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// A failure at the current stage.
+    /// Builds a failure at the current stage.
     pub fn failure(&self, cause: FailureCause) -> UpstreamFailure {
         UpstreamFailure {
             stage: self.stage(),
@@ -271,7 +244,7 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// What goes out in the clear before everything else, TLS included; often nothing.
+    /// Returns the octets to send in the clear before anything else, TLS included; often none.
     pub fn preamble(&self) -> Vec<u8> {
         match self.mode {
             HandoffMode::Proxy(client, version) => proxy::header(client, version),
@@ -283,7 +256,7 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// The connection is made, and the preamble sent.
+    /// The connection is established and the preamble sent.
     pub fn on_connected(&mut self) -> Step {
         if self.security == Security::Implicit {
             self.state = State::ShakingHands { greeted: false };
@@ -294,7 +267,6 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// The handshake is done.
     pub fn on_tls(&mut self) -> Step {
         if let State::ShakingHands { greeted: true } = self.state {
             self.open()
@@ -304,11 +276,12 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// Takes the reply that was awaited. What comes of an error is not to be used any further.
+    /// Processes the next reply. After an error the handover must not continue.
     pub fn on_reply(&mut self, reply: &RawReply) -> Result<Step, UpstreamFailure> {
         let checked = self.check_code(reply);
         if checked.is_err() && matches!(self.state, State::Xclient) {
-            // It was asked, and does not take this client; that says nothing of how others are to be told.
+            // The upstream lists XCLIENT but rejects the client; other clients' support stays
+            // unknown.
             self.found = None;
         }
         checked?;
@@ -321,8 +294,8 @@ impl<'a> Handover<'a> {
             State::EarlyXclient if reply.code != 220 => Ok(self.ask()),
             State::ClearEhlo => {
                 self.state = State::StartTls;
-                // What is offered in the clear may be somebody else's words, so nothing of it
-                // counts but this (RFC 3207, 4.2).
+                // Ignore every other offer in the clear, as an attacker may have injected the reply
+                // (RFC 3207, 4.2).
                 if Extensions::parse(reply).starttls {
                     Ok(say("STARTTLS"))
                 } else {
@@ -353,7 +326,7 @@ impl<'a> Handover<'a> {
             }
             State::Verdict(extensions) => Ok(Step::Ready(extensions)),
             State::ClientEhlo => Ok(Step::Ready(Extensions::parse(reply))),
-            // Nothing was asked, so this answers nothing.
+            // No command is pending, so the reply is unsolicited.
             State::Connecting | State::ShakingHands { .. } => {
                 Err(self.failure(FailureCause::Protocol(ReplyFault::NotAReply)))
             }
@@ -381,7 +354,7 @@ impl<'a> Handover<'a> {
         }))
     }
 
-    /// The first command of a session that is as safe as it will be.
+    /// Sends the first command once the connection is as secure as configured.
     fn open(&mut self) -> Step {
         let XclientSupport {
             xclient,
@@ -392,7 +365,7 @@ impl<'a> Handover<'a> {
             && let Ok(command) = client.command(known)
         {
             self.state = State::EarlyXclient;
-            // However it ends, unless well, the next session asks first.
+            // Unless the attempt succeeds, the next session sends EHLO first.
             self.found = Some(XclientSupport {
                 after_ehlo: true,
                 ..self.xclient_support
@@ -407,7 +380,7 @@ impl<'a> Handover<'a> {
         self.ehlo()
     }
 
-    /// The upstream has said what it offers; now it is told whose session this is.
+    /// Sends the identity after the upstream's offer.
     fn introduce(&mut self, extensions: Extensions) -> Result<Step, UpstreamFailure> {
         if let HandoffMode::Probe(_) | HandoffMode::Xclient(_) = self.mode {
             self.found = Some(XclientSupport {
@@ -446,7 +419,7 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// EHLO, in the name of whom the upstream takes the session for at this moment.
+    /// Builds EHLO with the name of the upstream's current idea of the client.
     fn ehlo(&self) -> Step {
         let name = match (&self.state, self.mode) {
             (State::ClientEhlo, HandoffMode::Xclient(client)) => &client.helo,
@@ -469,7 +442,7 @@ fn say(command: &str) -> Step {
     Step::Send(Secret::new(format!("{command}\r\n")))
 }
 
-/// AUTH PLAIN with its initial response (RFC 4616).
+/// Builds AUTH PLAIN with its initial response (RFC 4616).
 fn plain(account: &Account) -> Step {
     let fields = [
         b"\0",
@@ -480,7 +453,7 @@ fn plain(account: &Account) -> Step {
     secret_line("AUTH PLAIN ", &Zeroizing::new(fields.concat()))
 }
 
-/// A line that ends in base64, written without leaving copies of it behind.
+/// Builds a line ending in base64 without leaving copies in memory.
 fn secret_line(start: &str, value: &[u8]) -> Step {
     let room = start.len() + value.len().div_ceil(3) * 4 + "\r\n".len();
     let mut line = String::with_capacity(room);
@@ -490,7 +463,7 @@ fn secret_line(start: &str, value: &[u8]) -> Step {
     Step::Send(Secret::new(line))
 }
 
-/// The first line, cut short, for people.
+/// Returns the first line, truncated, for people.
 fn first_line(reply: &RawReply) -> String {
     let line = reply
         .bytes

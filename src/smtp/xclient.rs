@@ -1,22 +1,22 @@
-//! XCLIENT: tells Postfix whose session this is (Postfix's XCLIENT_README).
+//! XCLIENT: hands the client's identity to Postfix (Postfix's XCLIENT_README).
 //!
-//! Everything goes into one command. A second one would be refused once ADDR is set, and one
-//! without LOGIN wipes the login.
+//! A single command carries all attributes. Postfix rejects a second command once ADDR is set, and
+//! a command without LOGIN clears the login.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::xtext;
 
-/// The longest command Postfix reads, in octets without CRLF.
+/// The longest command that Postfix reads, in octets without CRLF.
 const MAX_COMMAND: usize = 512;
 
-/// The longest value, before it is encoded, in octets.
+/// The longest value before encoding, in octets.
 const MAX_VALUE: usize = 255;
 
-/// What stands for a value that is not known.
+/// Stands for an unknown value.
 const UNAVAILABLE: &str = "[UNAVAILABLE]";
 
-/// An attribute that is sent, in the order they are sent.
+/// The attributes in the order sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attribute {
     Addr,
@@ -58,15 +58,15 @@ impl Attribute {
     }
 }
 
-/// Without these the upstream would take the client for us, or for nobody.
+/// Without these the upstream would attribute the session to Gatepost, or to no user.
 const NEEDED: [Attribute; 2] = [Attribute::Addr, Attribute::Login];
 
-/// The attributes an upstream takes from us; sending another is an error there.
+/// The attributes supported by an upstream; Postfix rejects any other attribute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes(u16);
 
 impl Attributes {
-    /// Reads what stands behind `XCLIENT` in the reply to EHLO.
+    /// Parses the parameters of `XCLIENT` in the reply to EHLO.
     pub fn parse(text: &str) -> Self {
         let named = |word: &str| {
             Attribute::ALL
@@ -80,12 +80,12 @@ impl Attributes {
         Self(mask)
     }
 
-    /// Whether a client's identity can be handed over with them.
+    /// Whether the attributes suffice to hand over a client's identity.
     pub fn are_enough(self) -> bool {
         NEEDED.into_iter().all(|attribute| self.holds(attribute))
     }
 
-    /// The names of those that are sent where they are taken, and are not taken here.
+    /// Returns the names of unsupported attributes that Gatepost would send.
     pub fn missing(self) -> impl Iterator<Item = &'static str> {
         let all = Attribute::ALL.into_iter();
         all.filter(move |&attribute| !self.holds(attribute))
@@ -97,32 +97,29 @@ impl Attributes {
     }
 }
 
-/// Whose session is handed over.
+/// The identity of a session.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The client's own address.
     pub address: SocketAddr,
     /// The address the client connected to.
     pub destination: SocketAddr,
-    /// The name it gave in EHLO.
+    /// The client's name from EHLO.
     pub helo: String,
-    /// The username it proved.
     pub login: String,
 }
 
-/// The session cannot be handed over in a way that keeps the client's identity.
+/// The handover would lose the client's identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum XclientError {
-    /// Without this attribute the upstream would take the client for somebody else.
+    /// Without the attribute the upstream would attribute the session to another user.
     #[error("the upstream takes no {0} by XCLIENT")]
     Missing(&'static str),
-    /// A username longer than 255 octets.
     #[error("the username is longer than XCLIENT can carry")]
     LoginTooLong,
 }
 
 impl Client {
-    /// The one XCLIENT command, with CRLF, of the attributes in `offered`.
+    /// Builds the XCLIENT command, with CRLF, from the attributes in `offered`.
     pub fn command(&self, offered: Attributes) -> Result<String, XclientError> {
         for needed in NEEDED {
             if !offered.holds(needed) {
@@ -133,7 +130,7 @@ impl Client {
             return Err(XclientError::LoginTooLong);
         }
         let command = self.with_helo(offered, &self.helo);
-        // The name in EHLO is the client's own choice; the others are bounded.
+        // Only the client's EHLO name has an arbitrary length.
         let fits = self.helo.len() <= MAX_VALUE && command.len() <= MAX_COMMAND;
         Ok(if fits {
             command
@@ -154,10 +151,10 @@ impl Client {
             match attribute {
                 Attribute::Addr => command.push_str(&address(self.address.ip())),
                 Attribute::Port => command.push_str(&self.address.port().to_string()),
-                // Both must be there, or Postfix logs the proxy's own name beside the address.
+                // With either missing, Postfix logs the proxy's name beside the client address.
                 Attribute::Name | Attribute::ReverseName => command.push_str(UNAVAILABLE),
                 Attribute::Helo => xtext::encode(helo, &mut command),
-                // Without it Postfix takes pipelined commands for an attack.
+                // Without ESMTP, Postfix treats pipelined commands as an attack.
                 Attribute::Proto => command.push_str("ESMTP"),
                 Attribute::Login => xtext::encode(&self.login, &mut command),
                 Attribute::DestAddr => command.push_str(&address(self.destination.ip())),
@@ -168,7 +165,7 @@ impl Client {
     }
 }
 
-/// IPv6 with the tag Postfix asks for (RFC 5321, 4.1.3); IPv4 in IPv6 as what it is.
+/// Formats IPv6 with Postfix's tag (RFC 5321, 4.1.3) and mapped IPv4 as IPv4.
 fn address(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),

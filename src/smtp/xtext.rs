@@ -1,9 +1,9 @@
-//! xtext (RFC 3461, section 4): how XCLIENT and ESMTP parameters carry any octet safely.
+//! xtext (RFC 3461, section 4): a safe encoding of any octet in XCLIENT and ESMTP parameters.
 
 use std::fmt::Write as _;
 
-/// Appends `value` to `out` as xtext. Whatever could end or split a command (spaces, CR, LF, `=`
-/// and `+`) comes out as `+XX`.
+/// Appends `value` to `out` as xtext. Characters that could end or split a command (spaces, CR, LF,
+/// `=` and `+`) become `+XX`.
 pub fn encode(value: &str, out: &mut String) {
     for &byte in value.as_bytes() {
         match byte {
@@ -16,7 +16,7 @@ pub fn encode(value: &str, out: &mut String) {
     }
 }
 
-/// Whether `value` is well-formed xtext; upper-case hexadecimal only, as the RFC has it.
+/// Whether `value` is well-formed xtext, with upper-case hexadecimal only, as in the RFC.
 pub fn is_valid(value: &[u8]) -> bool {
     let mut rest = value;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -33,7 +33,7 @@ fn is_hex(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'A'..=b'F')
 }
 
-/// Decodes xtext; `None` where it is malformed.
+/// Decodes xtext; returns `None` if malformed.
 pub fn decode(value: &[u8]) -> Option<Vec<u8>> {
     if !is_valid(value) {
         return None;

@@ -95,7 +95,7 @@ fn what_was_asked_before_is_not_asked_again() {
     let said = play_on(taken, &[GREETING, GREETING, OFFER]).unwrap();
     assert_eq!(said, [early, HELLO_CLIENT, "<ready>"]);
     assert_eq!(taken.found(), None);
-    // Inside TLS, since in the clear nobody can be told.
+    // The early XCLIENT follows the TLS handshake, never the greeting in the clear.
     let said = play_on(
         &mut next(Security::StartTls),
         &[GREETING, OFFER, GREETING, GREETING, OFFER],
