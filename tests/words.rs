@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The parts of the project with plain comments. A part that joins the list stays on it.
 const PLAIN: &[&str] = &[
+    "src/clock",
     "src/daemon",
     "src/dovecot",
     "src/edge",
@@ -13,6 +14,7 @@ const PLAIN: &[&str] = &[
     "src/log",
     "src/metrics",
     "src/net",
+    "src/policy",
     "src/sasl",
     "src/sessions.rs",
 ];

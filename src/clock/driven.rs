@@ -1,4 +1,4 @@
-//! Clocks that a test drives, in its own thread.
+//! Clocks that a test drives in its own thread.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,10 +10,9 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Clock>>> = const { RefCell::new(None) };
 }
 
-/// Both clocks in the hands of a test. The thread has the system's clocks again when it is dropped.
+/// A test's control over both clocks. The thread gets the system's clocks back on drop.
 pub struct Driven(Arc<Hands>);
 
-/// What the clocks show.
 pub struct Hands {
     wall: AtomicI64,
     passed: AtomicI64,
@@ -21,7 +20,7 @@ pub struct Hands {
 }
 
 impl Driven {
-    /// The wall clock shows this Unix millisecond.
+    /// Starts with the wall clock at a Unix millisecond.
     pub fn at(wall: i64) -> Self {
         let hands = Arc::new(Hands {
             wall: AtomicI64::new(wall),
@@ -33,29 +32,28 @@ impl Driven {
         driven
     }
 
-    /// What the wall clock shows, in Unix milliseconds.
     pub fn wall(&self) -> i64 {
         self.0.wall()
     }
 
-    /// So many milliseconds pass, by both clocks.
+    /// Advances both clocks, in milliseconds.
     pub fn pass(&self, milliseconds: i64) {
         self.0.passed.fetch_add(milliseconds, Ordering::Relaxed);
         self.step(milliseconds);
     }
 
-    /// The wall clock jumps by so many milliseconds.
+    /// Steps the wall clock alone.
     pub fn step(&self, milliseconds: i64) {
         self.0.wall.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
-    /// What follows is another process.
+    /// Starts a new process: the clocks forget their history.
     pub fn restart(&self) {
         let clock = Clock::new(Source::new(super::Hands::Driven(self.0.clone())));
         CURRENT.set(Some(Arc::new(clock)));
     }
 
-    /// What follows is another start of the machine.
+    /// Reboots the machine: the steady clock restarts.
     pub fn reboot(&self) {
         self.0.boots.fetch_add(1, Ordering::Relaxed);
         self.0.passed.store(1_000, Ordering::Relaxed);

@@ -1,22 +1,21 @@
-//! How the wall clock was related to the steady clock, so that a row that was labelled while the
-//! wall clock was wrong can be dated.
+//! The history of the offset between the wall clock and the steady clock, used to date rows that
+//! were labelled while the wall clock was wrong.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
 use super::{Moment, STEP};
 
-/// Frames that ended longer ago than this, in milliseconds, are forgotten. No limit looks back
-/// further than a calendar month.
+/// How long an ended frame is kept, in milliseconds. No limit looks back further than a calendar
+/// month.
 const KEPT: i64 = 32 * 24 * 3_600_000;
 
-/// How many frames are remembered at most, the latest.
+/// The limit of kept frames; the latest stay.
 const MOST: usize = 64;
 
-/// The first line of a record.
 const HEAD: &str = "gatepost clock 1";
 
-/// One relation of the two clocks, and when it held first and last. Times are steady milliseconds.
+/// A period with a constant offset between the clocks, in milliseconds of the steady clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     since: i64,
@@ -25,8 +24,8 @@ pub(super) struct Frame {
     offset: i64,
 }
 
-/// The relations of the two clocks since the machine started, as far as they are known. The last
-/// one holds now. There is more than one only after the wall clock was stepped.
+/// The known frames since the machine started; the last frame is current. More than a single frame
+/// means that the wall clock was stepped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frames(Vec<Frame>);
 
@@ -46,8 +45,8 @@ impl Frames {
         self.0.len() == 1
     }
 
-    /// For each relation in which the wall clock may have shown one of these Unix milliseconds: how
-    /// far it was ahead, and the last steady millisecond of the relation.
+    /// For each frame in which the wall clock may have shown one of the given Unix milliseconds:
+    /// the frame's offset and its last steady millisecond.
     pub fn that_showed(&self, walls: RangeInclusive<i64>, now: Moment) -> Vec<(i64, i64)> {
         let shown = self.0.iter().enumerate().filter_map(|(place, frame)| {
             let until = self.end(place, now);
@@ -58,7 +57,7 @@ impl Frames {
         shown.collect()
     }
 
-    /// The smallest difference that is known.
+    /// Returns the smallest known offset.
     pub fn least_offset(&self) -> i64 {
         let offsets = self.0.iter().map(|frame| frame.offset);
         offsets.min().unwrap_or_default()
@@ -67,11 +66,11 @@ impl Frames {
     pub(super) fn offset_at(&self, wall: i64, now: Moment) -> i64 {
         let shown = self.that_showed(wall..=wall, now).into_iter();
         let offsets = shown.map(|(offset, _)| offset);
-        // The smallest difference means the latest moment.
+        // The smallest offset means the latest moment.
         offsets.min().unwrap_or_else(|| self.present())
     }
 
-    /// The difference that holds now. It stays the same to the millisecond until the next step.
+    /// Returns the current offset, constant to the millisecond until the next step.
     pub fn present(&self) -> i64 {
         self.0.last().map_or(0, |last| last.offset)
     }
@@ -82,7 +81,7 @@ impl Frames {
             .min(now.wall)
     }
 
-    /// The wall clock was stepped. Returns the offset of the frame that holds now.
+    /// Records a step of the wall clock. Returns the offset of the current frame.
     pub(super) fn step(&mut self, now: Moment) -> i64 {
         if let Some(last) = self.0.last_mut() {
             last.until = now.steady();
@@ -98,7 +97,7 @@ impl Frames {
         self.present()
     }
 
-    /// Adds what another process knew. Returns the offset of the frame that holds now.
+    /// Adds the frames of an earlier process. Returns the offset of the current frame.
     pub(super) fn learn(&mut self, known: Vec<Frame>) -> i64 {
         let present = self.0.pop();
         for frame in known.into_iter().chain(present) {
@@ -110,7 +109,7 @@ impl Frames {
         self.present()
     }
 
-    /// A relation that held before is one with the new one, and becomes the last.
+    /// Adds a frame as the last, merged with an earlier frame of equal offset.
     fn add(&mut self, mut frame: Frame) {
         let is_same = |other: &Frame| other.offset.abs_diff(frame.offset) <= STEP.unsigned_abs();
         if let Some(place) = self.0.iter().position(is_same) {
@@ -144,7 +143,7 @@ impl Frames {
         }
     }
 
-    /// The record of a machine whose start is `base` on the steady clock.
+    /// Writes the record of the machine's boot, which is `base` on the steady clock.
     pub(super) fn write(&self, boot: &str, base: i64, now: Moment) -> String {
         let mut text = format!("{HEAD}\nboot {boot}\nat {}\n", now.steady() - base);
         for (place, frame) in self.0.iter().enumerate() {
@@ -155,8 +154,8 @@ impl Frames {
     }
 }
 
-/// Reads what [`Frames::write`] wrote, perhaps in another process, since the machine started under
-/// the name `boot`. That start is `base` on the steady clock.
+/// Parses the output of [`Frames::write`], perhaps of an earlier process. The boot with the id
+/// `boot` is `base` on the steady clock.
 pub(super) fn parse(record: &str, boot: &str, base: i64, now: Moment) -> Vec<Frame> {
     read(record, boot, base, now).unwrap_or_default()
 }
@@ -168,7 +167,7 @@ fn read(record: &str, boot: &str, base: i64, now: Moment) -> Option<Vec<Frame>> 
     }
     let at: i64 = lines.next()?.strip_prefix("at ")?.parse().ok()?;
     if at.saturating_add(base) > now.steady() {
-        return None; // Another start of the machine: less time has passed since this one.
+        return None; // A different boot: less time has passed since the current boot.
     }
     let mut frames = Vec::new();
     for line in lines.take(MOST) {
@@ -202,7 +201,7 @@ mod tests {
         let mut frames = Frames::beginning(moment(0, 0));
         frames.step(moment(HOUR, 49 * HOUR));
         let now = moment(2 * HOUR, 50 * HOUR);
-        // Before the step, after it, and never: then the present frame counts.
+        // Before the step, after the step, and never: then the current frame counts.
         for (wall, offset) in [
             (HOUR / 2, 0),
             (49 * HOUR + 1, 48 * HOUR),
@@ -211,7 +210,7 @@ mod tests {
             assert_eq!(frames.offset_at(wall, now), offset, "{wall}");
         }
         assert_eq!(frames.earliest(now), 2 * HOUR);
-        // Back again: the first relation holds on, and both are known.
+        // Stepped back: the first frame continues, and both are known.
         frames.step(moment(2 * HOUR, 2 * HOUR));
         let now = moment(3 * HOUR, 3 * HOUR);
         assert_eq!(frames.0.len(), 2);
@@ -225,7 +224,7 @@ mod tests {
         let mut frames = Frames::beginning(moment(100, 100));
         frames.step(moment(5_000, 5_000 + HOUR));
         let record = frames.write("b", 40, moment(6_000, 6_000 + HOUR));
-        // A process that began later has another zero: here 1000 more than the first one.
+        // A later process has a different zero, here 1000 more.
         let later = moment(8_000, 8_000 + HOUR - 1_000);
         let mut found = Frames::beginning(later);
         found.learn(parse(&record, "b", 1_040, later));

@@ -1,9 +1,8 @@
-//! The clocks: the only module that asks for the time of day.
+//! The clocks: the only room that reads the time of day.
 //!
-//! The wall clock may jump: an administrator sets it, NTP steps it, a machine without a battery
-//! starts in the past. The steady clock counts the time that really passed and never jumps.
-//! Durations and limits run on the steady clock. The wall clock labels stored rows and decides the
-//! calendar.
+//! The wall clock may jump: an administrator sets the clock, NTP steps it, a machine without a
+//! battery starts in the past. The steady clock counts elapsed time and never jumps. Durations and
+//! limits run on the steady clock. The wall clock labels stored rows and decides the calendar.
 
 mod frames;
 mod span;
@@ -19,8 +18,8 @@ use jiff::Timestamp;
 pub use self::frames::Frames;
 pub use self::span::{ahead, span};
 
-/// The last Unix millisecond that this module reports, a year before the calendar's end: the year
-/// leaves room for the durations that callers add.
+/// The last Unix millisecond that the room reports, a year before the calendar's end: the year
+/// leaves room for durations added by callers.
 const LAST: i64 = 253_370_764_799_999;
 
 /// A smaller difference between the clocks is not a step, in milliseconds.
@@ -29,79 +28,77 @@ const STEP: i64 = 2_000;
 /// Both clocks, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// The steady clock in microseconds. Its zero is such that both clocks agree when the process
-    /// first reads them.
+    /// The steady clock in microseconds. Its zero is chosen so that both clocks agree at the first
+    /// reading of the process.
     pub steady_us: i64,
     /// The wall clock in Unix milliseconds.
     pub wall: i64,
 }
 
 impl Moment {
-    /// Reads both clocks, and notices a step of the wall clock.
+    /// Reads both clocks and detects a step of the wall clock.
     pub fn now() -> Self {
         with(Clock::observe)
     }
 
-    /// The steady clock in milliseconds.
+    /// Returns the steady clock in milliseconds.
     pub fn steady(self) -> i64 {
         self.steady_us.div_euclid(1_000)
     }
 
-    /// How far the wall clock is ahead of the steady clock, in milliseconds.
+    /// Returns how far the wall clock is ahead of the steady clock, in milliseconds.
     pub fn offset(self) -> i64 {
         self.wall.saturating_sub(self.steady())
     }
 }
 
-/// The wall clock in Unix milliseconds.
+/// Returns the wall clock in Unix milliseconds.
 pub fn now_ms() -> i64 {
     Moment::now().wall
 }
 
-/// The wall clock.
 pub fn now() -> Timestamp {
     Timestamp::from_millisecond(now_ms()).unwrap_or(Timestamp::MAX)
 }
 
-/// The steady clock in milliseconds, for everything that lasts for a while.
+/// Returns the steady clock in milliseconds, for durations.
 pub fn steady_ms() -> i64 {
     with(|clock| clock.source.steady_us()).div_euclid(1_000)
 }
 
-/// The Unix millisecond of a steady one, as the wall clock tells time now.
+/// Converts a steady millisecond to a Unix millisecond by the current wall clock.
 pub fn wall_of(steady: i64) -> i64 {
     steady.saturating_add(Moment::now().offset())
 }
 
-/// How far the wall clock was ahead of the steady clock when it showed `wall`. Where it showed that
-/// more than once, the latest counts; where that is unknown, the present difference.
+/// Returns how far the wall clock was ahead of the steady clock when the wall clock showed `wall`.
+/// The latest of several such moments counts; without any, the current offset.
 pub fn offset_at(wall: i64) -> i64 {
     let now = Moment::now();
     with(|clock| clock.frames().offset_at(wall, now))
 }
 
-/// The earliest Unix millisecond that it can be now, by any time that the wall clock told since the
-/// machine started. Nothing is deleted for its age by a later time.
+/// Returns the earliest possible present in Unix milliseconds, by every known offset since boot.
+/// Rows are deleted for their age only by this time.
 pub fn earliest_ms() -> i64 {
     let now = Moment::now();
     with(|clock| clock.frames().earliest(now))
 }
 
-/// How often the wall clock was stepped. A count that moves means that stored labels must be read
-/// anew.
+/// Returns the number of wall clock steps. After a change, callers reread stored labels.
 pub fn steps() -> u64 {
     Moment::now();
     with(|clock| clock.steps.load(Ordering::Acquire))
 }
 
-/// What is known of how the clocks were related.
+/// Returns the known offsets between the clocks.
 pub fn frames() -> Frames {
     Moment::now();
     with(|clock| clock.frames().clone())
 }
 
-/// Learns from what [`record`] returned in an earlier process. A record of another start of the
-/// machine says nothing, because the steady clock began anew.
+/// Restores the output of [`record`] from an earlier process. A record of another boot has no
+/// effect, because the steady clock started again.
 pub fn follow(record: &str) {
     let now = Moment::now();
     with(|clock| {
@@ -112,7 +109,7 @@ pub fn follow(record: &str) {
     });
 }
 
-/// What an earlier process must leave behind for [`follow`].
+/// Returns the record for [`follow`] in the next process.
 pub fn record() -> String {
     let now = Moment::now();
     with(|clock| {
@@ -125,7 +122,7 @@ pub fn record() -> String {
 struct Clock {
     source: Source,
     frames: Mutex<Frames>,
-    /// The offset of the present frame.
+    /// The offset of the current frame.
     offset: AtomicI64,
     steps: AtomicU64,
 }
@@ -146,7 +143,7 @@ impl Clock {
         let is_step = |offset: i64| now.offset().abs_diff(offset) > STEP.unsigned_abs();
         if is_step(self.offset.load(Ordering::Acquire)) {
             let mut frames = self.frames();
-            // Another thread may have noticed the same step.
+            // Another thread may have recorded the same step.
             if is_step(self.offset.load(Ordering::Acquire)) {
                 let offset = frames.step(now);
                 let before = self.offset.swap(offset, Ordering::AcqRel);
@@ -168,15 +165,15 @@ impl Clock {
     }
 }
 
-/// Where the time comes from.
+/// The source of both clocks.
 struct Source {
-    /// What to add to the microseconds since the machine started.
+    /// The difference between the steady clock and the time since boot, in microseconds.
     base_us: i64,
     hands: Hands,
 }
 
 enum Hands {
-    /// The kernel's clocks, and its name for this start of the machine: empty where it gives none.
+    /// The kernel's clocks with its boot id, or an empty id.
     System(String),
     #[cfg(test)]
     Driven(std::sync::Arc<driven::Hands>),
@@ -247,7 +244,7 @@ fn system_wall() -> i64 {
     i64::try_from(since_1970.as_millis()).map_or(LAST, |wall| wall.min(LAST))
 }
 
-/// Also counts the time in which the machine is suspended.
+/// Includes the time in which the machine is suspended.
 fn since_boot_us() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds: i64 = now.tv_sec.saturating_mul(1_000_000);
@@ -261,7 +258,7 @@ fn with<T>(work: impl FnOnce(&Clock) -> T) -> T {
     work(&SYSTEM)
 }
 
-/// A test that drives the clocks has them for its own thread.
+/// A test may drive the clocks of its own thread.
 #[cfg(test)]
 fn with<T>(work: impl FnOnce(&Clock) -> T) -> T {
     match driven::current() {

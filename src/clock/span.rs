@@ -1,17 +1,17 @@
-//! Spans of time as people write them: "30s", "5m", "1h 30m", "7d".
+//! Durations in text form: "30s", "5m", "1h 30m", "7d".
 
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 
-/// Reads a span; a day has 24 hours. Months and years have no fixed length, so no span has them.
+/// Parses a duration; a day has 24 hours. Months and years are rejected for their varying length.
 pub fn span(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     let length = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(length).ok()
 }
 
-/// The Unix millisecond that lies so far ahead, as [`span`] reads it.
+/// Returns the Unix millisecond a [`span`] from now.
 pub fn ahead(text: &str) -> Option<i64> {
     let length = i64::try_from(span(text)?.as_millis()).unwrap_or(i64::MAX);
     Some(super::now_ms().saturating_add(length))

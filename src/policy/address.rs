@@ -1,5 +1,5 @@
-//! Mail addresses, read so strictly that nobody reads another address in the same text; what cannot
-//! be read so is nobody's.
+//! A strict parser for mail addresses: an accepted text has a single reading in every program, and
+//! any other text is no address.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,9 +10,9 @@ use serde::ser::{Serialize, Serializer};
 /// An address (RFC 5321, 4.1.2), without angle brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address<'a> {
-    /// The text before the @. A quoted string has its quotes only if the text needs them.
+    /// The local part. A quoted string keeps its quotes only if needed.
     pub local: &'a str,
-    /// Behind it; never an address literal.
+    /// The domain; never an address literal.
     pub domain: &'a str,
 }
 
@@ -20,8 +20,8 @@ impl<'a> Address<'a> {
     /// The longest address, in characters (RFC 5321, 4.5.3.1.3, leaves 254).
     const LONGEST: usize = 254;
 
-    /// Reads an address; `None` for anything that is not clearly one. A source route, an address
-    /// literal and an unquoted second @ are left to others.
+    /// Parses an address; returns `None` unless the text is unambiguous. Source routes, address
+    /// literals and an unquoted second @ are rejected.
     pub fn parse(text: &'a str) -> Option<Self> {
         if text.chars().count() > Self::LONGEST {
             return None;
@@ -33,8 +33,8 @@ impl<'a> Address<'a> {
     }
 }
 
-/// RFC 5322, 3.2.3, and beyond ASCII RFC 6532. An encoded word would be one, too, but somebody may
-/// decode it into another.
+/// RFC 5322, 3.2.3, and beyond ASCII RFC 6532. Encoded words are excluded, because some programs
+/// decode them.
 fn is_dot_atom(text: &str) -> bool {
     let is_atext = |c: char| {
         c.is_ascii_alphanumeric()
@@ -53,7 +53,7 @@ fn without_quotes(local: &str) -> &str {
     inside.filter(|inside| is_dot_atom(inside)).unwrap_or(local)
 }
 
-/// A quoted string in which nothing is escaped, since not everybody takes a backslash for the same.
+/// Whether the text is a quoted string without escapes; programs disagree about backslashes.
 fn is_quoted(text: &str) -> bool {
     let inside = text
         .strip_prefix('"')
@@ -76,16 +76,15 @@ fn is_domain(text: &str) -> bool {
 /// A sender that a credential may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// This address.
     Address(String),
-    /// Every address of this domain, not of those below it.
+    /// Every address of the domain, but not of its subdomains.
     Domain(String),
     /// The empty reverse-path of bounces.
     Null,
 }
 
 impl Sender {
-    /// Whether it allows this address. The case of ASCII letters is nobody's identity.
+    /// Whether the sender covers an address. ASCII case is ignored.
     pub fn allows(&self, address: Address) -> bool {
         match self {
             Self::Address(own) => Address::parse(own).is_some_and(|own| {
@@ -108,7 +107,7 @@ impl fmt::Display for Sender {
 }
 
 impl FromStr for Sender {
-    /// What is wrong with the text, and what to write instead.
+    /// The fault of the text, with the text to write instead.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -118,7 +117,7 @@ impl FromStr for Sender {
         if Address::parse(text).is_some() {
             return Ok(Self::Address(text.to_owned()));
         }
-        // "@example.com" is how some write all of a domain.
+        // "@example.com" is a common spelling of a whole domain.
         let domain = text.strip_prefix('@').unwrap_or(text);
         if domain.chars().count() <= Address::LONGEST && is_domain(domain) {
             return Ok(Self::Domain(domain.to_owned()));

@@ -1,49 +1,42 @@
-//! What was not allowed: by which limit or rule, or in a message body, and whether it was refused.
+//! Violations: a reached limit, a broken rule or a forbidden octet, and whether the message was
+//! refused.
 
 use super::{Limit, Party, Rule};
 
-/// One way of not being allowed. There are few, so that counts of them are bounded.
+/// A kind of violation, from a small set that bounds the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Breach {
-    /// A limit was reached.
     Limit {
-        /// Whose it is.
         of: Party,
-        /// Which one.
         limit: Limit,
-        /// Whether that was refused, or only reported.
+        /// Whether the limit was enforced, or only reported.
         refused: bool,
     },
-    /// A message body held an octet that no message may hold.
+    /// A message body held a forbidden octet.
     Octet {
-        /// Which kind.
         octet: OddOctet,
-        /// Whether the message was refused, or encoded anew.
+        /// Whether the message was rejected, or normalized.
         refused: bool,
     },
-    /// A rule was broken.
     Rule {
-        /// Which one.
         rule: Rule,
-        /// Whether that was refused, or only reported.
+        /// Whether the rule was enforced, or only reported.
         refused: bool,
     },
 }
 
-/// An octet of a message body at which servers disagree where a line ends.
+/// An octet in a message body that lets servers disagree about the end of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OddOctet {
-    /// A CR or LF that is not part of a CRLF.
+    /// A CR or LF outside of a CRLF.
     BareNewline,
-    /// A NUL.
     Nul,
 }
 
 impl OddOctet {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::BareNewline, Self::Nul];
 
-    /// The stable name in logs, metrics and the store.
+    /// Returns the stable name in logs, metrics and the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BareNewline => "bare_newline",
@@ -59,11 +52,11 @@ impl OddOctet {
     }
 }
 
-/// The action on a message that was encoded anew.
+/// The action on a normalized message.
 pub const NORMALIZED: &str = "normalized";
 
 impl Breach {
-    /// The stable name of the limit or rule.
+    /// Returns the stable name of the limit or rule.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Limit { limit, .. } => limit.as_str(),
@@ -72,7 +65,7 @@ impl Breach {
         }
     }
 
-    /// The owner of the limit; everything else is the credential's.
+    /// Returns the owner of the limit; all other violations belong to the credential.
     pub fn party(self) -> Party {
         match self {
             Self::Limit { of, .. } => of,
@@ -80,7 +73,7 @@ impl Breach {
         }
     }
 
-    /// Whether it was refused, or only reported.
+    /// Whether the violation was refused, or only reported.
     pub fn is_refused(self) -> bool {
         match self {
             Self::Limit { refused, .. }
@@ -89,7 +82,7 @@ impl Breach {
         }
     }
 
-    /// What was done about it, as it stands in logs, metrics and the store.
+    /// Returns the action's name in logs, metrics and the store.
     pub fn action(self) -> &'static str {
         match self {
             Self::Octet { refused: false, .. } => NORMALIZED,
@@ -97,7 +90,7 @@ impl Breach {
         }
     }
 
-    /// What was wrong with the mail or the login, for people, by the stable name of the limit or rule.
+    /// Describes a violation for people, given the stable name of a limit or rule.
     pub fn words(reason: &str) -> Option<&'static str> {
         let limit = || reason.parse().ok().map(of_limit);
         let octet = || {
@@ -109,7 +102,7 @@ impl Breach {
     }
 }
 
-/// What is done about something that is not allowed, by its stable name.
+/// Returns the action's stable name.
 pub fn action(refused: bool) -> &'static str {
     if refused { "refused" } else { "reported" }
 }

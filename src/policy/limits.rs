@@ -6,34 +6,29 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Limit {
-    /// Octets of one message.
     MessageSize,
     /// Messages in the last 24 hours.
     MessagesPerDay,
     /// Messages in the last hour.
     MessagesPerHour,
-    /// Messages in the calendar month, in UTC; only organizations have it.
+    /// Messages in the calendar month, in UTC; for organizations only.
     MessagesPerMonth,
-    /// Messages in a second, and at once after a pause.
+    /// Messages per second, and the burst after a pause.
     MessagesPerSecond,
     /// Recipients in the last 24 hours.
     RecipientsPerDay,
-    /// Recipients of one message.
     RecipientsPerMessage,
-    /// Sessions at a time.
     Sessions,
 }
 
 const COUNT: usize = 8;
 
-/// The largest number a limit may be: more than anybody sends, and far from overflowing anything.
+/// The largest value of a limit: beyond any real traffic, and far from overflow.
 const LARGEST: u64 = 1_000_000_000_000;
 
 impl Limit {
-    /// Every limit.
     pub const ALL: [Self; COUNT] = [
         Self::MessageSize,
         Self::MessagesPerDay,
@@ -45,7 +40,7 @@ impl Limit {
         Self::Sessions,
     ];
 
-    /// The stable name in the store, the API, logs and metrics.
+    /// Returns the stable name in the store, the API, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MessageSize => "message_size",
@@ -59,7 +54,7 @@ impl Limit {
         }
     }
 
-    /// What people call it.
+    /// Returns the label for people.
     pub fn words(self) -> &'static str {
         match self {
             Self::MessageSize => "Bytes per message",
@@ -73,12 +68,12 @@ impl Limit {
         }
     }
 
-    /// Whether a credential may have it, or only an organization.
+    /// Whether a credential may have the limit; otherwise only an organization may.
     pub fn is_for_credentials(self) -> bool {
         self != Self::MessagesPerMonth
     }
 
-    /// Those that a credential, or else an organization, may have.
+    /// Returns the limits of credentials, or else of organizations.
     pub fn of(credentials: bool) -> impl Iterator<Item = Self> {
         let all = Self::ALL.into_iter();
         all.filter(move |limit| !credentials || limit.is_for_credentials())
@@ -97,19 +92,18 @@ impl FromStr for Limit {
     }
 }
 
-/// What one limit is set to, where it is set.
+/// The value of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
-    /// So many.
     Number(u64),
-    /// As many as may be, whatever the instance's default says.
+    /// Unlimited, even if the instance has a default.
     Unlimited,
 }
 
 const UNLIMITED: &str = "unlimited";
 
 impl Setting {
-    /// The number, if it is one.
+    /// Returns the number, unless unlimited.
     pub fn number(self) -> Option<u64> {
         match self {
             Self::Number(number) => Some(number),
@@ -137,7 +131,7 @@ impl fmt::Display for Setting {
 }
 
 impl FromStr for Setting {
-    /// What is wrong with the text, and what to write instead.
+    /// The fault of the text, with the text to write instead.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -190,7 +184,7 @@ impl Visitor<'_> for SettingVisitor {
         }
     }
 
-    /// An integer as JSON Schema has it, to which 60.0 is one.
+    /// JSON Schema counts 60.0 as an integer.
     fn visit_f64<E: Error>(self, number: f64) -> Result<Setting, E> {
         let whole = number as u64;
         if whole as f64 == number {
@@ -204,41 +198,40 @@ impl Visitor<'_> for SettingVisitor {
     }
 }
 
-/// The limits that are set; the instance's defaults hold for the others.
+/// The configured limits; the instance's defaults apply to all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits([Option<Setting>; COUNT]);
 
-/// What to change of limits: those named are set, or by `None` left to the instance's default.
+/// A change of limits: each named limit is set, or with `None` returns to the instance's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitsChange(pub Vec<(Limit, Option<Setting>)>);
 
-/// The limits that hold; what has none is unlimited.
+/// The limits in force; a missing number means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ceilings([Option<u64>; COUNT]);
 
 impl Limits {
-    /// What this limit is set to, if it is.
+    /// Returns the configured value of a limit.
     pub fn get(&self, limit: Limit) -> Option<Setting> {
         self.0[limit as usize]
     }
 
-    /// Sets a limit, or leaves it to the instance's default.
+    /// Sets a limit, or with `None` returns to the instance's default.
     pub fn set(&mut self, limit: Limit, setting: Option<Setting>) {
         self.0[limit as usize] = setting;
     }
 
-    /// Whether none is set.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(Option::is_none)
     }
 
-    /// Those that are set.
+    /// Iterates over the configured limits.
     pub fn iter(&self) -> impl Iterator<Item = (Limit, Setting)> {
         let all = Limit::ALL.into_iter();
         all.filter_map(|limit| Some((limit, self.get(limit)?)))
     }
 
-    /// These with a change.
+    /// Returns the limits after a change.
     pub fn with(&self, change: &LimitsChange) -> Self {
         let mut changed = self.clone();
         for (limit, setting) in &change.0 {
@@ -247,7 +240,7 @@ impl Limits {
         changed
     }
 
-    /// The change that makes a credential's limits these.
+    /// Returns the change that produces the same limits on any credential.
     pub fn as_change(&self) -> LimitsChange {
         LimitsChange(
             Limit::of(true)
@@ -256,7 +249,7 @@ impl Limits {
         )
     }
 
-    /// What holds, where `defaults` are the instance's.
+    /// Returns the limits in force over the instance's `defaults`.
     pub fn over(&self, defaults: &Self) -> Ceilings {
         Ceilings(Limit::ALL.map(|limit| {
             let setting = self.get(limit).or(defaults.get(limit));
@@ -266,12 +259,12 @@ impl Limits {
 }
 
 impl Ceilings {
-    /// The most there may be, if there is a limit.
+    /// Returns the number of a limit, or `None` if unlimited.
     pub fn get(&self, limit: Limit) -> Option<u64> {
         self.0[limit as usize]
     }
 
-    /// Whether these allow nothing that `others` do not.
+    /// Whether every limit is at most the limit in `others`.
     pub fn are_within(&self, others: &Self) -> bool {
         let mut pairs = self.0.iter().zip(&others.0);
         pairs.all(|pair| match pair {
@@ -280,7 +273,7 @@ impl Ceilings {
         })
     }
 
-    /// Whether any of them asks what was sent before.
+    /// Whether any limit depends on earlier traffic.
     pub fn look_back(&self) -> bool {
         use Limit::{MessagesPerDay, MessagesPerHour, MessagesPerMonth, RecipientsPerDay};
         let limits = [

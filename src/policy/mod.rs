@@ -1,5 +1,5 @@
-//! What a credential may do once it has logged in: limits and rules, as they are stored and
-//! compared. Pure: who counts, refuses and logs stands on higher floors.
+//! The policy of a credential after login: limits and rules, as stored and compared. Pure:
+//! counting, rejecting and logging belong to other rooms.
 
 mod address;
 mod breach;
@@ -13,35 +13,32 @@ pub use limits::{Ceilings, Limit, Limits, LimitsChange, Setting};
 pub use network::Network;
 pub use rules::{BareNewline, Report, Rule, Rules, RulesChange, RulesError};
 
-/// Everything that holds one credential, as it was when its row was read.
+/// The policy of a credential at the time its row was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Its own limits.
+    /// The limits of the credential itself.
     pub limits: Limits,
-    /// The limits of its organization, which all credentials of it share.
+    /// The limits of the organization, shared by all its credentials.
     pub organization_limits: Limits,
-    /// Its rules.
     pub rules: Rules,
-    /// Since when it would be refused as expired (Unix milliseconds), were that not only reported.
+    /// When the credential expired, in Unix milliseconds, if its expiry is only reported.
     pub expiry_reported: Option<i64>,
-    /// Whether it would be refused as its organization is suspended, were that not only reported.
+    /// Whether the organization is suspended while suspension is only reported.
     pub suspension_reported: bool,
 }
 
-/// Whose limit it is.
+/// The owner of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Party {
-    /// The credential's own.
     Credential,
-    /// Its organization's, shared by all credentials of it.
+    /// Shared by all credentials of the organization.
     Organization,
 }
 
 impl Party {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::Credential, Self::Organization];
 
-    /// The stable name in logs and metrics.
+    /// Returns the stable name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Credential => "credential",
@@ -50,13 +47,11 @@ impl Party {
     }
 }
 
-/// Why a command of an authenticated client is refused here.
+/// Why Gatepost denies a command of an authenticated client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// A limit is reached.
     Over(Party, Limit),
-    /// A rule does not allow it.
     Against(Rule),
-    /// What was sent before, or what is allowed, cannot be told now.
+    /// The usage or the policy cannot be read now.
     Unknown,
 }

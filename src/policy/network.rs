@@ -1,4 +1,4 @@
-//! Networks of addresses, in one notation for rules, the guard and the configuration.
+//! Networks of addresses, in a single notation for rules, the guard and the configuration.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,45 +6,45 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// IPv4 as IPv6 writes it (RFC 4291 section 2.5.5.2): `::ffff:0:0/96`.
+/// The IPv6 form of IPv4 addresses (RFC 4291, section 2.5.5.2): `::ffff:0:0/96`.
 const MAPPED: Ipv6Addr = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
 const MAPPED_LENGTH: u8 = 96;
 
 /// The longest part of a text that an error quotes.
 const QUOTED: usize = 64;
 
-/// Addresses that begin alike, or a single one. IPv4 in IPv6 form is IPv4, as it is for clients.
+/// A network or a single address. Mapped IPv4 counts as IPv4, as for client addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
 impl Network {
-    /// Whether `address` is in it; IPv4 in IPv6 form counts as IPv4.
+    /// Whether the network contains `address`; mapped IPv4 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
 
-    /// Whether all of `other` is in it.
+    /// Whether the network contains all of `other`.
     pub fn covers(&self, other: &Self) -> bool {
         self.0.contains(&other.0)
     }
 
-    /// The first address.
+    /// Returns the first address.
     pub fn address(&self) -> IpAddr {
         self.0.addr()
     }
 
-    /// How many bits all addresses have in common.
+    /// Returns the number of bits shared by all addresses.
     pub fn prefix_len(&self) -> u8 {
         self.0.prefix_len()
     }
 
-    /// Whether it is a single address.
+    /// Whether the network is a single address.
     pub fn is_single(&self) -> bool {
         self.0.prefix_len() == self.0.max_prefix_len()
     }
 
-    /// Reads a network as a row of the store holds it. Older versions stored networks that no client is in; such a row must
-    /// not make its credential unreadable.
+    /// Parses a network from the store. Older versions stored networks that match no client; such a
+    /// row must not make its credential unreadable.
     pub(super) fn stored(text: &str) -> Result<Self, String> {
         text.parse().or_else(|error| match text.parse::<IpNet>() {
             Ok(network) if network == network.trunc() => Ok(Self(network)),
@@ -75,7 +75,7 @@ impl fmt::Display for Network {
 }
 
 impl FromStr for Network {
-    /// Why the text is not a network, and the text to write instead.
+    /// The fault of the text, with the text to write instead.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -104,7 +104,7 @@ impl FromStr for Network {
     }
 }
 
-/// A network of mapped addresses as the IPv4 network that it is; any other as it is.
+/// Converts a network of mapped addresses to IPv4.
 fn canonical(network: IpNet) -> IpNet {
     let (IpAddr::V6(address), length) = (network.addr(), network.prefix_len()) else {
         return network;
@@ -115,8 +115,8 @@ fn canonical(network: IpNet) -> IpNet {
     v4.map_or(network, IpNet::V4)
 }
 
-/// Whether an IPv6 network other than all of IPv6 holds the mapped addresses. Clients are never compared in that form, so it
-/// would not match the IPv4 addresses that it seems to hold.
+/// Whether an IPv6 network other than `::/0` contains the mapped addresses. Client addresses never
+/// have that form, so the network would not match the IPv4 addresses that it seems to contain.
 fn holds_all_of_ipv4(network: IpNet) -> bool {
     let length = network.prefix_len();
     (1..MAPPED_LENGTH).contains(&length) && network.contains(&IpAddr::V6(MAPPED))

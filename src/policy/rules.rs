@@ -1,4 +1,4 @@
-//! Rules: as whom and from where a credential may be used.
+//! Rules: the senders and networks of a credential.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -8,28 +8,25 @@ use serde::ser::{Serialize, Serializer};
 
 use super::{Address, Network, Sender};
 
-/// The most senders, and the most networks, one credential may have.
+/// The limit of senders, and of networks, per credential.
 const LONGEST_LIST: usize = 100;
 
-/// What is checked, and may be only reported.
+/// A check that may be enforced or only reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
-    /// The credential has expired.
     Expiry,
-    /// The From header is of a sender that is allowed.
+    /// The From header names an allowed sender.
     HeaderFrom,
     /// All limits of the credential.
     Limits,
-    /// The client's address is in a network that is allowed.
+    /// The client's address is in an allowed network.
     Networks,
-    /// The reverse-path is a sender that is allowed.
+    /// The reverse-path is an allowed sender.
     Senders,
-    /// The organization is suspended.
     Suspended,
 }
 
 impl Rule {
-    /// Every rule.
     pub const ALL: [Self; 6] = [
         Self::Expiry,
         Self::HeaderFrom,
@@ -39,7 +36,7 @@ impl Rule {
         Self::Suspended,
     ];
 
-    /// The stable name in the store, the API, logs and metrics.
+    /// Returns the stable name in the store, the API, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Expiry => "expiry",
@@ -64,22 +61,22 @@ impl FromStr for Rule {
     }
 }
 
-/// The rules that only log and count what they would refuse.
+/// The rules whose violations are only logged and counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report(u8);
 
 impl Report {
-    /// Whether this rule only reports.
+    /// Whether a rule only reports.
     pub fn has(self, rule: Rule) -> bool {
         self.0 & (1 << rule as u8) != 0
     }
 
-    /// Whether every rule refuses.
+    /// Whether every rule is enforced.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Those that only report.
+    /// Iterates over the rules that only report.
     pub fn iter(self) -> impl Iterator<Item = Rule> {
         Rule::ALL.into_iter().filter(move |rule| self.has(*rule))
     }
@@ -104,17 +101,16 @@ impl<'de> Deserialize<'de> for Report {
     }
 }
 
-/// What becomes of a body with a CR or LF that stands alone.
+/// The treatment of a body with a bare CR or LF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BareNewline {
-    /// It is made CRLF.
+    /// Bare line ends become CRLF.
     Normalize,
-    /// The message is refused.
     Reject,
 }
 
 impl BareNewline {
-    /// As it is stored and shown.
+    /// Returns the form for the store and for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Normalize => "normalize",
@@ -137,57 +133,51 @@ impl FromStr for BareNewline {
     }
 }
 
-/// The rules of one credential. The default allows everything.
+/// The rules of a credential. The default allows everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// The senders it may use; `None` for any.
+    /// The allowed senders; `None` allows any.
     pub senders: Option<Vec<Sender>>,
-    /// Whether the From header must be of these senders, too.
+    /// Whether the From header must name an allowed sender as well.
     pub header_from: bool,
-    /// The networks it may be used from; `None` for any.
+    /// The allowed networks; `None` allows any.
     pub networks: Option<Vec<Network>>,
-    /// What becomes of bodies with odd line ends; `None` for the instance's way.
+    /// The treatment of odd line ends; `None` follows the instance.
     pub bare_newline: Option<BareNewline>,
-    /// What of this, and of limits, expiry and suspension, only logs and counts.
+    /// The rules, with limits, expiry and suspension, that only log and count.
     pub report: Report,
 }
 
-/// What to change of rules; `None` leaves a rule as it is, an inner `None` takes it away.
+/// A change of rules: `None` keeps a rule, an inner `None` removes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RulesChange {
-    /// As [`Rules::senders`].
     pub senders: Option<Option<Vec<Sender>>>,
-    /// As [`Rules::header_from`].
     pub header_from: Option<bool>,
-    /// As [`Rules::networks`].
     pub networks: Option<Option<Vec<Network>>>,
-    /// As [`Rules::bare_newline`].
     pub bare_newline: Option<Option<BareNewline>>,
-    /// As [`Rules::report`].
     pub report: Option<Report>,
 }
 
-/// Rules that contradict each other or cannot be kept.
+/// Rules that contradict each other or exceed the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
-    /// There is nothing to compare the header with.
+    /// The header check has no senders to compare with.
     #[error("header_from compares with the senders; name at least one, or leave it out")]
     HeaderFromWithoutSenders,
-    /// Nobody could send.
+    /// An empty list would block every sender or network.
     #[error("an empty list allows nothing; name at least one, or take the rule away")]
     EmptyList,
-    /// More than is kept.
+    /// The list exceeds the limit.
     #[error("the list is too long; name at most 100")]
     TooLong,
 }
 
 impl Rules {
-    /// Whether everything is allowed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The change that makes any rules these.
+    /// Returns the change that produces the same rules on any credential.
     pub fn as_change(&self) -> RulesChange {
         RulesChange {
             senders: Some(self.senders.clone()),
@@ -198,10 +188,10 @@ impl Rules {
         }
     }
 
-    /// These with a change.
+    /// Returns the rules after a change.
     ///
     /// # Errors
-    /// What comes of it contradicts itself.
+    /// The result contradicts itself.
     pub fn with(&self, change: &RulesChange) -> Result<Self, RulesError> {
         let changed = Self {
             senders: change
@@ -238,7 +228,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Whether these allow nothing that `others` do not.
+    /// Whether the rules allow nothing beyond `others`.
     pub fn are_within(&self, others: &Self) -> bool {
         let senders = match (&self.senders, &others.senders) {
             (_, None) => true,
@@ -270,15 +260,15 @@ impl Rules {
             || address.is_some_and(|address| self.allows_address(address))
     }
 
-    /// Whether this client may log in.
+    /// Whether a client at `address` may log in.
     pub fn allows_network(&self, address: IpAddr) -> bool {
         self.networks
             .as_ref()
             .is_none_or(|networks| networks.iter().any(|network| network.contains(address)))
     }
 
-    /// Whether this reverse-path may be used, as it stands in MAIL, in its angle brackets. The
-    /// empty one may only where `<>` is one of the senders.
+    /// Whether the client may use a reverse-path, given in angle brackets as in MAIL. The empty
+    /// path requires `<>` among the senders.
     pub fn allows_path(&self, path: &[u8]) -> bool {
         let Some(senders) = &self.senders else {
             return true;
@@ -294,14 +284,14 @@ impl Rules {
             .is_some_and(|address| self.allows_address(address))
     }
 
-    /// Whether this address may be a sender.
+    /// Whether an address may be a sender.
     pub fn allows_address(&self, address: Address) -> bool {
         self.senders
             .as_ref()
             .is_none_or(|senders| senders.iter().any(|sender| sender.allows(address)))
     }
 
-    /// Whether a violation of this rule is only reported.
+    /// Whether violations of a rule are only reported.
     pub fn reports(&self, rule: Rule) -> bool {
         self.report.has(rule)
     }
@@ -340,7 +330,7 @@ impl<'de> Deserialize<'de> for Rules {
     }
 }
 
-/// How they stand in the store: what is not there is not restricted.
+/// The stored form; a missing field restricts nothing.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
@@ -362,7 +352,7 @@ impl Report {
     }
 }
 
-/// What is stored as its text.
+/// A value stored as text.
 struct Parsed<T>(T);
 
 impl Serialize for Parsed<Network> {

@@ -1,16 +1,17 @@
-//! The name of a client in EHLO and HELO. Devices send their computer's own name, with umlauts,
-//! blanks or underscores, in any encoding.
+//! The client's name in EHLO and HELO. Devices send their computer's name with umlauts, blanks or
+//! underscores, in any encoding.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-/// The longest name that is kept, in characters, and handed over, in octets (RFC 5321, 4.5.3.1.2).
+/// The longest kept name in characters, and the longest forwarded name in octets (RFC 5321,
+/// 4.5.3.1.2).
 const MAX_NAME: usize = 255;
 
-/// The longest part between two dots, in octets (RFC 1035, 2.3.4).
+/// The longest label between two dots, in octets (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// The name as text, for the log and for people. A name that is not UTF-8 is read as Latin-1.
+/// Decodes the name for the log and for people. A name that is not UTF-8 is read as Latin-1.
 pub fn read(name: &[u8]) -> Arc<str> {
     match std::str::from_utf8(name) {
         Ok(text) if text.len() <= MAX_NAME => text.into(),
@@ -24,8 +25,8 @@ pub fn read(name: &[u8]) -> Arc<str> {
     }
 }
 
-/// The name as the upstream gets it: a domain or an address literal. A hyphen stands for every
-/// character that no host name has.
+/// Converts the name for the upstream: a domain or an address literal. A hyphen replaces every
+/// character that is invalid in host names.
 pub fn clean(name: &str) -> String {
     if is_literal(name) {
         return name.to_owned();

@@ -1,4 +1,4 @@
-//! The whole way of a hand-over, played with an upstream that says what a test wants.
+//! Whole handovers, played against a scripted upstream.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn handover(security: Security, mode: HandoffMode) -> Handover {
     Handover::new("gate.test", security, mode, XclientSupport::default())
 }
 
-/// Plays a hand-over to an upstream that nothing is known of.
+/// Plays a handover to an unknown upstream.
 fn play(
     security: Security,
     mode: HandoffMode,
@@ -42,8 +42,8 @@ fn play(
     play_on(&mut handover(security, mode), replies)
 }
 
-/// Feeds replies until the first failure or the end, shaking hands where that is asked for.
-/// Returns what was said, `<tls>` for a handshake and `<ready>` at the end.
+/// Feeds replies until the first failure or the end, with a handshake where requested. Returns the
+/// lines sent, `<tls>` for a handshake and `<ready>` at the end.
 fn play_on(handover: &mut Handover, replies: &[&str]) -> Result<Vec<String>, UpstreamFailure> {
     let mut said = Vec::new();
     let mut step = handover.on_connected();
@@ -135,12 +135,13 @@ fn an_upstream_that_wants_to_be_asked_first_is() {
     let found = refusing.found().unwrap();
     assert!(found.after_ehlo);
     assert_eq!(found.xclient, Some(Attributes::parse("ADDR LOGIN HELO")));
-    // Who is refused both ways is refused for itself.
+    // A client rejected in both orders is rejected for its own sake.
     let refusing = &mut next();
     let no = "550 5.7.0 no\r\n";
     play_on(refusing, &[GREETING, no, OFFER, no]).unwrap_err();
     assert_eq!(refusing.found(), None);
-    // One that says nothing, or "later", gets no second try here, but is asked by the next session.
+    // A silent or temporarily failing upstream gets no second attempt here; the next session asks
+    // again.
     for replies in [&[GREETING][..], &[GREETING, "421 4.7.0 later\r\n"]] {
         let failing = &mut next();
         let _ = play_on(failing, replies);
@@ -270,7 +271,7 @@ fn every_refusal_ends_the_hand_over() {
     use Stage::{Auth, ClientEhlo, Ehlo, Greeting, StartTls, Xclient};
     let (client, account) = (client(), account());
     let login = "250-mx\r\n250 AUTH LOGIN\r\n";
-    /// Good replies, with the stages at which they come.
+    /// Good replies, with their stages.
     type Course<'a> = &'a [(Stage, &'a str)];
     let ways: [(Security, HandoffMode, Course); 3] = [
         (
