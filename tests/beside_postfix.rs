@@ -1,5 +1,5 @@
 //! Command lines and AUTH dialogs, said to Gatepost and to a real Postfix: both answer with the same
-//! code, but where the README lists the difference with its reason.
+//! code, but where the documents list the difference with its reason.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -154,7 +154,7 @@ const SAME: &[(Stage, &[u8])] = &[
 ];
 
 /// Lines to which Gatepost has an answer of its own: the line, Postfix's code and Gatepost's. The
-/// README has the reasons.
+/// page of the differences has the reasons.
 const DIFFERENT: &[(Stage, &[u8], u16, u16)] = &[
     (Greeted, b"EHLO b\xfcro-pc", 500, 250),
     (Greeted, b"EHLO a\0b", 250, 500),
@@ -332,11 +332,11 @@ fn postfix_reads_the_same_address_as_in_the_spelling_that_came() {
 }
 
 #[test]
-fn the_readme_has_each_difference() {
-    let readme = include_str!("../README.md");
+fn the_page_has_each_difference() {
+    let page = include_str!("../docs/src/integrate/postfix-front.md");
     for (_, line, postfix, gatepost) in DIFFERENT {
         let line = line.escape_ascii().to_string();
-        let row = readme
+        let row = page
             .lines()
             .find(|row| row.starts_with("| `") && row.contains(&format!("`{line}`")));
         let row = row.unwrap_or_else(|| panic!("{line} is missing"));

@@ -213,7 +213,9 @@ fn fail2ban_bans_nobody_for_a_login_that_came_from_nowhere() {
 
 /// The reasons of refused logins that the manual lists for one result.
 fn reasons(result: &str) -> Vec<String> {
-    let manual = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let manual = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/reference/log.md"),
+    );
     let manual = manual.expect("read the manual");
     let row = format!("| `reason` of `{result}` | ");
     let row = manual.lines().find_map(|line| line.strip_prefix(&row));

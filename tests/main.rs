@@ -23,6 +23,7 @@ mod descriptors;
 mod dialogs;
 mod dialogs_core;
 mod doctor;
+mod documents;
 mod dovecot;
 mod endurance;
 mod explain;

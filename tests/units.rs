@@ -105,18 +105,18 @@ fn values(unit: &str, key: &str) -> Vec<String> {
         .collect()
 }
 
-/// The first TOML block of the README after `heading`.
-fn readme_toml(heading: &str) -> toml_edit::ImDocument<String> {
-    let readme = shipped("README.md");
-    let (_, rest) = readme.split_once(heading).expect(heading);
+/// The first TOML block of the guide after `heading`.
+fn guide_toml(heading: &str) -> toml_edit::ImDocument<String> {
+    let guide = shipped("docs/src/guide/by-hand.md");
+    let (_, rest) = guide.split_once(heading).expect(heading);
     let (_, block) = rest.split_once("```toml\n").expect("a block of TOML");
     let (block, _) = block.split_once("```").expect("its end");
     toml_edit::ImDocument::parse(block.to_owned()).expect("TOML")
 }
 
 #[test]
-fn the_configuration_in_the_readme_leaves_the_addresses_to_the_socket_units() {
-    let config = readme_toml("**4. Configuration.**");
+fn the_configuration_in_the_guide_leaves_the_addresses_to_the_socket_units() {
+    let config = guide_toml("## 4. Configuration");
     for section in ["listener", "admin", "metrics", "dovecot_auth"] {
         assert!(config.get(section).is_none(), "{section}");
     }
@@ -139,8 +139,8 @@ fn the_configuration_in_the_readme_leaves_the_addresses_to_the_socket_units() {
     }
     assert_eq!(values("gatepost-auth.socket", "SocketMode"), ["0660"]);
     assert_eq!(values("gatepost-auth.socket", "SocketUser"), ["postfix"]);
-    let readme = shipped("README.md");
-    assert!(readme.contains("smtpd_sasl_path=private/gatepost"));
+    let guide = shipped("docs/src/guide/by-hand.md");
+    assert!(guide.contains("smtpd_sasl_path=private/gatepost"));
 }
 
 /// A place for the hook to work on, with a systemctl that only notes what it is asked.

@@ -1,4 +1,7 @@
-//! `gatepost generate`: man pages and completions for the shells, from the command line itself.
+//! `gatepost generate`: man pages, completions for the shells, and the pages of the documents that
+//! the program itself knows.
+
+mod reference;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -17,7 +20,15 @@ pub fn run(directory: &Path) -> Result<(), CliError> {
         generate_to(shell, &mut command, "gatepost", directory)?;
     }
     command.build();
-    page(&command, &pages)
+    page(&command, &pages)?;
+    let pages = directory.join("reference");
+    fs::create_dir_all(&pages)?;
+    let api = reference::api().map_err(|error| CliError::Io(error.to_string()))?;
+    fs::write(pages.join("api.md"), api)?;
+    fs::write(pages.join("cli.md"), reference::commands(&command))?;
+    fs::write(pages.join("config.md"), reference::configuration())?;
+    fs::write(pages.join("reply-table.md"), reference::replies())?;
+    Ok(())
 }
 
 /// The page of a command, and those of its subcommands.

@@ -81,7 +81,7 @@ enum Command {
     /// Write credentials as CSV or JSON
     #[command(after_help = export::AFTER_HELP)]
     Export(export::ExportOptions),
-    /// Write man pages and completions for the shells
+    /// Write man pages, completions for the shells and the pages of the reference
     #[command(hide = true)]
     Generate {
         /// The directory to write into

@@ -109,8 +109,8 @@ impl Summary {
         (fresh != Usage::default()).then_some(fresh)
     }
 
-    /// Writes the log line; README.md documents its fields. Silent connections are too many for the
-    /// log and say too little.
+    /// Writes the log line; docs/src/reference/log.md documents its fields. Silent connections are
+    /// too many for the log and say too little.
     pub fn log(&self, ending: Ending) {
         if ending == Ending::Silent {
             tracing::debug!(

@@ -1,7 +1,8 @@
 //! The Prometheus metrics: a single struct with a field per counter, so that counting needs no
 //! lookup by name. Durations are in seconds, sizes in bytes.
 //!
-//! `README.md` documents the metrics in a table; a test compares the table with the served metrics.
+//! `docs/src/reference/metrics.md` documents the metrics in a table; a test compares the table with
+//! the served metrics.
 
 mod family;
 mod labels;

@@ -19,9 +19,8 @@ macro_rules! replies {
         $($(#[$doc])* pub const $name: Reply =
             Reply { code: $code, enhanced: $enhanced, text: Cow::Borrowed($text) };)*
 
-        /// Every fixed reply, for the tests of the table.
-        #[cfg(test)]
-        const TABLE: &[Reply] = &[$($name),*];
+        /// Every fixed reply, for the page of the documents and the tests of the table.
+        pub const FIXED: &[Reply] = &[$($name),*];
     };
 }
 
@@ -331,7 +330,7 @@ mod tests {
 
     #[test]
     fn every_reply_of_the_table_is_well_formed() {
-        for reply in TABLE {
+        for reply in FIXED {
             let class = reply.code / 100;
             // RFC 2034, 4: the enhanced code has the class of the reply.
             assert!(

@@ -19,7 +19,7 @@ key = "/etc/gatepost/privkey.pem"
 address = "unix:/var/spool/postfix/public/submit"
 """
 
-# The service that Gatepost hands sessions to, as the README has it.
+# The service that Gatepost hands sessions to, as docs/src/guide/by-hand.md has it.
 HAND_OVER = """submit unix n - n - - smtpd
   -o smtpd_authorized_xclient_hosts=127.0.0.1
   -o smtpd_tls_security_level=none

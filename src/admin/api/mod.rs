@@ -26,7 +26,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
-use utoipa::openapi::Server;
+use utoipa::openapi::{OpenApi, Server};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::base_path::BasePath;
@@ -47,23 +47,36 @@ const DOCUMENT: &str = "/api/v1/openapi.json";
 
 /// Every route behind the gate, and the one in front of it that describes them.
 pub(super) fn routes(base: &BasePath) -> (Router<Arc<Desk>>, Router) {
-    let (guarded, mut document) = OpenApiRouter::with_openapi(openapi::outline())
-        .nest("/api/v1", described())
-        .split_for_parts();
-    openapi::complete(&mut document);
+    let (guarded, mut document) = documented();
     if !base.as_str().is_empty() {
         document.servers = Some(vec![Server::new(base.as_str())]);
     }
     // Made once: every caller gets the same.
-    let text = document
-        .to_pretty_json()
-        .expect("all keys in the document are strings, so it can be written");
-    let text = Bytes::from(text);
+    let text = Bytes::from(written(&document));
     let describe = move || {
         let text = text.clone();
         async move { ([("content-type", "application/json")], text).into_response() }
     };
     (guarded, Router::new().route(DOCUMENT, get(describe)))
+}
+
+/// The OpenAPI document of this version, for the pages of the documents.
+pub fn description() -> String {
+    written(&documented().1)
+}
+
+fn documented() -> (Router<Arc<Desk>>, OpenApi) {
+    let (guarded, mut document) = OpenApiRouter::with_openapi(openapi::outline())
+        .nest("/api/v1", described())
+        .split_for_parts();
+    openapi::complete(&mut document);
+    (guarded, document)
+}
+
+fn written(document: &OpenApi) -> String {
+    document
+        .to_pretty_json()
+        .expect("all keys in the document are strings, so it can be written")
 }
 
 fn described() -> OpenApiRouter<Arc<Desk>> {

@@ -247,7 +247,7 @@ impl Plan {
 /// A refusal that leads to the steps by hand.
 pub fn by_hand(cause: &str) -> CliError {
     CliError::Refused(format!(
-        "{cause}. Nothing was changed. The steps by hand are in the README, /usr/share/doc/gatepost/README.md"
+        "{cause}. Nothing was changed. The steps by hand are in /usr/share/doc/gatepost/docs/src/guide/by-hand.md"
     ))
 }
 
