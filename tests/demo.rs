@@ -1,7 +1,7 @@
 //! `gatepost demo` and `gatepost check`: what somebody tries first.
 
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -9,6 +9,8 @@ use std::thread;
 use crate::support::PATIENCE;
 use crate::support::auth_client::AuthClient;
 use crate::support::client::Client;
+use crate::support::gatepost::Gatepost;
+use crate::support::ports;
 use crate::support::site::{Config, Credential, Site};
 use crate::support::upstream::{Act, Upstream};
 
@@ -21,6 +23,8 @@ struct Demo {
     lines: Receiver<String>,
     submission: SocketAddr,
     credential: Credential,
+    /// The dashboard with its sign-in.
+    link: String,
 }
 
 impl Demo {
@@ -42,10 +46,14 @@ impl Demo {
                 .map_while(Result::ok)
                 .try_for_each(|line| sender.send(line))
         });
+        let mut link = String::new();
         let swaks = loop {
             let line = lines
                 .recv_timeout(PATIENCE)
                 .expect("the demo prints a swaks line");
+            if let Some((_, address)) = line.split_once("xdg-open ") {
+                address.clone_into(&mut link);
+            }
             if line.contains("swaks --server ") {
                 break line;
             }
@@ -71,6 +79,7 @@ impl Demo {
             lines,
             submission,
             credential,
+            link,
         }
     }
 }
@@ -248,4 +257,58 @@ fn check_lends_postfix_the_auth_socket_and_takes_it_back() {
     let handshake = asking.join().expect("the auth socket was there");
     assert!(!handshake.is_empty());
     assert!(!absent.exists());
+}
+
+/// The answer's head to a GET with an optional cookie.
+fn visit(address: &str, path: &str, cookie: &str) -> String {
+    let mut socket = TcpStream::connect(address).expect("connect to the dashboard");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nCookie: {cookie}\r\n\r\n");
+    socket.write_all(request.as_bytes()).expect("ask");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn demo_prints_a_dashboard_link_that_signs_in_once() {
+    let demo = Demo::start();
+    let link = demo.link.strip_prefix("http://").expect("a link");
+    let (address, path) = link.split_at(link.find('/').expect("a path"));
+    let wrong = visit(address, "/sign-in/once/wrong", "");
+    assert!(
+        wrong.contains("location: /sign-in\r\n") && !wrong.contains("set-cookie"),
+        "{wrong}"
+    );
+    let answer = visit(address, path, "");
+    let cookie = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next())
+        .unwrap_or_else(|| panic!("no cookie in {answer}"));
+    let page = visit(address, "/organizations/default/credentials", cookie);
+    for name in ["Office printer", "Web shop", "Old laptop", "Demo"] {
+        assert!(page.contains(name), "{name} is not in {page}");
+    }
+    let again = visit(address, path, "");
+    assert!(
+        again.contains("location: /sign-in\r\n") && !again.contains("set-cookie"),
+        "{again}"
+    );
+}
+
+#[test]
+fn a_daemon_that_serves_has_no_sign_in_link() {
+    let upstream = Upstream::start();
+    let address = ports::free_address();
+    let config = Config::for_upstream(upstream.address);
+    let config = config.text("admin", "listen", &address.to_string());
+    let gatepost = Gatepost::start(config);
+    for code in ["", "x", &"A".repeat(43)] {
+        let answer = visit(&address.to_string(), &format!("/sign-in/once/{code}"), "");
+        assert!(
+            answer.contains(" 303 ") && !answer.contains("set-cookie"),
+            "{answer}"
+        );
+    }
+    drop(gatepost);
 }

@@ -37,12 +37,15 @@ use tokio_rustls::TlsAcceptor;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::auth::token;
 use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::net::listener::LocalListener;
+use crate::sasl::Secret;
 
 use self::base_path::BasePath;
+use self::dashboard::SignInLink;
 use self::desk::Desk;
 use self::gate::Gate;
 use self::http::Door;
@@ -71,6 +74,7 @@ pub async fn serve_metrics(
 /// The administration, ready to be served on any number of listeners.
 pub struct Administration {
     desk: Arc<Desk>,
+    link: Arc<SignInLink>,
     routes: Router,
 }
 
@@ -82,6 +86,7 @@ impl Administration {
         let gate = Arc::new(Gate::new(desk.clone(), admin));
         let proxies = Arc::new(Proxies::new(admin));
         let base = BasePath::new(&admin.base_path);
+        let link = Arc::new(SignInLink::default());
         let (guarded, open) = api::routes(&base);
         let description = format!("{}/api/v1/openapi.json", base.as_str());
         let missing = move || async move {
@@ -102,7 +107,7 @@ impl Administration {
             .layer(from_fn_with_state(gate.clone(), gate::guard))
             .with_state(desk.clone())
             .merge(open)
-            .merge(dashboard::routes(desk.clone(), gate))
+            .merge(dashboard::routes(desk.clone(), gate, link.clone()))
             .merge(health::routes(desk.clone()))
             .layer(SetResponseHeaderLayer::if_not_present(
                 CACHE_CONTROL,
@@ -124,7 +129,13 @@ impl Administration {
                 .fallback_service(routes)
                 .layer(from_fn_with_state(base, base_path::serve_below)),
         };
-        Administration { desk, routes }
+        Administration { desk, link, routes }
+    }
+
+    /// The path of a link that signs a browser in once, with this token, for `gatepost demo`.
+    pub fn sign_in_link(&self, token: &Secret) -> String {
+        let text = str::from_utf8(token.expose()).unwrap_or_default();
+        self.link.make(token::hash(text))
     }
 
     /// Serves on one listener until draining.

@@ -11,6 +11,7 @@ use crate::lifecycle::Lifecycle;
 use crate::net::listener::{Accept as _, Access, LocalListener};
 use crate::net::unopened::{Unopened, Wanted};
 use crate::net::upstream_pool::UpstreamPool;
+use crate::sasl::Secret;
 
 /// The permissions of a unix socket opened by Gatepost: owner and group.
 pub(super) const ACCESS: Access = Access {
@@ -116,6 +117,15 @@ impl Closed {
             tls: core.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config())),
             lifecycle: core.lifecycle.clone(),
         }))
+    }
+
+    /// The address of a link that signs a browser in once, where a TCP address is open.
+    pub(super) fn sign_in_link(&self, token: &Secret) -> Option<String> {
+        let open = self.listeners.iter();
+        let mut open = open.filter_map(|(listener, _)| listener.as_ref().ok());
+        let tcp = open.find(|listener| matches!(listener, LocalListener::Tcp(_)))?;
+        let path = self.administration.sign_in_link(token);
+        Some(format!("http://{}{path}", tcp.place()))
     }
 
     /// Serves until draining, which waits for open requests. Returns the queue of unwritten

@@ -28,6 +28,7 @@ use crate::metrics::{Metrics, SeriesLimits};
 use crate::net::listener::{self, Accept as _, LocalListener};
 use crate::net::tls::{self, Tls};
 use crate::net::unopened::{Unopened, Wanted};
+use crate::sasl::Secret;
 use crate::sessions::Sessions;
 use crate::smtp;
 use crate::smtp::session::Settings;
@@ -310,6 +311,11 @@ impl Daemon {
 
     pub fn sessions(&self) -> Arc<Sessions> {
         self.core.sessions.clone()
+    }
+
+    /// The address of a link that signs a browser in to the dashboard once, for `gatepost demo`.
+    pub fn sign_in_link(&self, token: &Secret) -> Option<String> {
+        self.administration.as_ref()?.sign_in_link(token)
     }
 
     /// Probes the upstream once.

@@ -26,6 +26,7 @@ mod quoted;
 mod refusals;
 mod sessions;
 mod sign_in;
+mod sign_in_link;
 mod sign_ins;
 mod stamp;
 mod tokens;
@@ -41,6 +42,7 @@ use super::desk::Desk;
 use super::gate::Gate;
 
 use self::bulk::Selections;
+pub(super) use self::sign_in_link::SignInLink;
 use self::sign_ins::SignIns;
 
 /// What every page stands on.
@@ -48,15 +50,17 @@ struct Dashboard {
     desk: Arc<Desk>,
     gate: Arc<Gate>,
     sign_ins: SignIns,
+    link: Arc<SignInLink>,
     selections: Selections,
 }
 
 /// Every page. Whatever no other route takes is a page that is not there.
-pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
+pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>, link: Arc<SignInLink>) -> Router {
     let dashboard = Arc::new(Dashboard {
         desk,
         gate,
         sign_ins: SignIns::new(),
+        link,
         selections: Selections::default(),
     });
     let pages = Router::new()
@@ -120,6 +124,7 @@ pub(super) fn routes(desk: Arc<Desk>, gate: Arc<Gate>) -> Router {
         .route("/sign-out", post(sign_in::sign_out)) // whatever one may do, one may leave
         .layer(from_fn_with_state(dashboard.clone(), guard::signed_in))
         .route("/sign-in", get(sign_in::ask).post(sign_in::sign_in))
+        .route("/sign-in/once/{code}", get(sign_in::by_link))
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(dashboard.clone(), guard::from_here))
         .with_state(dashboard)

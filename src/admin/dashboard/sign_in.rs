@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::header::{RETRY_AFTER, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -132,6 +132,24 @@ pub(super) async fn sign_in(
     let name = dashboard.sign_ins.enter(presented).await;
     let cookie = cookies.set(SESSION, &name, Some(LONGEST.as_secs()))?;
     let mut response = Redirect::to(next).into_response();
+    response.headers_mut().append(SET_COOKIE, cookie);
+    Ok(response)
+}
+
+/// Gives a session to the browser that opens a link of [`super::SignInLink`]. A link that is wrong,
+/// spent or too old leads to the form for a token.
+pub(super) async fn by_link(
+    State(dashboard): State<Arc<Dashboard>>,
+    Path(code): Path<String>,
+    request: Request,
+) -> Result<Response, ErrorPage> {
+    let Some(token) = dashboard.link.take(&code) else {
+        return Ok(Redirect::to("/sign-in").into_response());
+    };
+    let cookies = Cookies::of(&request);
+    let name = dashboard.sign_ins.enter(token).await;
+    let cookie = cookies.set(SESSION, &name, Some(LONGEST.as_secs()))?;
+    let mut response = Redirect::to("/").into_response();
     response.headers_mut().append(SET_COOKIE, cookie);
     Ok(response)
 }

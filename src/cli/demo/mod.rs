@@ -3,6 +3,7 @@
 
 mod capture;
 mod client;
+mod history;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,9 +12,10 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::auth::issue::{self, Issued};
+use crate::auth::token;
 use crate::config::{Config, ListenerKind};
 use crate::daemon::{self, Daemon, Sockets};
-use crate::store::{Actor, DEFAULT_ORGANIZATION};
+use crate::store::{Actor, DEFAULT_ORGANIZATION, Scope};
 
 use super::output::print;
 use super::{CliError, log, serve};
@@ -55,6 +57,8 @@ pub(super) struct Site {
     submissions: SocketAddr,
     issued: Issued,
     certificate: Vec<u8>,
+    /// The dashboard, with a sign-in that works once.
+    dashboard: String,
 }
 
 impl Site {
@@ -66,11 +70,16 @@ impl Site {
                 .map(|(_, address)| *address)
                 .ok_or_else(|| CliError::Io("a demo listener is missing".into()))
         };
+        let (store, actor) = (daemon.store(), Actor::system("demo"));
+        history::add(&store, &actor, daemon::cost(config))?;
+        let token = token::issue(store.by(&actor), "Demo", &Scope::INSTANCE_ADMIN, None)?;
+        let dashboard = daemon.sign_in_link(&token.secret);
         Ok(Self {
+            dashboard: dashboard
+                .ok_or_else(|| CliError::Io("the demo's dashboard is missing".into()))?,
             submission: address(ListenerKind::Submission)?,
             submissions: address(ListenerKind::Submissions)?,
             issued: {
-                let store = daemon.store();
                 let new = issue::New {
                     organization: DEFAULT_ORGANIZATION,
                     name: Some("Demo"),
@@ -78,7 +87,6 @@ impl Site {
                     limits: None,
                     rules: None,
                 };
-                let actor = Actor::system("demo");
                 issue::issue(&store, store.by(&actor), daemon::cost(config), new)?
             },
             certificate: fs::read(directory.path().join("certificate.pem"))?,
@@ -105,6 +113,8 @@ impl Site {
             "Gatepost demo: submission (STARTTLS) on {submission}, submissions (TLS) on {submissions}.\n\
              Certificate {certificate}, captured messages in {maildir}.\n\
              Username {username}\nPassword {password}\n\n\
+             Dashboard (the link signs one browser in, once, within 10 minutes):\n\
+             xdg-open {dashboard}\n\n\
              swaks --server {submission} --tls --auth PLAIN --auth-user {username} --auth-password {password} \
              --from me@example.org --to you@example.net\n\n\
              curl --url smtps://{submissions} --cacert {certificate} --user {username}:{password} \
@@ -115,6 +125,7 @@ impl Site {
              s.sendmail(\"me@example.org\", \"you@example.net\", \"Subject: hello\\r\\n\\r\\nHello from Python.\\r\\n\"); s.quit()'\n\n\
              Waiting for messages. Ctrl-C ends the demo and removes everything.",
             certificate = directory.join("certificate.pem").display(),
+            dashboard = self.dashboard,
             maildir = directory.join("maildir").display(),
             message = message.display(),
         ))
@@ -135,6 +146,7 @@ fn configure(directory: &TempDir, upstream: SocketAddr) -> Result<Config, CliErr
          [tls]\ncertificate = {}\nkey = {}\n\
          [upstream]\naddress = \"{upstream}\"\n\
          [store]\npath = {}\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n\
          [log]\nlevel = \"warn\"\n",
         quoted("certificate.pem"),
         quoted("key.pem"),
