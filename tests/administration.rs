@@ -1,9 +1,13 @@
 //! The command line as an administrator uses it beside a running daemon: overlaps, expiry, suspension, the audit log, and
 //! copies of the store.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::client::Client;
 use crate::support::eventually;
@@ -329,4 +333,191 @@ fn what_a_session_sends_is_the_usage_of_its_credential() {
     eventually("the usage is written", || {
         sums().filter(|sums| *sums == (2, 2, 1, 1))
     });
+}
+
+/// A user of this machine who may read the configuration, but may not enter the store's directory.
+struct Member {
+    directory: tempfile::TempDir,
+}
+
+impl Member {
+    /// Serves with an admin socket in the user's reach.
+    fn beside(upstream: &Upstream) -> (Gatepost, Member) {
+        let directory = tempfile::tempdir().expect("tempdir");
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("chmod");
+        let member = Member { directory };
+        let socket = member.path("admin.sock").display().to_string();
+        let config = Config::for_upstream(upstream.address).text("admin", "socket", &socket);
+        let daemon = Gatepost::start(config);
+        fs::copy(daemon.config(), member.path("config.toml")).expect("copy");
+        member.allow("config.toml", 0o644);
+        // The target directory may be one that only its owner enters.
+        let program = member.path("gatepost");
+        if fs::hard_link(env!("CARGO_BIN_EXE_gatepost"), &program).is_err() {
+            fs::copy(env!("CARGO_BIN_EXE_gatepost"), &program).expect("copy");
+        }
+        member.allow("admin.sock", 0o666);
+        (daemon, member)
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn allow(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), Permissions::from_mode(mode)).expect("chmod");
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(self.path("gatepost"))
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .args(arguments)
+            .uid(65_534)
+            .gid(65_534)
+            .output()
+            .expect("run gatepost")
+    }
+
+    fn says(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.says(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(74), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    }
+}
+
+#[test]
+fn a_user_who_may_not_open_the_store_manages_credentials_over_the_admin_socket() {
+    let upstream = Upstream::start();
+    let (daemon, member) = Member::beside(&upstream);
+    let made = member.says(&["credential", "create", "--name", "printer", "--json"]);
+    let credential = Credential::from_json(made.as_bytes());
+    let username = &*credential.username;
+    assert!(accepted(&daemon, &credential));
+    let listed = member.says(&["credential", "list", "--search", "printer"]);
+    assert!(
+        listed.contains(username) && listed.contains("never"),
+        "{listed}"
+    );
+    let id = |document: Value| document["id"].clone();
+    let show = ["credential", "show", username];
+    assert_eq!(id(member.json(&show)), id(daemon.json(&show)));
+    assert!(member.says(&show).contains("organization"));
+
+    let rotate = [
+        "credential",
+        "rotate",
+        username,
+        "--overlap",
+        "1h",
+        "--json",
+    ];
+    let new = Credential::from_json(member.says(&rotate).as_bytes());
+    assert!(accepted(&daemon, &new) && accepted(&daemon, &credential));
+    member.says(&["credential", "end-overlap", username]);
+    assert!(!accepted(&daemon, &credential));
+    member.says(&["credential", "revoke", username, "--disconnect"]);
+    assert!(!accepted(&daemon, &new));
+    member.says(&["credential", "enable", username]);
+    assert!(accepted(&daemon, &new));
+    let expiry = member.json(&["credential", "expire", username, "2999-12-31"]);
+    assert_eq!(expiry["expires_at"], "2999-12-31T00:00:00.000Z");
+    let active = [
+        "credential",
+        "list",
+        "--status",
+        "active",
+        "--unused-since",
+        "2999-01-01",
+    ];
+    assert_eq!(member.json(&active).as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        member.json(&["credential", "rename", username, "fax"])["name"],
+        "fax"
+    );
+    assert!(member.says(&["sessions", "list"]).contains("logged in"));
+    let deleted = member.json(&["credential", "delete", username, "--yes"]);
+    assert_eq!(deleted["deleted"], true);
+    assert_eq!(daemon.json(&["credential", "list"]), json!([]));
+    let audit = daemon.json(&["audit", "list"]);
+    assert!(audit.to_string().contains("65534"), "{audit}");
+}
+
+#[test]
+fn a_user_who_may_not_open_the_store_manages_organizations_and_tokens() {
+    let upstream = Upstream::start();
+    let (daemon, member) = Member::beside(&upstream);
+    member.says(&["organization", "create", "acme", "--name", "Acme"]);
+    let credential = ["credential", "create", "--org", "acme", "--json"];
+    let credential = Credential::from_json(member.says(&credential).as_bytes());
+    assert!(
+        member
+            .says(&["credential", "list"])
+            .contains(&credential.username)
+    );
+    member.says(&["organization", "suspend", "acme"]);
+    assert!(!accepted(&daemon, &credential));
+    member.says(&["organization", "activate", "acme"]);
+    assert!(accepted(&daemon, &credential));
+    member.says(&["organization", "rename", "acme", "Acme Ltd."]);
+    assert!(member.says(&["organization", "list"]).contains("Acme Ltd."));
+    let unforced = member.run(&["organization", "delete", "acme", "--yes"]);
+    assert_eq!(
+        unforced.status.code(),
+        daemon
+            .run(&["organization", "delete", "acme", "--yes"])
+            .status
+            .code()
+    );
+    member.says(&["organization", "delete", "acme", "--yes", "--force"]);
+
+    let create = [
+        "token",
+        "create",
+        "--name",
+        "ci",
+        "--scope",
+        "instance:read",
+    ];
+    assert!(member.says(&create).contains("gp_"));
+    assert!(member.says(&["token", "list"]).contains("instance:read"));
+    member.says(&["token", "revoke", "ci"]);
+    assert!(!daemon.json(&["token", "list"])[0]["revoked_at"].is_null());
+}
+
+#[test]
+fn a_user_who_may_open_neither_store_nor_socket_is_told_the_ways_to_either() {
+    let upstream = Upstream::start();
+    let (_daemon, member) = Member::beside(&upstream);
+    for needs_store in [
+        &["credential", "limit", "smtp_x", "--messages-per-day", "1"][..],
+        &["organization", "limit", "default"],
+        &["credential", "revoke", "--unused-since", "90d"],
+    ] {
+        let said = member.fails(needs_store);
+        assert!(said.contains("run it with sudo"), "{said}");
+    }
+    member.allow("admin.sock", 0o600);
+    for command in [
+        &["credential", "list"][..],
+        &["organization", "list"],
+        &["token", "list"],
+    ] {
+        let said = member.fails(command);
+        for part in ["permission denied", "admin.sock", "sudo", "gatepost-admin"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
 }

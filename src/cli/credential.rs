@@ -795,7 +795,7 @@ fn password(issued: &Issued) -> &str {
     str::from_utf8(issued.password.expose()).unwrap_or_default()
 }
 
-fn last_four(username: &str) -> &str {
+pub(super) fn last_four(username: &str) -> &str {
     let start = username
         .char_indices()
         .rev()

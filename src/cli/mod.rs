@@ -19,6 +19,7 @@ mod organization;
 mod output;
 mod progress;
 mod refusals;
+mod remote;
 mod running;
 mod serve;
 mod sessions;
@@ -27,7 +28,9 @@ mod store;
 mod time;
 mod token;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +42,7 @@ use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::daemon::{self, DaemonError, Sockets};
 use crate::store::{Fault, Store, StoreError};
 
+use self::remote::Remote;
 use self::running::Running;
 
 /// The gate in front of Postfix: TLS, SMTP AUTH against its own credentials, hand-over by XCLIENT
@@ -161,16 +165,13 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::Backup { file } => store::back_up(&Config::load(&path)?.store.path, &file),
         Command::Check => check::run(&path),
-        Command::Credential(command) => {
-            let config = Config::load(&path)?;
-            credential::run(
-                command,
-                &Store::open(&config.store.path)?,
-                daemon::cost(&config),
-                &actor::of_process(),
-                &Running::of(&config, path),
-            )
-        }
+        Command::Credential(command) => match reach(path)? {
+            Reach::Store(config, store, running) => {
+                let cost = daemon::cost(&config);
+                credential::run(command, &store, cost, &actor::of_process(), &running)
+            }
+            Reach::Daemon(remote) => remote.credential(command),
+        },
         Command::Demo { send } => demo::run(send),
         Command::Doctor(options) => doctor::run(&options, &path),
         Command::Explain(options) => {
@@ -205,15 +206,12 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
                 &Running::of(&config, path),
             )
         }
-        Command::Organization(command) => {
-            let config = Config::load(&path)?;
-            organization::run(
-                command,
-                &Store::open(&config.store.path)?,
-                &actor::of_process(),
-                &Running::of(&config, path),
-            )
-        }
+        Command::Organization(command) => match reach(path)? {
+            Reach::Store(opened, running) => {
+                organization::run(command, &opened.1, &actor::of_process(), &running)
+            }
+            Reach::Daemon(remote) => remote.organization(command),
+        },
         Command::Refusals(command) => {
             let config = Config::load(&path)?;
             let store = Store::open(&config.store.path)?;
@@ -225,17 +223,57 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::Serve => serve::run(&Config::load(&path)?),
         Command::Sessions(command) => {
-            let config = Config::load(&path)?;
-            sessions::run(command, &Running::of(&config, path))
+            let running = match readable(&path)? {
+                Ok(config) => Running::of(&config, path),
+                Err(_) => Running::unread(path),
+            };
+            sessions::run(command, &running)
         }
         Command::Setup(options) => setup::run(&options),
         Command::Store(command) => store::run(command, &Config::load(&path)?.store.path),
-        Command::Token(command) => {
-            let config = Config::load(&path)?;
-            let store = Store::open(&config.store.path)?;
-            let running = Running::of(&config, path);
-            token::run(command, &store, &actor::of_process(), &running)
+        Command::Token(command) => match reach(path)? {
+            Reach::Store(opened, running) => {
+                token::run(command, &opened.1, &actor::of_process(), &running)
+            }
+            Reach::Daemon(remote) => remote.token(command),
+        },
+    }
+}
+
+/// The way to the credentials.
+enum Reach {
+    /// This user may open the store.
+    Store(Box<(Config, Store)>, Running),
+    /// Only the running Gatepost may.
+    Daemon(Remote),
+}
+
+/// The configuration at `path`, or the error that this user may not read it.
+fn readable(path: &Path) -> Result<Result<Config, CliError>, CliError> {
+    let error = match Config::load(path) {
+        Ok(config) => return Ok(Ok(config)),
+        Err(error) => error.into(),
+    };
+    match File::open(path) {
+        Err(opening) if opening.kind() == ErrorKind::PermissionDenied => Ok(Err(error)),
+        _ => Err(error),
+    }
+}
+
+/// Finds the way to the credentials of the configuration at `path`.
+fn reach(path: PathBuf) -> Result<Reach, CliError> {
+    let config = match readable(&path)? {
+        Ok(config) => config,
+        Err(denied) => return Ok(Reach::Daemon(Remote::new(Running::unread(path), denied))),
+    };
+    let opened = Store::open(&config.store.path);
+    let running = Running::of(&config, path);
+    match opened {
+        Ok(store) => Ok(Reach::Store(Box::new((config, store)), running)),
+        Err(error @ StoreError::PermissionDenied { .. }) => {
+            Ok(Reach::Daemon(Remote::new(running, error.into())))
         }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -49,7 +49,7 @@ pub enum Whose<'a> {
 
 impl Whose<'_> {
     /// The query parameter that says so.
-    fn parameter(self) -> (&'static str, String) {
+    pub(super) fn parameter(self) -> (&'static str, String) {
         match self {
             Whose::Credential(username) => ("credential", username.to_owned()),
             Whose::Organization(slug) => ("organization", slug.to_owned()),
@@ -69,13 +69,22 @@ impl Running {
     /// The one with this configuration, which was read from that file.
     pub fn of(config: &Config, path: PathBuf) -> Running {
         let admin = config.admin.as_ref();
-        let socket = admin.and_then(|admin| admin.socket.as_deref());
-        // Where the file names no socket, the service has the one of gatepost-admin.socket.
+        match admin.and_then(|admin| admin.socket.as_deref()) {
+            Some(socket) => Running {
+                client: Some(Client::new(socket)),
+                config: path,
+            },
+            None => Running::unread(path),
+        }
+    }
+
+    /// The one whose configuration names no socket, or cannot be read by this user: the service has
+    /// the socket of gatepost-admin.socket.
+    pub fn unread(path: PathBuf) -> Running {
         let shipped = Path::new(SHIPPED_SOCKET);
-        let has_shipped = || path == Path::new(DEFAULT_PATH) && shipped.exists();
-        let socket = socket.or_else(|| has_shipped().then_some(shipped));
+        let has_shipped = path == Path::new(DEFAULT_PATH) && shipped.exists();
         Running {
-            client: socket.map(Client::new),
+            client: has_shipped.then(|| Client::new(shipped)),
             config: path,
         }
     }
@@ -291,7 +300,14 @@ pub enum Narrowed<T> {
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
-        let of_request = ["already-exists", "forbidden", "invalid", "not-found"];
+        let of_request = [
+            "already-exists",
+            "forbidden",
+            "invalid",
+            "not-empty",
+            "not-found",
+            "protected",
+        ];
         match &error {
             ClientError::Refused { code, .. } if of_request.contains(&code.as_str()) => {
                 Self::Refused(error.to_string())

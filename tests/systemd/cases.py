@@ -166,6 +166,21 @@ def the_user_of_the_service_can_use_the_command_line(machine):
     machine.run("sudo -u gatepost gatepost credential create --name second")
 
 
+def members_of_the_admin_group_use_the_command_line(machine):
+    machine.run("useradd --groups gatepost-admin ann")
+    for mode in ("0640", "0644"):
+        machine.run(f"chmod {mode} /etc/gatepost/config.toml")
+        made = machine.run(f"sudo -u ann gatepost credential create --name by-{mode} --json")
+        credential = json.loads(made)
+        client = Client(587)
+        client.log_in((credential["username"], credential["password"]))
+        assert credential["username"] in machine.run("sudo -u ann gatepost sessions list")
+        client.close()
+        machine.run(f"sudo -u ann gatepost credential delete {credential['username']} --yes")
+    refused = machine.try_run("sudo -u ben gatepost credential list")
+    assert refused.returncode == 74 and "gatepost-admin" in refused.stderr, refused
+
+
 def the_log_is_the_journals(machine):
     machine.run("systemctl restart gatepost")
     warnings = machine.run("journalctl --unit=gatepost --priority=warning --output=cat")
@@ -219,6 +234,7 @@ CASES = [
     a_port_is_changed_by_one_edit,
     postfix_asks_at_the_auth_socket_with_chroot,
     the_user_of_the_service_can_use_the_command_line,
+    members_of_the_admin_group_use_the_command_line,
     the_log_is_the_journals,
     restarts_and_kills_refuse_no_connection,
     an_upgrade_refuses_no_connection,

@@ -389,7 +389,8 @@ fn configuration(answers: &Answers) -> NewFile {
         text: format!(
             "# By gatepost setup. All keys: /usr/share/doc/gatepost/config.toml.example\nhostname = \"{hostname}\"\n{front}"
         ),
-        mode: 0o640,
+        // Members of gatepost-admin read it; it holds no secret.
+        mode: 0o644,
     }
 }
 
