@@ -11,7 +11,7 @@ use super::account::{Account, Want};
 use super::causes::{RESTART, START};
 use super::finding::{Finding, Level};
 use super::ports::{self, Process};
-use super::service::Service;
+use super::service::{Service, Socket};
 use crate::config::{Config, Endpoint, Target};
 use crate::daemon;
 use crate::net::certificates::Certificate;
@@ -35,6 +35,8 @@ pub struct Situation {
     pub missing: Vec<(Purpose, SocketAddr)>,
     /// The socket units that are needed and not active.
     pub closed_sockets: Vec<(String, String)>,
+    /// The socket units that failed and that mail does not need.
+    pub failed_sockets: Vec<FailedSocket>,
     /// An upstream on a network that the service does not have.
     pub beyond: Option<String>,
     /// The socket of an upstream that the user may not use.
@@ -79,6 +81,18 @@ pub struct Taken {
     pub address: SocketAddr,
     /// The process, if this user may see it.
     pub by: Option<Process>,
+}
+
+/// A socket unit that failed, as another process has its address or had it then.
+pub struct FailedSocket {
+    /// Its name.
+    pub unit: String,
+    /// Its purpose, which is not mail.
+    pub purpose: Purpose,
+    /// Its address.
+    pub address: SocketAddr,
+    /// The processes that have the address now; `None` if no process has.
+    pub holders: Option<Vec<Process>>,
 }
 
 /// What an address is for.
@@ -177,6 +191,10 @@ impl Situation {
             });
         }
         if let Some(service) = &service {
+            let failed = service.sockets.iter().filter_map(FailedSocket::find);
+            situation.failed_sockets = failed
+                .filter(|socket| addresses.iter().all(|(_, own)| *own != socket.address))
+                .collect();
             if service.has_no_network {
                 situation.missing = addresses;
                 situation.missing.retain(|(_, address)| !handed_in(address));
@@ -260,6 +278,7 @@ impl Situation {
             None => {}
         }
         findings.extend(self.taken.iter().map(|taken| self.judge_taken(taken)));
+        findings.extend(self.failed_sockets.iter().map(FailedSocket::judge));
         for (purpose, address) in &self.missing {
             let found = format!(
                 "{purpose} {address} is in no .socket unit, and the service may not open it itself"
@@ -352,10 +371,7 @@ impl Situation {
             address,
             by,
         } = taken;
-        let holder = match by {
-            Some(process) => format!("{} (process {})", process.name, process.pid),
-            None => "another process (root sees which)".to_owned(),
-        };
+        let holder = holder(by.as_ref());
         let found = format!("{purpose} {address} is taken by {holder}");
         let is_postfix = by.as_ref().is_some_and(|process| process.name == "master");
         let next = match is_postfix {
@@ -391,6 +407,50 @@ impl Situation {
                 format!("mend that (journalctl -u gatepost -n 50 has all of it); then: {RESTART}");
             Finding::problem("daemon", found, next).explaining(START)
         })
+    }
+}
+
+/// The process that has an address, in words.
+fn holder(process: Option<&Process>) -> String {
+    match process {
+        Some(process) => format!("{} (process {})", process.name, process.pid),
+        None => "another process (root sees which)".to_owned(),
+    }
+}
+
+impl FailedSocket {
+    fn find(socket: &Socket) -> Option<FailedSocket> {
+        let purpose = match socket.descriptors.as_str() {
+            "admin" => Purpose::Admin,
+            "metrics" => Purpose::Metrics,
+            _ => return None,
+        };
+        let mut addresses = socket.listens.iter().filter_map(|text| text.parse().ok());
+        let address = addresses.next().filter(|_| socket.active == "failed")?;
+        Some(FailedSocket {
+            unit: socket.name.clone(),
+            purpose,
+            address,
+            holders: ports::holders(address),
+        })
+    }
+
+    fn judge(&self) -> Finding {
+        let FailedSocket { unit, address, .. } = self;
+        let restart = format!("systemctl restart {unit} gatepost");
+        let (cause, next) = match &self.holders {
+            None => ("the address is free now".to_owned(), restart),
+            Some(holders) => (
+                format!("the address is taken by {}", holder(holders.first())),
+                format!(
+                    "stop that process, or give the unit another address: systemctl edit {unit}; then: {restart}"
+                ),
+            ),
+        };
+        let check = self.purpose.check("sockets");
+        let found =
+            format!("{unit} failed, and {address} is not served: {cause}; mail flows without it");
+        Finding::warning(check, found, next)
     }
 }
 
@@ -497,7 +557,6 @@ fn store_fault(path: &Path, account: Option<&Account>) -> Option<StoreFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::service::Socket;
 
     fn service(active: &str, result: &str) -> Service {
         Service {
@@ -527,6 +586,45 @@ mod tests {
             user: "gatepost".to_owned(),
             is_hidden: false,
         }
+    }
+
+    #[test]
+    fn a_failed_socket_that_mail_does_not_need_is_named_with_its_next_step() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = |descriptors: &str, active: &str| Socket {
+            name: "gatepost-metrics.socket".to_owned(),
+            active: active.to_owned(),
+            listens: vec![address.to_string()],
+            descriptors: descriptors.to_owned(),
+            ..Socket::default()
+        };
+        let failed = FailedSocket::find(&socket("metrics", "failed")).unwrap();
+        let situation = Situation {
+            failed_sockets: vec![failed],
+            ..Situation::default()
+        };
+        let findings = situation.judge();
+        let [finding] = &findings[..] else {
+            panic!("{findings:?}")
+        };
+        assert_eq!((finding.level, finding.check), (Level::Warning, "metrics"));
+        let own = format!(
+            "taken by {}",
+            holder(ports::holders(address).unwrap().first())
+        );
+        for part in ["gatepost-metrics.socket", &own, "mail flows"] {
+            assert!(finding.found.contains(part), "{part}: {}", finding.found);
+        }
+        let next = finding.next.as_deref().unwrap();
+        assert!(next.ends_with("systemctl restart gatepost-metrics.socket gatepost"));
+        drop(listener);
+        let freed = FailedSocket::find(&socket("admin", "failed"))
+            .unwrap()
+            .judge();
+        assert!(freed.found.contains("free now") && freed.check == "admin");
+        assert!(FailedSocket::find(&socket("metrics", "active")).is_none());
+        assert!(FailedSocket::find(&socket("submission", "failed")).is_none());
     }
 
     /// Each situation, with the first finding: its level, its check, and a part of its words or step.
