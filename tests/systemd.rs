@@ -1,11 +1,12 @@
 //! Under systemd: sockets that it holds, and what it is told. The tests are the service manager:
 //! they set the environment that sd_listen_fds(3) and sd_notify(3) describe.
 
+use std::fs::File;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -152,6 +153,29 @@ fn a_start_that_fails_ends_later_where_clients_wait_at_sockets() {
         "{:?}",
         start.elapsed()
     );
+}
+
+#[test]
+fn an_error_before_the_log_starts_has_its_level_for_the_journal() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let path = directory.path().join("stderr");
+    let errors = File::create(&path).expect("create");
+    let file = errors.metadata().expect("metadata");
+    let stream = format!("{}:{}", file.dev(), file.ino());
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+    serve.args(["--config", "/nowhere/config.toml", "serve"]);
+    let status = serve.env("JOURNAL_STREAM", stream).stderr(errors).status();
+    assert_eq!(status.expect("run gatepost").code(), Some(78));
+    let text = std::fs::read_to_string(path).expect("read");
+    assert!(text.contains("/nowhere/config.toml"), "{text}");
+    assert!(text.lines().all(|line| line.starts_with("<3>")), "{text}");
+    // Without the journal, a line is for people.
+    let output = serve
+        .env("JOURNAL_STREAM", "1:1")
+        .stderr(Stdio::piped())
+        .output();
+    let text = output.expect("run gatepost").stderr;
+    assert!(text.starts_with(b"gatepost: "), "{text:?}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn default_format() -> LogFormat {
     clippy::disallowed_methods,
     reason = "JOURNAL_STREAM is an interface of systemd's, no setting"
 )]
-fn stderr_is_the_journal() -> Option<bool> {
+pub(super) fn stderr_is_the_journal() -> Option<bool> {
     let stream = std::env::var("JOURNAL_STREAM").ok()?;
     let file = File::from(io::stderr().as_fd().try_clone_to_owned().ok()?);
     let file = file.metadata().ok()?;

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::CliError;
+use super::log::stderr_is_the_journal;
 
 pub(super) use crate::store::{plain, shown};
 
@@ -47,9 +48,16 @@ fn unprinted(error: io::Error) -> CliError {
     }
 }
 
-/// Writes an error to standard error.
+/// Writes an error to standard error. The journal reads the level of each line from its beginning
+/// (sd-daemon(3)): an error before the log starts would else be one line among many.
 pub(super) fn complain(text: &str) {
-    remark(&format!("gatepost: {text}"));
+    let level = match stderr_is_the_journal() {
+        Some(true) => "<3>",
+        _ => "",
+    };
+    let text = format!("gatepost: {text}");
+    let lines: Vec<_> = text.lines().map(|line| format!("{level}{line}")).collect();
+    remark(&lines.join("\n"));
 }
 
 /// Writes `text` and a line feed to standard error. A standard error that takes nothing keeps the
