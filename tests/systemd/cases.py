@@ -103,12 +103,14 @@ def one_restart_of_all_units_keeps_the_ports_25_times(machine):
 
 
 def a_failed_start_closes_no_port(machine):
+    key, config = "/etc/gatepost/privkey.pem", "/etc/gatepost/config.toml"
+    store = "/var/lib/gatepost/gatepost.db"
     faults = [
-        ("chmod 0600 /etc/gatepost/privkey.pem", "chmod 0640 /etc/gatepost/privkey.pem"),
-        ("echo nonsense >> /etc/gatepost/config.toml", "sed -i /nonsense/d /etc/gatepost/config.toml"),
-        ("chown root /var/lib/gatepost/gatepost.db*", "chown gatepost /var/lib/gatepost/gatepost.db*"),
+        (f"chmod 0600 {key}", f"chmod 0640 {key}", key),
+        (f"echo nonsense >> {config}", f"sed -i /nonsense/d {config}", config),
+        (f"chown root {store}*", f"chown gatepost {store}*", store),
     ]
-    for spoil, mend in faults:
+    for spoil, mend, file in faults:
         machine.run(f"systemctl stop gatepost.service; {spoil}")
         waiting = []
         thread = threading.Thread(target=lambda: waiting.append(Client(587).greeting))
@@ -117,6 +119,10 @@ def a_failed_start_closes_no_port(machine):
         eventually("starts fail", lambda: int(machine.run(failures)) >= 2)
         for _ in range(50):
             assert all(map(is_open, PORTS)), f"{spoil}: a port is closed"
+        # Also an error before the log starts is one in the journal.
+        own = "journalctl --unit=gatepost --identifier=gatepost --output=cat --lines=1"
+        errors = machine.run(f"{own} --priority=err")
+        assert file in errors and "<3>" not in errors, errors
         machine.run(mend)
         start = time.monotonic()
         thread.join(20)
@@ -134,6 +140,70 @@ def a_taken_port_of_the_metrics_does_not_stop_mail(machine):
         client.send("without metrics")
     machine.run("systemctl restart gatepost-metrics.socket gatepost.service")
     assert "gatepost_connections_total" in scrape()
+
+
+def doctor_names_a_socket_unit_whose_port_is_taken(machine):
+    for unit, port in (("gatepost-metrics.socket", 9587), ("gatepost-web.socket", 8587)):
+        machine.run(f"systemctl stop {unit} gatepost.service")
+        other = f"systemd-socket-activate --listen=127.0.0.1:{port} sleep infinity"
+        machine.run(f"systemd-run --quiet --unit=other {other}")
+        eventually("the port is taken", lambda: is_open(port))
+        machine.try_run(f"systemctl restart {ALL}")
+        client = Client(587)
+        client.log_in(machine.credential)
+        client.send(f"without {port}")
+        step = f"systemctl restart {unit} gatepost"
+        said = machine.try_run("gatepost doctor").stdout
+        for part in (f"{unit} failed", f"127.0.0.1:{port}", "taken by sleep", step):
+            assert part in said, f"{part}: {said}"
+        machine.run("systemctl stop other")
+        said = machine.try_run("gatepost doctor").stdout
+        assert f"{unit} failed" in said and "free now" in said, said
+        machine.run(step)
+        assert is_open(port)
+        said = machine.try_run("gatepost doctor").stdout
+        assert unit not in said, said
+
+
+def a_stalled_client_keeps_no_new_ones_waiting_at_a_restart(machine):
+    stalled = Client(587)
+    stalled.log_in(machine.credential)
+    for line, code in (
+        ("MAIL FROM:<ann@example.org>", "250"),
+        ("RCPT TO:<ben@mail.example.org>", "250"),
+        ("DATA", "354"),
+    ):
+        stalled.say(line, code)
+    stalled.socket.sendall(b"Subject: stalled\r\n")
+    restart = machine.start("systemctl restart gatepost")
+    state = "systemctl show gatepost --property=ActiveState --value"
+    eventually("it stops", lambda: machine.run(state).strip() != "active")
+    start = time.monotonic()
+    assert Client(587).greeting.startswith("220")
+    waited = time.monotonic() - start
+    print(f"    a new client waited {waited:.1f} s")
+    assert waited < 10
+    assert restart.wait(30) == 0
+    stalled.close()
+
+
+def the_drop_in_for_tcp_takes_no_line_of_others_away(machine):
+    drop_ins = "/etc/systemd/system/gatepost.service.d"
+    for name, group in (("05-before", "mail"), ("own", "news")):
+        text = f"[Service]\nSupplementaryGroups={group}\nRestrictAddressFamilies=AF_NETLINK\n"
+        machine.write(f"{drop_ins}/{name}.conf", text)
+    example = "/usr/share/doc/gatepost/examples/10-tcp-upstream.conf"
+    machine.run(f"cp {example} {drop_ins}/ && systemctl daemon-reload")
+    machine.run("systemctl restart gatepost")
+    names = "SupplementaryGroups,RestrictAddressFamilies,PrivateNetwork,IPAddressAllow"
+    shown = machine.run(f"systemctl show gatepost --property={names}")
+    kept = ("postdrop", "mail", "news", "AF_UNIX", "AF_NETLINK")
+    for part in kept + ("AF_INET6", "PrivateNetwork=no", "127.0.0.0/8"):
+        assert part in shown, f"{part}: {shown}"
+    client = Client(587)
+    client.log_in(machine.credential)
+    client.close()
+    machine.run(f"rm -r {drop_ins} && systemctl daemon-reload && systemctl restart gatepost")
 
 
 def a_port_is_changed_by_one_edit(machine):
@@ -231,6 +301,9 @@ CASES = [
     one_restart_of_all_units_keeps_the_ports_25_times,
     a_failed_start_closes_no_port,
     a_taken_port_of_the_metrics_does_not_stop_mail,
+    doctor_names_a_socket_unit_whose_port_is_taken,
+    a_stalled_client_keeps_no_new_ones_waiting_at_a_restart,
+    the_drop_in_for_tcp_takes_no_line_of_others_away,
     a_port_is_changed_by_one_edit,
     postfix_asks_at_the_auth_socket_with_chroot,
     the_user_of_the_service_can_use_the_command_line,
