@@ -105,20 +105,7 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, ClientError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(|error| self.broken(&error))?;
-        let asked = async {
-            let answer = self.converse(method, path, body);
-            let seconds = self.patience.as_secs();
-            tokio::time::timeout(self.patience, answer)
-                .await
-                .unwrap_or_else(|_| {
-                    Err(self.broken(&format_args!("no answer within {seconds} seconds")))
-                })
-        };
-        let (status, answer) = runtime.block_on(asked)?;
+        let (status, answer) = self.exchange(method, path, body)?;
         // What has no content is the same as null to a reader.
         let document = match answer.is_empty() {
             true => &b"null"[..],
@@ -130,6 +117,36 @@ impl Client {
         let Problem { code, detail } = serde_json::from_slice(document)
             .map_err(|_| self.broken(&format_args!("it answered {status}")))?;
         Err(ClientError::Refused { code, detail })
+    }
+
+    /// The status and the text of a page that is no JSON.
+    ///
+    /// # Errors
+    /// No answer comes in time.
+    pub fn text(&self, path: &str) -> Result<(StatusCode, String), ClientError> {
+        let (status, answer) = self.exchange(Method::GET, path, None)?;
+        Ok((status, String::from_utf8_lossy(&answer).into_owned()))
+    }
+
+    fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| self.broken(&error))?;
+        runtime.block_on(async {
+            let answer = self.converse(method, path, body);
+            let seconds = self.patience.as_secs();
+            tokio::time::timeout(self.patience, answer)
+                .await
+                .unwrap_or_else(|_| {
+                    Err(self.broken(&format_args!("no answer within {seconds} seconds")))
+                })
+        })
     }
 
     async fn converse(

@@ -12,6 +12,7 @@ mod explain;
 mod export;
 mod generate;
 mod guard;
+mod healthcheck;
 mod import;
 mod journal;
 mod log;
@@ -47,7 +48,7 @@ use self::running::Running;
 
 /// The gate in front of Postfix: TLS, SMTP AUTH against its own credentials, hand-over by XCLIENT
 #[derive(Debug, Parser)]
-#[command(name = "gatepost", version, arg_required_else_help = true)]
+#[command(name = "gatepost", version = env!("PROGRAM_VERSION"), arg_required_else_help = true)]
 struct Arguments {
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
@@ -94,6 +95,8 @@ enum Command {
     /// See which networks failed logins came from, and have that forgotten
     #[command(subcommand)]
     Guard(guard::GuardCommand),
+    /// Say in one line whether mail gets through; exit 0 if it does, else 1
+    Healthcheck,
     /// Take over credentials from a Dovecot passwd-file, from CSV or from an export
     #[command(after_help = import::AFTER_HELP)]
     Import(import::ImportOptions),
@@ -194,6 +197,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
                 &actor::of_process(),
             )
         }
+        Command::Healthcheck => healthcheck::run(path),
         Command::Import(options) => {
             let config = Config::load(&path)?;
             let store = Store::open(&config.store.path)?;

@@ -342,7 +342,7 @@ impl Daemon {
         if let Some(limit) = notify::watchdog() {
             tokio::spawn(watchdog::feed(limit, serving.lifecycle.clone()));
         }
-        tracing::info!(listeners = %addresses, "ready");
+        tracing::info!(version = env!("PROGRAM_VERSION"), listeners = %addresses, "ready");
         let mut outcome = Ok(());
         tokio::select! {
             _ = terminate.recv() => {}

@@ -138,6 +138,7 @@ fn the_status_says_how_things_are() {
     let _session = Client::logged_in(&served.daemon, &credential);
     let status = served.admin("GET /api/v1/status", None).expect(200).body;
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["build"], env!("PROGRAM_BUILD"));
     assert!(status["uptime_seconds"].as_i64().unwrap() < 60);
     let site = &served.daemon;
     for (kind, address) in [

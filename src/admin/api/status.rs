@@ -26,6 +26,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
 #[derive(Serialize, ToSchema)]
 struct Status {
     version: &'static str,
+    /// The commit that the program is built from, and its date.
+    build: &'static str,
     started_at: Time,
     uptime_seconds: i64,
     listeners: Vec<Listener>,
@@ -182,6 +184,7 @@ async fn get_status(
         });
         Ok(Json(Status {
             version: env!("CARGO_PKG_VERSION"),
+            build: env!("PROGRAM_BUILD"),
             started_at: Time(clock::wall_of(system.started_at)),
             uptime_seconds: (clock::steady_ms() - system.started_at) / 1_000,
             listeners: system

@@ -142,7 +142,7 @@ fn health(desk: &Desk) -> Result<Health, Problem> {
     let ends = system.tls.as_ref();
     let ends = ends.map(|tls| tls.not_after().saturating_mul(1_000));
     Ok(Health {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("PROGRAM_VERSION"),
         started: Stamp(crate::clock::wall_of(system.started_at)),
         upstream_is_up: system.metrics.upstream_up.get() == 1,
         hosts: system.upstreams.iter().flat_map(hosts).collect(),
