@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::clock;
 use crate::lifecycle::Lifecycle;
@@ -84,7 +86,7 @@ impl ActivityBatch {
             accepted: 1,
             ..Usage::default()
         };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         self.add_usage(&mut state.pending, (key, used.at / HOUR), &usage);
         self.add_use(&mut state.pending, key, used);
         self.metrics.last_used_pending.set(state.uses_waiting());
@@ -96,12 +98,12 @@ impl ActivityBatch {
             refused: 1,
             ..Usage::default()
         };
-        self.add_usage(&mut self.lock().pending, (key, at / HOUR), &usage);
+        self.add_usage(&mut self.state.lock().pending, (key, at / HOUR), &usage);
     }
 
     /// Notes a login with one of the two passwords of an overlap.
     pub(crate) fn used_in_overlap(&self, key: i64, slot: PasswordSlot, used: PasswordUse) {
-        let pending = &mut self.lock().pending;
+        let pending = &mut self.state.lock().pending;
         let uses = match slot {
             PasswordSlot::Current => &mut pending.current,
             PasswordSlot::Previous => &mut pending.previous,
@@ -115,14 +117,18 @@ impl ActivityBatch {
             refusal.username = loggable_username(&refusal.username).to_owned();
         }
         let count = refusal.count;
-        if !self.lock().pending.refusals.add(refusal, is_known) {
+        if !self.state.lock().pending.refusals.add(refusal, is_known) {
             self.metrics.refusals_dropped.inc_by(count);
         }
     }
 
     /// Notes the effect of a limit or rule on mail, at a Unix millisecond.
     pub(crate) fn breached(&self, key: i64, breach: Breach, at: i64) {
-        self.add_breach(&mut self.lock().pending, (key, breach), Tally::once(at));
+        self.add_breach(
+            &mut self.state.lock().pending,
+            (key, breach),
+            Tally::once(at),
+        );
     }
 
     /// All effects of limits and rules on the credential's mail, the latest first.
@@ -132,7 +138,7 @@ impl ActivityBatch {
     pub(crate) fn breaches(&self, store: &Store, key: i64) -> Result<Vec<Breached>, StoreError> {
         let mut all = store.breaches(key)?;
         let now = clock::now_ms();
-        for ((owner, breach), tally) in self.lock().parts().flat_map(|part| &part.breaches) {
+        for ((owner, breach), tally) in self.state.lock().parts().flat_map(|part| &part.breaches) {
             if *owner != key {
                 continue;
             }
@@ -160,7 +166,7 @@ impl ActivityBatch {
         username: &str,
     ) -> Result<Vec<RefusedLogin>, StoreError> {
         let stored = store.refusals(username)?;
-        let state = self.lock();
+        let state = self.state.lock();
         let waiting = state.parts().map(|part| part.refusals.of(username));
         Ok(waiting.fold(stored, merged))
     }
@@ -172,6 +178,7 @@ impl ActivityBatch {
     pub(crate) fn unknown_refusals(&self, store: &Store) -> Result<Vec<RefusedLogin>, StoreError> {
         let stored = store.unknown_refusals()?;
         let waiting = self
+            .state
             .lock()
             .parts()
             .map(|part| part.refusals.unknown())
@@ -186,7 +193,7 @@ impl ActivityBatch {
 
     /// Notes sent mail, at a Unix millisecond.
     pub(crate) fn sent(&self, key: i64, at: i64, usage: &Usage) {
-        let pending = &mut self.lock().pending;
+        let pending = &mut self.state.lock().pending;
         self.add_usage(pending, (key, at / HOUR), usage);
         if usage.messages > 0 {
             let count = usage.messages;
@@ -196,7 +203,7 @@ impl ActivityBatch {
 
     /// Notes a use of an admin token.
     pub(crate) fn token_used(&self, key: i64, used: TokenUse) {
-        let tokens = &mut self.lock().pending.tokens;
+        let tokens = &mut self.state.lock().pending.tokens;
         if let Some(place) = place(tokens, key, self.limit, || used.clone()) {
             *place = used;
         }
@@ -206,7 +213,7 @@ impl ActivityBatch {
     /// stored records, whatever their times.
     pub(crate) fn update(&self, credential: &mut Credential) {
         let now = clock::now_ms();
-        let state = self.lock();
+        let state = self.state.lock();
         for part in state.parts() {
             part.update(credential, now);
         }
@@ -215,15 +222,11 @@ impl ActivityBatch {
     /// Merges waiting records into a token from the store.
     pub(crate) fn update_token(&self, token: &mut Token) {
         let now = clock::now_ms();
-        let state = self.lock();
+        let state = self.state.lock();
         for newer in state.parts().filter_map(|part| part.tokens.get(&token.key)) {
             token.last_used_at = Some(newer.at.min(now));
             token.last_used_address.clone_from(&newer.address);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add_use(&self, pending: &mut Pending, key: i64, used: LastUsed) {
@@ -288,7 +291,7 @@ impl ActivityBatch {
 
     /// Writes the waiting records; keeps the records if writing fails. Blocks on the store.
     pub(crate) fn flush(&self, store: &Store) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let Some(noted) = self.take() else {
             return;
         };
@@ -317,12 +320,12 @@ impl ActivityBatch {
 
     /// The number of unwritten uses.
     pub(crate) fn waiting(&self) -> i64 {
-        self.lock().uses_waiting()
+        self.state.lock().uses_waiting()
     }
 
     /// Takes the waiting records for a flush.
     fn take(&self) -> Option<Noted> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let taken = Arc::new(std::mem::take(&mut state.pending));
         let noted = taken.noted();
         if noted.is_empty() {
@@ -334,7 +337,7 @@ impl ActivityBatch {
 
     /// Ends a flush, and keeps the records that were not written.
     fn end_flush(&self, noted: Noted, is_written: bool) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.in_flight = None;
         state.flushes += 1;
         if !is_written {
@@ -345,7 +348,7 @@ impl ActivityBatch {
 
     /// A snapshot of unwritten usage.
     pub(super) fn unwritten(&self) -> Unwritten {
-        let state = self.lock();
+        let state = self.state.lock();
         let sent = |(_, usage): &(&(i64, i64), &Usage)| usage.messages > 0 || usage.recipients > 0;
         let usage = state.parts().flat_map(|part| &part.usage).filter(sent);
         Unwritten {
@@ -360,7 +363,7 @@ impl ActivityBatch {
     pub(super) fn is_unflushed(&self, unwritten: &Unwritten) -> bool {
         let begun = Instant::now();
         loop {
-            let state = self.lock();
+            let state = self.state.lock();
             if state.flushes != unwritten.flushes {
                 return false;
             }
@@ -543,7 +546,7 @@ mod tests {
         for at in [5, 9, 7] {
             batch.accepted(1, used(at));
         }
-        let pending = &batch.lock().pending;
+        let pending = &batch.state.lock().pending;
         assert_eq!((pending.uses[&1].at, pending.uses[&1].count), (9, 3));
         assert_eq!(pending.usage[&(1, 0)].accepted, 3);
     }
@@ -555,8 +558,8 @@ mod tests {
         batch.accepted(2, used(2));
         batch.accepted(1, used(3));
         batch.refused(1, HOUR);
-        assert_eq!(batch.lock().pending.uses.len(), 1);
-        assert_eq!(batch.lock().pending.usage.len(), 1);
+        assert_eq!(batch.state.lock().pending.uses.len(), 1);
+        assert_eq!(batch.state.lock().pending.usage.len(), 1);
         assert_eq!(batch.metrics.last_used_dropped.get(), 3);
         assert_eq!(batch.metrics.last_used_pending.get(), 1);
     }
@@ -762,7 +765,7 @@ mod tests {
             ..Noted::default()
         };
         batch.end_flush(noted, false);
-        let pending = &batch.lock().pending;
+        let pending = &batch.state.lock().pending;
         assert_eq!((pending.uses[&1].at, pending.uses[&1].count), (9, 2));
         assert_eq!(pending.usage[&(1, 0)].accepted, 5);
         assert_eq!(pending.tokens[&1].at, 5);

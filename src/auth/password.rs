@@ -3,13 +3,14 @@
 //! Each thread keeps its memory, because mapping memory for every password costs as much as
 //! hashing. The queue is bounded: a login that would wait too long fails at once.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::PasswordHasher as _;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::oneshot;
 
@@ -259,7 +260,7 @@ fn work(queue: &Mutex<Receiver<Job>>) {
     let _ = rustix::process::setpriority_process(None, 10);
     let mut memory = Vec::new();
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = queue.lock().recv();
         match job {
             Ok(job) => job(&mut memory),
             Err(_) => return,

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::prefix::Prefix;
 
@@ -123,8 +125,7 @@ impl Admission {
 
     fn of<T>(&self, prefix: Prefix, work: impl FnOnce(&mut HashMap<Prefix, usize>) -> T) -> T {
         let at = self.hasher.hash_one(prefix) as usize % SHARDS;
-        let counts = self.by_prefix[at].lock();
-        work(&mut counts.unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.by_prefix[at].lock())
     }
 }
 
@@ -183,10 +184,7 @@ mod tests {
         drop(slots);
         assert_eq!(admission.open(), 0);
         let left = admission.by_prefix.iter();
-        assert!(
-            left.into_iter()
-                .all(|counts| counts.lock().unwrap().is_empty())
-        );
+        assert!(left.into_iter().all(|counts| counts.lock().is_empty()));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Permits to hash for unknown clients, so that their guesses do not delay other logins.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::prefix::Prefix;
@@ -86,7 +87,7 @@ impl HashAdmission {
     }
 
     pub(crate) fn record_time(&self, time: Duration) {
-        let mut times = self.times();
+        let mut times = self.times.lock();
         if times.len() >= TIMED {
             times.pop_front();
         }
@@ -96,14 +97,10 @@ impl HashAdmission {
     /// The hashes of one credential all take about the same time. The time therefore depends on the
     /// username, so that an unknown username keeps its rank among those that exist.
     pub(crate) fn hash_time(&self, name: u32) -> Duration {
-        let mut times: Vec<_> = self.times().iter().copied().collect();
+        let mut times: Vec<_> = self.times.lock().iter().copied().collect();
         times.sort_unstable();
         let rank = (u64::from(name) * times.len() as u64) >> u32::BITS;
         times.get(rank as usize).copied().unwrap_or(ASSUMED)
-    }
-
-    fn times(&self) -> MutexGuard<'_, VecDeque<Duration>> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a permit.
@@ -124,10 +121,7 @@ impl HashAdmission {
 
     /// Takes one of the client's tokens.
     fn take(&self, client: Prefix, now: i64) -> Option<Arc<Semaphore>> {
-        let mut unknown_clients = self
-            .unknown_clients
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut unknown_clients = self.unknown_clients.lock();
         if unknown_clients.entries.len() >= ENTRIES
             && !unknown_clients.entries.contains_key(&client)
         {
@@ -265,11 +259,8 @@ mod tests {
         for number in 0..100_000_u32 {
             admission.take(Prefix::client(number.to_be_bytes().into()), 0);
         }
-        assert_eq!(
-            admission.unknown_clients.lock().unwrap().entries.len(),
-            ENTRIES
-        );
+        assert_eq!(admission.unknown_clients.lock().entries.len(), ENTRIES);
         assert!(admission.take(client(1), 60_000).is_some());
-        assert_eq!(admission.unknown_clients.lock().unwrap().entries.len(), 1);
+        assert_eq!(admission.unknown_clients.lock().entries.len(), 1);
     }
 }

@@ -4,7 +4,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::store::Login;
 
@@ -102,7 +103,7 @@ impl ImportedGuessLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, Failures>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+        self.failures.lock()
     }
 }
 

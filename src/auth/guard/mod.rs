@@ -19,10 +19,11 @@ mod wrong;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::clock::{self, steady_ms};
@@ -253,7 +254,7 @@ impl Guard {
             return;
         }
         if self.trust.note(credential, client, now) {
-            let mut unwritten = self.unwritten();
+            let mut unwritten = self.unwritten.lock();
             if unwritten.len() < UNWRITTEN {
                 unwritten.insert((credential, client), now);
             }
@@ -433,12 +434,6 @@ impl Guard {
         let is_exempt = exempt
             .any(|network| network.contains(prefix.address()) && network.contains(prefix.last()));
         self.settings.enabled && !is_exempt
-    }
-
-    fn unwritten(&self) -> MutexGuard<'_, HashMap<(i64, Prefix), i64>> {
-        self.unwritten
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

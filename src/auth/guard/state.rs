@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::log::Throttle;
@@ -266,14 +265,15 @@ impl Guard {
         actor: &Actor,
     ) -> Result<usize, StoreError> {
         store.by(actor).may_change()?;
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let mut cleared: BTreeSet<_> = [&self.clients, &self.networks]
             .into_iter()
             .flat_map(|table| table.remove(|prefix, _| target.includes(prefix)))
             .map(|prefix| prefix.to_string())
             .collect();
         self.trust.forget_clients(|client| target.includes(client));
-        self.unwritten()
+        self.unwritten
+            .lock()
             .retain(|(_, client), _| !target.includes(*client));
         self.update_gauges(steady_ms());
         read(store, |prefix, _| {
@@ -307,7 +307,8 @@ impl Guard {
                 }
                 let unwanted = refused.iter().copied().collect();
                 self.trust.forget_credentials(&unwanted);
-                self.unwritten()
+                self.unwritten
+                    .lock()
                     .retain(|(credential, _), _| !unwanted.contains(credential));
                 store.forget_trusted(&refused)
             });
@@ -340,7 +341,7 @@ impl Guard {
     /// wait. Blocks on the store.
     pub(crate) fn write(&self, store: &Store) -> bool {
         let now = steady_ms();
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         self.forget_rejected(store);
         let (rows, trusted) = self.changes(now);
         self.update_gauges(now);
@@ -383,7 +384,7 @@ impl Guard {
                 });
             }
         }
-        let trusted = std::mem::take(&mut *self.unwritten());
+        let trusted = std::mem::take(&mut *self.unwritten.lock());
         let trusted = trusted
             .into_iter()
             .map(|((credential, client), at)| TrustedNetwork {
@@ -402,7 +403,7 @@ impl Guard {
                     .change(network, now, |penalty| penalty.unwritten = true);
             }
         }
-        let mut unwritten = self.unwritten();
+        let mut unwritten = self.unwritten.lock();
         for row in trusted {
             if let Ok(client) = row.network.parse() {
                 let at = row.at.saturating_sub(clock::offset_at(row.at));

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::penalty::Penalty;
 use super::prefix::Prefix;
@@ -67,7 +68,7 @@ impl Table {
     pub(crate) fn remove(&self, unwanted: impl Fn(Prefix, &Penalty) -> bool) -> Vec<Prefix> {
         let mut removed = Vec::new();
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             let before = removed.len();
             removed.extend(
                 shard
@@ -82,7 +83,7 @@ impl Table {
 
     pub(crate) fn for_each(&self, mut look: impl FnMut(Prefix, &mut Penalty)) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             for (prefix, penalty) in shard.iter_mut() {
                 look(*prefix, penalty);
             }
@@ -95,9 +96,7 @@ impl Table {
         let first = self.next.load(Ordering::Relaxed);
         for step in 0..self.shards.len() {
             let at = (first + step) % self.shards.len();
-            let mut shard = self.shards[at]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut shard = self.shards[at].lock();
             if !shard
                 .iter_mut()
                 .all(|(prefix, penalty)| look(*prefix, penalty))
@@ -110,9 +109,7 @@ impl Table {
 
     fn shard(&self, prefix: Prefix) -> MutexGuard<'_, Shard> {
         let at = self.hasher.hash_one(prefix) as usize % self.shards.len();
-        self.shards[at]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[at].lock()
     }
 
     /// Drops the lowest penalty. Returns whether there was one without a ban.

@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::prefix::Prefix;
 
@@ -50,14 +51,12 @@ impl<K, V> Default for Sharded<K, V> {
 impl<K: std::hash::Hash + Eq + Copy, V> Sharded<K, V> {
     fn of(&self, key: K) -> MutexGuard<'_, HashMap<K, V>> {
         let at = self.hasher.hash_one(key) as usize % SHARDS;
-        self.shards[at]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[at].lock()
     }
 
     fn retain(&self, mut wanted: impl FnMut(&K, &mut V) -> bool) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             shard.retain(&mut wanted);
         }
     }
@@ -284,13 +283,13 @@ mod tests {
         assert!(
             sizes
                 .into_iter()
-                .all(|shard| shard.lock().unwrap().len() <= SHARD_ENTRIES)
+                .all(|shard| shard.lock().len() <= SHARD_ENTRIES)
         );
         let sizes = trust.clients.shards.iter();
         assert!(
             sizes
                 .into_iter()
-                .all(|shard| shard.lock().unwrap().len() <= SHARD_ENTRIES)
+                .all(|shard| shard.lock().len() <= SHARD_ENTRIES)
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Passwords found wrong, so that a device with an old password costs one hash and no more.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// How long an entry counts, in milliseconds.
 const REMEMBERED: i64 = 24 * 3_600_000;
@@ -41,9 +41,7 @@ impl WrongPasswords {
             hash as usize % SHARDS,
             (hash >> 32) as usize % (ENTRIES / SHARDS),
         );
-        let mut shard = self.shards[shard]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shards[shard].lock();
         if shard.is_empty() {
             shard.resize(ENTRIES / SHARDS, (0, i64::MIN / 2));
         }

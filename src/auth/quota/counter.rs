@@ -1,6 +1,6 @@
 //! The counter of one credential or organization: the sums sent, and the reservations.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Moment;
 use crate::policy::{Ceilings, Limit};
@@ -51,11 +51,11 @@ impl Counter {
         &self,
         ceilings: &Ceilings,
         now: Moment,
-        enforcement: Enforcement,
+        mode: Enforcement,
     ) -> Option<LimitReached> {
         let mut state = self.lock();
         let over = state.message_over(ceilings, now);
-        if over.is_none() || enforcement == Enforcement::Report {
+        if over.is_none() || mode == Enforcement::Report {
             state.reserved.messages += 1;
         }
         over
@@ -66,11 +66,11 @@ impl Counter {
         &self,
         ceilings: &Ceilings,
         now: Moment,
-        enforcement: Enforcement,
+        mode: Enforcement,
     ) -> Option<LimitReached> {
         let mut state = self.lock();
         let over = state.recipient_over(ceilings, now);
-        if over.is_none() || enforcement == Enforcement::Report {
+        if over.is_none() || mode == Enforcement::Report {
             state.reserved.recipients += 1;
         }
         over
@@ -80,11 +80,11 @@ impl Counter {
     pub(crate) fn take_session(
         &self,
         ceilings: &Ceilings,
-        enforcement: Enforcement,
+        mode: Enforcement,
     ) -> Option<LimitReached> {
         let mut state = self.lock();
         let over = over(ceilings, Limit::Sessions, state.sessions);
-        if over.is_none() || enforcement == Enforcement::Report {
+        if over.is_none() || mode == Enforcement::Report {
             state.sessions += 1;
         }
         over
@@ -173,7 +173,7 @@ impl Counter {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

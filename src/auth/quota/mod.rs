@@ -11,8 +11,10 @@ mod session_quota;
 mod window;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::{self, Moment};
 use crate::log::Throttle;
@@ -181,7 +183,7 @@ impl Quotas {
     }
 
     fn counter(&self, owner: &Owner) -> Arc<Counter> {
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.lock();
         if let Some(counter) = counters.get(owner) {
             return counter.clone();
         }

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use crate::auth::login_rules::{log_normalized, log_rule};
 use crate::clock::{self, Moment};
@@ -57,7 +59,7 @@ struct Side {
     owner: Owner,
     counter: Arc<Counter>,
     ceilings: Ceilings,
-    enforcement: Enforcement,
+    mode: Enforcement,
 }
 
 impl Side {
@@ -67,7 +69,7 @@ impl Side {
             counter: quotas.counter(&owner),
             owner,
             ceilings: Ceilings::default(),
-            enforcement: Enforcement::Reject,
+            mode: Enforcement::Reject,
         }
     }
 }
@@ -110,7 +112,7 @@ impl SessionQuota {
         let [own, organization] = self.quotas.ceilings(&self.policy);
         self.credential.ceilings = own;
         self.organization.ceilings = organization;
-        self.credential.enforcement = if reports_limits(&self.policy) {
+        self.credential.mode = if reports_limits(&self.policy) {
             Enforcement::Report
         } else {
             Enforcement::Reject
@@ -133,24 +135,34 @@ impl SessionQuota {
 
     /// Reserves the session.
     pub(super) fn reserve_session(&mut self) -> Result<(), Bar> {
-        let (own, organization) = (&self.credential, &self.organization);
-        let over = own.counter.take_session(&own.ceilings, own.enforcement);
-        if let Some(over) = over
-            && self.reports_limit(Party::Credential, over, own.enforcement)
-        {
-            return Err(Bar::Sessions);
+        let reserved = self.reserve(
+            |side| side.counter.take_session(&side.ceilings, side.mode),
+            |side, _| side.counter.leave(),
+        );
+        self.has_session = reserved.is_ok();
+        reserved.map_err(|_| Bar::Sessions)
+    }
+
+    /// Reserves with both parties or, if one denies, with neither.
+    fn reserve(
+        &self,
+        take: impl Fn(&Side) -> Option<LimitReached>,
+        release: impl Fn(&Side, Option<LimitReached>),
+    ) -> Result<(), Denial> {
+        let own = take(&self.credential);
+        self.enforce(&self.credential, own)?;
+        let organization = take(&self.organization);
+        self.enforce(&self.organization, organization)
+            .inspect_err(|_| release(&self.credential, own))
+    }
+
+    fn enforce(&self, side: &Side, reached: Option<LimitReached>) -> Result<(), Denial> {
+        match reached {
+            Some(reached) if self.report_limit(side.party, reached, side.mode) => {
+                Err(Denial::Over(side.party, reached.limit))
+            }
+            _ => Ok(()),
         }
-        let over = organization
-            .counter
-            .take_session(&organization.ceilings, organization.enforcement);
-        if let Some(over) = over
-            && self.reports_limit(Party::Organization, over, organization.enforcement)
-        {
-            own.counter.leave();
-            return Err(Bar::Sessions);
-        }
-        self.has_session = true;
-        Ok(())
     }
 
     /// The policy in force.
@@ -167,7 +179,7 @@ impl SessionQuota {
     /// The lower ceiling of the two parties, where both reject.
     fn smallest(&self, limit: Limit) -> Option<(Party, u64)> {
         let sides = [&self.credential, &self.organization].into_iter();
-        let refusing = sides.filter(|side| side.enforcement == Enforcement::Reject);
+        let refusing = sides.filter(|side| side.mode == Enforcement::Reject);
         let ceilings = refusing.filter_map(|side| Some((side.party, side.ceilings.get(limit)?)));
         ceilings.min_by_key(|(_, ceiling)| *ceiling)
     }
@@ -226,26 +238,10 @@ impl SessionQuota {
             return self.deny(party, LimitReached { limit, ceiling });
         }
         let now = Moment::now();
-        let (own, organization) = (&self.credential, &self.organization);
-        let own_over = own
-            .counter
-            .take_message(&own.ceilings, now, own.enforcement);
-        if let Some(over) = own_over
-            && self.reports_limit(Party::Credential, over, own.enforcement)
-        {
-            return Err(Denial::Over(Party::Credential, over.limit));
-        }
-        let over = organization.counter.take_message(
-            &organization.ceilings,
-            now,
-            organization.enforcement,
-        );
-        if let Some(over) = over
-            && self.reports_limit(Party::Organization, over, organization.enforcement)
-        {
-            own.counter.withdraw_message(&own.ceilings, own_over);
-            return Err(Denial::Over(Party::Organization, over.limit));
-        }
+        self.reserve(
+            |side| side.counter.take_message(&side.ceilings, now, side.mode),
+            |side, reached| side.counter.withdraw_message(&side.ceilings, reached),
+        )?;
         self.held.add(MESSAGE);
         self.unanswered_mails += 1;
         Ok(())
@@ -267,37 +263,14 @@ impl SessionQuota {
         let limit = Limit::RecipientsPerMessage;
         for side in [&self.credential, &self.organization] {
             let ceiling = side.ceilings.get(limit);
-            if let Some(ceiling) = ceiling.filter(|ceiling| self.in_message >= *ceiling)
-                && self.reports_limit(
-                    side.party,
-                    LimitReached { limit, ceiling },
-                    side.enforcement,
-                )
-            {
-                return Err(Denial::Over(side.party, limit));
-            }
+            let ceiling = ceiling.filter(|ceiling| self.in_message >= *ceiling);
+            self.enforce(side, ceiling.map(|ceiling| LimitReached { limit, ceiling }))?;
         }
         let now = Moment::now();
-        let (own, organization) = (&self.credential, &self.organization);
-        let over = own
-            .counter
-            .take_recipient(&own.ceilings, now, own.enforcement);
-        if let Some(over) = over
-            && self.reports_limit(Party::Credential, over, own.enforcement)
-        {
-            return Err(Denial::Over(Party::Credential, over.limit));
-        }
-        let over = organization.counter.take_recipient(
-            &organization.ceilings,
-            now,
-            organization.enforcement,
-        );
-        if let Some(over) = over
-            && self.reports_limit(Party::Organization, over, organization.enforcement)
-        {
-            own.counter.release(RECIPIENT);
-            return Err(Denial::Over(Party::Organization, over.limit));
-        }
+        self.reserve(
+            |side| side.counter.take_recipient(&side.ceilings, now, side.mode),
+            |side, _| side.counter.release(RECIPIENT),
+        )?;
         self.held.add(RECIPIENT);
         self.in_message += 1;
         self.unanswered_recipients.push_back(self.message);
@@ -319,8 +292,8 @@ impl SessionQuota {
 
     /// Settles the oldest RCPT.
     pub fn recipient_answered(&mut self, taken: bool) {
-        let unanswered_recipients = self.unanswered_recipients.pop_front();
-        if !taken && let Some(message) = unanswered_recipients {
+        let message = self.unanswered_recipients.pop_front();
+        if !taken && let Some(message) = message {
             self.release(RECIPIENT);
             if message == self.message {
                 self.in_message = self.in_message.saturating_sub(1);
@@ -386,18 +359,14 @@ impl SessionQuota {
             let reported = side
                 .ceilings
                 .get(limit)
-                .filter(|_| side.enforcement == Enforcement::Report);
+                .filter(|_| side.mode == Enforcement::Report);
             if let Some(ceiling) = reported.filter(|ceiling| octets > *ceiling) {
-                self.reports_limit(
-                    side.party,
-                    LimitReached { limit, ceiling },
-                    side.enforcement,
-                );
+                self.report_limit(side.party, LimitReached { limit, ceiling }, side.mode);
             }
         }
         let refused = self.smallest(limit);
         if let Some((party, ceiling)) = refused.filter(|(_, ceiling)| octets > *ceiling) {
-            self.reports_limit(party, LimitReached { limit, ceiling }, Enforcement::Reject);
+            self.report_limit(party, LimitReached { limit, ceiling }, Enforcement::Reject);
         }
     }
 
@@ -411,7 +380,10 @@ impl SessionQuota {
             true => Some(1),
             false => {
                 let value = || value.to_string();
-                self.throttles().rules.count(breach, value, Instant::now())
+                self.throttles
+                    .lock()
+                    .rules
+                    .count(breach, value, Instant::now())
             }
         };
         if let Some(count) = count {
@@ -430,7 +402,8 @@ impl SessionQuota {
         }
         let octet = octet.as_str();
         let count = self
-            .throttles()
+            .throttles
+            .lock()
             .rules
             .count(breach, || octet.to_owned(), Instant::now());
         if let Some(count) = count {
@@ -439,19 +412,19 @@ impl SessionQuota {
     }
 
     fn deny(&self, party: Party, over: LimitReached) -> Result<(), Denial> {
-        self.reports_limit(party, over, Enforcement::Reject);
+        self.report_limit(party, over, Enforcement::Reject);
         Err(Denial::Over(party, over.limit))
     }
 
     /// Counts a reached limit, and logs the limit unless a line was logged a moment ago. Returns
     /// whether the limit rejects.
-    fn reports_limit(&self, of: Party, over: LimitReached, enforcement: Enforcement) -> bool {
-        let refused = enforcement == Enforcement::Reject;
+    fn report_limit(&self, of: Party, over: LimitReached, mode: Enforcement) -> bool {
+        let refused = mode == Enforcement::Reject;
         let LimitReached { limit, ceiling } = over;
         let breach = Breach::Limit { of, limit, refused };
         self.note_breach(breach);
         let now = Instant::now();
-        if let Some(count) = self.throttles().limits.count(breach, || ceiling, now) {
+        if let Some(count) = self.throttles.lock().limits.count(breach, || ceiling, now) {
             log_limit(&self.identity, breach, ceiling, count);
         }
         refused
@@ -468,12 +441,6 @@ impl SessionQuota {
         self.quotas
             .activity
             .breached(self.identity.key, breach, now);
-    }
-
-    fn throttles(&self) -> MutexGuard<'_, LogThrottles> {
-        self.throttles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn release(&mut self, taken: MailCount) {
@@ -507,10 +474,7 @@ fn log_limit(identity: &Identity, breach: Breach, value: u64, count: u64) {
 
 impl Drop for SessionQuota {
     fn drop(&mut self) {
-        let throttles = self
-            .throttles
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
+        let throttles = self.throttles.get_mut();
         for (breach, ceiling, count) in throttles.limits.rest() {
             log_limit(&self.identity, breach, ceiling, count);
         }

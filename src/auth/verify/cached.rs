@@ -11,7 +11,7 @@ use crate::store::Login;
 use super::machine::Accepted;
 
 #[derive(Default)]
-pub(in crate::auth) struct CachedSecrets {
+pub(crate) struct CachedSecrets {
     /// By [`PasswordSlot`].
     entries: [Option<Arc<CacheEntry>>; 2],
     /// Slots whose fresh entry is not the offered password.

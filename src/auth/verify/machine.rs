@@ -24,21 +24,21 @@ use crate::store::{Login, Refusal, Retired};
 use super::cached::CachedSecrets;
 
 /// The claim to verify.
-pub(in crate::auth) struct Request<'a> {
-    pub(in crate::auth) username: &'a str,
+pub(crate) struct Request<'a> {
+    pub(crate) username: &'a str,
     /// Whether the client asks for an authorization identity other than `username`.
-    pub(in crate::auth) has_authzid: bool,
-    pub(in crate::auth) digest: Digest,
+    pub(crate) has_authzid: bool,
+    pub(crate) digest: Digest,
     /// [`crate::store::Store::tag`] of the offered password.
-    pub(in crate::auth) tag: u32,
-    pub(in crate::auth) address: IpAddr,
+    pub(crate) tag: u32,
+    pub(crate) address: IpAddr,
     /// Whether a rejection may wait for the next poll of the store without being late.
-    pub(in crate::auth) may_await_poll: bool,
+    pub(crate) may_await_poll: bool,
 }
 
 /// The next thing to do, and the [`Input`] that answers.
 #[derive(Debug)]
-pub(in crate::auth) enum Step {
+pub(crate) enum Step {
     /// Wait for a permit to hash for this unknown client: [`Input::Permit`].
     AcquirePermit(Prefix),
     /// Wait until the store has been polled again: [`Input::Polled`].
@@ -72,7 +72,7 @@ pub(in crate::auth) enum Step {
 }
 
 /// The answer to a [`Step`].
-pub(in crate::auth) enum Input {
+pub(crate) enum Input {
     Cached(u64, CachedSecrets),
     Compared(CompareOutcome),
     Counted(Outcome),
@@ -94,16 +94,16 @@ pub(in crate::auth) enum Input {
 
 /// The row to compare a password with, and the password slots that may hold that password.
 #[derive(Debug)]
-pub(in crate::auth) struct Candidate {
-    pub(in crate::auth) login: Arc<Login>,
-    pub(in crate::auth) epoch: u64,
-    pub(in crate::auth) slots: Vec<PasswordSlot>,
+pub(crate) struct Candidate {
+    pub(crate) login: Arc<Login>,
+    pub(crate) epoch: u64,
+    pub(crate) slots: Vec<PasswordSlot>,
     /// Slots whose cache entry belongs to an earlier state of the row.
-    pub(in crate::auth) stale: Vec<PasswordSlot>,
+    pub(crate) stale: Vec<PasswordSlot>,
 }
 
 #[derive(Clone, Debug)]
-pub(in crate::auth) enum CompareOutcome {
+pub(crate) enum CompareOutcome {
     Match(PasswordSlot, Arc<CacheEntry>),
     Mismatch,
     /// The stored hash cannot be used, and the client must not learn so.
@@ -116,15 +116,15 @@ pub(in crate::auth) enum CompareOutcome {
 
 /// The password is right.
 #[derive(Clone, Debug)]
-pub(in crate::auth) struct Accepted {
-    pub(in crate::auth) identity: Arc<Identity>,
-    pub(in crate::auth) slot: PasswordSlot,
+pub(crate) struct Accepted {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) slot: PasswordSlot,
     /// Whether the credential's other password is right, too.
-    pub(in crate::auth) overlaps: bool,
+    pub(crate) overlaps: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::auth) enum Rejected {
+pub(crate) enum Rejected {
     /// An unknown client got no permit to hash, or its hash took too long.
     NoHashPermit,
     Reason {
@@ -155,10 +155,8 @@ enum State {
     /// The permit's timeout is counted after the delay: a client that logged in meanwhile does
     /// not guess.
     CountingTimeout(Verdict),
-    Delaying {
-        verdict: Verdict,
-        lacked_permit: bool,
-    },
+    /// With whether the client got no permit.
+    Delaying(Verdict, bool),
     #[default]
     Done,
     Entering(Arc<Identity>),
@@ -171,7 +169,7 @@ enum State {
     Simulating(Rejected),
 }
 
-pub(in crate::auth) struct Verification<'a> {
+pub(crate) struct Verification<'a> {
     request: Request<'a>,
     attempt: Attempt<'a>,
     state: State,
@@ -184,7 +182,7 @@ pub(in crate::auth) struct Verification<'a> {
 
 impl<'a> Verification<'a> {
     /// Begins, and names the first step.
-    pub(in crate::auth) fn begin(request: Request<'a>, attempt: Attempt<'a>) -> (Self, Step) {
+    pub(crate) fn begin(request: Request<'a>, attempt: Attempt<'a>) -> (Self, Step) {
         let mut verification = Self {
             may_await_poll: request.may_await_poll,
             request,
@@ -202,17 +200,17 @@ impl<'a> Verification<'a> {
         (verification, step)
     }
 
-    pub(in crate::auth) fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         self.request.digest
     }
 
-    pub(in crate::auth) fn attempt(&self) -> &Attempt<'a> {
+    pub(crate) fn attempt(&self) -> &Attempt<'a> {
         &self.attempt
     }
 
     /// Takes the answer to the last step. An answer that the state does not expect ends the
     /// verification without a verdict.
-    pub(in crate::auth) fn next(&mut self, input: Input, now: Moment) -> Step {
+    pub(crate) fn next(&mut self, input: Input, now: Moment) -> Step {
         use Input as In;
         match (mem::take(&mut self.state), input) {
             (State::Recalling, In::Cached(epoch, secrets)) => self.on_cached(epoch, secrets, now),
@@ -255,16 +253,10 @@ impl<'a> Verification<'a> {
             (State::CountingRejection(rejected), In::Counted(outcome)) => {
                 self.delay(&rejected, outcome)
             }
-            (
-                State::Delaying {
-                    verdict,
-                    lacked_permit,
-                },
-                In::Delayed,
-            ) => match lacked_permit {
-                true => self.to(State::CountingTimeout(verdict), Step::CountTimeout),
-                false => Step::Done(verdict),
-            },
+            (State::Delaying(verdict, true), In::Delayed) => {
+                self.to(State::CountingTimeout(verdict), Step::CountTimeout)
+            }
+            (State::Delaying(verdict, false), In::Delayed) => Step::Done(verdict),
             (State::CountingTimeout(verdict), In::Counted(outcome)) => {
                 Step::Done(match outcome.barred {
                     true => Verdict::Barred(Bar::Guard),
@@ -496,11 +488,10 @@ impl<'a> Verification<'a> {
             Rejected::Unavailable(outage) => (Verdict::Unavailable(*outage), 1),
         };
         let lacked_permit = *rejected == Rejected::NoHashPermit;
-        let state = State::Delaying {
-            verdict,
-            lacked_permit,
-        };
-        self.to(state, Step::Delay(slowness))
+        self.to(
+            State::Delaying(verdict, lacked_permit),
+            Step::Delay(slowness),
+        )
     }
 }
 
@@ -525,13 +516,13 @@ impl From<Reason> for Rejected {
 }
 
 /// Whether the rules let this credential log in from `address`, or only report that they would not.
-pub(in crate::auth) fn may_come_from(identity: &Identity, address: IpAddr) -> bool {
+pub(crate) fn may_come_from(identity: &Identity, address: IpAddr) -> bool {
     let rules = &identity.policy.rules;
     rules.allows_network(address) || rules.reports(Rule::Networks)
 }
 
 /// Whether a row rejects a password with this tag without a hash.
-pub(in crate::auth) fn rejects_unhashed(row: Option<&Login>, tag: u32, now_ms: i64) -> bool {
+pub(crate) fn rejects_unhashed(row: Option<&Login>, tag: u32, now_ms: i64) -> bool {
     let may_be = |stored: Option<u32>| stored.is_none_or(|stored| stored == tag);
     row.is_none_or(|login| {
         let mut previous = login.previous.iter();

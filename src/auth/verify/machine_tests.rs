@@ -757,7 +757,7 @@ fn state_name(state: &State) -> &'static str {
         State::ConfirmingRow(..) => "confirming row",
         State::CountingRejection(_) => "counting rejection",
         State::CountingTimeout(_) => "counting timeout",
-        State::Delaying { .. } => "delaying",
+        State::Delaying(..) => "delaying",
         State::Done => "done",
         State::Entering(_) => "entering",
         State::EqualizingPermit(_) => "equalizing permit",
