@@ -15,7 +15,8 @@ use crate::auth::issue::{self, Issued};
 use crate::auth::token;
 use crate::config::{Config, ListenerKind};
 use crate::daemon::{self, Daemon, Sockets};
-use crate::store::{Actor, DEFAULT_ORGANIZATION, Scope};
+use crate::sasl::Secret;
+use crate::store::{Actor, DEFAULT_ORGANIZATION, Scope, Store};
 
 use super::output::print;
 use super::{CliError, log, serve};
@@ -31,8 +32,13 @@ pub fn run(send: bool) -> Result<(), CliError> {
     let config = configure(&directory, capture.address()?)?;
     log::start(&config.log)?;
     serve::run_to_the_end(async {
+        let actor = Actor::system("demo");
+        // Before the daemon starts, which would warn that there is no token.
+        let store = Store::open(&config.store.path)?;
+        let token = token::issue(store.by(&actor), "Demo", &Scope::INSTANCE_ADMIN, None)?;
+        drop(store);
         let daemon = Daemon::new(&config, Sockets::none())?;
-        let site = Site::new(&daemon, &config, &directory)?;
+        let site = Site::new(&daemon, &config, &directory, &token.secret)?;
         if send {
             let (captured, arrived) = std::sync::mpsc::channel();
             capture.start(move |message| {
@@ -62,7 +68,12 @@ pub(super) struct Site {
 }
 
 impl Site {
-    fn new(daemon: &Daemon, config: &Config, directory: &TempDir) -> Result<Self, CliError> {
+    fn new(
+        daemon: &Daemon,
+        config: &Config,
+        directory: &TempDir,
+        token: &Secret,
+    ) -> Result<Self, CliError> {
         let addresses = daemon.addresses();
         let address = |wanted| {
             let found = addresses.iter().find(|(kind, _)| *kind == wanted);
@@ -72,8 +83,7 @@ impl Site {
         };
         let (store, actor) = (daemon.store(), Actor::system("demo"));
         history::add(&store, &actor, daemon::cost(config))?;
-        let token = token::issue(store.by(&actor), "Demo", &Scope::INSTANCE_ADMIN, None)?;
-        let dashboard = daemon.sign_in_link(&token.secret);
+        let dashboard = daemon.sign_in_link(token);
         Ok(Self {
             dashboard: dashboard
                 .ok_or_else(|| CliError::Io("the demo's dashboard is missing".into()))?,

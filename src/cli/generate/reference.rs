@@ -24,8 +24,7 @@ pub fn configuration() -> String {
         certificate alone.\n\
         This page is made from `config.toml.example`.\n"
         .to_owned();
-    let mut words: Vec<&str> = Vec::new();
-    let mut code: Vec<&str> = Vec::new();
+    let mut block = Block::default();
     for line in EXAMPLE.lines() {
         let comment = line.strip_prefix('#').filter(|rest| {
             // A comment has a blank behind its sign; a key that may be left out has none.
@@ -33,37 +32,54 @@ pub fn configuration() -> String {
         });
         match comment {
             Some(text) => {
-                close(&mut page, &mut code);
-                words.push(text.strip_prefix(' ').unwrap_or(text));
+                if !block.code.is_empty() {
+                    block.close(&mut page);
+                }
+                block.words.push(text.strip_prefix(' ').unwrap_or(text));
             }
-            None if line.is_empty() => {
-                close(&mut page, &mut code);
-                tell(&mut page, &mut words);
-            }
+            None if line.is_empty() => block.close(&mut page),
             None => {
                 let bare = line.strip_prefix('#').unwrap_or(line);
                 if bare.starts_with('[') {
-                    close(&mut page, &mut code);
                     let _ = write!(page, "\n## {bare}\n");
+                    block.close(&mut page);
+                    bare.trim_matches(['[', ']']).clone_into(&mut block.section);
                 }
-                if !words.is_empty() {
-                    close(&mut page, &mut code);
-                    tell(&mut page, &mut words);
-                }
-                code.push(line);
+                block.code.push(line);
             }
         }
     }
-    close(&mut page, &mut code);
-    tell(&mut page, &mut words);
+    block.close(&mut page);
     page
 }
 
-/// Ends a block of code.
-fn close(page: &mut String, code: &mut Vec<&str>) {
-    if !code.is_empty() {
-        let _ = write!(page, "\n```toml\n{}\n```\n", code.join("\n"));
-        code.clear();
+/// A comment of the example and the lines that it is about.
+#[derive(Default)]
+struct Block<'a> {
+    section: String,
+    words: Vec<&'a str>,
+    code: Vec<&'a str>,
+}
+
+impl Block<'_> {
+    /// Writes the block under the names of its keys, and begins the next one.
+    fn close(&mut self, page: &mut String) {
+        let names = self.code.iter().filter_map(|line| {
+            let (key, _) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")?;
+            Some(match &*self.section {
+                "" => key.to_owned(),
+                section => format!("{section}.{key}"),
+            })
+        });
+        let names: Vec<_> = names.collect();
+        if !names.is_empty() {
+            let _ = write!(page, "\n### {}\n", names.join(", "));
+        }
+        tell(page, &mut self.words);
+        if !self.code.is_empty() {
+            let _ = write!(page, "\n```toml\n{}\n```\n", self.code.join("\n"));
+            self.code.clear();
+        }
     }
 }
 
