@@ -169,7 +169,8 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Backup { file } => store::back_up(&Config::load(&path)?.store.path, &file),
         Command::Check => check::run(&path),
         Command::Credential(command) => match reach(path)? {
-            Reach::Store(config, store, running) => {
+            Reach::Store(opened, running) => {
+                let (config, store) = *opened;
                 let cost = daemon::cost(&config);
                 credential::run(command, &store, cost, &actor::of_process(), &running)
             }
