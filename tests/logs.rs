@@ -52,6 +52,9 @@ fn hostile_usernames() -> Vec<String> {
     ]
 }
 
+/// Of the usernames, what turns text around, or ends a line for some programs.
+const HIDDEN: [char; 3] = ['\u{202e}', '\u{2028}', '\u{85}'];
+
 /// EHLO takes no space, so these are poorer.
 const HOSTILE_NAMES: [&str; 4] = [
     "\"address=192.0.2.66\"",
@@ -131,6 +134,11 @@ fn fail2ban_sees_each_refusal_once_and_nothing_else_in_text_and_json() {
         let (gatepost, _, from) = refusals(format);
         let log = settled(&gatepost);
         assert!(!log.contains('\u{1b}') && !log.contains('\r'), "{log}");
+        assert!(!log.contains(HIDDEN), "{log}");
+        // In JSON it is a backslash that stands in the value.
+        let backslash = if format == "json" { "\\\\" } else { "\\" };
+        let spelled = ["u{202e}", "u{2028}", "u{85}"].map(|part| format!("{backslash}{part}"));
+        assert!(log.contains(&spelled.concat()), "{log}");
         // A line of a client's making would begin with something else.
         let begins = |line: &str| line.starts_with("20") || line.starts_with("{\"timestamp\":\"20");
         assert!(log.lines().all(begins), "{log}");
@@ -168,7 +176,7 @@ fn fail2ban_sees_each_refusal_once_in_a_real_journal() {
     // No unit of systemd's here, so the filter's own match cannot fit.
     assert_eq!(banned(&["-m", "_COMM=gatepost", &source]), from);
 
-    // Each field by its name, as it was sent; the message is for people.
+    // Each field by its name, with control characters as they were sent; the message is for people.
     let entries = journal.entries();
     let refused: Vec<_> = entries
         .iter()
@@ -177,7 +185,12 @@ fn fail2ban_sees_each_refusal_once_in_a_real_journal() {
         .collect();
     assert_eq!(refused.len(), from.len());
     for (entry, username) in refused.iter().zip(hostile_usernames()) {
-        assert_eq!(text_of(&entry["GATEPOST_USERNAME"]), username, "{entry}");
+        let mut shown = username;
+        for hidden in HIDDEN {
+            shown = shown.replace(hidden, &hidden.escape_unicode().to_string());
+        }
+        assert_eq!(text_of(&entry["GATEPOST_USERNAME"]), shown, "{entry}");
+        assert!(!text_of(&entry["MESSAGE"]).contains(HIDDEN), "{entry}");
         assert_eq!(entry["PRIORITY"], "6");
         let message = entry["MESSAGE"].as_str().expect("a printable message");
         assert!(message.starts_with("login refused address=127.0.7."));

@@ -12,6 +12,8 @@ use tracing_subscriber::layer::Context;
 
 use crate::log;
 
+use super::log::spelled_out;
+
 /// Writes log lines in the form that the journal takes (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 pub struct Journal;
 
@@ -55,6 +57,7 @@ struct Entry(Vec<u8>);
 
 impl Entry {
     fn add(&mut self, name: &str, value: &str) {
+        let value = spelled_out(value, r"\");
         self.0.extend_from_slice(name.as_bytes());
         self.0.push(b'\n');
         self.0

@@ -1,5 +1,6 @@
 //! In which form log lines are written, and where to.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
@@ -13,6 +14,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
 use crate::log::{self, JOURNAL_SOCKET, Output};
+use crate::store::is_invisible;
 
 use super::journal::Journal;
 use super::output::complain;
@@ -47,7 +49,7 @@ pub fn start(log: &Log) -> io::Result<()> {
             log::start(Output::standard_error()?)?;
             tracing_subscriber::fmt()
                 .with_env_filter(filter(log))
-                .with_writer(|| Lines)
+                .with_writer(|| Lines { backslash: r"\\" })
                 .log_internal_errors(false)
                 .json()
                 .flatten_event(true)
@@ -86,7 +88,7 @@ fn start_text(log: &Log) -> io::Result<Result<(), TryInitError>> {
     log::start(Output::standard_error()?)?;
     Ok(tracing_subscriber::fmt()
         .with_env_filter(filter(log))
-        .with_writer(|| Lines)
+        .with_writer(|| Lines { backslash: r"\" })
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .finish()
@@ -94,17 +96,44 @@ fn start_text(log: &Log) -> io::Result<Result<(), TryInitError>> {
 }
 
 /// The queue of lines, to which the subscriber writes each line at once.
-struct Lines;
+struct Lines {
+    /// How the form of the line writes one.
+    backslash: &'static str,
+}
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        log::write(line);
+        match str::from_utf8(line) {
+            Ok(text) => log::write(spelled_out(text, self.backslash).as_bytes()),
+            Err(_) => log::write(line),
+        }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The text with the characters spelled out that turn the text around them or cannot be seen. The
+/// subscriber has escaped control characters of ASCII, and itself writes line ends and colours.
+pub(super) fn spelled_out<'a>(text: &'a str, backslash: &str) -> Cow<'a, str> {
+    let is_hidden = |character: char| !character.is_ascii() && is_invisible(character);
+    if text.is_ascii() || !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match is_hidden(character) {
+            // Without the backslash of the escape, which stands first.
+            true => {
+                plain.push_str(backslash);
+                plain.extend(character.escape_unicode().skip(1));
+            }
+            false => plain.push(character),
+        }
+    }
+    Cow::Owned(plain)
 }
 
 /// The level was parsed with the configuration.
