@@ -10,6 +10,8 @@ pub(crate) struct Near {
     pub(crate) credential: OtherCase,
     has_blanks: bool,
     has_other_case: bool,
+    /// Whether `auth.username_case` bridges the difference, which folds ASCII letters only.
+    is_foldable: bool,
 }
 
 impl Near {
@@ -30,9 +32,12 @@ impl Near {
             (true, true) => format!(
                 "the credential \"{username}\" differs only in case and in the {blanks}: change it in the client"
             ),
-            (false, _) => format!(
+            (false, _) if self.is_foldable => format!(
                 "the credential {username} differs only in case: write it so in the client, or set auth.username_case = \"fold\""
             ),
+            (false, _) => {
+                format!("the credential {username} differs only in case: write it so in the client")
+            }
         }
     }
 }
@@ -50,6 +55,7 @@ pub(crate) fn near(store: &Store, usernames: &[&str]) -> Result<Vec<Option<Near>
         let near = Near {
             has_blanks: trimmed.len() < sent.len(),
             has_other_case: credential.username != trimmed,
+            is_foldable: credential.username.eq_ignore_ascii_case(trimmed),
             credential,
         };
         (near.has_blanks || near.has_other_case).then_some(near)

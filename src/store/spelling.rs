@@ -9,7 +9,7 @@ use super::{Store, StoreError};
 /// one for each spelling and letter.
 const LOOKUPS: usize = 400;
 
-/// A credential whose username differs only in the case of ASCII letters.
+/// A credential whose username differs only in case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OtherCase {
     /// As it is stored.
@@ -76,31 +76,41 @@ fn spelling(connection: &Connection, wanted: &str) -> Result<Option<String>, Sto
         "SELECT username FROM credentials WHERE username >= ?1 AND username < ?2
          ORDER BY username LIMIT 2",
     )?;
-    let mut beginnings = vec![String::new()];
+    let folded = in_one_case(wanted);
+    // A letter may have another length in the other case, so each beginning has its own rest.
+    let mut beginnings = vec![(String::new(), wanted)];
     for _ in 0..LOOKUPS {
-        let Some(begin) = beginnings.pop() else {
+        let Some((begin, rest)) = beginnings.pop() else {
             return Ok(None);
         };
         let end = format!("{begin}\u{10ffff}");
         let rows = range.query_map([&begin, &end], |row| row.get(0))?;
         let rows: Vec<String> = rows.collect::<Result<_, _>>()?;
-        let is_wanted = |row: &&String| row.eq_ignore_ascii_case(wanted);
+        let is_wanted = |row: &&String| in_one_case(row) == folded;
         if let Some(found) = rows.iter().find(is_wanted) {
             return Ok(Some(found.clone()));
         }
-        let next = wanted
-            .get(begin.len()..)
-            .and_then(|rest| rest.chars().next());
-        let (2.., Some(next)) = (rows.len(), next) else {
+        let mut letters = rest.chars();
+        let (2.., Some(next)) = (rows.len(), letters.next()) else {
             continue;
         };
-        let (upper, lower) = (next.to_ascii_uppercase(), next.to_ascii_lowercase());
-        if upper != lower {
-            beginnings.push(format!("{begin}{upper}"));
-        }
-        beginnings.push(format!("{begin}{lower}"));
+        let mut spellings = vec![
+            next.to_string(),
+            next.to_uppercase().to_string(),
+            next.to_lowercase().to_string(),
+        ];
+        spellings.sort_unstable();
+        spellings.dedup();
+        let longer = spellings.into_iter();
+        beginnings.extend(longer.map(|letter| (format!("{begin}{letter}"), letters.as_str())));
     }
     Ok(None)
+}
+
+/// Equal for texts that differ only in case. Only the upper case tells that σ is ς.
+fn in_one_case(text: &str) -> String {
+    let upper = text.chars().flat_map(char::to_uppercase);
+    upper.flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]
@@ -120,6 +130,12 @@ mod tests {
             "SMTP_x",
             "a",
             "A",
+            "принтер",
+            "ПРИНТЕР-2",
+            "ПРИНТЕР-3",
+            "ΟΔΥΣΣΕΥΣ",
+            "straße",
+            "ı",
         ] {
             store.create_credential(named(username)).unwrap();
         }
@@ -139,7 +155,13 @@ mod tests {
             ("", None),
             ("v_plai", None),
             ("v_plainers", None),
-            ("JÖRG@example.test", None),
+            ("JÖRG@example.test", Some("Jörg@Example.TEST")),
+            ("Joerg@example.test", None),
+            ("ПРИНТЕР", Some("принтер")),
+            ("принтер-2", Some("ПРИНТЕР-2")),
+            ("οδυσσευσ", Some("ΟΔΥΣΣΕΥΣ")),
+            ("STRASSE", Some("straße")),
+            ("i", None),
             ("\u{10ffff}", None),
         ] {
             assert_eq!(found(wanted).as_deref(), expected, "{wanted}");
