@@ -416,4 +416,18 @@ fn a_message_with_a_bare_newline_is_encoded_anew_and_counted() {
         let words = "odd line ends: a bare CR or LF in a message, made clean";
         list.contains(words).then_some(())
     });
+    let show = ["credential", "show", &credential.username];
+    let shown = gatepost.succeed(&show);
+    for words in [
+        "Odd line ends  a bare CR or LF in a message, made clean: 1 in 30 days",
+        "Odd line ends  a NUL in a message, made clean: 1 in 30 days",
+    ] {
+        assert!(shown.contains(words), "{shown}");
+    }
+    let document = gatepost.json(&show);
+    let odd = document["odd_line_ends"].as_array().expect("a list");
+    assert_eq!(odd.len(), 2, "{document}");
+    assert_eq!(odd[1]["octet"], "bare_newline");
+    assert_eq!(odd[1]["action"], "normalized");
+    assert_eq!(odd[1]["count"], 1);
 }

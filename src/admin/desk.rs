@@ -219,6 +219,12 @@ impl Desk {
         Ok((logins, noted.breaches(store, credential.key)?))
     }
 
+    /// What limits and rules did to the mail of a credential, up to this moment.
+    pub(super) fn breaches(&self, credential: &Credential) -> Result<Vec<Breached>, Problem> {
+        let System { store, noted, .. } = &self.system;
+        Ok(noted.breaches(store, credential.key)?)
+    }
+
     /// The refused logins with names that nobody has, up to this moment.
     pub(super) fn unknown_refusals(&self) -> Result<Vec<RefusedLogin>, Problem> {
         let System { store, noted, .. } = &self.system;

@@ -19,7 +19,7 @@ use crate::auth::password::Cost;
 use crate::policy::RulesChange;
 use crate::sasl::Secret;
 use crate::store::{
-    Actor, Credential, CredentialEdit, CredentialFilter, CredentialState, CredentialStatus,
+    Actor, Breached, Credential, CredentialEdit, CredentialFilter, CredentialState, CredentialStatus,
     DEFAULT_ORGANIZATION, LastUsed, Overlap, Page, PasswordUse, Rotation, Store,
 };
 
@@ -310,7 +310,11 @@ fn answer(
         }
         Show { username, json } => {
             let credential = store.credential(username.as_str())?;
-            told(&credential, json, || show(&credential))
+            let breaches = store.breaches(credential.key)?;
+            match json {
+                true => document(&api::Credential::from(&credential).with_odd_line_ends(&breaches)),
+                false => Ok(show(&credential, &breaches)),
+            }
         }
         Rotate {
             username,
@@ -650,7 +654,7 @@ fn list(credentials: &[Credential], json: bool) -> Result<String, CliError> {
     Ok(table(&header, rows))
 }
 
-fn show(credential: &Credential) -> String {
+fn show(credential: &Credential, breaches: &[Breached]) -> String {
     let now = crate::clock::now();
     let mut lines = vec![
         ("Username", shown(&credential.username)),
@@ -719,6 +723,14 @@ fn show(credential: &Credential) -> String {
             ),
             ("Messages", message.count.to_string()),
         ]),
+    }
+    for odd in breaches.iter().filter(|one| one.is_odd_line_end()) {
+        let words = odd.words();
+        let what = words.strip_prefix("odd line ends: ").unwrap_or(&words);
+        let became = odd.let_through().unwrap_or("refused");
+        let (count, last) = (odd.tally.count, ago(odd.tally.at, now));
+        let value = format!("{what}, {became}: {count} in 30 days, the last {last}");
+        lines.push(("Odd line ends", value));
     }
     let lines = lines
         .into_iter()

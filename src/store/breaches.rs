@@ -3,7 +3,7 @@
 
 use rusqlite::{Transaction, params};
 
-use crate::policy::{Breach, NORMALIZED, Party, action};
+use crate::policy::{Breach, NORMALIZED, OddOctet, Party, action};
 
 use super::error::Stop;
 use super::refusals::KEPT;
@@ -74,6 +74,11 @@ impl Breached {
             NORMALIZED => Some("made clean"),
             other => (other == action(false)).then_some("only reported"),
         }
+    }
+
+    /// Whether a message had an octet at which servers disagree where a line ends.
+    pub fn is_odd_line_end(&self) -> bool {
+        OddOctet::ALL.iter().any(|odd| odd.as_str() == self.reason)
     }
 
     /// What was wrong, for people.

@@ -15,7 +15,7 @@ const OLD_CREDENTIAL: &str =
     "UPDATE credentials SET created_at = (unixepoch() - 50 * 86400) * 1000 WHERE username = ?";
 
 #[test]
-fn every_accepted_message_moves_last_used_and_no_login_does() {
+fn an_accepted_message_counts_as_a_use_and_leaves_the_last_login_as_it_was() {
     let upstream = Upstream::start();
     let served = Served::start(&upstream);
     let credential = served.daemon.create();
@@ -72,7 +72,8 @@ fn every_accepted_message_moves_last_used_and_no_login_does() {
     assert!(!served.daemon.succeed(&since).contains(name));
     assert_eq!(unused(), 0);
 
-    // A refused message is no use.
+    // A transaction without a message is no use.
+    client.expect("MAIL FROM:<a@example.test>", "250");
     client.expect("RSET", "250");
     client.expect("QUIT", "221");
     assert_eq!(shown()["last_message"]["count"], 3);

@@ -84,6 +84,23 @@ pub struct Credential {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     limit_use: Option<Vec<LimitUse>>,
+    /// Messages of the last 30 days with odd line ends, the latest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    odd_line_ends: Option<Vec<OddLineEnds>>,
+}
+
+/// Messages with an octet at which servers disagree where a line ends.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OddLineEnds {
+    /// `bare_newline` or `nul`.
+    octet: String,
+    /// `normalized` or `refused`.
+    action: String,
+    /// The last one.
+    at: Time,
+    /// How many there were.
+    count: u64,
 }
 
 /// Whether a credential may be used.
@@ -214,6 +231,24 @@ impl From<&store::Credential> for Credential {
             rules: (&credential.rules).into(),
             live_sessions: None,
             limit_use: None,
+            odd_line_ends: None,
+        }
+    }
+}
+
+impl Credential {
+    /// With what was odd about its messages.
+    pub fn with_odd_line_ends(self, breaches: &[store::Breached]) -> Credential {
+        let odd = breaches.iter().filter(|breached| breached.is_odd_line_end());
+        let odd = odd.map(|breached| OddLineEnds {
+            octet: breached.reason.clone(),
+            action: breached.action.clone(),
+            at: Time(breached.tally.at),
+            count: breached.tally.count,
+        });
+        Credential {
+            odd_line_ends: Some(odd.collect()),
+            ..self
         }
     }
 }
@@ -288,7 +323,7 @@ fn tagged(desk: &Desk, credential: store::Credential) -> Result<Tagged<Credentia
     let uses = desk.uses_of(&credential)?;
     let body = Credential {
         limit_use: Some(uses.iter().map(Into::into).collect()),
-        ..view(desk, &credential)
+        ..view(desk, &credential).with_odd_line_ends(&desk.breaches(&credential)?)
     };
     Ok(Tagged {
         revision: credential.revision(),
