@@ -1,4 +1,4 @@
--- Gatepost's store: the whole schema, as of PRAGMA user_version = 10.
+-- Gatepost's store: the whole schema, as of PRAGMA user_version = 11.
 --
 -- Times are integer Unix milliseconds, UTC. Ids are UUIDv7 in text. The file stays readable and writable for SQLite 3.40
 -- (Debian 12), so that an administrator's sqlite3 shell can change it while the daemon runs; the daemon notices.
@@ -284,7 +284,7 @@ CREATE TABLE idempotency_keys (
 CREATE TABLE audit_log (
     seq          INTEGER PRIMARY KEY AUTOINCREMENT,      -- without gaps
     at           INTEGER NOT NULL,
-    actor_kind   TEXT    NOT NULL CHECK (actor_kind IN ('cli', 'socket', 'system', 'token')),
+    actor_kind   TEXT    NOT NULL CHECK (actor_kind IN ('cli', 'person', 'socket', 'system', 'token')),
     actor        TEXT    NOT NULL,
     address      TEXT,
     action       TEXT    NOT NULL,

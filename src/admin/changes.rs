@@ -7,9 +7,9 @@ use crate::auth::issue::{self, Issued, Password};
 use crate::clock;
 use crate::policy::{LimitsChange, RulesChange};
 use crate::store::{
-    Actor, Aspect, Credential, CredentialEdit, CredentialStatus, Effect, Kind, Login, Narrowing,
-    NarrowingKey, Object, Once, Organization, OrganizationEdit, OrganizationStatus, Overlap,
-    Rotation, StoreError, Token, Wanted,
+    Access, Actor, Aspect, Credential, CredentialEdit, CredentialStatus, Effect, Kind, Login,
+    Narrowing, NarrowingKey, Object, Once, Organization, OrganizationEdit, OrganizationStatus,
+    Overlap, Rotation, StoreError, Token, Wanted,
 };
 
 use super::caller::Caller;
@@ -472,16 +472,12 @@ impl Desk {
         caller: &Caller,
         id: String,
     ) -> Result<Token, Problem> {
-        let (by, own, which) = (
-            caller.actor.clone(),
-            caller.scope.organization.clone(),
-            id.clone(),
-        );
+        let (by, which) = (caller.clone(), id.clone());
         let step = self.look_up(move |desk| {
             let store = &desk.system.store;
-            store.by(&by).may_change()?;
+            store.by(&by.actor).may_change()?;
             let found = store.token(&which)?;
-            if own.is_some() && own != found.scope.organization {
+            if !by.reaches(found.scope.organization.as_deref(), Access::Admin) {
                 return Err(StoreError::not_found(Kind::Token, &which).into());
             }
             if found.revoked_at.is_some() {
@@ -495,7 +491,7 @@ impl Desk {
                 effect: Effect::Revoke,
                 base: None,
             };
-            let ticket = desk.revocations.enter(&by, vec![narrowing]);
+            let ticket = desk.revocations.enter(&by.actor, vec![narrowing]);
             Ok(Step::Narrows(ticket))
         });
         // The token that asks may be the one that is revoked.

@@ -20,8 +20,8 @@ use crate::net::upstream_pool::UpstreamPool;
 use crate::sasl::Secret;
 use crate::sessions::{LiveSession, Sessions};
 use crate::store::{
-    self, Actor, Breached, Credential, CredentialStatus, Organization, RefusedLogin, Store, Token,
-    Wanted,
+    self, Access, Actor, AuditFilter, AuditRecord, Breached, Credential, CredentialStatus,
+    Organization, Page, RefusedLogin, Rows, Store, StoreError, Token, Wanted,
 };
 
 use super::caller::Caller;
@@ -219,6 +219,96 @@ impl Desk {
         Ok((logins, noted.breaches(store, credential.key)?))
     }
 
+    /// The changes that pass `filter` and concern one of these organizations, newest first; all that
+    /// pass where there is no restriction.
+    pub(super) fn audit(
+        &self,
+        organizations: Option<&[String]>,
+        filter: AuditFilter,
+        page: Page,
+    ) -> Result<Rows<AuditRecord>, Problem> {
+        let store = &self.system.store;
+        let Some(slugs) = organizations else {
+            return Ok(store.audit(filter, page)?);
+        };
+        let mut merged = Vec::new();
+        // Older records than this one may be missing from those of some organization.
+        let mut complete = None;
+        for slug in slugs {
+            let organization = Some(slug.as_str());
+            let found = store.audit(
+                AuditFilter {
+                    organization,
+                    ..filter
+                },
+                page,
+            )?;
+            merged.extend(found.rows);
+            complete = complete.max(found.next);
+        }
+        merged.sort_by_key(|record| std::cmp::Reverse(record.seq));
+        merged.retain(|record| complete.is_none_or(|seq| record.seq >= seq));
+        if merged.len() > page.limit as usize {
+            merged.truncate(page.limit as usize);
+            complete = merged.last().map(|record| record.seq);
+        }
+        Ok(Rows {
+            rows: merged,
+            next: complete,
+        })
+    }
+
+    /// The organizations that the caller may see, by slug, behind `after` and at most `limit`.
+    pub(super) fn organizations(
+        &self,
+        caller: &Caller,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Organization>, Problem> {
+        let store = &self.system.store;
+        let Some(own) = caller.organizations(Access::Read) else {
+            return Ok(store.organizations(after, limit)?);
+        };
+        let mut found = Vec::new();
+        let behind = |slug: &&String| after.is_none_or(|after| slug.as_str() > after);
+        for slug in own.iter().filter(behind) {
+            if found.len() == limit as usize {
+                break;
+            }
+            match store.organization(slug) {
+                Ok(organization) => found.push(organization),
+                // A group of the proxy may have the scope of an organization that is not made yet.
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The organization in which the caller may do this to the credential with this username; `None`
+    /// where it may be any. Where the caller may not, it is one in which there is no such credential.
+    pub(super) fn organization_of(
+        &self,
+        caller: &Caller,
+        username: &str,
+        access: Access,
+    ) -> Result<Option<String>, Problem> {
+        let Some(mut own) = caller.organizations(access) else {
+            return Ok(None);
+        };
+        if let [_, _, ..] = &own[..] {
+            match self.system.store.credential(username) {
+                Ok(found) if own.contains(&found.organization) => {
+                    return Ok(Some(found.organization));
+                }
+                Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Each request needs some scope before it comes here.
+        Ok(own.pop())
+    }
+
     /// What limits and rules did to the mail of a credential, up to this moment.
     pub(super) fn breaches(&self, credential: &Credential) -> Result<Vec<Breached>, Problem> {
         let System { store, noted, .. } = &self.system;
@@ -301,7 +391,7 @@ impl Desk {
         let sessions = &self.system.sessions;
         let ended = sessions
             .get(id)
-            .filter(|session| caller.reaches(Some(&session.organization)))
+            .filter(|session| caller.reaches(Some(&session.organization), Access::Admin))
             .filter(|_| sessions.disconnect(id));
         let Some(session) = ended else {
             let detail = format!("there is no session {id}");

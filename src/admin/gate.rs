@@ -46,7 +46,8 @@ pub(super) struct Gate {
     hosts: Hosts,
     /// The names of `admin.hosts`, which may be origins of a reverse proxy.
     configured: Vec<String>,
-    failures: Cache<IpAddr, Arc<AtomicU32>>,
+    /// By address; those over a unix socket without one are one client.
+    failures: Cache<Option<IpAddr>, Arc<AtomicU32>>,
     proxy_auth: Option<ProxyAuth>,
 }
 
@@ -238,6 +239,7 @@ impl Gate {
                 address,
                 token: Some(token.key),
             },
+            scopes: vec![token.scope.clone()],
             scope: token.scope,
             expires_at: token.expires_at,
         }))
@@ -245,24 +247,25 @@ impl Gate {
 
     /// A right token is never kept waiting by wrong ones, so this only has to spare the log.
     async fn failed(&self, address: Option<IpAddr>, error: &TokenError) -> Problem {
-        let Some(address) = address else {
-            return Problem::new(Code::Unauthorized, error.to_string());
-        };
         let failures = self
             .failures
-            .get_with(one_client(address), async { Arc::default() })
+            .get_with(address.map(one_client), async { Arc::default() })
             .await;
+        let place = known_place(address);
         let before = failures.fetch_add(1, Ordering::Relaxed);
         if before >= FAILURES {
             return Problem::new(
                 Code::TooManyFailures,
-                "too many wrong tokens came from this address; a right one is taken at any time",
+                match address {
+                    Some(_) => "too many wrong tokens came from this address; a right one is taken at any time",
+                    None => "too many wrong tokens came over the unix socket without a client's address; a right one is taken at any time, and a reverse proxy that sends X-Forwarded-For has each client counted alone",
+                },
             )
             .retry_after(FORGOTTEN_AFTER.as_secs());
         }
         tracing::info!(
             target: "gatepost::admin",
-            %address,
+            address = %place,
             reason = match error {
                 TokenError::Malformed => "malformed",
                 _ => "invalid",
@@ -331,8 +334,13 @@ pub(super) fn authorize(
     };
     // What lies below an organization needs that organization's scope, and everything else at least the right to do
     // such things to one's own.
+    let own = || {
+        let mut scopes = caller.scopes.iter();
+        let able = scopes.find(|scope| scope.access >= access);
+        able.unwrap_or(&caller.scope).organization.clone()
+    };
     caller.require(&Scope {
-        organization: slug.or_else(|| caller.scope.organization.clone()),
+        organization: slug.or_else(own),
         access,
     })
 }
@@ -345,10 +353,11 @@ pub(super) fn neighbour(request: &Request) -> Result<Neighbour, Problem> {
 
 /// Where a request comes from, for the log.
 pub(super) fn place(request: &Request) -> String {
-    match client_address(request) {
-        Some(address) => address.to_string(),
-        None => "a unix socket".to_owned(),
-    }
+    known_place(client_address(request))
+}
+
+fn known_place(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "a unix socket".to_owned(), |address| address.to_string())
 }
 
 /// The client's address, as far as it is known.
@@ -381,6 +390,7 @@ fn local(uid: Option<u32>) -> Caller {
             token: None,
         },
         scope: Scope::INSTANCE_ADMIN,
+        scopes: vec![Scope::INSTANCE_ADMIN],
         expires_at: None,
     }
 }

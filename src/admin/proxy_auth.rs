@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config;
 use crate::log::Throttle;
-use crate::store::{Actor, ActorKind, Scope, check_name};
+use crate::store::{Actor, ActorKind, Scope, check_name, composed};
 
 use super::caller::Caller;
 use super::gate::{client_address, place};
@@ -42,7 +42,7 @@ impl ProxyAuth {
         let scopes = |texts: &BTreeMap<String, _>| {
             // The configuration takes no other text than a scope.
             let scope = |(name, text): (&String, &config::ScopeText)| {
-                Some((name.clone(), text.as_str().parse().ok()?))
+                Some((composed(name).into_owned(), text.as_str().parse().ok()?))
             };
             texts.iter().filter_map(scope).collect()
         };
@@ -108,7 +108,7 @@ impl ProxyAuth {
         }
         match str::from_utf8(value.as_bytes()).map(str::trim) {
             Ok("") => Ok(None),
-            Ok(text) => Ok(Some(text.to_owned())),
+            Ok(text) => Ok(Some(composed(text).into_owned())),
             Err(_) => Err(self.refuse(request, name, "is not UTF-8")),
         }
     }
@@ -155,13 +155,13 @@ impl Person {
         Ok(Caller {
             name: self.name.clone(),
             actor: Actor {
-                // The end of the name tells a person from a token, whose name ends with its id.
-                kind: ActorKind::Token,
-                name: format!("{} (reverse proxy)", self.name),
+                kind: ActorKind::Person,
+                name: self.name.clone(),
                 address: client_address(request).map(|address| address.to_string()),
                 token: None,
             },
             scope: scope.clone(),
+            scopes: self.scopes.clone(),
             expires_at: None,
         })
     }

@@ -50,7 +50,7 @@ impl Holder {
     fn of(caller: &Caller) -> Option<Holder> {
         match (caller.actor.token, caller.actor.kind) {
             (Some(token), _) => Some(Holder::Token(token)),
-            (None, ActorKind::Token) => {
+            (None, ActorKind::Person) => {
                 let hasher = BuildHasherDefault::<DefaultHasher>::new();
                 Some(Holder::Person(hasher.hash_one(&caller.actor.name)))
             }

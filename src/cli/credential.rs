@@ -19,8 +19,8 @@ use crate::auth::password::Cost;
 use crate::policy::RulesChange;
 use crate::sasl::Secret;
 use crate::store::{
-    Actor, Breached, Credential, CredentialEdit, CredentialFilter, CredentialState, CredentialStatus,
-    DEFAULT_ORGANIZATION, LastUsed, Overlap, Page, PasswordUse, Rotation, Store,
+    Actor, Breached, Credential, CredentialEdit, CredentialFilter, CredentialState,
+    CredentialStatus, DEFAULT_ORGANIZATION, LastUsed, Overlap, Page, PasswordUse, Rotation, Store,
 };
 
 /// What to do with credentials.

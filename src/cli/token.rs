@@ -96,7 +96,8 @@ fn answer(command: TokenCommand, store: &Store, actor: &Actor) -> Result<String,
             ))
         }
         TokenCommand::List { org, json } => {
-            list(store.tokens(org.as_deref(), Page::ALL)?.rows, json)
+            let slugs: Option<Vec<_>> = org.map(|slug| vec![slug]);
+            list(store.tokens(slugs.as_deref(), Page::ALL)?.rows, json)
         }
         TokenCommand::Revoke { token, json } => {
             let revoked = store.by(actor).revoke_token(&token, None)?;

@@ -13,7 +13,7 @@ use super::{Batch, Store, StoreError, now};
 pub struct Actor {
     /// How they came.
     pub kind: ActorKind,
-    /// The token's name and id, the user, or what in the system it was.
+    /// The token's name and id, the user, the person, or what in the system it was.
     pub name: String,
     /// The client's IP address, for who came over TCP.
     pub address: Option<String>,
@@ -26,6 +26,8 @@ pub struct Actor {
 pub enum ActorKind {
     /// By the command line; the name is the user's.
     Cli,
+    /// Signed in by a trusted reverse proxy; the name is the person's.
+    Person,
     /// Over the admin unix socket; the name is the user id as far as it can be seen.
     Socket,
     /// Gatepost itself.
@@ -170,6 +172,7 @@ impl ActorKind {
     pub fn as_str(self) -> &'static str {
         match self {
             ActorKind::Cli => "cli",
+            ActorKind::Person => "person",
             ActorKind::Socket => "socket",
             ActorKind::System => "system",
             ActorKind::Token => "token",
@@ -187,6 +190,7 @@ impl FromSql for ActorKind {
     fn column_result(value: ValueRef) -> FromSqlResult<ActorKind> {
         match value.as_str()? {
             "cli" => Ok(ActorKind::Cli),
+            "person" => Ok(ActorKind::Person),
             "socket" => Ok(ActorKind::Socket),
             "system" => Ok(ActorKind::System),
             "token" => Ok(ActorKind::Token),

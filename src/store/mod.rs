@@ -70,6 +70,7 @@ pub use self::refusals::{
     UNKNOWN_REFUSALS_FROM_ONE,
 };
 pub use self::spelling::OtherCase;
+pub use self::text::composed;
 pub use self::tokens::{Access, NewToken, Scope, Token};
 pub use self::usage::{HOUR, Span, Usage, UsageOf};
 
@@ -251,13 +252,13 @@ impl Store {
     }
 
     /// The organizations with active credentials that expire within 30 days, at most `limit`, and how
-    /// many of each do; the most first. With a slug only that organization.
+    /// many of each do; the most first. With slugs only these organizations.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn expiring_in(
         &self,
-        slug: Option<&str>,
+        slugs: Option<&[String]>,
         limit: u32,
     ) -> Result<Vec<(String, u64)>, StoreError> {
         self.read(|connection| {
@@ -268,10 +269,11 @@ impl Store {
                       WHERE expires_at > ?1 AND expires_at <= ?2 AND status = 'active'
                       GROUP BY organization) c
                  JOIN organizations o ON o.key = c.organization
-                 WHERE ?3 IS NULL OR o.slug = ?3
+                 WHERE ?3 IS NULL OR o.slug IN (SELECT value FROM json_each(?3))
                  ORDER BY c.number DESC, o.slug LIMIT ?4",
             )?;
-            let wanted = params![now, now + MONTH, slug, limit];
+            let slugs = slugs.map(|slugs| serde_json::json!(slugs).to_string());
+            let wanted = params![now, now + MONTH, slugs, limit];
             let rows = statement.query_map(wanted, |row| Ok((row.get(0)?, count(row, 1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })

@@ -157,14 +157,16 @@ impl Store {
     /// The store cannot be read.
     pub fn tokens(
         &self,
-        organization: Option<&str>,
+        organizations: Option<&[String]>,
         page: Page,
     ) -> Result<Rows<Token>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(&format!(
-                "{SELECT} WHERE t.key > ?1 AND (?2 IS NULL OR o.slug = ?2) ORDER BY t.key LIMIT ?3"
+                "{SELECT} WHERE t.key > ?1 AND (?2 IS NULL OR o.slug IN (SELECT value FROM json_each(?2)))
+                 ORDER BY t.key LIMIT ?3"
             ))?;
-            let wanted = params![page.after.unwrap_or(0), organization, page.fetch()];
+            let slugs = organizations.map(|slugs| serde_json::json!(slugs).to_string());
+            let wanted = params![page.after.unwrap_or(0), slugs, page.fetch()];
             let rows = statement.query_map(wanted, token)?;
             let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
             Ok(Rows::cut(rows, page, |token| token.key))
@@ -476,7 +478,14 @@ mod tests {
                 .revoke_token(&instance.id.to_string(), Some("acme"))
                 .is_err()
         );
-        assert_eq!(store.tokens(Some("acme"), Page::ALL).unwrap().rows.len(), 1);
+        assert_eq!(
+            store
+                .tokens(Some(&["acme".to_owned()]), Page::ALL)
+                .unwrap()
+                .rows
+                .len(),
+            1
+        );
         store
             .edit()
             .delete_organization("acme", None, false)

@@ -13,6 +13,7 @@ mod import;
 mod last_message;
 mod limits;
 mod lists;
+mod names;
 mod neighbours;
 mod operations;
 mod overlap;

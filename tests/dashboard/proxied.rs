@@ -1,16 +1,20 @@
 //! The administration behind reverse proxies: below a path, with clients' addresses, and for
 //! persons whom the proxy has signed in.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
 
 use super::page::Page;
 use super::plain::Plain;
 use super::{Dashboard, LIST};
 use crate::support::browser::{Browser, Scripts};
 use crate::support::client::Client;
+use crate::support::site::Credential;
 use crate::support::{eventually, ports};
 
 const BASE: &str = "/gatepost";
@@ -361,8 +365,15 @@ fn a_person_of_the_proxy_acts_under_the_own_name() {
         .location();
     assert_eq!(
         newest(&dashboard),
-        ("alice (reverse proxy)".to_owned(), "127.0.0.1".to_owned())
+        ("alice".to_owned(), "127.0.0.1".to_owned())
     );
+    let by_person = "SELECT count(*) FROM audit_log WHERE actor_kind = 'person'";
+    assert_eq!(dashboard.number(by_person), Some(1));
+    let log = plain.send("GET /audit", &alice, &[]).expect(200);
+    assert!(log.body.contains("person alice"), "{}", log.body);
+    let list = dashboard.daemon.json(&["audit", "list"]);
+    assert_eq!(list[0]["actor"]["kind"], "person", "{list}");
+    dashboard.daemon.succeed(&["audit", "verify"]);
     // Over the API: looking is free, a change must be asked for by a page of ours.
     plain.send("GET /api/v1/status", &alice, &[]).expect(200);
     let delete = "DELETE /api/v1/sessions?organization=default";
@@ -379,6 +390,140 @@ fn a_person_of_the_proxy_acts_under_the_own_name() {
         .expect(403);
     assert!(page.body.contains("carol") && page.body.contains("href=\"/sign-in\""));
     plain.sign_in(&dashboard.token);
+}
+
+#[test]
+fn a_person_with_several_scopes_sees_and_does_what_each_of_them_allows() {
+    let dashboard = Dashboard::start_with(|config| {
+        config
+            .raw("admin", "trusted_proxies", "[\"127.0.0.1\"]".to_owned())
+            .text("admin.proxy_auth", "user_header", "Remote-User")
+            .text("admin.proxy_auth", "groups_header", "Remote-Groups")
+            .text("admin.proxy_auth.groups", "acme", "org:acme:admin")
+            .text("admin.proxy_auth.groups", "beta", "org:beta:read")
+            .text("admin.proxy_auth.groups", "planned", "org:planned:admin")
+    });
+    let daemon = &dashboard.daemon;
+    let [acme, beta, gamma] = ["acme", "beta", "gamma"].map(|slug| {
+        daemon.succeed(&["organization", "create", slug]);
+        let scope = format!("org:{slug}:read");
+        daemon.succeed(&["token", "create", "--name", slug, "--scope", &scope]);
+        let credential = daemon.json(&["credential", "create", "--org", slug]);
+        let credential = Credential::from_json(credential.to_string().as_bytes());
+        daemon.remember(&credential);
+        credential
+    });
+    let mut live = [&acme, &beta, &gamma].map(|one| Client::logged_in(daemon, one));
+    let mut plain = dashboard.plain();
+    let mut person = plain_headers(&dashboard);
+    person.push("Remote-User: ann".to_owned());
+    person.push("Remote-Groups: acme,beta,planned".to_owned());
+
+    let mut ask = |request: &str| plain.send(request, &person, &[]);
+    let names = ["acme", "beta", "gamma", "default", "planned"];
+    for (path, list, field) in [
+        ("organizations", "items", "/slug"),
+        ("tokens", "items", "/scope"),
+        ("sessions", "items", "/organization"),
+        ("audit", "items", "/organization"),
+    ] {
+        let page = ask(&format!("GET /api/v1/{path}")).expect(200);
+        let page: Value = serde_json::from_str(&page.body).expect("JSON");
+        let items = page[list].as_array().expect("a list").iter();
+        let shown: BTreeSet<_> = items
+            .map(|item| item.pointer(field).expect(field).as_str().expect(field))
+            .filter_map(|text| names.into_iter().find(|name| text.contains(name)))
+            .collect();
+        assert_eq!(Vec::from_iter(shown), ["acme", "beta"], "{path}: {page}");
+    }
+    // Page by page it is the same list, newest first.
+    let mut seen = Vec::new();
+    let mut next = String::new();
+    loop {
+        let page = ask(&format!("GET /api/v1/audit?limit=1{next}")).expect(200);
+        let page: Value = serde_json::from_str(&page.body).expect("JSON");
+        let items = page["items"].as_array().expect("a list").iter();
+        seen.extend(items.map(|item| item["seq"].as_i64().expect("a number")));
+        match page["next"].as_str() {
+            Some(after) => next = format!("&after={after}"),
+            None => break,
+        }
+    }
+    let of_both = "SELECT count(*) FROM audit_log WHERE organization IN ('acme', 'beta')";
+    assert_eq!(dashboard.number(of_both), i64::try_from(seen.len()).ok());
+    assert!(seen.is_sorted_by(|one, next| one > next), "{seen:?}");
+
+    for path in ["/organizations", "/tokens", "/sessions", "/audit", "/"] {
+        let body = ask(&format!("GET {path}")).expect(200).body;
+        for slug in ["acme", "beta"] {
+            assert!(body.contains(slug), "{path} without {slug}: {body}");
+        }
+        assert!(!body.contains("gamma"), "{path}: {body}");
+    }
+    let overview = ask("GET /").expect(200).body;
+    assert!(overview.contains("id=\"sessions-now\" href=\"/sessions\">2</a>"));
+
+    for (credential, found) in [(&acme, 200), (&beta, 200), (&gamma, 404)] {
+        let name = &credential.username;
+        ask(&format!("GET /api/v1/credentials/{name}")).expect(found);
+        ask(&format!(
+            "GET /api/v1/explain?from=192.0.2.1&username={name}"
+        ))
+        .expect(found);
+    }
+    // To look at one organization gives no right to change it.
+    for (credential, ended) in [(&gamma, 404), (&beta, 404), (&acme, 200)] {
+        let sessions = format!("/api/v1/sessions?credential={}", credential.username);
+        ask(&format!("DELETE {sessions}")).expect(ended);
+    }
+    live[0].reply().expect("421 4.7.0");
+    for client in &mut live[1..] {
+        client.expect("NOOP", "250");
+    }
+    let token = |name: &str| {
+        let id = "SELECT id FROM admin_tokens WHERE name = ?1";
+        let id = dashboard.store().query_row(id, [name], |row| row.get(0));
+        id.expect("a token")
+    };
+    for (name, revoked) in [("gamma", 404), ("beta", 404), ("acme", 200)] {
+        let id: String = token(name);
+        ask(&format!("POST /api/v1/tokens/{id}/revoke")).expect(revoked);
+    }
+    let session = "SELECT count(*) FROM admin_tokens WHERE revoked_at IS NOT NULL";
+    assert_eq!(dashboard.number(session), Some(1));
+}
+
+#[test]
+fn a_persons_name_is_the_same_however_its_letters_are_composed() {
+    let dashboard = Dashboard::start_with(|config| {
+        config
+            .raw("admin", "trusted_proxies", "[\"127.0.0.1\"]".to_owned())
+            .text("admin.proxy_auth", "user_header", "Remote-User")
+            .text("admin.proxy_auth", "groups_header", "Remote-Groups")
+            .text("admin.proxy_auth.users", "\"ren\u{e9}\"", "instance:admin")
+            .text(
+                "admin.proxy_auth.groups",
+                "\"e\u{301}quipe\"",
+                "instance:read",
+            )
+    });
+    let mut plain = dashboard.plain();
+    for (user, groups) in [
+        ("ren\u{e9}", ""),
+        ("rene\u{301}", ""),
+        ("zoe", "\u{e9}quipe"),
+        ("zoe", "e\u{301}quipe"),
+    ] {
+        let mut headers = plain_headers(&dashboard);
+        headers.push(format!("Remote-User: {user}"));
+        headers.push(format!("Remote-Groups: {groups}"));
+        plain.send("GET /api/v1/status", &headers, &[]).expect(200);
+    }
+    let mut headers = plain_headers(&dashboard);
+    headers.push("Remote-User: rene\u{301}".to_owned());
+    let delete = "DELETE /api/v1/guard?network=192.0.2.0/24";
+    plain.send(delete, &headers, &[]).expect(200);
+    assert_eq!(newest(&dashboard).0, "ren\u{e9}");
 }
 
 fn plain_headers(dashboard: &Dashboard) -> Vec<String> {
@@ -476,6 +621,14 @@ fn the_proxys_socket_gives_no_rights_of_its_own() {
     ] {
         assert!([401, 403].contains(&over(&proxy, unknown)), "{unknown:?}");
     }
+    // Without a client's address all are one client.
+    let wrong = "Authorization: Bearer gp_wrong";
+    let answers: Vec<_> = (0..12).map(|_| over(&proxy, &[wrong])).collect();
+    assert_eq!(answers, [[401; 10].as_slice(), &[429; 2]].concat());
+    let refused = ["token refused", "address=a unix socket", "malformed"];
+    dashboard.daemon.wait_for_log(&refused);
+    assert_eq!(dashboard.daemon.log().matches("token refused").count(), 10);
+    assert_eq!(over(&proxy, &[wrong, client]), 401, "this client is known");
     assert_eq!(over(&proxy, &[&token]), 200);
     assert_eq!(over(&proxy, &["Remote-User: alice", client]), 200);
     assert_eq!(

@@ -110,19 +110,17 @@ async fn list_audit(
     caller: Caller,
     Query(query): Query<AuditQuery>,
 ) -> Result<Json<List<AuditRecord>>, Problem> {
-    let organization = caller.narrow(query.organization)?;
+    let organizations = caller.narrow(query.organization)?;
     desk.run(move |desk| {
         let filter = AuditFilter {
-            organization: organization.as_deref(),
+            organization: None,
             action: query.action.as_deref(),
             object: query.object.as_deref(),
             actor: query.actor.as_deref(),
             since: query.since.map(|time| time.0),
         };
-        let records = desk
-            .system
-            .store
-            .audit(filter, page(query.limit, query.after))?;
+        let page = page(query.limit, query.after);
+        let records = desk.audit(organizations.as_deref(), filter, page)?;
         Ok(Json(
             records.map(|record| AuditRecord::from(&record)).into(),
         ))

@@ -22,7 +22,9 @@ use crate::admin::problem::Problem;
 use crate::auth::issue::{self, Issued, LONGEST_OVERLAP, New};
 use crate::policy;
 use crate::sasl::Secret;
-use crate::store::{self, CredentialFilter, CredentialState, CredentialStatus, Rotation, Wanted};
+use crate::store::{
+    self, Access, CredentialFilter, CredentialState, CredentialStatus, Rotation, Wanted,
+};
 
 use super::field::{
     Cursor, Limit, Name, Since, Time, Within, exposed, page, present, since_schema, whole,
@@ -239,7 +241,9 @@ impl From<&store::Credential> for Credential {
 impl Credential {
     /// With what was odd about its messages.
     pub fn with_odd_line_ends(self, breaches: &[store::Breached]) -> Credential {
-        let odd = breaches.iter().filter(|breached| breached.is_odd_line_end());
+        let odd = breaches
+            .iter()
+            .filter(|breached| breached.is_odd_line_end());
         let odd = odd.map(|breached| OddLineEnds {
             octet: breached.reason.clone(),
             action: breached.action.clone(),
@@ -671,8 +675,9 @@ async fn find_credential(
     Path(by): Path<ByUsername>,
 ) -> Result<Tagged<Credential>, Problem> {
     desk.run(move |desk| {
+        let own = desk.organization_of(&caller, &by.username, Access::Read)?;
         let wanted = Wanted {
-            organization: caller.scope.organization.as_deref(),
+            organization: own.as_deref(),
             ..by.username.as_str().into()
         };
         tagged(desk, desk.credential(wanted)?)

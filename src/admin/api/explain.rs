@@ -15,7 +15,7 @@ use crate::admin::desk::Desk;
 use crate::admin::extract::Query;
 use crate::admin::problem::Problem;
 use crate::auth::explain::{Check, Explanation as Told, Question};
-use crate::store::plain;
+use crate::store::{Access, plain};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Desk>> {
     OpenApiRouter::new().routes(routes!(explain))
@@ -96,9 +96,10 @@ async fn explain(
     Query(query): Query<ExplainQuery>,
 ) -> Result<Json<Explanation>, Problem> {
     desk.run(move |desk| {
+        let own = desk.organization_of(&caller, &query.username, Access::Read)?;
         let asked = Question {
             username: &query.username,
-            organization: caller.scope.organization.as_deref(),
+            organization: own.as_deref(),
             from: query.from,
             sender: query.sender.as_deref(),
         };

@@ -99,7 +99,7 @@ async fn list_sessions(
     caller: Caller,
     Query(query): Query<SessionsQuery>,
 ) -> Result<Json<List<Session>>, Problem> {
-    let organization = caller.narrow(query.organization)?;
+    let organizations = caller.narrow(query.organization)?;
     let limit = query.limit.get() as usize;
     let mut wanted: Vec<_> = desk
         .system
@@ -108,9 +108,9 @@ async fn list_sessions(
         .into_iter()
         .filter(|session| query.after.is_none_or(|after| session.id > after))
         .filter(|session| {
-            organization
+            organizations
                 .as_ref()
-                .is_none_or(|slug| session.organization == *slug)
+                .is_none_or(|slugs| slugs.contains(&session.organization))
         })
         .filter(|session| {
             query
@@ -176,12 +176,13 @@ async fn disconnect_sessions(
 }
 
 fn disconnect_credential(desk: &Desk, caller: &Caller, username: &str) -> Result<usize, Problem> {
+    let own = desk.organization_of(caller, username, Access::Admin)?;
     let wanted = Wanted {
-        organization: caller.scope.organization.as_deref(),
+        organization: own.as_deref(),
         ..username.into()
     };
     let found = desk.credential(wanted);
-    if caller.scope.organization.is_some() && found.is_err() {
+    if own.is_some() && found.is_err() {
         return found.map(|_| 0);
     }
     let of = found.as_ref().ok().map(|found| found.organization.clone());

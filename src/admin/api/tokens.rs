@@ -16,7 +16,7 @@ use crate::admin::extract::{IdempotencyKey, Once, Path, Query};
 use crate::admin::problem::Problem;
 use crate::auth::token::{self, IssuedToken};
 use crate::sasl::Secret;
-use crate::store::{self, Kind, StoreError};
+use crate::store::{self, Access, Kind, StoreError};
 
 use super::field::{Cursor, Limit, Name, Scope, Time, exposed, page};
 use super::reply::{Confidential, Created, List};
@@ -106,10 +106,10 @@ async fn list_tokens(
     caller: Caller,
     Query(query): Query<TokensQuery>,
 ) -> Result<Json<List<Token>>, Problem> {
-    let organization = caller.narrow(query.organization)?;
+    let organizations = caller.narrow(query.organization)?;
     desk.run(move |desk| {
         let page = page(query.limit, query.after);
-        let tokens = desk.system.store.tokens(organization.as_deref(), page)?;
+        let tokens = desk.system.store.tokens(organizations.as_deref(), page)?;
         Ok(Json(
             tokens
                 .map(|token| Token::from(desk.token_up_to_date(token)))
@@ -170,7 +170,7 @@ async fn get_token(
 ) -> Result<Json<Token>, Problem> {
     desk.run(move |desk| {
         let token = desk.system.store.token(&by.id.to_string())?;
-        if !caller.reaches(token.scope.organization.as_deref()) {
+        if !caller.reaches(token.scope.organization.as_deref(), Access::Read) {
             return Err(StoreError::not_found(Kind::Token, &by.id.to_string()).into());
         }
         Ok(Json(desk.token_up_to_date(token).into()))

@@ -150,7 +150,7 @@ pub(super) async fn list(
     Query(asked): Query<Asked>,
 ) -> Result<Response, ErrorPage> {
     let said = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-    let organization = visitor.caller.narrow(said(&asked.organization))?;
+    let organizations = visitor.caller.narrow(said(&asked.organization))?;
     let (action, object, actor) = (said(&asked.action), said(&asked.object), said(&asked.actor));
     let wanted = Page {
         after: asked.after,
@@ -158,13 +158,13 @@ pub(super) async fn list(
     };
     let found = dashboard.desk.run(move |desk| {
         let filter = AuditFilter {
-            organization: organization.as_deref(),
+            organization: None,
             action: action.as_deref(),
             object: object.as_deref(),
             actor: actor.as_deref(),
             since: None,
         };
-        Ok(desk.system.store.audit(filter, wanted)?)
+        desk.audit(organizations.as_deref(), filter, wanted)
     });
     let found = found.await?;
     page(&AuditPage {

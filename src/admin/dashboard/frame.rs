@@ -57,7 +57,7 @@ impl Frame {
             slug: own.unwrap_or(DEFAULT_ORGANIZATION).to_owned(),
             who: visitor.caller.name.clone(),
             is_by_proxy: visitor.sign_in.token.is_none(),
-            scope: scope.to_string(),
+            scope: visitor.caller.scope_words(),
             may_change: scope.access == Access::Admin,
             is_instance: own.is_none(),
             assets: assets::version(),

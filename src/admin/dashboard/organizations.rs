@@ -58,7 +58,7 @@ struct OrganizationsPage {
     name: Field,
 }
 
-/// Shows them by slug; to whoever has an organization's token, that one.
+/// Shows by slug those that the visitor's scopes reach.
 pub(super) async fn list(
     State(dashboard): State<Arc<Dashboard>>,
     visitor: Visitor,
@@ -74,12 +74,9 @@ async fn gather(
     after: String,
     (slug, name): (Field, Field),
 ) -> Result<OrganizationsPage, ErrorPage> {
-    let own = visitor.caller.scope.organization.clone();
+    let caller = visitor.caller.clone();
     let found = dashboard.desk.run(move |desk| {
-        let found = match own {
-            Some(own) => vec![desk.system.store.organization(&own)?],
-            None => desk.system.store.organizations(Some(&after), ROWS + 1)?,
-        };
+        let found = desk.organizations(&caller, Some(&after), ROWS + 1)?;
         let live = desk.system.sessions.counts();
         let row = |found: Organization| {
             let live = live.get(&found.slug).copied().unwrap_or_default();

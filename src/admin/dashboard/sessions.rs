@@ -61,13 +61,13 @@ pub(super) async fn list(
     Query(asked): Query<Asked>,
 ) -> Result<Response, ErrorPage> {
     let wanted = Some(asked.organization.trim().to_owned()).filter(|slug| !slug.is_empty());
-    let organization = visitor.caller.narrow(wanted)?;
+    let organizations = visitor.caller.narrow(wanted)?;
     let credential = asked.credential.trim();
     let mut sessions = dashboard.desk.system.sessions.list();
     sessions.retain(|session| {
-        organization
+        organizations
             .as_ref()
-            .is_none_or(|slug| session.organization == *slug)
+            .is_none_or(|slugs| slugs.contains(&session.organization))
             && (credential.is_empty() || session.username == credential)
     });
     let total = sessions.len();

@@ -62,8 +62,7 @@ impl Row {
                 )
             }),
             may_be_revoked: token.revoked_at.is_none()
-                && caller.scope.access == Access::Admin
-                && caller.reaches(token.scope.organization.as_deref()),
+                && caller.reaches(token.scope.organization.as_deref(), Access::Admin),
             scope: token.scope.to_string(),
             name: token.name,
         }
@@ -126,9 +125,9 @@ async fn gather(
 ) -> Result<TokensPage, ErrorPage> {
     let caller = visitor.caller.clone();
     let found = dashboard.desk.run(move |desk| {
-        let organization = caller.scope.organization.as_deref();
+        let organizations = caller.organizations(Access::Read);
         let wanted = Page { after, limit: ROWS };
-        let tokens = desk.system.store.tokens(organization, wanted)?;
+        let tokens = desk.system.store.tokens(organizations.as_deref(), wanted)?;
         let tokens = tokens.map(|token| Row::of(desk.token_up_to_date(token), &caller));
         Ok((tokens, scopes(desk, &caller)?))
     });
@@ -153,8 +152,8 @@ async fn gather(
 
 /// Every scope that the caller may give, and whether there are more.
 fn scopes(desk: &Desk, caller: &Caller) -> Result<(Vec<String>, bool), Problem> {
-    let mut slugs = match &caller.scope.organization {
-        Some(own) => vec![own.clone()],
+    let mut slugs = match caller.organizations(Access::Read) {
+        Some(own) => own,
         None => {
             let organizations = desk.system.store.organizations(None, OFFERED + 1)?;
             organizations.into_iter().map(|found| found.slug).collect()
@@ -170,7 +169,7 @@ fn scopes(desk: &Desk, caller: &Caller) -> Result<(Vec<String>, bool), Problem> 
     };
     let all = of(None).into_iter();
     let all = all.chain(slugs.into_iter().flat_map(|slug| of(Some(slug))));
-    let may_give = all.filter(|scope| caller.scope.covers(scope));
+    let may_give = all.filter(|scope| caller.covers(scope));
     let scopes = may_give.map(|scope| scope.to_string()).collect();
     Ok((scopes, some_missing))
 }
@@ -247,7 +246,7 @@ pub(super) async fn ask_revoke(
     let found = dashboard.desk.run(move |desk| {
         let token = desk.system.store.token(&id.to_string())?;
         let organization = token.scope.organization.as_deref();
-        if !caller.reaches(organization) || caller.scope.access < Access::Admin {
+        if !caller.reaches(organization, Access::Admin) {
             return Err(StoreError::not_found(Kind::Token, &id.to_string()).into());
         }
         Ok(token)

@@ -134,6 +134,7 @@ impl Fixture {
             name: "tests".to_owned(),
             actor,
             scope: Scope::INSTANCE_ADMIN,
+            scopes: vec![Scope::INSTANCE_ADMIN],
             expires_at: None,
         };
         request.extensions_mut().unwrap().insert(caller);
