@@ -18,8 +18,9 @@ use super::revocations::{Ticket, Unwritten};
 /// The most credentials of one change.
 pub(super) const MOST: usize = 20_000;
 
-/// Credentials in one transaction. It keeps other changes and flushes from the store.
-const CHUNK: usize = 200;
+/// Credentials in one transaction. It keeps other changes and flushes from the store, and must be
+/// written within the time of an answer on a busy machine, too.
+const CHUNK: usize = 50;
 
 /// How many credentials and failures a report names.
 const NAMED: usize = 100;

@@ -255,9 +255,20 @@ impl Narrowings {
 
     /// Whether the admin token with this key is revoked.
     pub(super) fn revoke_token(&self, own: i64) -> bool {
-        let is_own = |object: &Object| matches!(object, Object::Token { key, .. } if *key == own);
-        self.count.load(Ordering::Acquire) > 0
-            && self.read().keys().any(|(object, _)| is_own(object))
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        // Each change of a token asks, also while tens of thousands of credentials are revoked.
+        let from = Object::Token {
+            key: own,
+            id: Uuid::nil(),
+        };
+        let all = self.read();
+        let mut behind = all.range((from, Aspect::Existence)..);
+        let first = behind.next();
+        first.is_some_and(
+            |((object, _), _)| matches!(object, Object::Token { key, .. } if *key == own),
+        )
     }
 
     /// Whether an organization is deleted.

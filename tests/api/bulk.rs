@@ -1,11 +1,13 @@
 //! One change of many credentials.
 
 use std::fs;
+use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::{Answer, DEFAULT, Served};
+use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::lock::Lock;
 use crate::support::site::Credential;
@@ -101,6 +103,37 @@ fn each_of_a_filter_is_changed_with_a_record_of_its_own() {
     assert_eq!(counts(&served.bulk(delete).expect(200)), [448, 448, 0, 0]);
     assert_eq!(served.records("credential.delete"), 448);
     assert_eq!(served.number("SELECT count(*) FROM credentials"), 4);
+}
+
+#[test]
+fn the_most_credentials_of_one_change_are_written_before_it_is_answered() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    served.import(20_001);
+    let used = served.daemon.create();
+    let revoke = json!({ "action": "revoke", "filter": { "text": "user" } });
+    let mut request = served.begin(BULK, &revoke);
+    // Mail goes on meanwhile.
+    eventually("some are revoked", || {
+        let mut client = Client::logged_in(&served.daemon, &used);
+        client
+            .send_message(b"Subject: x\r\n\r\nx\r\n")
+            .expect("250");
+        client.expect("QUIT", "221");
+        let revoked = "SELECT count(*) FROM credentials WHERE status = 'revoked'";
+        (served.number(revoked) > 0).then_some(())
+    });
+    request
+        .set_read_timeout(Some(Duration::from_secs(120)))
+        .unwrap();
+    let mut answer = vec![0; 4_096];
+    let length = request.read(&mut answer).expect("an answer");
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"selected\":20000,\"more\":true,"), "{answer}");
+    assert_eq!(served.records("credential.revoke"), 20_000);
+    let rest = json!({ "action": "revoke", "filter": {} , "dry_run": true });
+    assert_eq!(counts(&served.bulk(rest).expect(200)), [2, 0, 0, 0]);
 }
 
 #[test]

@@ -521,8 +521,11 @@ fn a_persons_name_is_the_same_however_its_letters_are_composed() {
     }
     let mut headers = plain_headers(&dashboard);
     headers.push("Remote-User: rene\u{301}".to_owned());
-    let delete = "DELETE /api/v1/guard?network=192.0.2.0/24";
-    plain.send(delete, &headers, &[]).expect(200);
+    let page = plain.send("GET /organizations/default", &headers, &[]);
+    let csrf = page.expect(200).hidden("/organizations/default/rename");
+    let fields = [("csrf", csrf[0].1.as_str()), ("name", "Mine")];
+    let rename = "POST /organizations/default/rename";
+    plain.send(rename, &headers, &fields).location();
     assert_eq!(newest(&dashboard).0, "ren\u{e9}");
 }
 

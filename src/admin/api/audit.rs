@@ -50,9 +50,9 @@ pub struct AuditRecord {
 /// Who made a change.
 #[derive(Serialize, ToSchema)]
 struct Actor {
-    /// How they came: `cli`, `socket`, `system` or `token`.
+    /// How they came: `cli`, `person`, `socket`, `system` or `token`.
     kind: &'static str,
-    /// The user, or the token's name and id.
+    /// The user, the person whom a reverse proxy has signed in, or the token's name and id.
     name: String,
     /// The IP address, for who came over TCP.
     address: Option<String>,
