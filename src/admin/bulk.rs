@@ -20,7 +20,7 @@ pub(super) const MOST: usize = 20_000;
 
 /// Credentials in one transaction. It keeps other changes and flushes from the store, and must be
 /// written within the time of an answer on a busy machine, too.
-const CHUNK: usize = 50;
+const CHUNK: usize = 100;
 
 /// How many credentials and failures a report names.
 const NAMED: usize = 100;
@@ -321,12 +321,12 @@ impl Desk {
         });
         let (plan, mut report) = planned.await?;
         let narrowed: usize = plan.narrowed.iter().map(|(_, items)| items.len()).sum();
-        for (ticket, items) in plan.narrowed {
+        for (number, (ticket, items)) in plan.narrowed.into_iter().enumerate() {
             let undone = items.iter().flat_map(|item| action.undone(&item.username));
             let undone = undone.collect();
             let (by, of, own) = (actor.clone(), slug.to_owned(), items.clone());
             let made = ticket
-                .for_each()
+                .for_each(number == 0)
                 .made(undone, move |batch| write(batch, &by, &of, action, &own));
             match made.await {
                 Ok(written) => report.add(written),
@@ -480,4 +480,58 @@ fn write(
         }
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::{DEFAULT_ORGANIZATION, NewCredential, Store};
+
+    use super::*;
+
+    #[test]
+    fn what_another_process_has_replaced_or_deleted_fails_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("gatepost.db")).unwrap();
+        let actor = Actor::system("tests");
+        let item = |username: &str| {
+            let new = NewCredential {
+                username,
+                password_hash: "$hash",
+                tag: None,
+                organization: DEFAULT_ORGANIZATION,
+                name: None,
+                expires_at: None,
+                limits: None,
+                rules: None,
+            };
+            let made = store.by(&actor).create_credential(new).unwrap();
+            Item {
+                username: username.to_owned(),
+                key: made.key,
+            }
+        };
+        let [first, replaced, deleted, last] = ["first", "replaced", "deleted", "last"].map(item);
+        for username in ["replaced", "deleted"] {
+            store.by(&actor).delete_credential(username.into()).unwrap();
+        }
+        item("replaced");
+        let items = [first, replaced, deleted, last];
+        let written =
+            store.batch(|batch| write(batch, &actor, DEFAULT_ORGANIZATION, Action::Revoke, &items));
+        let written = written.unwrap();
+        let failed: Vec<_> = written
+            .failures
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!((written.done, failed), (2, vec!["replaced", "deleted"]));
+        for (username, status) in [
+            ("first", CredentialStatus::Revoked),
+            ("replaced", CredentialStatus::Active),
+            ("last", CredentialStatus::Revoked),
+        ] {
+            let stored = store.credential(username).unwrap();
+            assert_eq!(stored.status, status, "{username}");
+        }
+    }
 }

@@ -23,6 +23,10 @@ use super::problem::Problem;
 /// How long a request waits for its commit; it has to be answered within a second.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(800);
 
+/// The same for the next of many, once the store has written the one before: a disk that is busy
+/// takes longer now and then.
+const NEXT_ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+
 /// The pause before a change is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -456,9 +460,13 @@ impl Ticket {
 
     /// For a change of many credentials, each of which may fail alone. Its time to be answered
     /// begins anew, as the ticket before it was written.
-    pub(super) fn for_each(mut self) -> Ticket {
+    pub(super) fn for_each(mut self, is_first: bool) -> Ticket {
         self.is_one = false;
-        self.until = Instant::now() + ANSWERED_WITHIN;
+        let within = match is_first {
+            true => ANSWERED_WITHIN,
+            false => NEXT_ANSWERED_WITHIN,
+        };
+        self.until = Instant::now() + within;
         self
     }
 

@@ -1,7 +1,8 @@
 //! One change of many credentials.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -62,6 +63,13 @@ fn each_of_a_filter_is_changed_with_a_record_of_its_own() {
     let foreign = ["credential", "create", "--org", "acme"];
     let foreign = served.daemon.json(&foreign);
     served.log_in(&used).expect("235");
+
+    // Also before that login is written.
+    let since = format!("{:.3}", jiff::Timestamp::now());
+    served.log_in(&used).expect("235");
+    let unused = json!({ "unused_since": since, "text": used.username });
+    let none = json!({ "action": "revoke", "filter": unused, "dry_run": true });
+    assert_eq!(counts(&served.bulk(none).expect(200)), [0, 0, 0, 0]);
 
     let unused = json!({ "unused_since": "0s", "text": "user" });
     let mut revoke = json!({ "action": "revoke", "filter": unused, "dry_run": true });
@@ -130,7 +138,10 @@ fn the_most_credentials_of_one_change_are_written_before_it_is_answered() {
     let length = request.read(&mut answer).expect("an answer");
     let answer = String::from_utf8_lossy(&answer[..length]);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("\"selected\":20000,\"more\":true,"), "{answer}");
+    assert!(
+        answer.contains("\"selected\":20000,\"more\":true,"),
+        "{answer}"
+    );
     assert_eq!(served.records("credential.revoke"), 20_000);
     let rest = json!({ "action": "revoke", "filter": {} , "dry_run": true });
     assert_eq!(counts(&served.bulk(rest).expect(200)), [2, 0, 0, 0]);
@@ -156,6 +167,7 @@ fn a_malformed_or_foreign_change_of_many_is_refused_whole() {
         json!({ "action": "expire", "usernames": [one.username] }),
         json!({ "action": "revoke", "usernames": [one.username], "expires_at": null }),
         json!({ "action": "revoke", "filter": { "state": "active" } }),
+        json!({ "action": "revoke", "usernames": vec!["x"; 20_001] }),
     ] {
         served.bulk(wrong.clone()).problem(422, "invalid");
     }
@@ -165,6 +177,56 @@ fn a_malformed_or_foreign_change_of_many_is_refused_whole() {
     let done = served.by(&own, BULK, Some(revoke)).expect(200);
     assert_eq!(counts(&done), [1, 1, 0, 0]);
     served.log_in(&one).expect("535 5.7.8");
+}
+
+#[test]
+fn a_deletion_by_command_keeps_what_was_not_confirmed_or_has_changed_since() {
+    let upstream = Upstream::start();
+    let served = Served::start(&upstream);
+    let [deleted, changed] = [(); 2].map(|()| served.daemon.create());
+    let delete = served
+        .daemon
+        .command(&["credential", "delete", "--status", "active"]);
+    let words = std::iter::once(delete.get_program()).chain(delete.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().expect("UTF-8")).collect();
+    // The question needs a terminal.
+    let mut terminal = Command::new("script")
+        .args(["-qec", &words.join(" "), "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run script");
+    let mut output = terminal.stdout.take().expect("a pipe");
+    let mut told = String::new();
+    while !told.ends_with("to confirm: ") {
+        let mut letter = [0];
+        output.read_exact(&mut letter).expect(&told);
+        told.push(char::from(letter[0]));
+    }
+    assert!(
+        told.contains("This deletes 2 credentials for good."),
+        "{told}"
+    );
+    served
+        .daemon
+        .succeed(&["credential", "revoke", &changed.username]);
+    let new = served.daemon.create();
+    let mut input = terminal.stdin.take().expect("a pipe");
+    input.write_all(b"2\n").expect("answer");
+    let mut rest = Vec::new();
+    output.read_to_end(&mut rest).expect("the end");
+    let rest = String::from_utf8_lossy(&rest);
+    let expected = "Deleted 1 credential. Left 1 credential, no longer as confirmed.";
+    assert!(rest.contains(expected), "{rest}");
+    assert!(terminal.wait().expect("an end").success());
+    for (credential, status) in [(&changed, json!("revoked")), (&new, json!("active"))] {
+        assert_eq!(served.status_of(credential), status);
+    }
+    assert_eq!(
+        served.status_of(&deleted),
+        json!(404),
+        "the problem says so"
+    );
 }
 
 #[test]

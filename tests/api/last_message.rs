@@ -1,6 +1,6 @@
 //! Last used by message: a connection that stays open for days is in use.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{DEFAULT, Served};
 use crate::support::client::Client;
@@ -72,9 +72,16 @@ fn an_accepted_message_counts_as_a_use_and_leaves_the_last_login_as_it_was() {
     assert!(!served.daemon.succeed(&since).contains(name));
     assert_eq!(unused(), 0);
 
-    // A transaction without a message is no use.
+    // Neither a transaction without a message nor a refused message is a use.
     client.expect("MAIL FROM:<a@example.test>", "250");
     client.expect("RSET", "250");
+    let reject = json!({ "rules": { "bare_newline": "reject" } });
+    let patch = format!("PATCH {DEFAULT}/{name}");
+    served.admin(&patch, Some(reject)).expect(200);
+    client.begin_message();
+    client.write(b"Subject: x\n\nhello\r\n.\r\n");
+    client.reply().expect("550 5.6.0");
     client.expect("QUIT", "221");
+    client.expect_close();
     assert_eq!(shown()["last_message"]["count"], 3);
 }

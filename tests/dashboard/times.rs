@@ -85,6 +85,7 @@ fn last_used_is_told_in_words_and_exactly() {
     dashboard.daemon.sql(sent, &made.username);
     visit.reload();
     assert_eq!(visit.text("#messages"), "4");
+    assert_ne!(visit.text("#last-message"), "None yet");
     visit.open(LIST);
     let times = visit.texts(&time);
     assert!(

@@ -400,7 +400,7 @@ fn with_keys(connection: &Connection, keys: &[i64]) -> Result<Vec<Credential>, S
 mod tests {
     use super::super::super::tests::{Fixture, named};
     use super::super::super::text::folded;
-    use super::super::super::{LastUsed, Noted};
+    use super::super::super::{LastMessage, LastUsed, Noted};
     use super::super::{CredentialStatus, NewCredential};
     use super::*;
 
@@ -471,6 +471,28 @@ mod tests {
             assert_eq!(table(&store, own, by, false), ascending, "{by:?}");
             assert_eq!(table(&store, own, by, true), descending, "{by:?}");
         }
+    }
+
+    #[test]
+    fn a_message_counts_as_a_use_in_a_table() {
+        let store = filled();
+        store.shell("UPDATE credentials SET created_at = 1");
+        let key = store.credential("smtp_c").unwrap().key;
+        let noted = Noted {
+            messages: vec![(key, LastMessage { at: 9, count: 1 })],
+            ..Noted::default()
+        };
+        store.flush(&noted).unwrap();
+        let all = CredentialFilter::default();
+        assert_eq!(table(&store, all, CredentialColumn::LastUsed, false), "bac");
+        let unused = CredentialFilter {
+            unused_since: Some(8),
+            ..all
+        };
+        assert_eq!(
+            table(&store, unused, CredentialColumn::Created, false),
+            "ab"
+        );
     }
 
     #[test]
