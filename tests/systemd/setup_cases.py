@@ -226,7 +226,7 @@ def setup_refuses_a_machine_that_it_does_not_understand(machine):
         (f"echo 'neither service nor option' >> {master}", None, "master.cf", "by hand"),
         ("postconf -e queue_directory=/srv/q", None, "queue_directory", "by hand"),
         (f"echo x > {config}", f"rm {config}", "config.toml", "Move"),
-        ("systemctl stop postfix", "systemctl start postfix", "does not run", "start postfix"),
+        ("systemctl stop postfix@-", "systemctl start postfix@-", "does not run", "start postfix"),
     ]:
         machine.run("cp -p /etc/postfix/*.cf /root/")
         machine.run(spoil)
