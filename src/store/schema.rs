@@ -287,7 +287,9 @@ mod tests {
             drop(before);
             prepare_at(file.path()).unwrap();
             let after = connection::open(file.path(), connection::Role::Writer).unwrap();
-            for (table, kept) in tables.iter().zip(kept) {
+            // A migration ends with the writing of the blocks for a search.
+            let tables = tables.iter().zip(kept);
+            for (table, kept) in tables.filter(|(table, _)| *table != "search_blocks") {
                 let mut now = rows(&after, table);
                 // Columns that came later stand behind the others, and are empty.
                 for (row, kept) in now.iter_mut().zip(&kept) {
