@@ -113,7 +113,7 @@ impl Gate {
             mechanism: Mechanism::Plain,
             username: self.issued.credential.username.clone(),
             password: self.issued.password.clone(),
-            acts_for: None,
+            authzid: None,
         };
         let verdict = self.authenticator.verify(credentials, &self.peer).await;
         assert!(matches!(verdict, Verdict::Accept(_)), "{verdict:?}");

@@ -1,20 +1,21 @@
-//! Gatepost: the gate in front of Postfix. It terminates TLS, verifies SMTP AUTH against its own
-//! store of credentials, and hands the session to the upstream with the client's identity.
+//! Gatepost is an SMTP submission proxy in front of Postfix: it terminates TLS, verifies SMTP AUTH
+//! against its own store of credentials, and hands each session to the upstream with the client's
+//! identity.
 //!
-//! The house, lowest floor first; a floor uses only floors below it, and rooms on one floor never
-//! use each other (`tests/layering.rs`):
+//! The rooms, lowest layer first. A layer uses only layers below, and rooms of a layer never use
+//! each other (`tests/layering.rs`):
 //!
-//! | floor | rooms |
+//! | layer | rooms |
 //! |---|---|
 //! | 0 | [`clock`] the wall clock and the steady clock |
-//! | 1 | [`policy`] what a credential may do: limits and rules; [`log`] the way of log lines |
-//! | 2 | [`sasl`] what a client claims; [`metrics`]; [`lifecycle`] |
-//! | 3 | [`smtp`] the protocol, without I/O; [`config`]; [`sessions`] who is connected now |
+//! | 1 | [`policy`] limits and rules of a credential; [`log`] the output of log lines |
+//! | 2 | [`sasl`] mechanisms, credentials and verdicts; [`metrics`]; [`lifecycle`] |
+//! | 3 | [`smtp`] the protocol, without I/O; [`config`]; [`sessions`] the live sessions |
 //! | 4 | [`store`] credentials in SQLite; [`net`] sockets and TLS |
-//! | 5 | [`auth`] from a claim to a verdict |
-//! | 6 | [`edge`] one client's session; [`dovecot`] verdicts for Postfix itself; [`admin`] HTTP |
+//! | 5 | [`auth`] from credentials to a verdict |
+//! | 6 | [`edge`] a client's session; [`dovecot`] verdicts for Postfix; [`admin`] HTTP |
 //! | 7 | [`daemon`] the wiring |
-//! | 8 | [`cli`] one file a subcommand |
+//! | 8 | [`cli`] a file per subcommand |
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod admin;

@@ -11,12 +11,14 @@ const PLAIN: &[&str] = &[
     "src/dovecot",
     "src/edge",
     "src/lifecycle",
+    "src/lib.rs",
     "src/log",
     "src/metrics",
     "src/net",
     "src/policy",
     "src/sasl",
     "src/sessions.rs",
+    "src/smtp",
 ];
 
 const PRONOUNS: &[&str] = &[

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::clock::{self, Moment};
 use crate::policy::{Limit, Party, Rule};
-use crate::sasl::{Bar, Reason, Secret, Verdict};
+use crate::sasl::{Reason, Secret, Throttled, Verdict};
 use crate::smtp::reply::{self, Reply};
 use crate::store::{CredentialStatus, Login, OrganizationStatus, Store, StoreError};
 
@@ -45,7 +45,7 @@ pub(crate) struct Sources<'a> {
 pub(crate) enum Finding {
     Passes,
     /// The client gets 421, or is disconnected before the greeting.
-    Bars(Bar),
+    Bars(Throttled),
     /// The client gets 535.
     Refuses(Reason),
     /// The login is accepted, and mail is rejected.
@@ -101,8 +101,8 @@ impl Explanation {
     /// The codes of the reply to a login with the right password.
     pub(crate) fn reply(&self) -> String {
         let Reply { code, enhanced, .. } = match self.obstacle().map(|check| check.finding) {
-            Some(Finding::Bars(Bar::Sessions)) => reply::TOO_MANY_SESSIONS,
-            Some(Finding::Bars(Bar::Guard)) => reply::TOO_MANY_FAILURES,
+            Some(Finding::Bars(Throttled::Sessions)) => reply::TOO_MANY_SESSIONS,
+            Some(Finding::Bars(Throttled::Guard)) => reply::TOO_MANY_FAILURES,
             Some(_) => reply::BAD_CREDENTIALS,
             None => reply::AUTHENTICATED,
         };
@@ -203,7 +203,7 @@ fn findings(
         };
         let (machine, step) = Verification::begin(request, attempt);
         let finding = match run(machine, step, login.as_ref(), limits) {
-            Verdict::Barred(bar) => Finding::Bars(bar),
+            Verdict::Throttled(bar) => Finding::Bars(bar),
             Verdict::Reject(reason) => Finding::Refuses(reason),
             // Every step of the run succeeds, so no run ends without a verdict.
             Verdict::Accept(_) | Verdict::Unavailable(_) => return findings,
@@ -213,7 +213,7 @@ fn findings(
         }
         findings.push(finding);
         match (finding, &mut login) {
-            (Finding::Bars(Bar::Guard), _) => is_banned = false,
+            (Finding::Bars(Throttled::Guard), _) => is_banned = false,
             (Finding::Refuses(Reason::WrongPassword), _) => is_exempt = true,
             (Finding::Refuses(Reason::Revoked), Some(login)) => {
                 login.status = CredentialStatus::Active;
@@ -250,7 +250,7 @@ fn run(
             Step::Delay(_) => Input::Delayed,
             Step::Done(verdict) => return verdict,
             Step::Enter(_) => match limits.fill_sessions() {
-                true => Input::Throttled(Bar::Sessions),
+                true => Input::Throttled(Throttled::Sessions),
                 false => Input::Entered,
             },
             Step::Lookup { .. } => Input::Row(login.cloned().map(Arc::new)),
@@ -282,7 +282,7 @@ fn guard(explanation: &mut Explanation, guard: &Guard, from: IpAddr, findings: &
         .iter()
         .map(|penalty| format!("{}: {}", penalty.network, penalty.why()))
         .collect();
-    let ban = Finding::Bars(Bar::Guard);
+    let ban = Finding::Bars(Throttled::Guard);
     let finding = match findings.contains(&ban) {
         true => ban,
         false => Finding::Passes,
@@ -425,13 +425,13 @@ impl Limits {
             (false, _) => Finding::Passes,
             // Rules belong to the credential, so the organization's limits always hold.
             (true, _) if self.reports && party == Party::Credential => Finding::Reports,
-            (true, Limit::Sessions) => Finding::Bars(Bar::Sessions),
+            (true, Limit::Sessions) => Finding::Bars(Throttled::Sessions),
             (true, _) => Finding::RefusesMail,
         }
     }
 
     fn fill_sessions(&self) -> bool {
-        let full = Finding::Bars(Bar::Sessions);
+        let full = Finding::Bars(Throttled::Sessions);
         let mut uses = self.uses.iter();
         uses.any(|(party, uses)| uses.iter().any(|limit| self.finding(*party, limit) == full))
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::clock::{self, Moment};
 use crate::metrics::{LoginOutcome, Metrics, Path};
-use crate::sasl::{Bar, Credentials, Outage, Reason, Verdict};
+use crate::sasl::{Credentials, Outage, Reason, Throttled, Verdict};
 use crate::store::Store;
 
 use self::machine::{
@@ -75,7 +75,7 @@ impl Authenticator {
         for reason in Reason::ALL {
             metrics.logins(REJECT, reason.as_str());
         }
-        for bar in Bar::ALL {
+        for bar in Throttled::ALL {
             metrics.logins(BARRED, bar.as_str());
         }
         for outage in Outage::ALL {
@@ -167,7 +167,7 @@ impl Authenticator {
         };
         let request = Request {
             username: &credentials.username,
-            has_authzid: credentials.acts_for.is_some(),
+            has_authzid: credentials.authzid.is_some(),
             digest: driver.digest,
             tag: driver.tag,
             address: peer.address,
@@ -318,7 +318,7 @@ impl Driver<'_> {
         if let Some(quota) = &mut self.quota {
             match self.authenticator.quotas.enter(identity, self.epoch).await {
                 Ok(entered) => **quota = Some(entered),
-                Err(quota::Refused::Barred(bar)) => return Input::Throttled(bar),
+                Err(quota::Refused::Throttled(bar)) => return Input::Throttled(bar),
                 Err(quota::Refused::Unknown(outage)) => return Input::Failed(outage),
             }
         }
@@ -354,7 +354,7 @@ impl Driver<'_> {
         let mut outcome = Outcome::default();
         match &rejected {
             // A client with too many sessions has proven its identity.
-            Rejected::Throttled(bar) => keep(None, *bar == Bar::Sessions),
+            Rejected::Throttled(bar) => keep(None, *bar == Throttled::Sessions),
             Rejected::Reason {
                 reason,
                 identity,

@@ -19,7 +19,7 @@ use crate::auth::quota::Quotas;
 use crate::config::Config;
 use crate::daemon;
 use crate::metrics::Metrics;
-use crate::sasl::Bar;
+use crate::sasl::Throttled;
 use crate::store::Store;
 
 /// Which login.
@@ -113,7 +113,7 @@ fn told(explanation: &Explanation, note: Option<&str>) -> String {
         (true, true) => format!(
             "{username} from {from} is accepted with the right password ({reply}), but mail is refused."
         ),
-        (false, _) if explanation.reason.as_deref() == Some(Bar::Guard.as_str()) => format!(
+        (false, _) if explanation.reason.as_deref() == Some(Throttled::Guard.as_str()) => format!(
             "{username} from {from} is turned away ({reply}, reason guard), unless its password is right and remembered by the running Gatepost."
         ),
         (false, _) => format!(

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_dated_by_the_frame_that_showed_it() {
+    fn wall_time_is_dated_by_its_frame() {
         let mut frames = Frames::beginning(moment(0, 0));
         frames.step(moment(HOUR, 49 * HOUR));
         let now = moment(2 * HOUR, 50 * HOUR);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_in_the_same_start_of_the_machine_only() {
+    fn record_counts_within_the_same_boot_only() {
         let mut frames = Frames::beginning(moment(100, 100));
         frames.step(moment(5_000, 5_000 + HOUR));
         let record = frames.write("b", 40, moment(6_000, 6_000 + HOUR));

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_share_what_is_left_beside_the_reserve() {
+    fn clients_share_the_descriptors_beyond_the_reserve() {
         for (limit, open, of_each, expected) in [
             (65_536, 50, 2, 32_615),
             (65_536, 50, 3, 21_743),

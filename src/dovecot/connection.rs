@@ -189,7 +189,7 @@ impl Asked {
             }
             Verdict::Accept(identity) => protocol::accept(id, &identity.username),
             Verdict::Reject(_) => protocol::reject(id),
-            Verdict::Barred(_) | Verdict::Unavailable(_) => protocol::unavailable(id),
+            Verdict::Throttled(_) | Verdict::Unavailable(_) => protocol::unavailable(id),
         }
     }
 

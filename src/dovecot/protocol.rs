@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_postfix_sends_is_understood() {
+    fn lines_of_postfix_parse() {
         let line = b"AUTH\t7\tPLAIN\tservice=smtp\tnologin\tlip=127.0.0.1\trip=203.0.113.7\tsecured\tresp=AGEAYg==";
         let begin = Begin {
             id: "7",
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_protocol_is_refused() {
+    fn malformed_lines_are_rejected() {
         for line in [
             "",
             "VERSION\t2\t0",

@@ -23,7 +23,7 @@ use crate::config::Listener;
 use crate::lifecycle::SessionSignal;
 use crate::metrics::{self, TrafficDelta};
 use crate::net::buffer::Buffer;
-use crate::net::proxy::Proxied;
+use crate::net::proxy::ConnectionAddresses;
 use crate::net::stream::ClientStream;
 use crate::sasl::{Credentials, Identity};
 use crate::smtp::line::LineReader;
@@ -39,7 +39,7 @@ use super::upstream::Upstream;
 
 use body::Body;
 
-pub use arrival::{serve, shed, turn_away};
+pub use arrival::{reject_over_limit, serve, shed};
 
 /// A client, and the upstream connection once the session is handed over.
 struct Connection<'a> {
@@ -101,7 +101,7 @@ type Endless = Result<std::convert::Infallible, Ending>;
 impl<'a> Connection<'a> {
     fn new(
         edge: &'a Arc<Edge>,
-        ends: Proxied,
+        ends: ConnectionAddresses,
         stream: ClientStream,
         place: Option<ConnectionSlot>,
         signal: SessionSignal,
@@ -173,7 +173,9 @@ impl<'a> Connection<'a> {
     }
 
     fn has_replies(&self) -> bool {
-        self.upstream.as_ref().is_some_and(Upstream::has_said_more)
+        self.upstream
+            .as_ref()
+            .is_some_and(Upstream::has_unread_input)
     }
 
     fn is_backlogged(&self) -> bool {
@@ -201,7 +203,7 @@ impl<'a> Connection<'a> {
             None => Task::Done,
         };
         self.input.consume(taken);
-        if self.session.take_nonsense() {
+        if self.session.take_login_noise() {
             self.edge
                 .authenticator
                 .guard()

@@ -463,7 +463,7 @@ impl Dialer {
             let reply = reply.map_err(|cause| handover.failure(cause))?;
             step = handover.on_reply(&reply)?;
             upstream.consume_reply();
-            if upstream.has_said_more() {
+            if upstream.has_unread_input() {
                 return Err(handover.failure(FailureCause::SpokeUnasked));
             }
         }

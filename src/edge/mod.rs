@@ -63,16 +63,16 @@ impl Edge {
             Err(why) => return connection::shed(&accepted.stream, listener.kind, why),
         };
         if accepted.permit.is_none() {
-            static TURNED_AWAY: Throttle = Throttle::new();
+            static OVER_LIMIT: Throttle = Throttle::new();
             self.metrics.connections_refused.inc();
-            if let Some(count) = TURNED_AWAY.due() {
+            if let Some(count) = OVER_LIMIT.due() {
                 tracing::warn!(
                     count,
                     limit = self.metrics.connections_limit.get(),
                     "clients were turned away: as many are connected as limits.connections, or the file descriptors, allow"
                 );
             }
-            connection::turn_away(&accepted.stream, listener.kind);
+            connection::reject_over_limit(&accepted.stream, listener.kind);
             return;
         }
         let (edge, listener) = (self.clone(), listener.clone());

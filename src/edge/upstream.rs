@@ -86,7 +86,7 @@ impl Upstream {
             stream.poll_flush(context).map_ok(|()| true)
         } else {
             stream.poll_write(context, rest).map(|written| {
-                self.sent += nothing_is_an_end(written?)?;
+                self.sent += zero_is_eof(written?)?;
                 Ok(false)
             })
         };
@@ -100,7 +100,7 @@ impl Upstream {
         if written.is_ready() {
             return written;
         }
-        read.map(|read| match nothing_is_an_end(read?)? {
+        read.map(|read| match zero_is_eof(read?)? {
             _ if due => Ok(false),
             _ => Err(io::ErrorKind::InvalidData.into()),
         })
@@ -111,7 +111,7 @@ impl Upstream {
         self.input
             .read_from(&mut self.stream, LINES)
             .await
-            .and_then(nothing_is_an_end)
+            .and_then(zero_is_eof)
             .map(drop)
     }
 
@@ -155,7 +155,7 @@ impl Upstream {
     }
 
     /// Whether unread input is buffered.
-    pub fn has_said_more(&self) -> bool {
+    pub fn has_unread_input(&self) -> bool {
         !self.input.is_empty()
     }
 
@@ -180,7 +180,7 @@ impl Upstream {
     }
 }
 
-fn nothing_is_an_end(count: usize) -> io::Result<usize> {
+fn zero_is_eof(count: usize) -> io::Result<usize> {
     if count == 0 {
         Err(io::ErrorKind::UnexpectedEof.into())
     } else {

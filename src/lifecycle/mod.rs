@@ -16,7 +16,7 @@ pub use self::heartbeat::Heartbeat;
 pub use self::signal::{Registration, SessionSignal, Signal};
 
 /// How long a task may take to end after the signal to end at once.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Shared by every task. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -105,7 +105,7 @@ impl Lifecycle {
         if !in_time {
             self.abandon();
             // The tasks only have to send a last reply; a task that takes longer is left behind.
-            let _ = tokio::time::timeout(FAREWELL, self.tasks.wait()).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.tasks.wait()).await;
         }
         self.ended.cancel();
         in_time

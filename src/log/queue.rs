@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_stalls_delays_no_line_and_bounds_what_waits() {
+    fn stalled_output_delays_no_caller_and_bounds_the_queue() {
         let (queue, mut reader) = piped();
         let begun = Instant::now();
         (0..10_000).for_each(|number| queue.push(line(number).as_bytes()));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_is_gone_drops_lines_and_nothing_else() {
+    fn lost_output_only_drops_lines() {
         let (queue, reader) = piped();
         drop(reader);
         for number in 0..3 {

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_comes_once_a_minute_with_its_count() {
+    fn warning_passes_once_a_minute_with_its_count() {
         let throttle = Throttle::new();
         let begin = Instant::now();
         assert_eq!(throttle.at(1, begin), Some(1));

@@ -18,7 +18,7 @@ fn assert_lines(metrics: &Metrics, lines: &[&str]) {
 }
 
 #[test]
-fn what_is_counted_is_rendered() {
+fn every_count_is_rendered() {
     let metrics = Metrics::new().unwrap();
     metrics.logins("reject", "unknown").inc();
     metrics.logins("reject", "revoked");
@@ -53,7 +53,7 @@ fn each_value_of_a_label_has_a_counter_of_its_own() {
 }
 
 #[test]
-fn what_was_moved_is_told_once() {
+fn traffic_is_flushed_once() {
     let metrics = Metrics::new().unwrap();
     let mut delta = TrafficDelta::default();
     for (count, flow) in (1..).zip(Flow::ALL) {

@@ -35,7 +35,7 @@ const LONGEST_V2: usize = FIXED_V2 + MAX_V2;
 
 /// The two addresses of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proxied {
+pub struct ConnectionAddresses {
     pub source: SocketAddr,
     /// The address the client connected to.
     pub destination: SocketAddr,
@@ -87,7 +87,9 @@ pub fn is_header(begun: &[u8]) -> bool {
 /// itself, such as a health check, or of unknown origin.
 ///
 /// The caller limits the time.
-pub async fn read_header(stream: &mut TcpStream) -> Result<Option<Proxied>, ProxyError> {
+pub async fn read_header(
+    stream: &mut TcpStream,
+) -> Result<Option<ConnectionAddresses>, ProxyError> {
     let mut header = [0; LONGEST_V2];
     let mut length = 0;
     // Both versions are longer than the signature, so this read takes nothing from the client.
@@ -161,7 +163,7 @@ async fn rest_of_v1(
 }
 
 /// Parses a complete header.
-fn parse(header: &[u8]) -> Result<Option<Proxied>, ProxyError> {
+fn parse(header: &[u8]) -> Result<Option<ConnectionAddresses>, ProxyError> {
     let config = ParseConfig {
         include_tlvs: false,
         ..ParseConfig::default()
@@ -171,7 +173,7 @@ fn parse(header: &[u8]) -> Result<Option<Proxied>, ProxyError> {
         _ if length != header.len() => Err(ProxyError::Malformed),
         None => Ok(None),
         Some(addresses) if addresses.protocol == proxy_header::Protocol::Stream => {
-            Ok(Some(Proxied {
+            Ok(Some(ConnectionAddresses {
                 source: addresses.source,
                 destination: addresses.destination,
             }))
@@ -199,15 +201,15 @@ mod tests {
 
     const IPV4: &[u8] = &[203, 0, 113, 7, 192, 0, 2, 1, 0x9c, 0x40, 0x02, 0x4b];
 
-    fn of_the_client() -> Proxied {
-        Proxied {
+    fn of_the_client() -> ConnectionAddresses {
+        ConnectionAddresses {
             source: "203.0.113.7:40000".parse().unwrap(),
             destination: "192.0.2.1:587".parse().unwrap(),
         }
     }
 
     /// Sends `pieces` as separate segments; returns the result and the octets left.
-    async fn read(pieces: &[&[u8]]) -> (Result<Option<Proxied>, ProxyError>, Vec<u8>) {
+    async fn read(pieces: &[&[u8]]) -> (Result<Option<ConnectionAddresses>, ProxyError>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut sender = TcpStream::connect(listener.local_addr().unwrap())
             .await

@@ -88,7 +88,7 @@ impl TlsServerStream {
                     return Err(silent());
                 }
                 Poll::Ready(count) => {
-                    nothing_is_an_end(count?)?;
+                    zero_is_eof(count?)?;
                     is_silent = false;
                 }
             }
@@ -134,7 +134,7 @@ impl TlsServerStream {
         let unsent = &mut self.engine.unsent;
         while !unsent.is_empty() {
             let sent = ready!(Pin::new(&mut self.tcp).poll_write(context, unsent))?;
-            unsent.drain(..nothing_is_an_end(sent)?);
+            unsent.drain(..zero_is_eof(sent)?);
         }
         buffer_pool::put(unsent);
         Poll::Ready(Ok(()))
@@ -200,7 +200,7 @@ impl ReadInto for TlsServerStream {
             };
             if into.len() == before && !self.engine.ended {
                 // Without close_notify the client's data may be truncated.
-                nothing_is_an_end(count)?;
+                zero_is_eof(count)?;
             }
         }
         Poll::Ready(Ok(into.len() - before))
@@ -391,7 +391,7 @@ fn silent() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, Silent)
 }
 
-fn nothing_is_an_end(count: usize) -> io::Result<usize> {
+fn zero_is_eof(count: usize) -> io::Result<usize> {
     match count {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         count => Ok(count),

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_that_are_not_needed_change_nothing() {
+    fn needless_quotes_are_ignored() {
         let plain = Address::parse("a.b@c.test");
         assert_eq!(Address::parse("\"a.b\"@c.test"), plain);
         let quoted = Address::parse("\"a b\"@c.test").unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_clearly_an_address_is_one() {
+    fn ambiguous_text_is_no_address() {
         for good in [
             "a@b.test",
             "a.b+c@b",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_is_an_address_or_all_of_a_domain() {
+    fn sender_is_an_address_or_a_domain() {
         let allows = |sender: &str, address: &str| {
             let sender: Sender = sender.parse().unwrap();
             Address::parse(address).is_some_and(|address| sender.allows(address))

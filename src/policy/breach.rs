@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_limit_and_rule_has_a_name_and_words_of_its_own() {
+    fn every_limit_and_rule_has_its_own_name_and_text() {
         let limits = Limit::ALL.map(Limit::as_str).into_iter();
         let octets = OddOctet::ALL.map(OddOctet::as_str);
         let rules = Rule::ALL.map(Rule::as_str);

@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_stored_by_name_and_only_those_that_are_set() {
+    fn only_configured_limits_are_stored() {
         let text = r#"{"messages_per_day":500,"sessions":"unlimited"}"#;
         let read = limits(text).unwrap();
         assert_eq!(read.get(Limit::MessagesPerDay), Some(Setting::Number(500)));
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_limit_is_refused() {
+    fn malformed_limit_is_rejected() {
         for wrong in [
             r#"{"messages_per_week":5}"#,
             r#"{"sessions":0}"#,
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_not_set_is_the_default_and_unlimited_overrules_it() {
+    fn missing_limit_is_the_default_and_unlimited_overrides() {
         let own = limits(r#"{"sessions":"unlimited","messages_per_hour":5}"#).unwrap();
         let defaults =
             limits(r#"{"sessions":3,"messages_per_hour":9,"messages_per_day":7}"#).unwrap();
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_leaves_the_others_as_they_are() {
+    fn change_keeps_other_limits() {
         let before = limits(r#"{"sessions":3,"messages_per_hour":9}"#).unwrap();
         let change = LimitsChange(vec![
             (Limit::Sessions, None),

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_has_one_form_and_holds_the_addresses_that_begin_like_it() {
+    fn network_has_one_form_and_contains_its_addresses() {
         for (written, form, inside, outside) in [
             ("10.0.0.0/8", "10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
             ("10.0.0.0/8", "10.0.0.0/8", "::ffff:10.1.2.3", "::10.1.2.3"),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_not_a_network_says_how_to_write_one() {
+    fn error_of_a_malformed_network_shows_the_right_form() {
         for (text, remedy) in [
             ("", "write it as"),
             ("10/8", "write it as"),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_network_that_no_client_is_in_stays_readable() {
+    fn stored_network_without_clients_stays_readable() {
         let stored = Network::stored("::/64").unwrap();
         assert!(!stored.contains("192.0.2.7".parse().unwrap()));
         let mapped = Network::stored("::ffff:127.0.0.0/104").unwrap();

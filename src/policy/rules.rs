@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_stored_as_they_were_written() {
+    fn rules_are_stored_unchanged() {
         for text in [
             "{}",
             r#"{"senders":["me@ok.test","ok.test","<>"],"header_from":true,"networks":["10.0.0.0/8","192.0.2.7"],"bare_newline":"normalize","report":["expiry","senders"]}"#,
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_cannot_be_kept_are_refused() {
+    fn unstorable_rules_are_rejected() {
         for wrong in [
             r#"{"sender":["me@ok.test"]}"#,
             r#"{"senders":[]}"#,
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reverse_path_must_be_of_a_sender() {
+    fn reverse_path_must_be_an_allowed_sender() {
         let some = rules(r#"{"senders":["me@ok.test","domain.test"]}"#).unwrap();
         for allowed in ["<me@ok.test>", "<Me@OK.test>", "<x@domain.test>"] {
             assert!(some.allows_path(allowed.as_bytes()), "{allowed}");
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_must_be_in_a_network() {
+    fn client_must_be_in_an_allowed_network() {
         let some = rules(r#"{"networks":["10.0.0.0/8","2001:db8::/32"]}"#).unwrap();
         let allows = |address: &str| some.allows_network(address.parse().unwrap());
         assert!(allows("10.1.2.3") && allows("::ffff:10.1.2.3") && allows("2001:db8::1"));
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_leaves_the_others_as_they_are_and_is_checked_as_a_whole() {
+    fn change_keeps_other_rules_and_checks_the_result() {
         let before = rules(r#"{"senders":["ok.test"],"header_from":true}"#).unwrap();
         let away = RulesChange {
             senders: Some(None),
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_allow_less_are_within_those_that_allow_more() {
+    fn stricter_rules_are_within_looser_rules() {
         let rules = |senders: &[&str], networks: &[&str]| Rules {
             senders: Some(senders.iter().map(|one| one.parse().unwrap()).collect()),
             networks: Some(networks.iter().map(|one| one.parse().unwrap()).collect()),

@@ -13,5 +13,5 @@ pub struct Credentials {
     pub password: Secret,
     /// An authorization identity (authzid) that differs from `username`. No credential may act for
     /// another, so the verification rejects such a login (RFC 4422, 3.4.1).
-    pub acts_for: Option<String>,
+    pub authzid: Option<String>,
 }

@@ -106,7 +106,7 @@ impl Exchange {
                 mechanism: Mechanism::Login,
                 username,
                 password: password(&decoded)?,
-                acts_for: None,
+                authzid: None,
             })),
             State::Plain => plain(&decoded).map(Step::Done),
         }
@@ -135,7 +135,7 @@ fn plain(message: &[u8]) -> Result<Credentials, ExchangeError> {
         return Err(ExchangeError::Malformed);
     };
     let username = text(authcid)?;
-    let acts_for = match authzid {
+    let authzid = match authzid {
         b"" => None,
         authzid if authzid == authcid => None,
         authzid => Some(text(authzid)?),
@@ -144,7 +144,7 @@ fn plain(message: &[u8]) -> Result<Credentials, ExchangeError> {
         mechanism: Mechanism::Plain,
         username,
         password: password(passwd)?,
-        acts_for,
+        authzid,
     })
 }
 
@@ -183,23 +183,20 @@ mod tests {
         let credentials = start_plain(b"\0user\0pass").unwrap();
         assert_eq!(credentials.username, "user");
         assert_eq!(credentials.password.expose(), b"pass");
-        assert_eq!(credentials.acts_for, None);
+        assert_eq!(credentials.authzid, None);
     }
 
     #[test]
-    fn plain_tells_an_authzid_from_ones_own_name() {
-        assert_eq!(start_plain(b"user\0user\0pass").unwrap().acts_for, None);
+    fn plain_ignores_an_authzid_equal_to_the_username() {
+        assert_eq!(start_plain(b"user\0user\0pass").unwrap().authzid, None);
         assert_eq!(
-            start_plain(b"boss\0user\0pass")
-                .unwrap()
-                .acts_for
-                .as_deref(),
+            start_plain(b"boss\0user\0pass").unwrap().authzid.as_deref(),
             Some("boss")
         );
     }
 
     #[test]
-    fn plain_refuses_what_is_not_three_fields() {
+    fn plain_rejects_other_than_three_fields() {
         for message in [
             b"".as_slice(),
             b"user",
@@ -218,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_over_long_field_is_cut_to_a_length_that_no_credential_has() {
+    fn overlong_field_is_cut_beyond_any_credential() {
         for length in [256, 257, 1500, 9000] {
             let long = "x".repeat(length);
             let credentials = start_plain(format!("\0user\0{long}").as_bytes()).unwrap();
@@ -226,7 +223,7 @@ mod tests {
             let credentials = start_plain(format!("\0{long}\0pass").as_bytes()).unwrap();
             assert_eq!(credentials.username, "x".repeat(256));
             let credentials = start_plain(format!("{long}\0user\0pass").as_bytes()).unwrap();
-            assert!(credentials.acts_for.is_some());
+            assert!(credentials.authzid.is_some());
         }
         let credentials = start_plain(format!("\0{}\0pass", "\u{e9}x".repeat(200)).as_bytes());
         assert_eq!(
@@ -274,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_cancels_and_an_overlong_response_is_not_decoded() {
+    fn star_cancels_and_overlong_response_fails() {
         let respond = |response: &[u8]| Exchange(State::Plain).respond(response).unwrap_err();
         assert_eq!(respond(b"*"), ExchangeError::Cancelled);
         assert_eq!(respond(&[b'A'; MAX_RESPONSE + 4]), ExchangeError::TooLong);

@@ -9,4 +9,4 @@ mod verdict;
 pub use credentials::Credentials;
 pub use exchange::{Exchange, ExchangeError, MAX_RESPONSE, Mechanism, Step};
 pub use secret::Secret;
-pub use verdict::{Bar, Identity, Outage, Reason, Verdict};
+pub use verdict::{Identity, Outage, Reason, Throttled, Verdict};

@@ -23,7 +23,7 @@ pub enum Verdict {
     /// The credentials are right.
     Accept(Arc<Identity>),
     /// Rejected for now, regardless of the credentials; the client is told and disconnected.
-    Barred(Bar),
+    Throttled(Throttled),
     /// The credentials are wrong, or may not be used.
     Reject(Reason),
     /// No verdict was possible; the client should try again.
@@ -90,14 +90,14 @@ impl Reason {
 
 /// Why a client is rejected for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Bar {
+pub enum Throttled {
     /// Too many failed logins came from the client's network.
     Guard,
     /// The credential or its organization has reached the limit of sessions.
     Sessions,
 }
 
-impl Bar {
+impl Throttled {
     pub const ALL: [Self; 2] = [Self::Guard, Self::Sessions];
 
     /// Returns the stable name in logs and metrics.

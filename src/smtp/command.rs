@@ -1,74 +1,62 @@
-//! A client's command line, taken apart (RFC 5321, 4.1.1).
+//! Parses a client's command line (RFC 5321, 4.1.1).
 
 use std::borrow::Cow;
 
 use super::mailbox;
 
-/// A command of the client's, borrowing from its line.
+/// A parsed command that borrows from its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// `AUTH mechanism [initial-response]`; what follows the verb.
+    /// `AUTH mechanism [initial-response]`: the text after the verb.
     Auth(&'a [u8]),
-    /// `DATA`.
     Data,
-    /// `EHLO name`; the client's name as it came.
+    /// `EHLO name`: the client's name, unchanged.
     Ehlo(&'a [u8]),
-    /// `HELO name`.
     Helo(&'a [u8]),
-    /// `HELP [topic]`.
     Help,
-    /// `MAIL FROM:<reverse-path> [parameters]`.
     Mail(Path<'a>),
-    /// `NOOP`.
     Noop,
-    /// A verb of SMTP or an extension that dies at the edge: BDAT, BURL, ETRN, EXPN, SAML, SEND,
-    /// SOML, TURN, XCLIENT, XFORWARD.
+    /// A verb of SMTP or of an extension that Gatepost never offers: BDAT, BURL, ETRN, EXPN, SAML,
+    /// SEND, SOML, TURN, XCLIENT, XFORWARD.
     NotOffered,
-    /// `QUIT`.
     Quit,
-    /// `RCPT TO:<forward-path> [parameters]`.
     Rcpt(Path<'a>),
-    /// `RSET`.
     Rset,
-    /// `STARTTLS`.
     StartTls,
-    /// `VRFY anything`.
     Vrfy,
 }
 
 /// The path and parameters of MAIL and RCPT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path<'a> {
-    /// The address in its one spelling, without angle brackets and source route; empty for `<>`.
+    /// The address in canonical spelling, without angle brackets and source route; empty for `<>`.
     pub address: Cow<'a, [u8]>,
-    /// The text behind the path, without the blanks around it.
+    /// The text after the path, without surrounding blanks.
     parameters: &'a [u8],
-    /// Whether the whole line may go upstream as it came.
+    /// Whether the line may go upstream unchanged.
     is_canonical: bool,
 }
 
-/// Why a line is no command.
+/// Why a line is no valid command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {
     /// The arguments are missing, superfluous or malformed.
     Arguments,
-    /// A NUL or another control character, or an octet that is not UTF-8.
+    /// A NUL or another control character, or an octet outside UTF-8.
     Characters,
-    /// Longer than this command may be.
+    /// Longer than the command allows.
     TooLong,
-    /// No such verb.
     Unknown,
 }
 
 /// The longest command line in octets, without its end. RFC 5321, 4.5.3.1.4 asks for 512.
 const MAX_COMMAND: usize = 2048;
 
-/// The longest MAIL or RCPT, whose parameters extensions keep adding to.
+/// The longest MAIL or RCPT in octets; extensions keep adding parameters.
 const MAX_ENVELOPE: usize = 4096;
 
 impl<'a> Command<'a> {
-    /// Reads one line, given without its CRLF. As Postfix does, takes blanks in front, and tabs as
-    /// blanks.
+    /// Parses a line, given without CRLF. Like Postfix, accepts leading blanks, and tabs as blanks.
     pub fn parse(line: &'a [u8]) -> Result<Self, CommandError> {
         let (verb, rest) = split_verb(line);
         let mut upper = [0; 8];
@@ -78,7 +66,7 @@ impl<'a> Command<'a> {
         upper.copy_from_slice(verb);
         upper.make_ascii_uppercase();
         let limit = match &*upper {
-            // The line reader has its limit for this one.
+            // The line reader limits AUTH itself.
             b"AUTH" => usize::MAX,
             b"MAIL" | b"RCPT" => MAX_ENVELOPE,
             _ => MAX_COMMAND,
@@ -110,8 +98,8 @@ impl<'a> Command<'a> {
     }
 }
 
-/// The verb and the rest of the line, without the blanks around either. A trailing space is common
-/// and harmless (RFC 5321, 4.1.1).
+/// Splits the verb from the rest of the line, both without surrounding blanks. A trailing space is
+/// common and harmless (RFC 5321, 4.1.1).
 pub(super) fn split_verb(line: &[u8]) -> (&[u8], &[u8]) {
     let line = trim(line);
     let end = line.iter().position(is_blank).unwrap_or(line.len());
@@ -119,7 +107,7 @@ pub(super) fn split_verb(line: &[u8]) -> (&[u8], &[u8]) {
     (verb, trim(rest))
 }
 
-/// The text without the blanks around it.
+/// Removes blanks at both ends.
 pub(super) fn trim(text: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !is_blank(byte);
     let start = text.iter().position(is_text).unwrap_or(text.len());
@@ -141,11 +129,11 @@ fn refuse_unknown(line: &[u8]) -> CommandError {
     }
 }
 
-/// SMTPUTF8 allows UTF-8 in arguments (RFC 6531, 3.3); no standard allows controls.
+/// SMTPUTF8 allows UTF-8 in arguments (RFC 6531, 3.3); no standard allows control characters.
 fn check_printable(rest: &[u8]) -> Result<(), CommandError> {
     let text = std::str::from_utf8(rest).map_err(|_| CommandError::Characters)?;
     let has_controls = if text.is_ascii() {
-        // Without branches, so that the compiler takes many octets at a time.
+        // Branch-free, so that the compiler vectorizes the loop.
         rest.iter().fold(false, |any, byte| {
             any | (byte.is_ascii_control() & (*byte != b'\t'))
         })
@@ -166,7 +154,7 @@ fn alone<'a>(rest: &[u8], command: Command<'a>) -> Result<Command<'a>, CommandEr
     }
 }
 
-/// A name of any characters but NUL: the client's login decides, and not its name.
+/// Accepts any name without NUL: the client's login decides, not its name.
 fn client_name(name: &[u8]) -> Result<&[u8], CommandError> {
     match name {
         [] => Err(CommandError::Arguments),
@@ -176,9 +164,9 @@ fn client_name(name: &[u8]) -> Result<&[u8], CommandError> {
 }
 
 impl<'a> Path<'a> {
-    /// Reads `FROM:<path> [parameters]`, which is `rest` of the `line`. Blanks behind the colon, a
-    /// path without its brackets and odd spellings of the address are against the grammar, but many
-    /// devices send them, and Postfix takes them.
+    /// Parses `FROM:<path> [parameters]`, the `rest` of the `line`. The grammar forbids blanks
+    /// after the colon, paths without brackets and odd spellings of the address, but many devices
+    /// send them and Postfix accepts them.
     fn parse(line: &[u8], rest: &'a [u8], keyword: &[u8]) -> Result<Self, CommandError> {
         let (prefix, rest) = rest
             .split_at_checked(keyword.len())
@@ -203,8 +191,8 @@ impl<'a> Path<'a> {
         })
     }
 
-    /// Writes the command for the upstream into `out`: the `line` as it came if it may go so, else
-    /// `prefix` (`MAIL FROM:`), the address in brackets and the parameters.
+    /// Writes the command for the upstream into `out`: the `line` if canonical, else `prefix`
+    /// (`MAIL FROM:`), the address in brackets and the parameters.
     pub fn write(&self, prefix: &[u8], line: &[u8], out: &mut Vec<u8>) {
         if self.is_canonical {
             return out.extend_from_slice(line);
@@ -225,7 +213,8 @@ impl<'a> Path<'a> {
             .filter(|word| !word.is_empty())
     }
 
-    /// Each parameter as keyword and value (RFC 5321, 4.1.2: `esmtp-keyword ["=" esmtp-value]`).
+    /// Iterates over the parameters as keyword and value (RFC 5321, 4.1.2: `esmtp-keyword ["="
+    /// esmtp-value]`).
     pub fn parameters(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
         self.words().map(|word| match memchr::memchr(b'=', word) {
             Some(at) => (&word[..at], Some(&word[at + 1..])),
@@ -234,9 +223,9 @@ impl<'a> Path<'a> {
     }
 }
 
-/// The length of the path at the front: up to the first blank outside brackets and quotes. Quotes
-/// hide the brackets inside them, and a backslash hides one character (RFC 5321, 4.1.2). `None` if
-/// there is no path, or if a bracket or quote has no end.
+/// Returns the length of the path at the front, up to the first blank outside brackets and quotes.
+/// Quotes hide brackets, and a backslash hides the next character (RFC 5321, 4.1.2). Returns `None`
+/// without a path, or with an unclosed bracket or quote.
 fn path_length(text: &[u8]) -> Option<usize> {
     let mut depth = 0_usize;
     let mut is_quoted = false;
@@ -255,7 +244,7 @@ fn path_length(text: &[u8]) -> Option<usize> {
     (depth == 0 && !is_quoted && !text.is_empty()).then_some(text.len())
 }
 
-/// The address without a source route, which no server follows any more (RFC 5321, appendix C).
+/// Removes a source route, which servers ignore today (RFC 5321, appendix C).
 fn without_route(path: &[u8]) -> &[u8] {
     let is_route = |route: &[u8]| {
         let mut domains = route.split(|&byte| byte == b',');
@@ -303,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_says_why() {
+    fn malformed_command_has_a_reason() {
         use CommandError::{Arguments, Characters, TooLong, Unknown};
         let long = "x".repeat(MAX_COMMAND);
         for (line, error) in [
@@ -421,7 +410,7 @@ mod tests {
         }
 
         #[test]
-        fn a_canonical_line_is_read_as_the_line_was(rest in r#"[ \t<>"\\@:;,.()=a-c]{0,20}"#) {
+        fn canonical_line_parses_like_the_original(rest in r#"[ \t<>"\\@:;,.()=a-c]{0,20}"#) {
             let line = format!("RCPT TO:{rest}");
             if let Ok(Command::Rcpt(path)) = Command::parse(line.as_bytes()) {
                 let mut sent = Vec::new();

@@ -205,11 +205,11 @@ impl Scanner {
             true => Pass::Encoding,
             false => Pass::AsItCame,
         };
-        let mut progress = self.go_over(input, out);
+        let mut progress = self.scan_octets(input, out);
         if self.pass == Pass::Odd {
             (self.line, self.octets, self.position) = (line, octets, position);
             self.pass = Pass::Encoding;
-            progress = self.go_over(input, out);
+            progress = self.scan_octets(input, out);
         }
         self.check_size();
         let mut as_it_came = 0;
@@ -236,7 +236,7 @@ impl Scanner {
     }
 
     /// Scans every octet up to the end of data. Writes to `out` only while re-encoding.
-    fn go_over(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
+    fn scan_octets(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
         let mut at = 0;
         let mut looked_at = 1;
         while at < input.len() {
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_body_passes_as_it_came() {
+    fn good_body_passes_unchanged() {
         for body in [
             "a\r\n.\r\n",
             ".\r\n",
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_end_is_left_alone() {
+    fn octets_after_the_end_are_untouched() {
         assert_eq!(reject(b"a\r\n.\r\nQUIT\r\n").1, Some(6));
     }
 
@@ -578,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_is_refused_or_made_a_space() {
+    fn nul_is_rejected_or_becomes_a_space() {
         for (body, normal) in [
             ("a\r\n.\0\r\n.\r\n", "a\r\n \r\n.\r\n"),
             ("a\r\n.\0b\r\n.\r\n", "a\r\n b\r\n.\r\n"),
@@ -659,7 +659,7 @@ mod tests {
         }
 
         #[test]
-        fn out_equals_in_or_nothing_is_committed(body in body()) {
+        fn accepted_body_equals_its_input(body in body()) {
             let (out, end, _) = reject(&body);
             if let Ok(out) = out {
                 prop_assert_eq!(&out, &body[..end.unwrap()]);
@@ -667,7 +667,7 @@ mod tests {
         }
 
         #[test]
-        fn a_normalized_body_is_good_and_stays_as_it_is(body in body()) {
+        fn normalized_body_passes_unchanged(body in body()) {
             let (out, _, _) = scan(BareNewline::Normalize, u64::MAX, &body, &[]);
             let out = out.unwrap();
             let (again, end, _) = reject(&out);
@@ -694,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn the_from_header_is_read_as_the_upstream_reads_it() {
+    fn from_check_reads_the_upstreams_octets() {
         let foreign = Some(Refusal::From(Fault::Foreign));
         for (body, rejecting, normalizing) in [
             ("From: a@ok.test\r\n\r\nx\r\n.\r\n", None, None),

@@ -1,15 +1,15 @@
-//! MAIL and RCPT of an authenticated client: what may go upstream, and in what form.
+//! Checks MAIL and RCPT of an authenticated client and builds the upstream's form.
 //!
-//! A parameter passes only if its extension is offered by this very upstream; one the upstream
-//! does not know would be refused there, or worse, change how the message is framed.
+//! A parameter passes only if the current upstream offers its extension. An upstream would reject
+//! an unknown parameter or, worse, frame the message differently.
 
 use super::command::Path;
 use super::extensions::Extensions;
 use super::reply::{self, Reply};
 use super::xtext;
 
-/// MAIL without the parameters that the upstream must not get, or `None` where all may go there.
-/// `size` is the largest message accepted, in octets.
+/// Returns MAIL without parameters that the upstream must not get, or `None` to forward the line
+/// unchanged. `size` is the largest accepted message in octets.
 pub fn mail(path: &Path, offered: &Extensions, size: u64) -> Result<Option<Vec<u8>>, Reply> {
     check_path(path, offered)?;
     let mut kept: Vec<(&[u8], Option<&[u8]>)> = Vec::new();
@@ -24,7 +24,7 @@ pub fn mail(path: &Path, offered: &Extensions, size: u64) -> Result<Option<Vec<u
                     changed = true;
                 }
             }
-            // RFC 4954, 5: accepted, but a claim of the client's is never passed on as ours.
+            // RFC 4954, 5: accepted, but a client's claim is never forwarded as Gatepost's.
             (Some(Keyword::Auth), Some(value)) => {
                 let valid = value == b"<>" || xtext::is_valid(value);
                 check(valid)?;
@@ -37,7 +37,7 @@ pub fn mail(path: &Path, offered: &Extensions, size: u64) -> Result<Option<Vec<u
                 if offered.eight_bit_mime {
                     kept.push((keyword, Some(value)));
                 } else if value.eq_ignore_ascii_case(b"7BIT") {
-                    // What goes without saying where nothing else is offered.
+                    // The default, implied by an upstream without the extension.
                     changed = true;
                 } else {
                     return Err(reply::NO_EIGHT_BIT_MIME);
@@ -53,7 +53,7 @@ pub fn mail(path: &Path, offered: &Extensions, size: u64) -> Result<Option<Vec<u
             }
             (Some(Keyword::Smtputf8), None) if offered.smtputf8 => kept.push((keyword, None)),
             (Some(Keyword::Smtputf8), None) => return Err(reply::NO_SMTPUTF8),
-            // RFC 3030 is not offered: the value is what is wrong (RFC 6152, 2).
+            // RFC 3030 is not offered, so the value is wrong (RFC 6152, 2).
             (Some(Keyword::Body), _) => return Err(reply::BAD_ARGUMENTS),
             _ => return Err(reply::UNKNOWN_PARAMETER),
         }
@@ -61,7 +61,7 @@ pub fn mail(path: &Path, offered: &Extensions, size: u64) -> Result<Option<Vec<u
     Ok(changed.then(|| rebuild(path, &kept)))
 }
 
-/// The size that the client states, where it is a number.
+/// Returns the size declared by the client, if a number.
 pub fn stated_size(path: &Path) -> Option<u64> {
     let mut parameters = path.parameters();
     let (_, value) =
@@ -74,7 +74,7 @@ pub fn stated_size(path: &Path) -> Option<u64> {
     )
 }
 
-/// Whether RCPT may go upstream as it came.
+/// Checks whether RCPT may go upstream unchanged.
 pub fn rcpt(path: &Path, offered: &Extensions) -> Result<(), Reply> {
     check_path(path, offered)?;
     check(!path.address.is_empty())?;
@@ -142,7 +142,7 @@ fn check_path(path: &Path, offered: &Extensions) -> Result<(), Reply> {
     }
 }
 
-/// RFC 1870, 6.1: refused at MAIL where the client says itself that it is too large.
+/// RFC 1870, 6.1: a message declared too large is rejected at MAIL.
 fn check_size(value: &[u8], limit: u64) -> Result<(), Reply> {
     let digits = matches!(value.len(), 1..=20) && value.iter().all(u8::is_ascii_digit);
     let size = std::str::from_utf8(value)
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_upstream_offers_passes_as_it_came() {
+    fn supported_parameters_pass_unchanged() {
         for line in [
             "mail from: <a@b.test> size=1000 BODY=8bitmime SMTPUTF8 RET=HDRS ENVID=a+2Bb",
             "RCPT TO:<\u{e9}@b.test> NOTIFY=NEVER ORCPT=rfc822;a@b.test",
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_of_the_clients_is_replaced() {
+    fn auth_parameter_of_the_client_is_replaced() {
         let line = "MAIL FROM:<a@b.test> AUTH=boss+40b.test SIZE=9";
         assert_eq!(
             sent(line, &everything()).unwrap(),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_without_saying_is_left_out() {
+    fn default_parameters_are_dropped() {
         let none = Extensions::default();
         let line = "MAIL FROM:<a@b.test> SIZE=9 BODY=7bit";
         assert_eq!(sent(line, &none).unwrap(), "MAIL FROM:<a@b.test>");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_offered_is_refused() {
+    fn unsupported_parameters_are_rejected() {
         let none = Extensions::default();
         for (line, code) in [
             ("MAIL FROM:<> SMTPUTF8", 553),

@@ -490,14 +490,14 @@ mod tests {
     ];
 
     #[test]
-    fn a_from_header_of_senders_that_are_allowed_passes() {
+    fn from_header_with_allowed_senders_passes() {
         for message in ALLOWED {
             assert_eq!(fault(message), None, "{message:?}");
         }
     }
 
     #[test]
-    fn anything_else_is_a_violation() {
+    fn every_other_from_header_is_a_violation() {
         for (message, expected) in REFUSED {
             assert_eq!(fault(message), Some(expected), "{message:?}");
         }
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_without_end_is_not_followed() {
+    fn endless_header_is_too_long() {
         let long = format!(
             "X: {}\r\nFrom: me@ok.test\r\n\r\n",
             "x".repeat(LONGEST_BLOCK)
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_comes_to_the_same() {
+    fn splits_never_change_the_fault() {
         let all = ALLOWED.iter().map(|message| (*message, None));
         let all = all.chain(REFUSED.map(|(message, fault)| (message, Some(fault))));
         for (message, expected) in all {
@@ -557,7 +557,7 @@ mod tests {
         }
 
         #[test]
-        fn no_octets_upset_it_and_no_cut_matters(input: Vec<u8>, cuts in proptest::collection::vec(0usize..64, 0..5)) {
+        fn any_octets_and_splits_are_handled(input: Vec<u8>, cuts in proptest::collection::vec(0usize..64, 0..5)) {
             let whole = read(&[&input]);
             let mut rest = &input[..];
             let mut pieces = Vec::new();

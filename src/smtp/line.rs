@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn crlf_ends_a_line_and_nothing_else_ends_a_good_one() {
+    fn only_crlf_ends_a_good_line() {
         let good = |text: &str| format!("{:?}", Line::Good(text.as_bytes()));
         let bare = || format!("{:?}", Line::BareNewline);
         for (input, expected) in [

@@ -1,14 +1,14 @@
-//! The address of MAIL or RCPT, read in any spelling and written in one.
+//! Reads the address of MAIL or RCPT in any spelling and writes the canonical spelling.
 //!
-//! Mail programs send addresses with a display name, with comments, needless quotes, blanks or a
-//! second pair of brackets. Postfix reads them all; other servers may read another address. So the
-//! upstream, the limits and the rules get one spelling: `local-part@domain`, in which only a local
-//! part that needs quotes has them.
+//! Mail programs send addresses with a display name, comments, needless quotes, blanks or a second
+//! pair of brackets. Postfix reads all of these; other servers may read a different address. The
+//! upstream, the limits and the rules therefore get a single spelling: `local-part@domain`, with
+//! quotes only where the local part needs quotes.
 
 use std::borrow::Cow;
 
-/// The address in `text`, which has neither brackets around it nor a source route; `None` where
-/// `text` is not exactly one address.
+/// Returns the address in `text`, which has neither surrounding brackets nor a source route; `None`
+/// unless `text` is exactly a single address.
 pub fn read(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (local, domain) = split(text);
     if is_dot_string(local) && is_domain(domain) {
@@ -17,23 +17,23 @@ pub fn read(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     quote(unquote(text)?).map(Cow::Owned)
 }
 
-/// The octets before the next one.
+/// The kind of the previous octets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     /// The last octet of an atom, which the next octet may continue.
     Atom,
-    /// Nothing, or one of `@`, `.` and `:`.
+    /// Nothing, or an operator: `@`, `.` or `:`.
     Operator,
-    /// A whole word: a quoted string, or an atom with a blank behind it.
+    /// A whole word: a quoted string, or an atom followed by a blank.
     Word,
 }
 
-/// The address without quotes, backslashes, comments and brackets (RFC 5322, 3.2 and 3.4).
+/// Removes quotes, backslashes, comments and brackets (RFC 5322, 3.2 and 3.4).
 fn unquote(text: &[u8]) -> Option<Vec<u8>> {
     let mut address = Vec::with_capacity(text.len());
     let mut before = Before::Operator;
-    // Two words without an operator between them are a display name. An address must follow in
-    // brackets.
+    // Two words without an operator between them are a display name; an address in brackets must
+    // follow.
     let mut is_name = false;
     let mut is_closed = false;
     let mut bytes = text.iter().copied();
@@ -48,7 +48,8 @@ fn unquote(text: &[u8]) -> Option<Vec<u8>> {
                 }
             }
             b'>' => is_closed = true,
-            // Separators in a list of one address. Behind a colon they would end a group.
+            // Separators in a list of a single address. After a colon a separator would end a
+            // group.
             b',' | b';' if address.is_empty() => {}
             b',' | b';' if !address.contains(&b':') => is_closed = true,
             b',' | b';' => return None,
@@ -104,7 +105,7 @@ fn unquote_string(bytes: &mut impl Iterator<Item = u8>, address: &mut Vec<u8>) -
     }
 }
 
-/// The command goes upstream without tabs.
+/// Replaces a tab by a space: the upstream's command contains no tabs.
 fn without_tab(byte: u8) -> u8 {
     match byte {
         b'\t' => b' ',
@@ -112,7 +113,7 @@ fn without_tab(byte: u8) -> u8 {
     }
 }
 
-/// Puts quotes around the local part if its text needs them.
+/// Quotes the local part if needed.
 fn quote(address: Vec<u8>) -> Option<Vec<u8>> {
     let (local, domain) = split(&address);
     if !is_domain(domain) {
@@ -133,18 +134,19 @@ fn quote(address: Vec<u8>) -> Option<Vec<u8>> {
     Some(quoted)
 }
 
-/// The local part, and the domain with the `@` before it; a local part alone is an address too.
+/// Splits the local part from the domain with its `@`; a local part alone is an address too.
 fn split(address: &[u8]) -> (&[u8], &[u8]) {
     let at = memchr::memrchr(b'@', address).unwrap_or(address.len());
     address.split_at(at)
 }
 
-/// Dots may stand anywhere: some providers have such addresses, and every server reads them alike.
+/// Dots may stand anywhere: some providers have such addresses, and all servers read the dots
+/// alike.
 fn is_dot_string(local: &[u8]) -> bool {
     local.iter().all(|&byte| is_atext(byte) || byte == b'.')
 }
 
-/// A name or an address literal. The upstream decides whether it is a good one.
+/// A name or an address literal. The upstream decides whether the domain is valid.
 fn is_domain(domain: &[u8]) -> bool {
     let in_literal = |byte: &u8| byte.is_ascii_alphanumeric() || b".:-".contains(byte);
     match domain {
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_an_address_becomes_one() {
+    fn every_spelling_becomes_canonical() {
         for text in [
             "a@b.test",
             "<a@b.test>",

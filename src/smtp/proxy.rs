@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_sessions_are_nobody_elses() {
+    fn own_sessions_carry_no_client_address() {
         let header = local_header(Version::V1);
         let (read, _) = ProxyHeader::parse(&header, Default::default()).unwrap();
         assert!(read.proxied_address().unwrap().source.ip().is_loopback());

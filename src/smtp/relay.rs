@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn own_replies_wait_for_those_before_them() {
+    fn own_replies_wait_for_earlier_replies() {
         let mut relay = Relay::default();
         let mut out = Vec::new();
         relay.reply(reply::OK, &mut out);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_without_a_command_is_no_answer() {
+    fn unsolicited_reply_matches_no_command() {
         assert_eq!(
             answer(&mut Relay::default(), "250 hello\r\n"),
             Err(Unmatched { code: 250 })
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_that_a_command_does_not_know_are_no_answer() {
+    fn unexpected_codes_match_no_command() {
         for (expect, reply) in [
             (Expect::Data, "250 taken\r\n"),
             (Expect::Mail, "354 go\r\n"),
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn ehlo_is_answered_by_us_unless_the_upstream_closes() {
+    fn own_ehlo_reply_replaces_the_reset_reply_except_421() {
         let ours = Reply::ehlo("gate.test", &[]);
         let mut relay = Relay::default();
         relay.expect(Expect::Ehlo(Box::new(ours.clone())));
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_refused_mail_one_reset_is_due() {
+    fn rejected_mail_makes_one_reset_due() {
         let mut relay = Relay::new(true);
         for expect in [Expect::Mail, Expect::Rcpt] {
             relay.expect(expect);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_mail_inside_a_transaction_resets_nothing() {
+    fn rejected_mail_inside_a_transaction_needs_no_reset() {
         let mut relay = Relay::new(true);
         for (expect, reply) in [
             (Expect::Mail, "250 ok\r\n"),
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_reset_is_a_broken_upstream() {
+    fn rejected_reset_means_a_broken_upstream() {
         for refusal in ["421 bye\r\n", "502 what\r\n", "354 odd\r\n"] {
             let mut relay = Relay::new(true);
             relay.expect(Expect::Reset);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_upstream_decisions_are_put_off_and_the_rest_succeeds() {
+    fn lost_upstream_defers_decisions_only() {
         let mut relay = Relay::new(true);
         for expect in [Expect::EndOfData, Expect::Rset, Expect::Noop] {
             relay.expect(expect);

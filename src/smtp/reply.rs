@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_go_out_as_the_rfcs_have_them() {
+    fn replies_match_the_rfcs() {
         assert_eq!(
             wire(&AUTHENTICATED),
             "235 2.7.0 Authentication successful\r\n"
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_replies_are_told_apart() {
+    fn broken_replies_are_distinguished() {
         let cases: [(&[u8], ReplyFault); 9] = [
             (b"250-a\r\n251 b\r\n", ReplyFault::MixedCodes),
             (b"250 a\n", ReplyFault::NotAReply),
@@ -408,7 +408,7 @@ mod tests {
         }
 
         #[test]
-        fn no_octets_upset_the_reader(input: Vec<u8>) {
+        fn any_octets_are_handled(input: Vec<u8>) {
             let _ = RawReply::parse(&input);
         }
     }

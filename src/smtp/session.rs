@@ -8,7 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::policy::{Denial, Limit, Party, Rule};
-use crate::sasl::{Bar, Credentials, Exchange, ExchangeError, Identity, Mechanism, Step, Verdict};
+use crate::sasl::{
+    Credentials, Exchange, ExchangeError, Identity, Mechanism, Step, Throttled, Verdict,
+};
 
 use super::client_name;
 use super::command::{Command, CommandError, Path, split_verb};
@@ -92,7 +94,7 @@ pub struct Session {
     /// Whether the daemon stops, so that nothing new may begin.
     draining: bool,
     /// Whether the last line aborted a login or tried a login in the clear.
-    nonsense: bool,
+    login_noise: bool,
     /// The message size limit of the client's own limits, in octets.
     message_limit: Option<u64>,
     /// The command under policy check in canonical form, and its form for the upstream. The buffers
@@ -188,7 +190,7 @@ impl Session {
             auth_failures: 0,
             commands: 0,
             draining: false,
-            nonsense: false,
+            login_noise: false,
             message_limit: None,
             asked: Vec::new(),
             sent: Vec::new(),
@@ -259,8 +261,8 @@ impl Session {
 
     /// Returns whether the last line aborted a login or tried a login in the clear, and resets the
     /// flag.
-    pub fn take_nonsense(&mut self) -> bool {
-        std::mem::take(&mut self.nonsense)
+    pub fn take_login_noise(&mut self) -> bool {
+        std::mem::take(&mut self.login_noise)
     }
 
     /// Processes a line while [`Wants::Line`] holds.
@@ -304,7 +306,7 @@ impl Session {
     /// Before TLS, RFC 3207, 4 limits the accepted commands.
     fn in_clear<'a>(&mut self, command: Command) -> Action<'a> {
         self.state = State::Clear;
-        self.nonsense = matches!(command, Command::Auth(_));
+        self.login_noise = matches!(command, Command::Auth(_));
         match command {
             Command::Ehlo(_) => self.answer(self.ehlo(&["STARTTLS"])),
             Command::Helo(_) => self.answer(Reply::helo(&self.settings.hostname)),
@@ -383,7 +385,7 @@ impl Session {
             Line::TooLong(_) => self.step(helo, Err(ExchangeError::TooLong)),
             Line::BareNewline => {
                 self.state = State::Secure { helo: Some(helo) };
-                self.nonsense = true;
+                self.login_noise = true;
                 self.refuse(reply::BAD_LINE)
             }
         }
@@ -401,7 +403,7 @@ impl Session {
             }
             Err(error) => {
                 self.state = State::Secure { helo: Some(helo) };
-                self.nonsense = true;
+                self.login_noise = true;
                 self.refuse(match error {
                     ExchangeError::BadEncoding | ExchangeError::Malformed => reply::BAD_RESPONSE,
                     ExchangeError::Cancelled => reply::CANCELLED,
@@ -432,8 +434,8 @@ impl Session {
                 };
                 Action::Connect(identity)
             }
-            Verdict::Barred(Bar::Guard) => self.close(reply::TOO_MANY_FAILURES),
-            Verdict::Barred(Bar::Sessions) => self.close(reply::TOO_MANY_SESSIONS),
+            Verdict::Throttled(Throttled::Guard) => self.close(reply::TOO_MANY_FAILURES),
+            Verdict::Throttled(Throttled::Sessions) => self.close(reply::TOO_MANY_SESSIONS),
             Verdict::Reject(_) => {
                 self.state = State::Secure { helo: Some(helo) };
                 self.auth_failures += 1;

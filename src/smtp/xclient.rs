@@ -205,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn what_an_upstream_does_not_take_is_named() {
+    fn missing_attributes_are_named() {
         assert_eq!(Attributes::parse(POSTFIX).missing().next(), None);
         let old = Attributes::parse("NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN");
         assert_eq!(old.missing().collect::<Vec<_>>(), ["DESTADDR", "DESTPORT"]);
     }
 
     #[test]
-    fn without_address_or_login_nothing_is_handed_over() {
+    fn handover_needs_addr_and_login() {
         for offered in ["", "NAME ADDR", "LOGIN"] {
             let error = client("mx")
                 .command(Attributes::parse(offered))
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_does_not_fit_is_left_out() {
+    fn overlong_helo_is_unavailable() {
         for helo in ["x".repeat(300), "+".repeat(150)] {
             let command = client(&helo).command(Attributes::parse(POSTFIX)).unwrap();
             assert!(command.contains(" HELO=[UNAVAILABLE] "), "{command}");

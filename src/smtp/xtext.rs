@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_split_a_command_is_encoded() {
+    fn command_separators_are_encoded() {
         let mut out = String::new();
         encode("a b\r\nMAIL=+é", &mut out);
         assert_eq!(out, "a+20b+0D+0AMAIL+3D+2B+C3+A9");

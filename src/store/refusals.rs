@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use crate::sasl::{Bar, Reason};
+use crate::sasl::{Reason, Throttled};
 
 use super::error::Stop;
 use super::{Store, StoreError, count, earliest, now};
@@ -52,7 +52,7 @@ impl RefusedLogin {
     /// What was wrong, for people.
     pub fn words(&self) -> &str {
         let reasons = Reason::ALL.map(|reason| (reason.as_str(), reason.words()));
-        let bars = Bar::ALL.map(|bar| (bar.as_str(), bar.words()));
+        let bars = Throttled::ALL.map(|bar| (bar.as_str(), bar.words()));
         let mut all = reasons.into_iter().chain(bars);
         // Another version of Gatepost may have written it.
         all.find(|(name, _)| *name == self.reason)

@@ -20,7 +20,7 @@ use crate::clock::{self, Moment};
 use crate::log::Throttle;
 use crate::metrics::Metrics;
 use crate::policy::{Ceilings, Limit, Limits, Policy, Rule};
-use crate::sasl::{Bar, Identity, Outage};
+use crate::sasl::{Identity, Outage, Throttled};
 use crate::store::{HOUR, Span, Store, StoreError, Usage, UsageOf};
 
 use super::activity::ActivityBatch;
@@ -83,7 +83,7 @@ impl Use {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// A limit is reached.
-    Barred(Bar),
+    Throttled(Throttled),
     /// The history cannot be read.
     Unknown(Outage),
 }
@@ -136,7 +136,7 @@ impl Quotas {
             }
             return Err(Refused::Unknown(Outage::Store));
         }
-        quota.reserve_session().map_err(Refused::Barred)?;
+        quota.reserve_session().map_err(Refused::Throttled)?;
         Ok(quota)
     }
 

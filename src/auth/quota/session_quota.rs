@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::auth::login_rules::{log_normalized, log_rule};
 use crate::clock::{self, Moment};
 use crate::policy::{Breach, Ceilings, Denial, Limit, OddOctet, Party, Policy, Rule};
-use crate::sasl::{Bar, Identity};
+use crate::sasl::{Identity, Throttled};
 use crate::store::{StoreError, Usage};
 
 use super::counter::{Counter, Enforcement, LimitReached, note};
@@ -134,13 +134,13 @@ impl SessionQuota {
     }
 
     /// Reserves the session.
-    pub(super) fn reserve_session(&mut self) -> Result<(), Bar> {
+    pub(super) fn reserve_session(&mut self) -> Result<(), Throttled> {
         let reserved = self.reserve(
             |side| side.counter.take_session(&side.ceilings, side.mode),
             |side, _| side.counter.leave(),
         );
         self.has_session = reserved.is_ok();
-        reserved.map_err(|_| Bar::Sessions)
+        reserved.map_err(|_| Throttled::Sessions)
     }
 
     /// Reserves with both parties or, if one denies, with neither.

@@ -18,7 +18,7 @@ use crate::auth::issue;
 use crate::clock::Moment;
 use crate::metrics::Path;
 use crate::policy::Rule;
-use crate::sasl::{Bar, Identity, Outage, Reason, Verdict};
+use crate::sasl::{Identity, Outage, Reason, Throttled, Verdict};
 use crate::store::{Login, Refusal, Retired};
 
 use super::cached::CachedSecrets;
@@ -89,7 +89,7 @@ pub(crate) enum Input {
     Row(Option<Arc<Login>>),
     /// Whether the simulated hash ended in time.
     Simulated(bool),
-    Throttled(Bar),
+    Throttled(Throttled),
 }
 
 /// The row to compare a password with, and the password slots that may hold that password.
@@ -134,7 +134,7 @@ pub(crate) enum Rejected {
         /// When the offered password was replaced, if it was right before.
         retired_at: Option<i64>,
     },
-    Throttled(Bar),
+    Throttled(Throttled),
     Unavailable(Outage),
 }
 
@@ -259,7 +259,7 @@ impl<'a> Verification<'a> {
             (State::Delaying(verdict, false), In::Delayed) => Step::Done(verdict),
             (State::CountingTimeout(verdict), In::Counted(outcome)) => {
                 Step::Done(match outcome.barred {
-                    true => Verdict::Barred(Bar::Guard),
+                    true => Verdict::Throttled(Throttled::Guard),
                     false => verdict,
                 })
             }
@@ -287,9 +287,10 @@ impl<'a> Verification<'a> {
             }
             Some(Ok(accepted)) => self.on_cached_match(&secrets, accepted),
             Some(Err((reason, entry))) => self.on_cached_mismatch(&secrets, reason, &entry),
-            None if self.attempt.is_barred_for_all() => {
-                self.judged(Some(Path::Early), Err(Rejected::Throttled(Bar::Guard)))
-            }
+            None if self.attempt.is_barred_for_all() => self.judged(
+                Some(Path::Early),
+                Err(Rejected::Throttled(Throttled::Guard)),
+            ),
             None => self.look_up(Round { epoch, secrets }, true),
         }
     }
@@ -341,7 +342,10 @@ impl<'a> Verification<'a> {
             return self.judged(Some(Path::Early), Err(Reason::Unknown.into()));
         };
         if self.attempt.is_barred_for(Some(login.key)) {
-            return self.judged(Some(Path::Early), Err(Rejected::Throttled(Bar::Guard)));
+            return self.judged(
+                Some(Path::Early),
+                Err(Rejected::Throttled(Throttled::Guard)),
+            );
         }
         if let Some(refusal) = login.refusal(now.wall) {
             self.attempt.mark_benign(login.tag == Some(tag));
@@ -454,7 +458,7 @@ impl<'a> Verification<'a> {
         let key = identity.as_ref().map(|identity| identity.key);
         if self.attempt.is_barred_for(key) {
             // A banned client must not learn the reason: that would be one more guess.
-            return self.count(Rejected::Throttled(Bar::Guard));
+            return self.count(Rejected::Throttled(Throttled::Guard));
         }
         let is_plain =
             *reason == Reason::ActsForAnother || issue::is_generated(self.request.username);
@@ -479,9 +483,9 @@ impl<'a> Verification<'a> {
     fn delay(&mut self, rejected: &Rejected, outcome: Outcome) -> Step {
         let (verdict, slowness) = match rejected {
             // No reason to hide: the guard's answer does not depend on the username.
-            Rejected::Throttled(bar) => (Verdict::Barred(*bar), 0),
+            Rejected::Throttled(bar) => (Verdict::Throttled(*bar), 0),
             Rejected::Reason { .. } if outcome.barred => {
-                (Verdict::Barred(Bar::Guard), outcome.slowness)
+                (Verdict::Throttled(Throttled::Guard), outcome.slowness)
             }
             Rejected::Reason { reason, .. } => (Verdict::Reject(*reason), outcome.slowness),
             Rejected::NoHashPermit => (Verdict::Unavailable(Outage::Busy), 1),

@@ -267,7 +267,7 @@ fn cached_paths() -> Vec<Case> {
                 ("count guard", counted()),
                 ("delay 0", Input::Delayed),
             ],
-            Verdict::Barred(Bar::Guard),
+            Verdict::Throttled(Throttled::Guard),
         )
         .wrong()
         .with(Memory::Banned),
@@ -312,13 +312,13 @@ fn row_paths() -> Vec<Case> {
         case(
             "a banned client",
             banned_for_all,
-            Verdict::Barred(Bar::Guard),
+            Verdict::Throttled(Throttled::Guard),
         )
         .with(Memory::Banned),
         case(
             "a banned network and another client's credential",
             barred(),
-            Verdict::Barred(Bar::Guard),
+            Verdict::Throttled(Throttled::Guard),
         )
         .with(Memory::NetworkBanned),
         rejected(
@@ -402,7 +402,7 @@ fn row_paths() -> Vec<Case> {
             .into_iter()
             .flatten()
             .collect(),
-            Verdict::Barred(Bar::Guard),
+            Verdict::Throttled(Throttled::Guard),
         ),
     ]
 }
@@ -455,10 +455,10 @@ fn compare_paths() -> Vec<Case> {
         case(
             "a right password and too many sessions",
             and(
-                entered(Input::Throttled(Bar::Sessions)),
+                entered(Input::Throttled(Throttled::Sessions)),
                 [("count sessions", counted()), ("delay 0", Input::Delayed)],
             ),
-            Verdict::Barred(Bar::Sessions),
+            Verdict::Throttled(Throttled::Sessions),
         ),
         case(
             "a right password and unknown limits",
@@ -634,7 +634,7 @@ fn permit_paths() -> Vec<Case> {
         case(
             "a client that came for a permit once too often",
             no_permit(banned()),
-            Verdict::Barred(Bar::Guard),
+            Verdict::Throttled(Throttled::Guard),
         ),
         rejected(
             "a chosen password that was wrong before",

@@ -218,7 +218,7 @@ fn claim(username: &str, password: impl Into<Vec<u8>>) -> Credentials {
         mechanism: Mechanism::Plain,
         username: username.into(),
         password: Secret::new(password),
-        acts_for: None,
+        authzid: None,
     }
 }
 
@@ -417,7 +417,7 @@ async fn an_authorization_identity_is_rejected() {
     let site = Site::new();
     let issued = site.issue();
     let mut claim = claim(&issued.credential.username, issued.password.expose());
-    claim.acts_for = Some("boss".into());
+    claim.authzid = Some("boss".into());
     let verdict = site.authenticator.verify(claim, &peer()).await;
     assert_eq!(verdict, Verdict::Reject(Reason::ActsForAnother));
 }
@@ -630,7 +630,7 @@ async fn every_refusal_is_noted_by_its_name() {
     let username = issued.credential.username.clone();
     site.verify("smtp_nobody", "x").await;
     let mut boss = claim(&username, issued.password.expose());
-    boss.acts_for = Some("boss".into());
+    boss.authzid = Some("boss".into());
     site.authenticator.verify(boss, &peer()).await;
     site.set_status(&username, CredentialStatus::Revoked);
     site.log_in(&issued).await;
@@ -704,7 +704,7 @@ async fn thousands_of_hostile_tries_do_not_keep_the_owner_out() {
     }
     assert_eq!(site.paths()[0], 1, "no guess was hashed");
     let banned = site.verify_from([10, 0, 2, 0], username, "sk_").await;
-    assert_eq!(banned, Verdict::Barred(Bar::Guard));
+    assert_eq!(banned, Verdict::Throttled(Throttled::Guard));
     // The cached password works where every other login is turned away.
     let there = site.verify_from([10, 0, 2, 0], username, password).await;
     assert!(is_accepted(&there), "{there:?}");
@@ -734,10 +734,10 @@ async fn a_banned_client_gets_one_answer_and_costs_no_look_up() {
         "smtp_nobody",
     ] {
         let verdict = site.verify_from(from, username, "sk_other").await;
-        assert_eq!(verdict, Verdict::Barred(Bar::Guard), "{username}");
+        assert_eq!(verdict, Verdict::Throttled(Throttled::Guard), "{username}");
     }
     assert_eq!(looked_up(), before);
-    let counted = site.metrics.logins(BARRED, Bar::Guard.as_str());
+    let counted = site.metrics.logins(BARRED, Throttled::Guard.as_str());
     assert_eq!(counted.get(), 3);
 }
 
@@ -760,7 +760,7 @@ async fn the_consequences_do_not_reveal_which_usernames_exist() {
             let verdict = site
                 .verify_from(from, username, format!("sk_{number}"))
                 .await;
-            let is_barred = verdict == Verdict::Barred(Bar::Guard);
+            let is_barred = verdict == Verdict::Throttled(Throttled::Guard);
             assert_eq!(is_barred, number >= 10, "{username}, {number}: {verdict:?}");
             assert!(is_barred || matches!(verdict, Verdict::Reject(_)));
         }
@@ -930,7 +930,7 @@ async fn a_closed_password_is_not_looked_at_and_guesses_at_it_count_as_at_any_na
 fn said(verdict: &Verdict) -> u16 {
     match verdict {
         Verdict::Accept(_) => 235,
-        Verdict::Barred(_) => 421,
+        Verdict::Throttled(_) => 421,
         Verdict::Reject(_) => 535,
         Verdict::Unavailable(_) => 454,
     }

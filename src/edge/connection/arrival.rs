@@ -16,7 +16,7 @@ use crate::net::buffer::LINES;
 use crate::net::handshake::{Begun, Failed};
 use crate::net::listener::Accepted;
 use crate::net::opening::Opening;
-use crate::net::proxy::{self, Proxied};
+use crate::net::proxy::{self, ConnectionAddresses};
 use crate::net::stream::ClientStream;
 use crate::net::tls_server::TlsServerStream;
 use crate::smtp::line::LineReader;
@@ -31,7 +31,7 @@ use super::wait::SILENCE_WHILE_DRAINING;
 const OPENING: usize = 16;
 
 /// Sends the reply for too many connections, without any wait: a rejection must stay cheap.
-pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
+pub fn reject_over_limit(stream: &TcpStream, kind: ListenerKind) {
     // A reply inside TLS needs a handshake, and the handshake is too expensive here.
     if kind == ListenerKind::Submission {
         let mut words = Vec::new();
@@ -45,7 +45,7 @@ pub fn turn_away(stream: &TcpStream, kind: ListenerKind) {
 /// keep the connection open.
 pub fn shed(stream: &TcpStream, kind: ListenerKind, why: Shed) {
     if why != Shed::Banned {
-        turn_away(stream, kind);
+        reject_over_limit(stream, kind);
     }
 }
 
@@ -135,20 +135,20 @@ async fn ends(
     accepted: &mut Accepted,
     place: &mut Option<ConnectionSlot>,
     listener: &Listener,
-) -> Result<Proxied, Ending> {
+) -> Result<ConnectionAddresses, Ending> {
     let (peer, stream) = (accepted.peer, &mut accepted.stream);
     // The local address of a connection is unknown only after the client left.
     let destination = stream.local_addr().map_err(|_| Ending::ClientGone)?;
-    let itself = Proxied {
+    let own = ConnectionAddresses {
         source: peer,
         destination,
     };
     if !listener.is_proxy(peer.ip()) {
-        return Ok(itself);
+        return Ok(own);
     }
     let (failure, why) = match timeout(edge.timeouts.proxy, proxy::read_header(stream)).await {
         Ok(Ok(proxied)) => {
-            let ends = proxied.unwrap_or(itself);
+            let ends = proxied.unwrap_or(own);
             match edge.authenticator.guard().admit(ends.source.ip()) {
                 Ok(admitted) => *place = admitted,
                 Err(why) => {

@@ -24,7 +24,7 @@ pub(super) struct Body {
     /// Why no upstream reads the rest, unless Gatepost rejected the message.
     lost: Option<Lost>,
     /// When the connection began to discard the rest.
-    ends_nowhere_since: Option<Instant>,
+    discarding_since: Option<Instant>,
 }
 
 /// How the upstream was lost inside a body.
@@ -44,7 +44,7 @@ impl Body {
             },
             floor: None,
             lost: None,
-            ends_nowhere_since: None,
+            discarding_since: None,
         }
     }
 }
@@ -67,12 +67,12 @@ impl Connection<'_> {
         }
         let allowance = self.allowance.as_ref();
         let body = current(&mut self.body, self.edge, &self.session, allowance);
-        let mut nowhere = Vec::new();
+        let mut discarded = Vec::new();
         let is_relayed = self.upstream.is_some();
         let out = self
             .upstream
             .as_mut()
-            .map_or(&mut nowhere, |upstream| &mut upstream.output);
+            .map_or(&mut discarded, |upstream| &mut upstream.output);
         let before = out.len();
         let input = self.input.unread();
         let (progress, as_it_came) = body.scanner.look(input, out);
@@ -101,7 +101,7 @@ impl Connection<'_> {
         match progress {
             Progress::End(_) => self.end_body(),
             Progress::More if self.upstream.is_none() && octets > self.session.most_read() => {
-                self.give_body_up()
+                self.abort_body()
             }
             Progress::More => None,
         }
@@ -152,7 +152,7 @@ impl Connection<'_> {
     }
 
     /// Closes a connection whose discarded body exceeds every size limit without an end.
-    fn give_body_up(&mut self) -> Option<Task> {
+    fn abort_body(&mut self) -> Option<Task> {
         let is_lost = self.body.as_ref().is_some_and(|body| body.lost.is_some());
         if !is_lost {
             self.count_message(MessageOutcome::RefusedHere);
@@ -183,7 +183,7 @@ impl Connection<'_> {
         let body = current(&mut self.body, self.edge, &self.session, allowance);
         let mut deadline = (progress + timeouts.body, Due::Client);
         if self.upstream.is_none() {
-            let since = *body.ends_nowhere_since.get_or_insert(progress);
+            let since = *body.discarding_since.get_or_insert(progress);
             deadline.0 = deadline.0.min(since + timeouts.idle);
         }
         if timeouts.body_rate == 0 {

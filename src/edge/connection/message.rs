@@ -15,11 +15,11 @@ use super::super::ending::Ending;
 use super::super::timer::{LastActivity, within};
 use super::super::upstream::Upstream;
 use super::Connection;
-use super::output::FAREWELL;
+use super::output::CLOSE_TIMEOUT;
 
 /// How long the answer to a message may take when the daemon stops or an administrator disconnects
 /// the client; shorter than the daemon's own wait for sessions.
-const LAST_WORD: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Connection<'_> {
     /// Records the upstream's answer to a message.
@@ -61,9 +61,9 @@ impl Connection<'_> {
     }
 
     /// Waits at the end of a session for the answer to a complete message, and leaves the reply in
-    /// `output`. Returns false if no answer came. A disconnected client waits only `LAST_WORD`; the
+    /// `output`. Returns false if no answer came. A disconnected client waits only `ANSWER_TIMEOUT`; the
     /// connection then closes, and the wait goes on without the client.
-    pub(super) async fn hear_last_word(&mut self, ending: Ending) -> bool {
+    pub(super) async fn await_message_answer(&mut self, ending: Ending) -> bool {
         let Some(upstream) = self.upstream.as_mut().filter(|one| one.has_message()) else {
             return true;
         };
@@ -72,10 +72,10 @@ impl Connection<'_> {
         let before = self.output.len();
         let mut taken = None;
         if ending == Ending::Disconnected {
-            let word = word_on_message(upstream, &mut self.output);
-            taken = timeout(LAST_WORD, word).await.ok();
+            let word = message_answer(upstream, &mut self.output);
+            taken = timeout(ANSWER_TIMEOUT, word).await.ok();
             if taken.is_none() {
-                let _ = within(FAREWELL, self.stream.send_last(&[])).await;
+                let _ = within(CLOSE_TIMEOUT, self.stream.send_last(&[])).await;
                 self.stream = ClientStream::Gone;
             }
         }
@@ -87,10 +87,10 @@ impl Connection<'_> {
             None => {
                 let all_ends = async {
                     self.edge.lifecycle.abandoned().await;
-                    sleep(LAST_WORD).await;
+                    sleep(ANSWER_TIMEOUT).await;
                 };
                 tokio::select! {
-                    word = timeout_at(deadline, word_on_message(upstream, &mut self.output)) => word.ok().flatten(),
+                    word = timeout_at(deadline, message_answer(upstream, &mut self.output)) => word.ok().flatten(),
                     () = all_ends => None,
                 }
             }
@@ -110,7 +110,7 @@ impl Connection<'_> {
 
 /// Sends the queued output and waits for the answer to its message: accepted or rejected, or `None`
 /// when no answer comes. Safe to cancel and call again.
-async fn word_on_message(upstream: &mut Upstream, output: &mut Vec<u8>) -> Option<bool> {
+async fn message_answer(upstream: &mut Upstream, output: &mut Vec<u8>) -> Option<bool> {
     upstream.send().await.ok()?;
     upstream.rest_of_reply().await.ok()?;
     let (reply, relay) = upstream.reply().ok()??;

@@ -11,7 +11,7 @@ use super::super::upstream::Upstream;
 use super::Connection;
 
 /// How long either side may take to read the last reply.
-pub(super) const FAREWELL: Duration = Duration::from_millis(500);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Connection<'_> {
     /// Writes once to each side; to the upstream first, because the upstream needs time to answer.
@@ -40,7 +40,7 @@ impl Connection<'_> {
             if !matches!(sent, Ok(Ok(()))) {
                 if sent.is_ok() {
                     // Forward replies that the upstream sent before closing.
-                    let _ = within(FAREWELL, upstream.rest_of_reply()).await;
+                    let _ = within(CLOSE_TIMEOUT, upstream.rest_of_reply()).await;
                 }
                 Box::pin(self.take_replies()).await?;
                 self.upstream_lost("it took no more bytes").await?;
@@ -61,7 +61,7 @@ impl Connection<'_> {
 
     /// Quits an unused upstream connection before the client gets the last reply: a client that
     /// reconnects at once then finds the upstream's process free. A silent upstream delays the last
-    /// reply by at most `FAREWELL`.
+    /// reply by at most `CLOSE_TIMEOUT`.
     async fn leave_upstream(&mut self) {
         let is_free = |one: &mut Upstream| one.relay.is_idle() && !one.relay.in_body();
         if let Some(mut upstream) = self.upstream.take_if(is_free) {
@@ -69,7 +69,7 @@ impl Connection<'_> {
                 upstream.quit().await;
                 upstream.rest_of_reply().await
             };
-            let left = within(FAREWELL, leaving).await;
+            let left = within(CLOSE_TIMEOUT, leaving).await;
             if left.is_ok() && upstream.reply().is_ok() {
                 // Returns the buffer to the thread's pool.
                 upstream.consume_reply();
@@ -99,7 +99,7 @@ impl Connection<'_> {
         if let Some(mut upstream) = self.upstream.take() {
             self.session.on_detached();
             self.edge.metrics.upstream_released.inc();
-            let _ = within(FAREWELL, upstream.quit()).await;
+            let _ = within(CLOSE_TIMEOUT, upstream.quit()).await;
         }
     }
 
@@ -111,7 +111,7 @@ impl Connection<'_> {
             .map(str::to_owned)
             .or(self.summary.helo.take());
         let is_half_sent = !self.output.is_empty();
-        let mut unfinished = !self.hear_last_word(ending).await;
+        let mut unfinished = !self.await_message_answer(ending).await;
         self.note_usage();
         self.unflushed.flush(&self.edge.metrics);
         if let Some(upstream) = &mut self.upstream {
@@ -122,7 +122,7 @@ impl Connection<'_> {
                 self.upstream = None;
                 self.count_message(MessageOutcome::Lost);
             } else if relay.is_idle() {
-                let _ = within(FAREWELL, upstream.quit()).await;
+                let _ = within(CLOSE_TIMEOUT, upstream.quit()).await;
             }
         }
         // A client waiting for the answer to a message would take a closing reply for the answer,
@@ -139,7 +139,7 @@ impl Connection<'_> {
             words.write_to(&mut self.output);
         }
         if is_told || !self.output.is_empty() {
-            let _ = within(FAREWELL, self.stream.send_last(&self.output)).await;
+            let _ = within(CLOSE_TIMEOUT, self.stream.send_last(&self.output)).await;
         }
     }
 }

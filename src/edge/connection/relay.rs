@@ -24,7 +24,7 @@ impl Connection<'_> {
             let on_a_message = upstream.relay.awaits_message();
             let engaged = upstream.relay.in_transaction();
             let in_body = upstream.relay.in_body();
-            let unasked = upstream.relay.is_idle() && upstream.has_said_more();
+            let unasked = upstream.relay.is_idle() && upstream.has_unread_input();
             if in_body && unasked {
                 // The match below treats an unfinished reply as a fault.
                 let _ = within(EARLY_REPLY, upstream.rest_of_reply()).await;

@@ -82,7 +82,7 @@ fn xclient_comes_between_two_ehlos() {
 }
 
 #[test]
-fn what_was_asked_before_is_not_asked_again() {
+fn known_xclient_support_skips_the_first_ehlo() {
     let client = client();
     let early = "XCLIENT ADDR=203.0.113.7 HELO=client.test LOGIN=smtp_x\r\n";
     let asked = &mut handover(Security::None, HandoffMode::Xclient(&client));
