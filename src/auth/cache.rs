@@ -106,11 +106,7 @@ impl CacheEntry {
 
     /// Makes the entry fresh if the row, read in `epoch`, is in the same state. Returns whether.
     pub(crate) fn revalidate(&self, login: &Login, epoch: u64) -> bool {
-        let same = (self.key, self.version) == (login.key, login.version)
-            && self.password_hash == hash_of(login, self.slot)
-            && self.expires_at == expiry_of(login)
-            && self.overlap_until == overlap_until(login)
-            && *self.identity.load().organization == *login.organization;
+        let same = self.is_of(login);
         if same {
             if self.identity.load().policy != login.policy {
                 self.identity.store(identity_of(login));
@@ -118,6 +114,15 @@ impl CacheEntry {
             self.epoch.fetch_max(epoch, Ordering::AcqRel);
         }
         same
+    }
+
+    /// Whether the row is in the state that the entry was made from.
+    pub(crate) fn is_of(&self, login: &Login) -> bool {
+        (self.key, self.version) == (login.key, login.version)
+            && self.password_hash == hash_of(login, self.slot)
+            && self.expires_at == expiry_of(login)
+            && self.overlap_until == overlap_until(login)
+            && *self.identity.load().organization == *login.organization
     }
 
     /// Judges a password by this entry. `None`: the entry does not decide, because the other

@@ -269,8 +269,6 @@ impl Driver<'_> {
         let Authenticator {
             verifier, guard, ..
         } = self.authenticator;
-        let username = &self.credentials.username;
-        verifier.forget(username, &candidate.stale).await;
         let offer = Offer {
             candidate,
             password: self.credentials.password.clone(),

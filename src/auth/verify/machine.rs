@@ -98,8 +98,6 @@ pub(crate) struct Candidate {
     pub(crate) login: Arc<Login>,
     pub(crate) epoch: u64,
     pub(crate) slots: Vec<PasswordSlot>,
-    /// Slots whose cache entry belongs to an earlier state of the row.
-    pub(crate) stale: Vec<PasswordSlot>,
 }
 
 #[derive(Clone, Debug)]
@@ -373,7 +371,6 @@ impl<'a> Verification<'a> {
             login,
             epoch: round.epoch,
             slots,
-            stale: round.secrets.stale(round.epoch).collect(),
         });
         let step = Step::Compare(candidate.clone(), self.permit.take());
         self.to(State::Comparing(candidate), step)

@@ -96,9 +96,18 @@ impl Verifier {
         CachedSecrets::new([current, previous])
     }
 
-    pub(super) async fn forget(&self, username: &str, slots: &[PasswordSlot]) {
-        for slot in slots {
-            if self.cache(*slot).remove(username).await.is_some() {
+    /// Removes the entries that the row, read in `epoch`, contradicts. The entries of a revoked or
+    /// expired credential stay, because the guard tells its owner by them.
+    async fn forget_outdated(&self, username: &str, row: Option<&Login>, epoch: u64) {
+        if row.is_some_and(|row| row.refusal(clock::now_ms()).is_some()) {
+            return;
+        }
+        for cache in [&self.current, &self.previous] {
+            let Some(entry) = cache.get(username).await else {
+                continue;
+            };
+            let is_current = row.is_some_and(|row| entry.is_fresh(epoch) || entry.is_of(row));
+            if !is_current && cache.remove(username).await.is_some() {
                 self.metrics.cache_invalidations.inc();
             }
         }
@@ -124,10 +133,7 @@ impl Verifier {
             return Ok(Input::RememberedRow(row));
         }
         let row = self.lookup(username).await?.map(Arc::new);
-        if row.is_none() {
-            let slots = [PasswordSlot::Current, PasswordSlot::Previous];
-            self.forget(username, &slots).await;
-        }
+        self.forget_outdated(username, row.as_deref(), epoch).await;
         if may_remember && rejects(row.as_deref()) {
             let read = (epoch, row.clone());
             self.rejected.insert(username.to_owned(), read).await;

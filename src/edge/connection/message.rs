@@ -61,8 +61,8 @@ impl Connection<'_> {
     }
 
     /// Waits at the end of a session for the answer to a complete message, and leaves the reply in
-    /// `output`. Returns false if no answer came. A disconnected client waits only `ANSWER_TIMEOUT`; the
-    /// connection then closes, and the wait goes on without the client.
+    /// `output`. Returns false if no answer came. A disconnected client waits only
+    /// `ANSWER_TIMEOUT`; the connection then closes, and the wait goes on without the client.
     pub(super) async fn await_message_answer(&mut self, ending: Ending) -> bool {
         let Some(upstream) = self.upstream.as_mut().filter(|one| one.has_message()) else {
             return true;
