@@ -13,7 +13,8 @@ use crate::policy::OddOctet;
 /// The treatment of a bare CR or LF and of a NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BareNewline {
-    /// Turn bare line ends into CRLF, a lone CR or a NUL into a space, and stuff dots again.
+    /// Turn a bare LF and a CRLF after further CRs into CRLF, other CRs in a row and a NUL into a
+    /// space, and stuff dots again.
     Normalize,
     Reject,
 }
@@ -101,7 +102,7 @@ struct From {
 /// The state of the scan after the last octet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
-    /// A CR, not yet written: possibly the first half of a CRLF.
+    /// One or more CRs, not yet written: the next octet decides whether they end a line.
     Cr,
     /// A dot at the start of a line: stuffing, or the end of data.
     Dot,
@@ -344,6 +345,13 @@ impl Scanner {
                 self.write_end(out);
                 return true;
             }
+            // Programs that write CRLF in a text mode send CR CR LF. Behind a dot, such a line does
+            // not end the message: the dot is stuffing, and the line is empty.
+            (Cr | DotCr, b'\r') => {
+                self.octets -= u64::from(self.position == DotCr);
+                self.note_bare();
+                Cr
+            }
             (Cr | DotCr, byte) => {
                 self.octets -= u64::from(self.position == DotCr);
                 self.bare(out, b' ');
@@ -399,21 +407,26 @@ impl Scanner {
 
     /// Handles a bare CR or LF; normalizing replaces the octet by `instead`.
     fn bare(&mut self, out: &mut Vec<u8>, instead: u8) {
+        self.note_bare();
+        match (self.bare_newline, instead) {
+            (BareNewline::Reject, _) => {}
+            (BareNewline::Normalize, b'\n') => {
+                self.line += 1;
+                self.write_newline(out);
+            }
+            (BareNewline::Normalize, _) => self.write(&[instead], out),
+        }
+    }
+
+    /// Records a bare CR or LF: rejects the message or has it re-encoded.
+    fn note_bare(&mut self) {
         match self.bare_newline {
             BareNewline::Reject => {
                 self.check_size();
                 self.refusal
                     .get_or_insert(Refusal::BareNewline { line: self.line });
             }
-            BareNewline::Normalize if instead == b'\n' => {
-                self.note_odd(OddOctet::BareNewline);
-                self.line += 1;
-                self.write_newline(out);
-            }
-            BareNewline::Normalize => {
-                self.note_odd(OddOctet::BareNewline);
-                self.write(&[instead], out);
-            }
+            BareNewline::Normalize => self.note_odd(OddOctet::BareNewline),
         }
     }
 
@@ -578,6 +591,23 @@ mod tests {
     }
 
     #[test]
+    fn carriage_returns_before_a_line_end_are_dropped() {
+        for (body, normal) in [
+            ("S: t\r\r\n\r\r\nx\r\n.\r\n", "S: t\r\n\r\nx\r\n.\r\n"),
+            ("a\r\r\r\n.\r\n", "a\r\n.\r\n"),
+            ("a\r\r\n..b\r\r\n.\r\n", "a\r\n..b\r\n.\r\n"),
+            ("a\r\n.\r\r\nb\r\n.\r\n", "a\r\n\r\nb\r\n.\r\n"),
+            ("a\r\rb\r\n.\r\n", "a b\r\n.\r\n"),
+            ("a\r\r.\r\n.\r\n", "a .\r\n.\r\n"),
+        ] {
+            assert_eq!(normalize(body), normal, "{body:?}");
+            let (out, _, _) = reject(body.as_bytes());
+            let line = if body.starts_with("a\r\n.") { 2 } else { 1 };
+            assert_eq!(out, Err(Refusal::BareNewline { line }), "{body:?}");
+        }
+    }
+
+    #[test]
     fn nul_is_rejected_or_becomes_a_space() {
         for (body, normal) in [
             ("a\r\n.\0\r\n.\r\n", "a\r\n \r\n.\r\n"),
@@ -710,6 +740,11 @@ mod tests {
                 "S: x\nFrom: a@bad.test\r\n\r\n.\r\n",
                 Some(Refusal::BareNewline { line: 1 }),
                 foreign,
+            ),
+            (
+                "From: a@ok.test\r\r\n\r\r\nFrom: a@bad.test\r\n.\r\n",
+                Some(Refusal::BareNewline { line: 1 }),
+                None,
             ),
             (
                 "From:\ra@ok.test\r\n\r\n.\r\n",
