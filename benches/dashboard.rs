@@ -229,7 +229,8 @@ fn fill(path: &Path, many: usize) -> rusqlite::Result<()> {
         "PRAGMA synchronous = OFF;
          BEGIN;
          UPDATE credentials SET
-             name = iif(key % 1000 = 17, 'Rack ', iif(key % 20000 = 7, 'Attic ', 'Device ')) || (key * 7919 % {many}),
+             name = iif(key % 1000 = 17, 'Rack ', iif(key % 20000 = 7, 'Attic ', 'Device '))
+                 || (key * 7919 % {many}),
              status = iif(key % 5000 = 3, 'revoked', 'active');
          INSERT INTO last_used (credential, at, address, tls, mechanism, helo, count)
              SELECT key, (unixepoch() - key * 7919 % (330 * 86400)) * 1000, '192.0.2.7', 'TLSv1.3', 'PLAIN', 'host.example.test', 3

@@ -55,6 +55,29 @@ fn during_an_overlap_both_passwords_log_in_and_afterwards_only_the_new_one() {
 }
 
 #[test]
+fn commands_know_of_uses_of_a_new_password_that_wait_to_be_written() {
+    let upstream = Upstream::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("admin.sock").display().to_string();
+    let config = Config::for_upstream(upstream.address)
+        .text("admin", "socket", &socket)
+        .text("last_used", "flush_interval", "1h");
+    let daemon = Gatepost::start(config);
+    let old = daemon.create();
+    let rotate = ["credential", "rotate", &old.username, "--overlap", "7d"];
+    let document = daemon.json(&rotate);
+    let new = Credential::from_json(document.to_string().as_bytes());
+    assert!(accepted(&daemon, &new));
+    let shown = daemon.succeed(&["credential", "show", &old.username]);
+    assert!(shown.contains("used once, last "), "{shown}");
+    let said = daemon.succeed(&rotate);
+    assert!(said.contains("it was used once, last "), "{said}");
+    assert!(!said.contains("no client had used it"), "{said}");
+    let said = daemon.succeed(&rotate);
+    assert!(said.contains("no client had used it"), "{said}");
+}
+
+#[test]
 fn expiry_and_suspension_bite_at_once_and_can_be_taken_back() {
     let upstream = Upstream::start();
     let daemon = Gatepost::start(Config::for_upstream(upstream.address));

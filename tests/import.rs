@@ -491,10 +491,18 @@ fn folded_usernames_log_in_in_any_case_and_generated_ones_only_in_their_own() {
         let shown = gatepost.json(&["credential", "show", "v_plain"]);
         (shown["last_used"]["count"] == 3).then_some(())
     });
+    // Commands take the spelling of a client, too.
+    let shown = gatepost.json(&["credential", "show", "UPPER@example.test"]);
+    assert_eq!(shown["username"], "upper@example.test");
+    let refusals = ["refusals", "list", "--username", "V_PLAIN"];
+    eventually("the refusals are written", || {
+        let found = gatepost.json(&refusals);
+        (found[0]["username"] == "v_plain").then_some(())
+    });
     let explain = ["explain", "--username", "V_Plain", "--from", "192.0.2.7"];
     assert_eq!(gatepost.json(&explain)["accepted"], true);
     // A revocation holds for every spelling, also for those that the cache knows.
-    gatepost.succeed(&["credential", "revoke", "v_plain"]);
+    gatepost.succeed(&["credential", "revoke", "V_Plain"]);
     for username in ["v_plain", "V_PLAIN"] {
         eventually("the revocation counts", || {
             let reply = log_in(&gatepost, username, "hunter2");

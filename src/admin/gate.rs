@@ -23,7 +23,7 @@ use crate::store::{Access, Actor, ActorKind, Scope, TokenUse};
 use super::caller::Caller;
 use super::desk::Desk;
 use super::forwarded;
-use super::hosts::{Hosts, is_loopback, normal, refuse};
+use super::hosts::{Hosts, bracketed, is_loopback, normal, refuse};
 use super::problem::{Code, Problem};
 use super::proxies::Arrival;
 use super::proxy_auth::{Person, ProxyAuth};
@@ -157,7 +157,9 @@ impl Gate {
     fn refuse_origin(&self, request: &Request, origin: &[u8]) -> Problem {
         let own = host(request).map_or_else(|_| String::new(), |own| own.to_string());
         let names = self.configured.iter().filter(|name| **name != own);
-        let names: String = names.map(|name| format!(", https://{name}")).collect();
+        let names: String = names
+            .map(|name| format!(", https://{}", bracketed(name)))
+            .collect();
         refuse(
             request,
             Code::ForeignOrigin,
@@ -189,7 +191,10 @@ impl Gate {
         {
             return Ok(());
         }
-        Err(self.refuse_origin(request, b""))
+        Err(Problem::new(
+            Code::ForeignOrigin,
+            "a change by a person whom the reverse proxy signed in needs the header Origin or Sec-Fetch-Site of this site, which browsers send; programs need a token",
+        ))
     }
 
     /// Who has this token. Wrong ones are counted.

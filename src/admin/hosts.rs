@@ -1,7 +1,8 @@
 //! The names by which a listener may be asked. A browser that a page had look its own name up anew
 //! (DNS rebinding) still sends that name, and gets nothing.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
 
 use axum::extract::Request;
 use axum::http::uri::Authority;
@@ -64,14 +65,17 @@ impl Hosts {
         if is_own_address || is_loopback(&name) || self.names.contains(&name) {
             return Ok(());
         }
+        let others = self.names.iter().filter(|name| !is_loopback(name));
+        let others: String = others
+            .map(|name| format!(", {}", bracketed(name)))
+            .collect();
         Err(refuse(
             request,
             Code::ForeignHost,
             header,
             host.as_str().as_bytes(),
             &format!(
-                "allowed are localhost, loopback addresses, {}; if this Gatepost has that name, add it to {}",
-                self.names.join(", "),
+                "allowed are localhost, loopback addresses{others}; if this Gatepost has that name, add it to {}",
                 self.key
             ),
         ))
@@ -100,6 +104,14 @@ pub(super) fn refuse(
         );
     }
     Problem::new(code, format!("{header}: \"{value}\": {remedy}"))
+}
+
+/// A name, or an address as it stands in Host.
+pub(super) fn bracketed(name: &str) -> Cow<'_, str> {
+    match name.parse::<Ipv6Addr>() {
+        Ok(address) => Cow::Owned(format!("[{address}]")),
+        Err(_) => Cow::Borrowed(name),
+    }
 }
 
 /// A name or an address in the one form in which names are compared.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::CliError;
 use super::output::{confirm, document, shown};
 use super::running::{Answer, Asked, Narrowed, Running, Whose, ended};
-use super::time::{since, within};
+use super::time::{past, within};
 use crate::store::{
     Actor, Credential, CredentialEdit, CredentialFilter, CredentialState, CredentialStatus, Fault,
     Kind, Page, Store, StoreError, Wanted,
@@ -36,7 +36,7 @@ pub struct Many {
     #[arg(long, value_name = "SPAN", value_parser = within, conflicts_with = "username")]
     expires_within: Option<i64>,
     /// Instead of USERNAME: all made before, and not used since, this day or time, or for so long (90d)
-    #[arg(long, value_name = "DATE", value_parser = since, conflicts_with = "username")]
+    #[arg(long, value_name = "DATE", value_parser = past, conflicts_with = "username")]
     unused_since: Option<i64>,
     /// Instead of USERNAME: all with this in their name or username
     #[arg(long, value_name = "TEXT", conflicts_with = "username")]

@@ -1,5 +1,7 @@
 //! `gatepost credential`: make, list, rotate, revoke and delete credentials, whether the daemon runs or not.
 
+use std::mem;
+
 use axum::http::Method;
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -202,6 +204,10 @@ pub fn run(
     running: &Running,
 ) -> Result<(), CliError> {
     let changes = command.changes();
+    let mut command = command;
+    if let Some(username) = command.username() {
+        *username = running.username(mem::take(username));
+    }
     let answer = answer(command, store, cost, actor, running)?;
     match changes {
         true => answer.print_and_tell(running),
@@ -210,6 +216,23 @@ pub fn run(
 }
 
 impl CredentialCommand {
+    /// The username of the one credential that it is about.
+    fn username(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Create { .. } | Self::List { .. } => None,
+            Self::EndOverlap { username, .. }
+            | Self::Limit { username, .. }
+            | Self::Rename { username, .. }
+            | Self::Rotate { username, .. }
+            | Self::Rules { username, .. }
+            | Self::Show { username, .. } => Some(username),
+            Self::Delete { username, .. }
+            | Self::Enable { username, .. }
+            | Self::Expire { username, .. }
+            | Self::Revoke { username, .. } => username.as_mut(),
+        }
+    }
+
     /// Whether it changes anything.
     fn changes(&self) -> bool {
         match self {
@@ -309,7 +332,8 @@ fn answer(
             list(&store.credentials(filter, Page::ALL)?.rows, json)
         }
         Show { username, json } => {
-            let credential = store.credential(username.as_str())?;
+            let mut credential = store.credential(username.as_str())?;
+            running.add_unwritten_uses(&mut credential);
             let breaches = store.breaches(credential.key)?;
             match json {
                 true => document(&api::Credential::from(&credential).with_odd_line_ends(&breaches)),
@@ -331,12 +355,16 @@ fn answer(
                 let wanted = username.as_str().into();
                 Ok(rotate(store, editor, cost, wanted, overlap)?)
             };
-            let before = store.credential(username.as_str())?;
-            let issued = match length {
+            let mut before = store.credential(username.as_str())?;
+            running.add_unwritten_uses(&mut before);
+            let mut issued = match length {
                 // That gives access, and waits for its commit.
                 Some(_) if before.previous_until.is_none() => here()?,
                 length => replace_password(store, running, &before, length, here)?,
             };
+            if let Some(Rotation::Kept { replaced_used }) = &mut issued.rotation {
+                *replaced_used = before.current_used;
+            }
             let after = Aftermath::of(disconnect, running, Whose::Credential(&username));
             let text = rotated(&issued, &after, json);
             return Ok(after.answer(text?).shows_a_secret(format!(

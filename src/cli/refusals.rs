@@ -31,6 +31,7 @@ pub enum RefusalsCommand {
 /// Failures of the store or of the running Gatepost, and standard output being closed.
 pub fn run(command: RefusalsCommand, store: &Store, running: &Running) -> Result<(), CliError> {
     let RefusalsCommand::List { username, json } = command;
+    let username = username.map(|typed| running.username(typed));
     let refusals = find(store, running, username.as_deref())?;
     if json {
         return print(&document(&refusals)?);

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use axum::http::Method;
 use form_urlencoded::Serializer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::CliError;
 use super::output::{document, note, path_part};
-use crate::admin::api::{Disconnected, List, Session};
+use crate::admin::api::{Disconnected, List, PasswordUsed, Session};
 use crate::admin::client::{Client, ClientError};
+use crate::auth::issue::folded;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::store::{Credential, Store};
 
@@ -36,6 +37,13 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 pub struct Running {
     config: PathBuf,
     client: Option<Client>,
+    folds_case: bool,
+}
+
+/// The part of a credential in the API that [`Running::add_unwritten_uses`] reads.
+#[derive(Deserialize)]
+struct OverlapUse {
+    current_used: Option<PasswordUsed>,
 }
 
 /// Whose sessions.
@@ -69,12 +77,17 @@ impl Running {
     /// The one with this configuration, which was read from that file.
     pub fn of(config: &Config, path: PathBuf) -> Running {
         let admin = config.admin.as_ref();
-        match admin.and_then(|admin| admin.socket.as_deref()) {
+        let running = match admin.and_then(|admin| admin.socket.as_deref()) {
             Some(socket) => Running {
                 client: Some(Client::new(socket)),
                 config: path,
+                folds_case: false,
             },
             None => Running::unread(path),
+        };
+        Running {
+            folds_case: config.auth.username_case.folds(),
+            ..running
         }
     }
 
@@ -86,6 +99,28 @@ impl Running {
         Running {
             client: has_shipped.then(|| Client::new(shipped)),
             config: path,
+            folds_case: false,
+        }
+    }
+
+    /// The username of the credential that a login with `typed` means, by `auth.username_case`.
+    pub fn username(&self, typed: String) -> String {
+        match self.folds_case {
+            true => folded(&typed).into_owned(),
+            false => typed,
+        }
+    }
+
+    /// Adds the uses of the new password of an overlap that wait to be written.
+    pub fn add_unwritten_uses(&self, credential: &mut Credential) {
+        let path = Asked::credential(&credential.organization, &credential.username);
+        if let Some(client) = self.configured()
+            && credential.previous_until.is_some()
+            && let Ok(OverlapUse {
+                current_used: Some(used),
+            }) = client.ask(Method::GET, &path, None)
+        {
+            credential.current_used = Some(used.into());
         }
     }
 

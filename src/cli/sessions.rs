@@ -60,6 +60,7 @@ pub fn run(command: SessionsCommand, running: &Running) -> Result<(), CliError> 
             org,
             json,
         } => {
+            let credential = credential.map(|typed| running.username(typed));
             let credential = credential.as_deref().map(Whose::Credential);
             let organization = org.as_deref().map(Whose::Organization);
             let whose: Vec<_> = credential.into_iter().chain(organization).collect();
@@ -81,7 +82,9 @@ fn disconnect(which: &Which, running: &Running) -> Result<usize, CliError> {
         let _: Value = running.client()?.ask(Method::DELETE, &path, None)?;
         return Ok(1);
     }
-    let credential = which.credential.as_deref().map(Whose::Credential);
+    let credential = which.credential.clone();
+    let credential = credential.map(|typed| running.username(typed));
+    let credential = credential.as_deref().map(Whose::Credential);
     let organization = which.org.as_deref().map(Whose::Organization);
     match credential.or(organization) {
         Some(whose) => running.disconnect(whose),

@@ -34,6 +34,20 @@ pub(super) fn since(text: &str) -> Result<i64, String> {
     Ok(crate::clock::now_ms().saturating_sub(length))
 }
 
+/// As [`since`], and not a time to come, before which every credential is unused.
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn past(text: &str) -> Result<i64, String> {
+    let time = since(text)?;
+    match time <= crate::clock::now_ms() {
+        true => Ok(time),
+        false => Err(format!(
+            "{text:?} is yet to come: write a day or time in the past"
+        )),
+    }
+}
+
 /// The end of a span from now, such as "30d".
 ///
 /// # Errors
@@ -72,6 +86,12 @@ mod tests {
         for wrong in ["", "90", "-1d", "1y", "soon"] {
             assert!(since(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_time_to_come_is_not_past() {
+        assert_eq!(past("1970-01-02"), Ok(86_400_000));
+        assert!(past("0s").is_ok() && past("2999-01-01").is_err());
     }
 
     #[test]

@@ -71,6 +71,9 @@ fn each_of_a_filter_is_changed_with_a_record_of_its_own() {
     let none = json!({ "action": "revoke", "filter": unused, "dry_run": true });
     assert_eq!(counts(&served.bulk(none).expect(200)), [0, 0, 0, 0]);
 
+    let ahead = json!({ "unused_since": "2999-01-01T00:00:00Z" });
+    let all = json!({ "action": "revoke", "filter": ahead });
+    served.bulk(all).problem(422, "invalid");
     let unused = json!({ "unused_since": "0s", "text": "user" });
     let mut revoke = json!({ "action": "revoke", "filter": unused, "dry_run": true });
     let preview = served.bulk(revoke.clone()).expect(200);

@@ -85,7 +85,11 @@ fn every_other_null_origin_is_refused() {
 #[test]
 fn a_refused_header_is_named_with_its_value_and_the_key_to_set() {
     let dashboard = Dashboard::start_with(|config| {
-        config.raw("admin", "hosts", "[\"admin.example.test\"]".to_owned())
+        config.raw(
+            "admin",
+            "hosts",
+            "[\"localhost\", \"admin.example.test\", \"[2001:db8::1]\"]".to_owned(),
+        )
     });
     let mut plain = dashboard.plain_signed_in(&dashboard.token);
     let host = format!("Host: {}", dashboard.address);
@@ -95,7 +99,8 @@ fn a_refused_header_is_named_with_its_value_and_the_key_to_set() {
             vec![
                 "Host",
                 "evil.test",
-                "admin.example.test",
+                "allowed are localhost, loopback addresses, ",
+                "admin.example.test, [2001:db8::1]",
                 "mail.example.test",
                 "admin.hosts",
             ],
@@ -106,6 +111,7 @@ fn a_refused_header_is_named_with_its_value_and_the_key_to_set() {
                 "Origin",
                 "https://evil.test",
                 "admin.example.test",
+                "https://[2001:db8::1]",
                 "admin.hosts",
             ],
         ),
@@ -128,6 +134,7 @@ fn a_refused_header_is_named_with_its_value_and_the_key_to_set() {
             for word in &words {
                 assert!(page.contains(word), "{word} on {path}: {page}");
             }
+            assert!(!page.contains("addresses, localhost"), "{page}");
         }
         let line = dashboard.daemon.wait_for_log(&words);
         assert!(line.contains("127.0.0.1"), "{line}");

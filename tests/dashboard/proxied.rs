@@ -360,6 +360,12 @@ fn a_person_of_the_proxy_acts_under_the_own_name() {
             .send(rename, &headers, &[("csrf", csrf), ("name", "Taken")])
             .expect(403);
     }
+    // A program sends neither header, and no other site is to blame.
+    let mut program = alice.clone();
+    program.retain(|header| !header.starts_with("Origin:") && !header.starts_with("Sec-"));
+    let refused = plain.send("POST /api/v1/organizations", &program, &[]);
+    let problem = refused.expect(403).body;
+    assert!(problem.contains("needs the header Origin"), "{problem}");
     plain
         .send(rename, &alice, &[("csrf", &csrf), ("name", "Mine")])
         .location();
@@ -373,6 +379,17 @@ fn a_person_of_the_proxy_acts_under_the_own_name() {
     assert!(log.body.contains("person alice"), "{}", log.body);
     let list = dashboard.daemon.json(&["audit", "list"]);
     assert_eq!(list[0]["actor"]["kind"], "person", "{list}");
+    // Blanks around a name show, on the page and among the changes.
+    let rename = ["organization", "rename", "default", " Mine "];
+    dashboard.daemon.succeed(&rename);
+    for (path, shown) in [
+        ("/organizations/default", "<h1>&#34; Mine &#34;</h1>"),
+        ("/audit", "<ins>&#34; Mine &#34;</ins>"),
+    ] {
+        let page = plain.send(&format!("GET {path}"), &alice, &[]);
+        let page = page.expect(200).body;
+        assert!(page.contains(shown), "{page}");
+    }
     dashboard.daemon.succeed(&["audit", "verify"]);
     // Over the API: looking is free, a change must be asked for by a page of ours.
     plain.send("GET /api/v1/status", &alice, &[]).expect(200);

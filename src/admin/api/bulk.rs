@@ -138,6 +138,13 @@ impl BulkChange {
         if self.usernames.as_ref().is_some_and(|all| all.len() > MOST) {
             return Err(Problem::field("#/usernames", format!("at most {MOST}")));
         }
+        let unused_since = self.filter.as_ref().and_then(|filter| filter.unused_since);
+        if unused_since.is_some_and(|since| since.0 > crate::clock::now_ms()) {
+            return Err(Problem::field(
+                "#/filter/unused_since",
+                "is yet to come, and every credential is unused since then".to_owned(),
+            ));
+        }
         Ok(bulk::Selection {
             usernames: self.usernames,
             filter: self.filter.map(|filter| bulk::Filter {

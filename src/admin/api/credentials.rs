@@ -154,13 +154,23 @@ pub struct LastMessage {
 }
 
 /// The latest use of one of the two passwords of an overlap.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub struct PasswordUsed {
     at: Time,
     /// The client's IP address.
     address: String,
     /// How many uses there were since the rotation.
     count: u64,
+}
+
+impl From<PasswordUsed> for store::PasswordUse {
+    fn from(used: PasswordUsed) -> store::PasswordUse {
+        store::PasswordUse {
+            at: used.at.0,
+            address: used.address,
+            count: used.count,
+        }
+    }
 }
 
 impl From<&store::PasswordUse> for PasswordUsed {

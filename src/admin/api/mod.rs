@@ -33,7 +33,7 @@ use super::base_path::BasePath;
 use super::desk::Desk;
 
 pub use self::audit::AuditRecord;
-pub use self::credentials::{Credential, IssuedCredential, RotatedCredential};
+pub use self::credentials::{Credential, IssuedCredential, PasswordUsed, RotatedCredential};
 pub use self::explain::Explanation;
 pub use self::guard::{Cleared, GuardEntry};
 pub use self::organizations::Organization;

@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::store::{AuditFilter, AuditRecord, Page};
+use crate::store::{AuditFilter, AuditRecord, Page, shown};
 
 use super::Dashboard;
 use super::address::Query;
@@ -101,7 +101,7 @@ fn told(field: &str, value: Option<&Value>) -> Option<Told> {
     let is_time = field.ends_with("_at") || field.ends_with("_until");
     match value? {
         Value::Null => None,
-        Value::String(text) => Some(Told::Text(text.clone())),
+        Value::String(text) => Some(Told::Text(shown(text))),
         Value::Number(number) if is_time && number.is_i64() => {
             number.as_i64().map(|at| Told::Time(Stamp(at)))
         }

@@ -85,8 +85,10 @@ fn meaning(scheme: &str) -> Option<Meaning> {
         "ARGON2ID" => Meaning::Crypt(&[Scheme::Argon2id]),
         "ARGON2" => Meaning::Crypt(&[Scheme::Argon2i, Scheme::Argon2id]),
         "BLF-CRYPT" | "BCRYPT" => Meaning::Crypt(&[Scheme::Bcrypt]),
-        "SHA256-CRYPT" => Meaning::Crypt(&[Scheme::Sha256Crypt]),
-        "SHA512-CRYPT" => Meaning::Crypt(&[Scheme::Sha512Crypt]),
+        // Dovecot goes by the hash, whichever of the two names stands before it.
+        "SHA256-CRYPT" | "SHA512-CRYPT" => {
+            Meaning::Crypt(&[Scheme::Sha256Crypt, Scheme::Sha512Crypt])
+        }
         "PBKDF2" => Meaning::Pbkdf2,
         "PLAIN" | "CLEAR" | "CLEARTEXT" => Meaning::Plain,
         "SSHA" => Meaning::Salted("SSHA"),
@@ -235,6 +237,13 @@ mod tests {
         assert_eq!(read(&format!("{{CRYPT}}{BCRYPT}")), Ok("bcrypt"));
         assert_eq!(read(&format!("{{blf-crypt}}{BCRYPT}")), Ok("bcrypt"));
         assert_eq!(read("{PLAIN}pa}ss:word"), Ok("plain"));
+        // Dovecot verifies a SHA-256-crypt hash under the other name as well, and the reverse.
+        let sha512 = "$6$0A6zJtqXs0qlbA7d$Om4xm.f/8w8V4SjA2ToiZ6tK8Hh06Id9yUw65akC0HmZJr51ZjC6xG7sq47ZCJ6sk7q4l5wOEpebxY.Ys8fcW.";
+        assert_eq!(
+            read(&format!("{{SHA256-CRYPT}}{sha512}")),
+            read(&format!("{{SHA512-CRYPT}}{sha512}"))
+        );
+        assert!(read(&format!("{{SHA256-CRYPT}}{sha512}")).is_ok());
         assert!(read(&format!("{{SHA512-CRYPT}}{BCRYPT}")).is_err());
         for wrong in [
             "",

@@ -81,7 +81,8 @@ impl Store {
         })
     }
 
-    /// The credentials that pass `filter` in this order: at most `limit`, behind the first `skipped`.
+    /// The credentials that pass `filter` in this order: at most `limit`, behind the first
+    /// `skipped`.
     ///
     /// # Errors
     /// The organization is unknown, or the store cannot be read.
@@ -155,8 +156,8 @@ impl<'a> List<'a> {
         }
     }
 
-    /// The keys that pass, in the order of the list, and whether all rows were looked at; `most`
-    /// limits how many are.
+    /// The keys that pass, in the order of the list, and whether every row was read. At most `most`
+    /// rows are read.
     fn walk(
         &self,
         filter: CredentialFilter,
@@ -529,15 +530,15 @@ mod tests {
             }),
             ""
         );
-        let nobody = CredentialFilter {
-            organization: Some("nobody"),
+        let unknown = CredentialFilter {
+            organization: Some("unknown"),
             ..all
         };
         let order = CredentialOrder {
             by: CredentialColumn::Name,
             descending: false,
         };
-        assert!(store.credential_table(nobody, order, 0, 1).is_err());
+        assert!(store.credential_table(unknown, order, 0, 1).is_err());
     }
 
     #[test]
